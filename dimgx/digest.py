@@ -1,0 +1,55 @@
+"""Digests: `algorithm:hex`, parsed strictly, and what computes them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dimgx.errors import ImageError
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+_HEX_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
+_GRAMMAR = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]+")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Digest:
+    """A content address, as in `sha256:9834...`.
+
+    Spec: image-spec descriptor.md, "Digests".
+    """
+
+    algorithm: str
+    hex: str
+
+    @classmethod
+    def parse(cls, text: object) -> Digest:
+        """Give the digest that `text` spells.
+
+        Raises: ImageError where the grammar is not met or the algorithm is not a registered one.
+        """
+        if not isinstance(text, str) or not _GRAMMAR.fullmatch(text):
+            raise ImageError(f"{text!r:.100} is not a digest (as in sha256:<64 hex digits>)")
+        algorithm, _, encoded = text.partition(":")
+        length = _HEX_LENGTHS.get(algorithm)
+        if length is None:
+            raise ImageError(f"digest {text:.100}: the algorithm {algorithm:.40} is not known")
+        if len(encoded) != length or not re.fullmatch("[0-9a-f]+", encoded):
+            raise ImageError(f"digest {text:.100}: {algorithm} has {length} lower-case hex digits")
+        return cls(algorithm, encoded)
+
+    @classmethod
+    def of(cls, data: bytes) -> Digest:
+        """Give the sha256 digest of `data`."""
+        return cls("sha256", hashlib.sha256(data).hexdigest())
+
+    def new_hash(self) -> _Hash:
+        """Give an empty hash object of this digest's algorithm."""
+        return hashlib.new(self.algorithm, usedforsecurity=False)
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.hex}"

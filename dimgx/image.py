@@ -1,0 +1,120 @@
+"""What every source ends in: an `Image` with its layers, base to top.
+
+A source (an archive, a layout directory, an engine, a registry) opens a reference and gives one
+`Image`. Nothing after that knows where the image came from.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dimgx.digest import Digest
+    from dimgx.oci import Config, Platform
+
+SizeKind = Literal["unpacked", "tar", "blob"]
+"""What a stated layer size measures: files unpacked (an engine), the plain tar, the stored blob."""
+
+
+class Blob(Protocol):
+    """Stored bytes that can be read from their beginning, any number of times."""
+
+    @property
+    def size(self) -> int | None:
+        """Stored size in bytes, where it is known before reading."""
+
+    def iter_chunks(self) -> Iterator[bytes | memoryview]:
+        """Yield the bytes in order, in pieces of at most 1 MiB; each is good until the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """A blob at rest: `size` bytes from `offset` on in the open file `fd`. Does not own `fd`."""
+
+    fd: int
+    offset: int
+    size: int
+
+    def iter_chunks(self) -> Iterator[bytes | memoryview]:
+        """Yield the bytes in order, 1 MiB at a time.
+
+        Raises: ImageError where the file ends before the extent does.
+        """
+        from dimgx.system import iter_extent
+
+        return iter_extent(self.fd, self.offset, self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One changeset of an image, as stored."""
+
+    blob: Blob
+    """The stored bytes, compressed or not; for a layer that is not stored, reading raises."""
+    digest: Digest | None = None
+    """Digest of the stored blob, where a manifest names it."""
+    size: int | None = None
+    """Size of the stored blob in bytes that the manifest states; checked with `digest`."""
+    diff_id: Digest | None = None
+    """Digest of the uncompressed tar, where the config states it."""
+    media_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryStep:
+    """One step of an image's history, as its source tells it; rows are made of these."""
+
+    empty: bool
+    """No layer belongs to this step."""
+    created: str | None = None
+    """RFC 3339 as the source has it."""
+    created_by: str | None = None
+    comment: str | None = None
+    author: str | None = None
+    id: str | None = None
+    """The step's own image ID (`sha256:<hex>` or bare hex as the source has it), where it has one."""
+    parent_id: str | None = None
+    tags: tuple[str, ...] = ()
+    size: int | None = None
+    """Bytes that this step added, where the source states them; what they measure says the image."""
+
+
+@dataclass(slots=True)
+class Image:
+    """An image that is open: its layers can be read until `close()`. A context manager."""
+
+    reference: str
+    """The reference it was opened by, as people write it."""
+    layers: tuple[Layer, ...]
+    """Base to top."""
+    config: Config | None = None
+    id: str | None = None
+    """The image ID: `sha256:<hex>` of the config, or the bare v1 ID of an image before 1.10."""
+    tags: tuple[str, ...] = ()
+    digest: Digest | None = None
+    """Digest of the image manifest, where there is one."""
+    platform: Platform | None = None
+    history: tuple[HistoryStep, ...] = ()
+    """Base to top; empty where the source has none."""
+    size_kind: SizeKind = "tar"
+    warnings: tuple[str, ...] = ()
+    """What was odd but usable, one sentence each."""
+    resources: ExitStack = field(default_factory=ExitStack, repr=False)
+    """What is held open for the layers' blobs."""
+
+    def close(self) -> None:
+        """Close what the layers are read from."""
+        self.resources.close()
+
+    def __enter__(self) -> Image:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
