@@ -1,0 +1,97 @@
+"""Flatten a container image into one root file system tar.
+
+The public names are loaded when they are first used, so that `import dimgx` costs next to nothing.
+`docs/api.rst` shows how they go together.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "1.0.0"
+
+__all__ = (
+    "Cancelled",
+    "DimgxError",
+    "Entry",
+    "Image",
+    "ImageError",
+    "Layer",
+    "LayerSpecError",
+    "Listing",
+    "Progress",
+    "Result",
+    "Row",
+    "SourceError",
+    "TemporaryError",
+    "Tree",
+    "UsageError",
+    "__version__",
+    "flatten",
+    "inspect",
+    "open_image",
+    "open_stream",
+    "open_tree",
+    "select",
+)
+
+if TYPE_CHECKING:
+    from dimgx.api import Entry, Progress, Result, Tree
+    from dimgx.api import flatten as flatten
+    from dimgx.api import inspect as inspect
+    from dimgx.api import open_image as open_image
+    from dimgx.api import open_stream as open_stream
+    from dimgx.api import open_tree as open_tree
+    from dimgx.errors import (
+        Cancelled,
+        DimgxError,
+        ImageError,
+        LayerSpecError,
+        SourceError,
+        TemporaryError,
+        UsageError,
+    )
+    from dimgx.image import Image, Layer
+    from dimgx.inspector import Listing, Row
+    from dimgx.inspector import select as select
+
+_HOMES = {
+    "dimgx.errors": (
+        "Cancelled",
+        "DimgxError",
+        "ImageError",
+        "LayerSpecError",
+        "SourceError",
+        "TemporaryError",
+        "UsageError",
+    ),
+    "dimgx.image": ("Image", "Layer"),
+    "dimgx.inspector": ("Listing", "Row", "select"),
+    "dimgx.api": (
+        "Entry",
+        "Progress",
+        "Result",
+        "Tree",
+        "flatten",
+        "inspect",
+        "open_image",
+        "open_stream",
+        "open_tree",
+    ),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    module = _HOME_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
