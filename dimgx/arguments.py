@@ -1,0 +1,249 @@
+"""The options of the command line, in groups, each with its help."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import Any, NoReturn
+
+from dimgx.errors import SourceError, UsageError
+
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+SHELLS = ("bash", "zsh", "tcsh")
+# argparse takes `-:name`, an image on standard input, for an option; this stands in for its dash.
+DASH = "\0stdin"
+_UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) *([kmgt]?)(i?b)?", re.IGNORECASE)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (dimgx -h shows the options)")
+
+
+class _PrintCompletion(argparse.Action):
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        try:
+            import shtab
+        except ImportError:
+            raise SourceError(
+                "completion needs shtab, which is not installed: pip install 'dimgx[completion]'"
+            ) from None
+        for action in parser._actions:
+            if action.dest in ("image", "target"):
+                action.complete = shtab.FILE  # type: ignore[attr-defined]  # shtab's own protocol
+            elif action.dest == "tmpdir":
+                action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]  # as above
+        print(shtab.complete(parser, str(values)))
+        parser.exit()
+
+
+def _size(text: str) -> int:
+    match = _SIZE.fullmatch(text.strip())
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size, as in 512M or 2GiB")
+    number, unit, suffix = match.groups()
+    base = 1000 if (suffix or "").lower() == "b" and unit else 1024
+    return int(float(number) * base ** _UNITS[unit.lower()])
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,4}", text) or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of threads from 1 on")
+    return int(text)
+
+
+def _level(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,2}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a level, a number from 0 on")
+    return int(text)
+
+
+def _text(what: str) -> Any:
+    def check(text: str) -> str:
+        if not text or "\0" in text.removeprefix(DASH):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+        return text
+
+    return check
+
+
+def build_parser(version: str) -> argparse.ArgumentParser:
+    """Give the parser of the command line; its values are None where nothing was said."""
+    parser = _Parser(
+        prog="dimgx",
+        usage="dimgx [options] [-l LAYER_SPEC]... [-t TARGET] IMAGE",
+        description="Flatten a container image into one root file system tar, or list what it is "
+        "made of.",
+        epilog="Exit codes: 0 done; 1 the command line is wrong; 2 the image or the world is "
+        "wrong, for good; 3 a layer spec names no row, or too many; 4 try again later; 70 a bug "
+        "in dimgx. A signal ends it by that signal.",
+        add_help=False,
+        allow_abbrev=False,
+    )
+    flag: dict[str, Any] = {"action": "store_const", "default": None}
+
+    source = parser.add_argument_group("source")
+    source.add_argument(
+        "image",
+        metavar="IMAGE",
+        type=_text("an image"),
+        help="docker-archive:PATH[:REF], oci-archive:PATH[:REF], oci:DIR[:REF], dir:DIR, a path "
+        "that begins with / or ./, a file that ends in .tar* or .tgz, or -[:REF] for an archive "
+        "on standard input; REF is a name, an ID, @N or @sha256:...",
+    )
+    source.add_argument(
+        "--platform",
+        metavar="OS/ARCH[/VARIANT]",
+        type=_text("a platform"),
+        help="which image of an index (default: linux on this CPU, or the only one there is)",
+    )
+    source.add_argument(
+        "--verify",
+        choices=("once", "all", "none"),
+        help="check each layer against one digest (default), against both of its digests, or "
+        "skip digests",
+    )
+    source.add_argument(
+        "--no-verify", dest="verify", **flag, const="none", help="the same as --verify none"
+    )
+    source.add_argument(
+        "--threads", metavar="N", type=_count, help="default: the CPUs that dimgx may use"
+    )
+    source.add_argument(
+        "--memory",
+        metavar="SIZE",
+        type=_size,
+        help="for decoded layers, as in 512M or 2G; beyond it they lie in a temporary file "
+        "(default: a quarter of what is free)",
+    )
+    source.add_argument(
+        "--tmpdir",
+        metavar="DIR",
+        type=_text("a directory"),
+        help="where that file is made (default: $DIMGX_TMPDIR, $TMPDIR, /var/tmp, /tmp, the "
+        "first with room)",
+    )
+
+    layers = parser.add_argument_group(
+        "layers",
+        "A LAYER_SPEC is @N (@0 the base, @-1 the top), the beginning of an ID, a tag, or an "
+        "inclusive range of two of these, A:B; B:A is its reverse. A row named later covers those "
+        "named earlier.",
+    )
+    layers.add_argument(
+        "-l",
+        "--layers",
+        metavar="LAYER_SPEC",
+        action="append",
+        help="use these rows only (default: all, base to top); repeatable",
+    )
+    layers.add_argument("-r", "--reverse", **flag, const=True, help="turn the list of rows round")
+    layers.add_argument(
+        "-R", "--no-reverse", dest="reverse", **flag, const=False, help="do not (default)"
+    )
+    layers.add_argument(
+        "-s", "--strict", **flag, const=True, help="a LAYER_SPEC that names no row is an error"
+    )
+    layers.add_argument(
+        "-S",
+        "--no-strict",
+        dest="strict",
+        **flag,
+        const=False,
+        help="warn of it and leave it out (default)",
+    )
+
+    target = parser.add_argument_group("target")
+    target.add_argument(
+        "-t",
+        "--target",
+        "-o",
+        "--output",
+        metavar="TARGET",
+        help="write the flattened tar there, whole and verified or not at all; - is standard "
+        "output",
+    )
+    target.add_argument("-w", "--force", **flag, const=True, help="replace a target that exists")
+    target.add_argument(
+        "-W", "--no-force", dest="force", **flag, const=False, help="refuse to (default)"
+    )
+    compression = target.add_mutually_exclusive_group()
+    for letters, const in (
+        (("-j", "--bzip2"), "bzip2"),
+        (("-z", "--gzip"), "gzip"),
+        (("-C", "--no-compress"), "none"),
+        (("-J", "--xz"), "xz"),
+        (("--zstd",), "zstd"),
+    ):
+        compression.add_argument(
+            *letters,
+            dest="compression",
+            **flag,
+            const=const,
+            help=f"compress with {const}" if const != "none" else "write a plain tar",
+        )
+    target.add_argument(
+        "--compress-level",
+        metavar="N",
+        type=_level,
+        help="0-9, zstd 1-19 (default: gzip 2, bzip2 9, xz 6, zstd 3)",
+    )
+    target.add_argument(
+        "--root-entry", **flag, const=True, help="begin with ./, the root directory itself"
+    )
+    target.add_argument(
+        "--clamp-mtime",
+        **flag,
+        const=True,
+        help="let no time be later than $SOURCE_DATE_EPOCH",
+    )
+
+    shown = parser.add_argument_group("what is shown")
+    shown.add_argument(
+        "-q",
+        "--quiet",
+        **flag,
+        const=True,
+        help="list only the IDs; with a target: no progress",
+    )
+    shown.add_argument(
+        "-Q", "--no-quiet", dest="quiet", **flag, const=False, help="list the table (default)"
+    )
+    shown.add_argument("--json", **flag, const=True, help="list as one JSON document")
+    shown.add_argument(
+        "-v",
+        "--verbose",
+        **flag,
+        const=True,
+        help="tell on standard error what was resolved and written: --log-level INFO",
+    )
+    shown.add_argument(
+        "--log-level",
+        choices=LOG_LEVELS,
+        help="what is told on standard error (default: WARNING)",
+    )
+    shown.add_argument(
+        "--log-format",
+        metavar="FORMAT",
+        help="how it is told, a format of Python's logging module, as in "
+        "'%%(levelname)-8s: %%(message)s'",
+    )
+    shown.add_argument(
+        "--print-completion",
+        metavar="SHELL",
+        choices=SHELLS,
+        action=_PrintCompletion,
+        help=f"print the completion script for {', '.join(SHELLS)} and end",
+    )
+    shown.add_argument(
+        "-V", "--version", action="version", version=f"dimgx {version}", help="print it and end"
+    )
+    shown.add_argument("-h", "--help", action="help", help="print this and end")
+    return parser

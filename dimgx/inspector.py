@@ -1,0 +1,237 @@
+"""From an image's history to rows: what the listing shows and what a layer spec names.
+
+1. A row is a step of the history, steps without a layer included, where the history has as many
+   steps with a layer as there are layers; else a row is a layer.
+2. A row's ID is its own image ID where the source has one (the top row's is the image's), else the
+   diff_id of its layer; both find it.
+3. Rows run base to top inside, as layers do: `@0` is the base. A listing is shown newest first.
+4. A size is None where nothing states it and it was not measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from dimgx.errors import ImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from dimgx.image import HistoryStep, Image, Layer, SizeKind
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One step of an image, as the listing shows it."""
+
+    position: int
+    """Its number, from the base: `@0`."""
+    id: str | None = None
+    """Its own image ID, else the diff_id of its layer (`sha256:<hex>`, or a bare v1 ID)."""
+    image_id: str | None = None
+    parent_id: str | None = None
+    """What the source names as its parent, else the ID of the row below."""
+    tags: tuple[str, ...] = ()
+    layer_index: int | None = None
+    """Which of the image's layers it brought, from the base; None for a step without one."""
+    diff_id: str | None = None
+    digest: str | None = None
+    media_type: str | None = None
+    size: int | None = None
+    """Bytes; what they measure says `Listing.size_kind`. 0 for a step without a layer."""
+    stored_size: int | None = None
+    """Bytes of the layer as it is stored, compressed or not."""
+    created: str | None = None
+    """RFC 3339, as the source has it."""
+    created_by: str | None = None
+    comment: str | None = None
+    author: str | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """No layer belongs to this step."""
+        return self.layer_index is None
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The rows of an image, newest first, and what all of them share."""
+
+    reference: str
+    id: str | None
+    digest: str | None
+    tags: tuple[str, ...]
+    platform: str | None
+    """`os/architecture[/variant]`."""
+    size_kind: SizeKind
+    rows: tuple[Row, ...]
+    """Newest first, as they are shown; `rows[-1]` is the base."""
+    warnings: tuple[str, ...] = ()
+
+
+def list_rows(image: Image) -> tuple[Row, ...]:
+    """Give the rows of `image`, base to top, without reading a layer."""
+    layers, history = image.layers, image.history
+    if sum(not step.empty for step in history) != len(layers):
+        history = ()
+    rows: list[Row] = []
+    below: str | None = None
+    if history:
+        indexes = iter(range(len(layers)))
+        for position, step in enumerate(history):
+            index = None if step.empty else next(indexes)
+            rows.append(_make_row(image, position, step, index, below))
+            below = rows[-1].id
+        top = rows[-1]
+    else:
+        for position in range(len(layers)):
+            rows.append(_make_row(image, position, None, position, below))
+            below = rows[-1].id
+        if not rows:
+            return ()
+        top = rows[-1]
+    tags = dict.fromkeys((*image.tags, *top.tags))
+    rows[-1] = replace(
+        top, id=image.id or top.id, image_id=image.id or top.image_id, tags=tuple(tags)
+    )
+    return tuple(rows)
+
+
+def _make_row(
+    image: Image, position: int, step: HistoryStep | None, index: int | None, below: str | None
+) -> Row:
+    layer = None if index is None else image.layers[index]
+    diff_id = str(layer.diff_id) if layer and layer.diff_id else None
+    row = Row(position, id=diff_id, parent_id=below, layer_index=index, diff_id=diff_id)
+    if layer:
+        row = replace(
+            row,
+            digest=str(layer.digest) if layer.digest else None,
+            media_type=layer.media_type,
+            stored_size=layer.blob.size if layer.size is None else layer.size,
+        )
+        if image.size_kind == "blob":
+            row = replace(row, size=row.stored_size)
+    else:
+        row = replace(row, size=0)
+    if step is None:
+        return row
+    return replace(
+        row,
+        id=step.id or row.id,
+        image_id=step.id,
+        parent_id=step.parent_id or row.parent_id,
+        tags=step.tags,
+        size=row.size if step.size is None or image.size_kind == "tar" else step.size,
+        created=step.created,
+        created_by=step.created_by,
+        comment=step.comment,
+        author=step.author,
+    )
+
+
+def inspect(
+    image: Image, *, rows: Iterable[Row] | None = None, sizes: bool = True, threads: int = 1
+) -> Listing:
+    """List what `image` is made of, newest first.
+
+    `rows`, base to top, stand in for all of them (see `select`). With `sizes`, layers whose size
+    no one states are read and counted, `threads` at a time: that costs their decoding, no memory.
+
+    Raises: ImageError where a layer that is measured is damaged.
+    """
+    chosen = list_rows(image) if rows is None else tuple(rows)
+    if sizes and image.size_kind == "tar":
+        chosen = _measured(image, chosen, threads)
+    return Listing(
+        reference=image.reference,
+        id=image.id,
+        digest=str(image.digest) if image.digest else None,
+        tags=image.tags,
+        platform=str(image.platform) if image.platform else None,
+        size_kind=image.size_kind,
+        rows=chosen[::-1],
+        warnings=tuple(image.warnings),
+    )
+
+
+def _measured(image: Image, rows: Sequence[Row], threads: int) -> tuple[Row, ...]:
+    wanted = sorted({row.layer_index for row in rows if row.layer_index is not None})
+    sizes = dict(
+        zip(wanted, _tar_sizes([image.layers[index] for index in wanted], threads), strict=True)
+    )
+    return tuple(
+        row if row.layer_index is None else replace(row, size=sizes[row.layer_index])
+        for row in rows
+    )
+
+
+def _tar_sizes(layers: Sequence[Layer], threads: int) -> list[int | None]:
+    if threads < 2 or len(layers) < 2:
+        return [_tar_size(layer) for layer in layers]
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(min(threads, len(layers))) as pool:
+        tasks = [pool.submit(_tar_size, layer) for layer in layers]
+        try:
+            return [task.result() for task in tasks]
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _tar_size(layer: Layer) -> int | None:
+    """Give the length of the plain tar of `layer`, None for one that cannot be read here.
+
+    A gzip member states its length modulo 4 GiB only and other formats may leave it out, so a
+    compressed layer is decoded and counted, holding one piece at a time.
+    """
+    from dimgx.codec import iter_decoded, sniff
+
+    if _is_unreadable(layer):
+        return None
+    chunks = layer.blob.iter_chunks()
+    try:
+        head = bytes(next(chunks, b"")[:64])
+    finally:
+        _close(chunks)
+    compression = sniff(head)
+    if compression is None:
+        return layer.blob.size if layer.blob.size is not None else _count(layer.blob.iter_chunks())
+    return _count(iter_decoded(layer.blob.iter_chunks(), compression))
+
+
+def _is_unreadable(layer: Layer) -> bool:
+    """Tell whether the media type says that the layer is stored elsewhere or encrypted."""
+    media_type = layer.media_type or ""
+    return (
+        ".foreign." in media_type
+        or ".nondistributable." in media_type
+        or media_type.endswith("+encrypted")
+    )
+
+
+def _count(chunks: Iterable[bytes | memoryview]) -> int:
+    return sum(map(len, chunks))
+
+
+def _close(chunks: object) -> None:
+    close = getattr(chunks, "close", None)
+    if close is not None:
+        close()
+
+
+def layers_of(image: Image, rows: Iterable[Row]) -> tuple[Layer, ...]:
+    """Give the layers that `rows` brought, in their order: the last covers those before it.
+
+    Raises: ImageError for a row that is not of this image.
+    """
+    chosen = []
+    for row in rows:
+        if row.layer_index is None:
+            continue
+        if not 0 <= row.layer_index < len(image.layers):
+            raise ImageError(f"row @{row.position} is not of {image.reference}")
+        chosen.append(image.layers[row.layer_index])
+    return tuple(chosen)
