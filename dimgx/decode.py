@@ -1,0 +1,274 @@
+"""Compressed bytes, told by their magic and decoded in pieces of at most 1 MiB.
+
+Rules:
+
+1. A stream may consist of several parts (gzip members, zstd frames, bzip2 and xz streams); all
+   are decoded. What follows the last one must be padding: zeros for gzip, zeros in fours for xz.
+2. A stream that ends within a part is an error, and so is one without any part. The parts' own
+   checksums are always checked. (A zstd frame need not have one; then only a digest guards it.)
+3. What one call of a library may give back is bounded, so a bomb costs time, never memory.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from dimgx.errors import ImageError, SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from types import ModuleType
+
+Compression = Literal["gzip", "bzip2", "xz", "zstd"]
+
+PIECE = 1 << 20
+# Compressed bytes that go to a decoder at once. What is left at the end of a part is copied by the
+# libraries, so large pieces would make many small parts slow; smaller ones cost calls.
+_FEED = 1 << 16
+
+_BZIP2_PARTS = (b"\x31\x41\x59\x26\x53\x59", b"\x17\x72\x45\x38\x50\x90")
+_XZ_MAGIC = b"\xfd7zXZ\0"
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_ZSTD_MAX_WINDOW_LOG = 31
+# More than `xz -9` (65 MiB) and any --lzma2=dict that its encoder takes (1.5 GiB).
+_XZ_MEMORY_LIMIT = 2 << 30
+
+
+class _Decoder(Protocol):
+    """One part's decoder, as bz2, lzma and zstd have it."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes | memoryview, max_length: int) -> bytes: ...
+
+
+def sniff(head: bytes) -> Compression | None:
+    """Tell the compression of a stream that begins with `head`, its first 10 bytes or more.
+
+    A stream cut off within its magic number counts as well, but for an empty one.
+    """
+    if head[:3] == b"\x1f\x8b\x08" or head == b"\x1f\x8b":
+        return "gzip"
+    if head[:3] == b"BZh" and head[3:4] in b"123456789":
+        rest = head[4:10]
+        if any(rest == magic[: len(rest)] for magic in _BZIP2_PARTS):
+            return "bzip2"
+    if head[:6] == _XZ_MAGIC[: len(head)] and len(head) > 1:
+        return "xz"
+    # Skippable frames, as zstd:chunked and pzstd begin with, have 16 magic numbers.
+    if head[:4] == _ZSTD_MAGIC or (head[1:4] == b"\x2a\x4d\x18" and head[0] >> 4 == 5):
+        return "zstd"
+    return None
+
+
+def window_size(head: bytes, compression: Compression | None) -> int:
+    """Give how many bytes of memory decoding a stream needs that begins with `head`.
+
+    Looks at the first 64 bytes at most; a later part may need more.
+    """
+    if compression == "zstd":
+        return _zstd_window_size(head)
+    if compression == "xz":
+        # The dictionary size is the last byte of the LZMA2 filter (0x21, one byte of properties).
+        at = head.find(b"\x21\x01", 13, 40)
+        bits = head[at + 2] if at > 0 and len(head) > at + 2 else 22
+        return min((2 | bits & 1) << (bits // 2 + 11), _XZ_MEMORY_LIMIT)
+    return {"gzip": 1 << 18, "bzip2": 4 << 20}.get(compression or "", 0)
+
+
+def _zstd_window_size(head: bytes) -> int:
+    """Give the window of the frame that `head` begins with.
+
+    Spec: RFC 8878, 3.1.1.1.
+    """
+    if head[:4] != _ZSTD_MAGIC or len(head) < 18:
+        return 8 << 20  # a skippable frame: what follows is seldom larger
+    descriptor = head[4]
+    if not descriptor & 0x20:
+        base = 1 << (10 + (head[5] >> 3))
+        window = base + base // 8 * (head[5] & 7)
+    else:
+        at = 5 + (0, 1, 2, 4)[descriptor & 3]
+        width = (1, 2, 4, 8)[descriptor >> 6]
+        window = int.from_bytes(head[at : at + width], "little") + (256 if width == 2 else 0)
+    return min(window, 1 << _ZSTD_MAX_WINDOW_LOG)
+
+
+def iter_decoded(
+    chunks: Iterable[bytes | memoryview], compression: Compression | None
+) -> Iterator[bytes | memoryview]:
+    """Yield the decoded bytes of `chunks` in pieces of at most 1 MiB, each good until the next.
+
+    Without a compression the chunks are passed on.
+
+    Raises: ImageError for a stream that is damaged, ends early or is followed by something else.
+    """
+    if compression is None:
+        yield from chunks
+        return
+    open_part, errors = _OPENERS[compression]()
+    padding = 0
+    part: _Decoder | None = None
+    parts = taken = 0
+    for feed in _iter_feeds(chunks):
+        start = 0
+        try:
+            while start < len(feed):
+                if part is None:
+                    start, zeros = _skip_padding(feed, start, compression, parts)
+                    padding += zeros
+                    if start == len(feed):
+                        break
+                    if compression == "xz" and padding % 4:
+                        raise ImageError(_text(compression, "is padded wrongly", taken + start))
+                    part = open_part()
+                    padding = 0
+                piece = part.decompress(feed[start:], PIECE)
+                start = len(feed)
+                if piece:
+                    yield piece
+                while not part.eof and not part.needs_input:
+                    piece = part.decompress(b"", PIECE)
+                    if piece:
+                        yield piece
+                if part.eof:
+                    start -= len(part.unused_data)
+                    part = None
+                    parts += 1
+        except errors as exc:
+            reason = str(exc).strip() or type(exc).__name__
+            what = "is damaged or followed by something else" if parts else "is damaged"
+            raise ImageError(_text(compression, f"{what} ({reason})", taken + start)) from exc
+        taken += len(feed)
+    if part is not None or not parts:
+        raise ImageError(_text(compression, "ends early", taken))
+    if compression == "xz" and padding % 4:
+        raise ImageError(_text(compression, "is padded wrongly", taken))
+
+
+def _text(compression: Compression, what: str, taken: int) -> str:
+    return f"{compression} stream {what}, at byte {taken}: pull or copy it again"
+
+
+def _iter_feeds(chunks: Iterable[bytes | memoryview]) -> Iterator[memoryview]:
+    for chunk in chunks:
+        view = memoryview(chunk)
+        for start in range(0, len(view), _FEED):
+            yield view[start : start + _FEED]
+
+
+def _skip_padding(
+    feed: memoryview, start: int, compression: Compression, parts: int
+) -> tuple[int, int]:
+    """Give where something other than padding begins, and how many zeros there were."""
+    if not parts or compression not in ("gzip", "xz") or feed[start]:
+        return start, 0
+    rest = bytes(feed[start:])
+    zeros = len(rest) - len(rest.lstrip(b"\0"))
+    return start + zeros, zeros
+
+
+class _Inflater(Protocol):
+    """What zlib and isal have in common."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    @property
+    def unconsumed_tail(self) -> bytes: ...
+    def decompress(self, data: bytes | memoryview, max_length: int, /) -> bytes: ...
+
+
+class _GzipMember:
+    """One gzip member, decoded by isal or zlib behind the face that the other decoders have."""
+
+    __slots__ = ("_inner", "_is_full", "_rest")
+
+    def __init__(self, inner: _Inflater) -> None:
+        self._inner = inner
+        self._rest = b""
+        self._is_full = False
+
+    @property
+    def eof(self) -> bool:
+        return self._inner.eof
+
+    @property
+    def needs_input(self) -> bool:
+        # After a full piece the library may hold more, even if it has taken all of the input.
+        return not (self._rest or self._is_full)
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._inner.unused_data
+
+    def decompress(self, data: bytes | memoryview, max_length: int) -> bytes:
+        piece = self._inner.decompress(data or self._rest, max_length)
+        self._rest = self._inner.unconsumed_tail
+        self._is_full = len(piece) == max_length
+        return piece
+
+
+def load_zlib() -> ModuleType:
+    """Give isal's zlib where it is installed, several times as fast, else the usual one."""
+    import importlib
+
+    try:
+        return importlib.import_module("isal.isal_zlib")
+    except ImportError:
+        return importlib.import_module("zlib")
+
+
+def load_zstd() -> ModuleType:
+    """Give the zstd module: the standard library's, else the one that is installed for it.
+
+    Raises: SourceError where there is none.
+    """
+    import importlib
+
+    for name in ("compression.zstd", "backports.zstd"):
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    raise SourceError("zstd needs Python 3.14 or a package: pip install backports.zstd")
+
+
+_Opener = tuple["Callable[[], _Decoder]", tuple[type[Exception], ...]]
+
+
+def _open_gzip() -> _Opener:
+    zlib = load_zlib()
+    return (lambda: _GzipMember(zlib.decompressobj(31))), (zlib.error, MemoryError)
+
+
+def _open_bzip2() -> _Opener:
+    import bz2
+
+    return bz2.BZ2Decompressor, (OSError, ValueError, MemoryError)
+
+
+def _open_xz() -> _Opener:
+    import lzma
+
+    errors = (lzma.LZMAError, MemoryError)
+    return (lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, _XZ_MEMORY_LIMIT)), errors
+
+
+def _open_zstd() -> _Opener:
+    zstd = load_zstd()
+    options = {zstd.DecompressionParameter.window_log_max: _ZSTD_MAX_WINDOW_LOG}
+    return (lambda: zstd.ZstdDecompressor(options=options)), (zstd.ZstdError, MemoryError)
+
+
+_OPENERS: dict[str, Callable[[], _Opener]] = {
+    "gzip": _open_gzip,
+    "bzip2": _open_bzip2,
+    "xz": _open_xz,
+    "zstd": _open_zstd,
+}

@@ -1,0 +1,243 @@
+"""Where layers lie while they are needed: in memory as far as the budget goes, then on disk.
+
+Rules:
+
+1. A spool begins in memory and stays there while the budget lasts; then it moves itself, whole,
+   to an unlinked file in a temporary directory. So it is one file with offsets at any time.
+2. The budget counts the spools in memory and what decoders have reserved. What cannot be refused
+   (a reservation, a temporary directory that is itself in memory) is counted all the same, and
+   leaves less for others.
+3. Memory is touched once: pieces are written straight to the file in memory, nothing is joined.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import tempfile
+import threading
+from typing import TYPE_CHECKING
+
+from dimgx import system
+from dimgx.errors import SourceError
+from dimgx.image import Extent
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+# A directory with less room than this is passed over while there is a better one.
+_ROOM = 64 << 20
+
+
+class SpoolSpace:
+    """The budget of memory and the temporary directories that spools share; safe for threads.
+
+    `memory` is the budget in bytes; None means a quarter of what is free, looked at again each
+    time a spool is opened. `tmpdirs` are tried in order.
+    """
+
+    def __init__(self, memory: int | None, tmpdirs: Sequence[str] = ()) -> None:
+        self._memory = memory
+        self._tmpdirs = tuple(tmpdirs)
+        self._lock = threading.Lock()
+        self._limit = 0
+        self._used = 0
+        self._spools: set[Spool] = set()
+
+    def open(self, expected: int = 0) -> Spool:
+        """Give an empty spool; one that is expected to outgrow the budget begins on disk."""
+        memory = self._memory
+        free = 0 if memory is not None else system.free_memory()
+        with self._lock:
+            self._limit = (free + self._used) // 4 if memory is None else memory
+            fits = self._used + expected <= self._limit
+        spool = Spool(self, in_memory=fits)
+        with self._lock:
+            self._spools.add(spool)
+        return spool
+
+    def reserve(self, size: int) -> None:
+        """Count `size` bytes that a decoder needs for its window, until they are released."""
+        with self._lock:
+            self._used += size
+
+    def release(self, size: int) -> None:
+        """Give back `size` bytes."""
+        with self._lock:
+            self._used -= size
+
+    def try_reserve(self, size: int) -> bool:
+        """Count `size` bytes if the budget has as many left, and tell whether it had."""
+        with self._lock:
+            if self._used + size > self._limit:
+                return False
+            self._used += size
+            return True
+
+    def open_file(self, size: int) -> tuple[int, str, bool]:
+        """Give an unlinked file for `size` bytes and more, its directory, and if that is memory.
+
+        Raises: SourceError where no directory can be written.
+        """
+        found = []
+        for directory in self._tmpdirs or _default_tmpdirs():
+            try:
+                free = shutil.disk_usage(directory).free
+                found.append((system.is_in_memory(directory), free < size + _ROOM, directory))
+            except OSError:
+                continue
+        # Stable: among equals the first one named. A small disk is better than none.
+        for in_memory, _, directory in sorted(found, key=lambda entry: (entry[1], entry[0])):
+            try:
+                return system.open_unlinked_file(directory), directory, in_memory
+            except OSError:
+                continue
+        tried = ", ".join(self._tmpdirs or _default_tmpdirs())
+        raise SourceError(
+            f"temporary files cannot be written in any of {tried}: name a directory with --tmpdir"
+        )
+
+    def forget(self, spool: Spool) -> None:
+        """Take note that `spool` is closed."""
+        with self._lock:
+            self._spools.discard(spool)
+
+    def close(self) -> None:
+        """Close all spools that are still open."""
+        with self._lock:
+            spools = list(self._spools)
+        for spool in spools:
+            spool.close()
+
+    def __enter__(self) -> SpoolSpace:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Spool:
+    """Bytes that are written once, front to back, and can then be read as an `Extent`."""
+
+    def __init__(self, space: SpoolSpace, *, in_memory: bool) -> None:
+        self._space = space
+        self._size = 0
+        self._charged = 0
+        self._fd: int | None = system.open_memory_file() if in_memory else None
+        self._in_memory = self._fd is not None
+        self._is_charged = self._in_memory
+        self._directory = ""
+        self._is_closed = False
+
+    @property
+    def size(self) -> int:
+        """How many bytes have been written."""
+        return self._size
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether the bytes lie in memory."""
+        return self._is_charged
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append `data`, which may be reused afterwards.
+
+        Raises: SourceError where the disk is full or no directory can be written.
+        """
+        size = len(data)
+        if self._in_memory:
+            if self._space.try_reserve(size):
+                self._charged += size
+                try:
+                    system.write_at(self._open_fd(), data, self._size)
+                except OSError:  # memory is out, or a limit on file sizes stands
+                    self._move()
+                else:
+                    self._size += size
+                    return
+            else:
+                self._move()
+        elif self._fd is None:
+            self._move()
+        if self._is_charged:
+            self._space.reserve(size)
+            self._charged += size
+        self._write_file(data, self._size)
+        self._size += size
+
+    def finish(self) -> Extent:
+        """Give what was written; it can be read until the spool is closed."""
+        return Extent(self._open_fd(), 0, self._size)
+
+    def close(self) -> None:
+        """Let go of the bytes and of their share of the budget."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+        self._space.release(self._charged)
+        self._charged = 0
+        self._space.forget(self)
+
+    def __enter__(self) -> Spool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open_fd(self) -> int:
+        if self._is_closed:
+            raise ValueError("the spool is closed")
+        if self._fd is None:
+            self._move()
+        assert self._fd is not None
+        return self._fd
+
+    def _move(self) -> None:
+        """Go on in an unlinked file, with all that was written so far."""
+        if self._is_closed:
+            raise ValueError("the spool is closed")
+        memory, charged = self._fd, self._charged
+        self._fd, self._directory, self._is_charged = self._space.open_file(self._size)
+        self._in_memory = False
+        self._charged = 0
+        try:
+            if memory is not None:
+                offset = 0
+                for piece in system.iter_extent(memory, 0, self._size):
+                    self._write_file(piece, offset)
+                    offset += len(piece)
+        finally:
+            if memory is not None:
+                os.close(memory)
+            self._space.release(charged)
+        if self._is_charged:
+            self._space.reserve(self._size)
+            self._charged = self._size
+
+    def _write_file(self, data: bytes | memoryview, offset: int) -> None:
+        assert self._fd is not None
+        try:
+            system.write_at(self._fd, data, offset)
+        except OSError as exc:
+            reason = {
+                errno.ENOSPC: "the disk is full",
+                getattr(errno, "EDQUOT", -1): "the disk quota is used up",
+                errno.EFBIG: "a file may not be as large as that",
+            }.get(exc.errno or 0, exc.strerror)
+            raise SourceError(
+                f"temporary files in {self._directory}: {reason} after {offset} bytes of one: "
+                "name another directory with --tmpdir"
+            ) from exc
+
+
+def _default_tmpdirs() -> tuple[str, ...]:
+    return ("/var/tmp", "/tmp") if os.name == "posix" else (tempfile.gettempdir(),)

@@ -1,0 +1,206 @@
+"""What only some operating systems have, each with a fallback that works everywhere.
+
+`FEATURES` names what this system has; every function looks there before it uses one. Tests put
+an empty set in its place and run everything again, which is then much what Windows and macOS see.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+import threading
+from typing import TYPE_CHECKING
+
+from dimgx import cgroup
+from dimgx.errors import ImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FEATURES: frozenset[str] = frozenset(
+    name
+    for name, is_there in {
+        "pread": hasattr(os, "pread") and hasattr(os, "pwrite"),
+        "preadv": hasattr(os, "preadv"),
+        "memfd": hasattr(os, "memfd_create"),
+        "affinity": hasattr(os, "sched_getaffinity"),
+        "procfs": os.path.exists("/proc/self/mountinfo"),
+        "pipe size": os.path.exists("/proc/sys/fs/pipe-max-size"),
+    }.items()
+    if is_there
+)
+
+PIECE = 1 << 20
+_O_BINARY: int = getattr(os, "O_BINARY", 0)
+_O_TEMPORARY: int = getattr(os, "O_TEMPORARY", 0)
+_O_CLOEXEC: int = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOINHERIT", 0)
+# Where nothing tells how much memory is free; enough for most images, little for most machines.
+_MEMORY_GUESS = 1 << 30
+
+# Without pread a read is a seek and a read, which no other thread may come between.
+_seek_lock = threading.Lock()
+
+
+def open_read(path: str | bytes) -> int:
+    """Give a file descriptor of `path` for reading, whatever bytes the file holds.
+
+    Raises: OSError as `os.open` does.
+    """
+    return os.open(path, os.O_RDONLY | _O_BINARY | _O_CLOEXEC)
+
+
+def pread(fd: int, size: int, offset: int) -> bytes:
+    """Give up to `size` bytes from `offset` on; fewer at the file's end only if it is regular."""
+    if "pread" in FEATURES:
+        return os.pread(fd, size, offset)
+    with _seek_lock:
+        os.lseek(fd, offset, os.SEEK_SET)
+        return os.read(fd, size)
+
+
+def pread_into(fd: int, view: memoryview, offset: int) -> int:
+    """Fill `view` from `offset` on as far as one call goes, and give the number of bytes read."""
+    if "preadv" in FEATURES:
+        return os.preadv(fd, [view], offset)
+    data = pread(fd, len(view), offset)
+    view[: len(data)] = data
+    return len(data)
+
+
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    """Write all of `data`, waiting where `fd` is not ready to take it."""
+    written = _write_some(fd, data)
+    if written < len(data):
+        rest = memoryview(data)
+        while written < len(rest):
+            written += _write_some(fd, rest[written:])
+
+
+def write_at(fd: int, data: bytes | memoryview, offset: int) -> None:
+    """Write all of `data` at `offset`; `data` is bytes or a view of bytes."""
+    rest = memoryview(data)
+    while rest:
+        if "pread" in FEATURES:
+            written = os.pwrite(fd, rest, offset)
+        else:
+            with _seek_lock:
+                os.lseek(fd, offset, os.SEEK_SET)
+                written = os.write(fd, rest)
+        rest = rest[written:]
+        offset += written
+
+
+def iter_extent(fd: int, offset: int, size: int) -> Iterator[memoryview]:
+    """Yield `size` bytes from `offset` on, 1 MiB at a time; each piece is good until the next.
+
+    Raises: ImageError where the file ends before that.
+    """
+    buffer = memoryview(bytearray(min(PIECE, size)))
+    end = offset + size
+    while offset < end:
+        count = pread_into(fd, buffer[: end - offset], offset)
+        if not count:
+            raise ImageError(
+                f"the file ends {end - offset} bytes early, at offset {offset}: copy it again"
+            )
+        yield buffer[:count]
+        offset += count
+
+
+def open_memory_file() -> int | None:
+    """Give an empty file that lives in memory, or None where the system has no such thing."""
+    if "memfd" not in FEATURES:
+        return None
+    try:
+        return os.memfd_create("dimgx")
+    except OSError:  # a sandbox that forbids it
+        return None
+
+
+def open_unlinked_file(directory: str) -> int:
+    """Give an empty file in `directory` that goes away when it is closed, or with the process.
+
+    Raises: OSError as `os.open` does.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _O_BINARY | _O_TEMPORARY | _O_CLOEXEC
+    while True:
+        path = os.path.join(directory, f".dimgx-{secrets.token_hex(8)}")
+        try:
+            fd = os.open(path, flags, 0o600)
+        except FileExistsError:
+            continue
+        if not _O_TEMPORARY:
+            os.unlink(path)
+        return fd
+
+
+def is_in_memory(directory: str) -> bool:
+    """Tell whether the files of `directory` lie in memory (a tmpfs)."""
+    if "procfs" not in FEATURES:
+        return False
+    device = os.stat(directory).st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    for line in cgroup.read_text("/proc/self/mountinfo").splitlines():
+        place, _, kind = line.partition(" - ")
+        if place.split()[2:3] == [wanted]:
+            return kind.split()[:1] in (["tmpfs"], ["ramfs"])
+    return False
+
+
+def widen_pipe(fd: int) -> None:
+    """Let the pipe `fd` hold 1 MiB, so that writer and reader wait less; does nothing else."""
+    if "pipe size" not in FEATURES or not stat.S_ISFIFO(os.fstat(fd).st_mode):
+        return
+    import fcntl
+
+    try:
+        if fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) < PIECE:
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIECE)
+    except OSError:  # the user's pipes hold as much as they may
+        pass
+
+
+def usable_cpus() -> int:
+    """Give how many CPUs this process may use: affinity and control groups' quotas, at least 1."""
+    if "affinity" in FEATURES:
+        count = len(os.sched_getaffinity(0))
+    else:
+        count = os.cpu_count() or 1
+    quota = cgroup.cpu_quota() if "procfs" in FEATURES else None
+    if quota is not None:
+        count = min(count, -int(-quota // 1))
+    return max(1, count)
+
+
+def free_memory() -> int:
+    """Give how many bytes of memory are free, in the machine and in our control groups."""
+    free = None
+    if "procfs" in FEATURES:
+        free = cgroup.read_fields("/proc/meminfo").get("MemAvailable")
+    if free is None:
+        return _physical_memory() // 2
+    left = cgroup.memory_left()
+    return free * 1024 if left is None else min(free * 1024, left)
+
+
+def _physical_memory() -> int:
+    try:
+        pages, page = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return _MEMORY_GUESS
+    return pages * page if pages > 0 and page > 0 else _MEMORY_GUESS
+
+
+def _write_some(fd: int, data: bytes | memoryview) -> int:
+    while True:
+        try:
+            return os.write(fd, data)
+        except OSError as exc:
+            # Somebody else has made the pipe that we share with them non-blocking.
+            if exc.errno not in (errno.EAGAIN, errno.EWOULDBLOCK):
+                raise
+        import select
+
+        select.select([], [fd], [])
