@@ -36,7 +36,7 @@ __all__ = (
 )
 
 if TYPE_CHECKING:
-    from dimgx.api import Entry, Progress, Result, Tree
+    from dimgx.api import Result, Tree
     from dimgx.api import flatten as flatten
     from dimgx.api import inspect as inspect
     from dimgx.api import open_image as open_image
@@ -51,9 +51,10 @@ if TYPE_CHECKING:
         TemporaryError,
         UsageError,
     )
+    from dimgx.extractor import Entry, Progress
     from dimgx.image import Image, Layer
     from dimgx.inspector import Listing, Row
-    from dimgx.inspector import select as select
+    from dimgx.layerspec import select as select
 
 _HOMES = {
     "dimgx.errors": (
@@ -66,10 +67,10 @@ _HOMES = {
         "UsageError",
     ),
     "dimgx.image": ("Image", "Layer"),
-    "dimgx.inspector": ("Listing", "Row", "select"),
+    "dimgx.inspector": ("Listing", "Row"),
+    "dimgx.layerspec": ("select",),
+    "dimgx.extractor": ("Entry", "Progress"),
     "dimgx.api": (
-        "Entry",
-        "Progress",
         "Result",
         "Tree",
         "flatten",

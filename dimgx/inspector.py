@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from dimgx.image import HistoryStep, Image, Layer, SizeKind
+    from dimgx.platforms import Platform
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,7 @@ class Listing:
     id: str | None
     digest: str | None
     tags: tuple[str, ...]
-    platform: str | None
-    """`os/architecture[/variant]`."""
+    platform: Platform | None
     size_kind: SizeKind
     rows: tuple[Row, ...]
     """Newest first, as they are shown; `rows[-1]` is the base."""
@@ -149,7 +149,7 @@ def inspect(
         id=image.id,
         digest=str(image.digest) if image.digest else None,
         tags=image.tags,
-        platform=str(image.platform) if image.platform else None,
+        platform=image.platform,
         size_kind=image.size_kind,
         rows=chosen[::-1],
         warnings=tuple(image.warnings),

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from dimgx.inspector import Listing, Row
+    from dimgx.platforms import Platform
 
 JSON_VERSION = 1
 """Grows when a key of the JSON document changes its meaning or goes; new keys do not count."""
@@ -189,11 +190,14 @@ def json_document(listing: Listing) -> dict[str, Any]:
     }
 
 
-def _platform(text: str | None) -> dict[str, str | None] | None:
-    if text is None:
+def _platform(platform: Platform | None) -> dict[str, str | None] | None:
+    if platform is None:
         return None
-    os_name, architecture, variant = (*text.split("/", 2), "", "")[:3]
-    return {"os": os_name, "architecture": architecture, "variant": variant or None}
+    return {
+        "os": platform.os or None,
+        "architecture": platform.architecture or None,
+        "variant": platform.variant,
+    }
 
 
 def format_json(listing: Listing) -> str:

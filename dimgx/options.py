@@ -87,7 +87,7 @@ def parse_args(argv: Sequence[str], version: str) -> Options:
     """
     dashed = [DASH + arg[1:] if arg.startswith("-:") else arg for arg in argv]
     parsed = build_parser(version).parse_intermixed_args(dashed)
-    said = {
+    said: dict[str, Any] = {
         name: "-" + value.removeprefix(DASH)
         if isinstance(value, str) and value.startswith(DASH)
         else value

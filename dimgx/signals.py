@@ -1,0 +1,59 @@
+"""Ending by a signal, after cleaning up: what began the clean-up ends the process as well.
+
+The first SIGINT, SIGTERM or SIGHUP becomes an exception in the main thread, so that `finally` and
+`with` do what they do; those that follow are ignored until that is done. Signals that were ignored
+from the start (nohup, a background job) stay ignored.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
+SIGPIPE = getattr(signal, "SIGPIPE", 13)
+
+
+class Signalled(BaseException):
+    """A signal that ends the process."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextmanager
+def raised_signals() -> Iterator[None]:
+    """Let the signals that end a process raise `Signalled` within the block."""
+    caught: list[signal.Signals] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        for other in caught:
+            signal.signal(other, signal.SIG_IGN)
+        raise Signalled(number)
+
+    before = {}
+    for number in (getattr(signal, name) for name in _NAMES if hasattr(signal, name)):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            before[number] = signal.signal(number, handle)
+            caught.append(number)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def die_by(number: int) -> NoReturn:
+    """End this process by the signal `number`, so that the shell sees it."""
+    if os.name == "posix":
+        signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
+        os.kill(os.getpid(), number)
+    os._exit(128 + number)

@@ -1,0 +1,156 @@
+"""What is pushed in one thread, pulled in another: the flat tar as a file that can be read.
+
+The queue between them holds at most four pieces of 1 MiB. Closing the file early stops the thread.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from _typeshed import WriteableBuffer
+
+_QUEUED = 4
+_PIECE = 1 << 20
+
+
+class _StoppedError(Exception):
+    """Nobody reads any more."""
+
+
+class _Channel:
+    """A bounded queue of pieces with an end, or an error, behind the last."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._pieces: deque[bytes] = deque()
+        self._is_stopped = False
+        self._is_ended = False
+        self._error: BaseException | None = None
+
+    def write(self, data: bytes | memoryview) -> None:
+        piece = bytes(data)
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._pieces) < _QUEUED or self._is_stopped)
+            if self._is_stopped:
+                raise _StoppedError
+            self._pieces.append(piece)
+            self._changed.notify_all()
+
+    def end(self, error: BaseException | None) -> None:
+        with self._changed:
+            self._is_ended, self._error = True, error
+            self._changed.notify_all()
+
+    def read(self) -> bytes:
+        """Give the next piece; empty at the end. Raises what ended the writer."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._pieces or self._is_ended or self._is_stopped)
+            if self._pieces:
+                piece = self._pieces.popleft()
+                self._changed.notify_all()
+                return piece
+            if self._error is not None:
+                raise self._error
+            return b""
+
+    def stop(self) -> None:
+        with self._changed:
+            self._is_stopped = True
+            self._pieces.clear()
+            self._changed.notify_all()
+
+
+def _produce(
+    channel: _Channel,
+    produce: Callable[[Callable[[bytes | memoryview], object]], object],
+    close: Callable[[], object],
+) -> None:
+    error: BaseException | None = None
+    try:
+        produce(channel.write)
+    except _StoppedError:
+        pass
+    except BaseException as exc:
+        error = exc
+    try:
+        close()
+    except BaseException as exc:
+        error = error or exc
+    channel.end(error)
+
+
+class _PulledFile(io.RawIOBase):
+    def __init__(
+        self,
+        produce: Callable[[Callable[[bytes | memoryview], object]], object],
+        close: Callable[[], object],
+    ) -> None:
+        self._rest = memoryview(b"")
+        self._channel = _Channel()
+        # The thread does not know this object, so one that is dropped is closed.
+        self._thread = threading.Thread(
+            target=_produce, args=(self._channel, produce, close), name="dimgx-stream", daemon=True
+        )
+        self._thread.start()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer).cast("B")
+        if not self._rest:
+            self._rest = memoryview(self._channel.read())
+        size = min(len(view), len(self._rest))
+        view[:size] = self._rest[:size]
+        self._rest = self._rest[size:]
+        return size
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            self._rest = memoryview(b"")
+            self._channel.stop()
+            self._thread.join()
+
+
+class _IteratedFile(io.RawIOBase):
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer).cast("B")
+        while not self._rest:
+            piece = next(self._chunks, None)
+            if piece is None:
+                return 0
+            self._rest = memoryview(piece)
+        size = min(len(view), len(self._rest))
+        view[:size] = self._rest[:size]
+        self._rest = self._rest[size:]
+        return size
+
+
+def open_pulled(
+    produce: Callable[[Callable[[bytes | memoryview], object]], object],
+    close: Callable[[], object],
+) -> io.BufferedReader:
+    """Give what `produce` writes, run in a thread of its own, as a binary file.
+
+    `close` is called there after it. Reading raises what either of them raises.
+    """
+    return io.BufferedReader(_PulledFile(produce, close), _PIECE)
+
+
+def open_iterated(chunks: Iterator[bytes]) -> io.BufferedReader:
+    """Give the pieces of `chunks` as one binary file."""
+    return io.BufferedReader(_IteratedFile(chunks), _PIECE)
