@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from dimgx.errors import ImageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from hashlib import _Hash
 
 _HEX_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
@@ -53,3 +54,34 @@ class Digest:
 
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.hex}"
+
+
+def iter_verified(
+    chunks: Iterable[bytes | memoryview], digest: Digest | None, size: int | None, what: str
+) -> Iterator[bytes | memoryview]:
+    """Pass `chunks` on, and check at the end that they were what `size` and `digest` state.
+
+    What is None is not checked. Read it to its end: only that is the check. `what` names the
+    bytes in errors, as in "layer 3/7 sha256:ab12...".
+
+    Raises: ImageError for a size or a digest that differs.
+    """
+    sink = digest.new_hash() if digest else None
+    total = 0
+    for chunk in chunks:
+        total += len(chunk)
+        if size is not None and total > size:
+            raise ImageError(
+                f"{what}: has more than the {size} bytes stated: pull or copy it again"
+            )
+        if sink:
+            sink.update(chunk)
+        yield chunk
+    if size is not None and total < size:
+        raise ImageError(
+            f"{what}: ends {size - total} bytes early, at byte {total} of {size}: "
+            "pull or copy it again"
+        )
+    if digest and sink and sink.hexdigest() != digest.hex:
+        found = f"{digest.algorithm}:{sink.hexdigest()}"
+        raise ImageError(f"{what}: digest is {found}, not {digest}: pull or copy it again")

@@ -1,0 +1,266 @@
+"""A target that is one file: replaced atomically where it can be, else written in place.
+
+Rules:
+
+1. Symlinks are followed first; what they lead to is replaced, not they.
+2. A regular file, old or new, is written under a temporary name in the same directory, synced,
+   and takes its place in one step. It has the replaced file's mode and owner, or the mode that
+   the umask gives.
+3. Without `force` nothing is replaced, also nothing that appeared since the target was opened.
+4. What is no regular file (a device, a FIFO, /dev/fd/N) is written in place. A directory is
+   refused.
+5. Errors of the system are translated in one place; a broken pipe stays what it is.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import stat
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, BinaryIO
+
+from dimgx import system
+from dimgx.errors import SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dimgx.targets import Target
+
+_STANDARD = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
+_DESCRIPTOR = re.compile(r"/(?:dev|proc/(?:self|thread-self|[0-9]+))/fd/([0-9]+)")
+_MAX_LINKS = 40
+
+_REASONS = {
+    errno.ENOSPC: "no space is left on its disk",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "a file may not be as large as that there",
+    errno.EROFS: "its file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "not permitted",
+    errno.EBUSY: "it is a mount point (a file that is bind-mounted?) and cannot be replaced: "
+    "mount its directory instead, or write to stdout",
+    errno.EXDEV: "it lies on another file system than its directory (a file that is "
+    "bind-mounted?) and cannot be replaced: mount its directory instead, or write to stdout",
+    errno.ENOENT: "its directory does not exist: make it first",
+    errno.ENOTDIR: "a part of its path is no directory",
+    errno.EISDIR: "it is a directory: name a file",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ELOOP: "too many symbolic links",
+    errno.ENXIO: "no such device, or a socket",
+    errno.EBADF: "it is not open for writing",
+    errno.EIO: "the disk or device reports an error",
+}
+
+
+def open_target(path: str, *, force: bool) -> Target:
+    """Give the target that `path` leads to; `force` allows to replace a file that is there.
+
+    Raises: SourceError where it exists (without `force`), is a directory, or cannot be written.
+    """
+    if not path:
+        raise SourceError("a target needs a name")
+    with _translated(path):
+        place, descriptor = _resolve(path)
+        if descriptor is not None:
+            return _StreamTarget(os.dup(descriptor), path)
+        try:
+            status = os.stat(place)
+        except FileNotFoundError:
+            status = None
+        if status is None or stat.S_ISREG(status.st_mode):
+            return _FileTarget(path, place, status, force=force)
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        flags = os.O_WRONLY | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_CLOEXEC", 0)
+        return _StreamTarget(os.open(place, flags), path)
+
+
+def open_stream_target(file: BinaryIO | int, name: str = "stdout") -> Target:
+    """Give a target around a binary file that is open already, or its descriptor.
+
+    The file stays open and is the caller's to close; `commit` flushes it. `name` is for errors.
+    """
+    if isinstance(file, int):
+        return _StreamTarget(file, name, is_owner=False)
+    return _ObjectTarget(file, name)
+
+
+class _FileTarget:
+    """A regular file that appears or changes in one step (rules 2 and 3)."""
+
+    def __init__(
+        self, path: str, place: str, replaced: os.stat_result | None, *, force: bool
+    ) -> None:
+        if replaced and not force:
+            raise _exists(path)
+        self._path = path
+        self._place = place
+        self._force = force
+        self._directory = os.path.dirname(place) or os.curdir
+        # Short whatever the target's name, which may be as long as a name can be.
+        self._temporary = os.path.join(self._directory, f".dimgx-{secrets.token_hex(8)}.tmp")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+        # What replaces a private file is private from its first byte on.
+        self._fd = os.open(self._temporary, flags, 0o600 if replaced else 0o666)
+        try:
+            if replaced and hasattr(os, "fchown"):
+                mode = stat.S_IMODE(replaced.st_mode)
+                try:
+                    os.fchown(self._fd, replaced.st_uid, replaced.st_gid)
+                except PermissionError:  # it becomes ours, so it must not run as somebody else
+                    mode &= 0o777
+                os.fchmod(self._fd, mode)
+        except BaseException:
+            self.abort()
+            raise
+
+    def write(self, data: bytes | memoryview) -> None:
+        with _translated(self._path):
+            system.write_all(self._fd, data)
+
+    def commit(self) -> None:
+        try:
+            with _translated(self._path):
+                os.fsync(self._fd)
+                fd, self._fd = self._fd, -1
+                os.close(fd)
+                if self._force:
+                    os.replace(self._temporary, self._place)
+                else:
+                    self._publish_new()
+                self._temporary = ""
+                _sync_directory(self._directory)
+        finally:
+            self.abort()
+
+    def abort(self) -> None:
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            with suppress(OSError):
+                os.close(fd)
+        if self._temporary:
+            temporary, self._temporary = self._temporary, ""
+            with suppress(OSError):
+                os.unlink(temporary)
+
+    def _publish_new(self) -> None:
+        """Give the file its name unless something has that name by now."""
+        try:
+            # A link never replaces anything, a rename does.
+            os.link(self._temporary, self._place, follow_symlinks=False)
+        except FileExistsError as exc:
+            raise _exists(self._path) from exc
+        except (OSError, NotImplementedError):  # a file system without hard links
+            if os.path.lexists(self._place):
+                raise _exists(self._path) from None
+            os.rename(self._temporary, self._place)
+        else:
+            os.unlink(self._temporary)
+
+
+class _StreamTarget:
+    """A descriptor that is written as it comes (rule 4)."""
+
+    def __init__(self, fd: int, name: str, *, is_owner: bool = True) -> None:
+        self._fd = fd
+        self._name = name
+        self._is_owner = is_owner
+        system.widen_pipe(fd)
+
+    def write(self, data: bytes | memoryview) -> None:
+        with _translated(self._name):
+            system.write_all(self._fd, data)
+
+    def commit(self) -> None:
+        if self._is_owner and self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            with _translated(self._name):
+                try:
+                    if stat.S_ISBLK(os.fstat(fd).st_mode):
+                        os.fsync(fd)
+                finally:
+                    os.close(fd)
+
+    def abort(self) -> None:
+        with suppress(OSError, SourceError):
+            self.commit()
+
+
+class _ObjectTarget:
+    """A binary file object; short writes, as raw files do them, are carried on."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self._file = file
+        self._name = name
+
+    def write(self, data: bytes | memoryview) -> None:
+        with _translated(self._name):
+            # Objects of other kinds (an HTTP body, a hash) may say nothing about the count.
+            written = self._file.write(data)
+            if written is not None and written < len(data):
+                rest = memoryview(data)[written:]
+                while rest:
+                    rest = rest[self._file.write(rest) or 0 :]
+
+    def commit(self) -> None:
+        with _translated(self._name):
+            if hasattr(self._file, "flush"):
+                self._file.flush()
+
+    def abort(self) -> None:
+        pass
+
+
+def _resolve(path: str) -> tuple[str, int | None]:
+    """Give where `path` leads through symlinks, and the open descriptor that it stands for, if so.
+
+    The links of descriptors themselves lead to names that cannot be opened, or not again.
+    """
+    place = path
+    for _ in range(_MAX_LINKS):
+        descriptor = _STANDARD.get(place)
+        if descriptor is not None:
+            return place, descriptor
+        match = _DESCRIPTOR.fullmatch(place)
+        if match and (not place.startswith("/proc/") or _is_own(place)):
+            return place, int(match[1])
+        try:
+            link = os.readlink(place)
+        except OSError:
+            return place, None
+        place = os.path.join(os.path.dirname(place), link)
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+
+
+def _is_own(place: str) -> bool:
+    return place.split("/")[2] in ("self", "thread-self", str(os.getpid()))
+
+
+def _exists(path: str) -> SourceError:
+    return SourceError(f"{path} exists; use -w/--force to replace it")
+
+
+def _sync_directory(directory: str) -> None:
+    """Make the new name last; not every system or file system can, and the file is whole anyway."""
+    with suppress(OSError):
+        fd = os.open(directory, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+@contextmanager
+def _translated(name: str) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        reason = _REASONS.get(exc.errno or 0, exc.strerror or str(exc))
+        raise SourceError(f"{name} cannot be written: {reason}") from exc
