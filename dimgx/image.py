@@ -6,10 +6,13 @@ A source (an archive, a layout directory, an engine, a registry) opens a referen
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Protocol
+
+from dimgx.errors import ImageError, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,6 +54,44 @@ class Extent:
 
 
 @dataclass(frozen=True, slots=True)
+class UnreadableBlob:
+    """A layer that is not there or that nobody here can read, which matters only to who tries."""
+
+    problem: str
+    """One line for people."""
+    size: int | None = None
+
+    def iter_chunks(self) -> Iterator[bytes | memoryview]:
+        """Raise ImageError that says what the problem is."""
+        raise ImageError(self.problem)
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What an open file looked like when reading began; shows whether it has changed since."""
+
+    fd: int
+    what: str
+    """What people call the file."""
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, fd: int, what: str) -> Watch:
+        """Look at the open file `fd`."""
+        status = os.fstat(fd)
+        return cls(fd, what, status.st_size, status.st_mtime_ns)
+
+    def check(self) -> None:
+        """Look again.
+
+        Raises: SourceError where the file has changed.
+        """
+        if Watch.of(self.fd, self.what) != self:
+            raise SourceError(f"{self.what} changed while it was read: run this again")
+
+
+@dataclass(frozen=True, slots=True)
 class Layer:
     """One changeset of an image, as stored."""
 
@@ -77,11 +118,11 @@ class HistoryStep:
     comment: str | None = None
     author: str | None = None
     id: str | None = None
-    """The step's own image ID (`sha256:<hex>` or bare hex as the source has it), where it has one."""
+    """The step's own image ID where it has one, `sha256:<hex>` or bare hex as the source has it."""
     parent_id: str | None = None
     tags: tuple[str, ...] = ()
     size: int | None = None
-    """Bytes that this step added, where the source states them; what they measure says the image."""
+    """Bytes that this step added, where the source states them."""
 
 
 @dataclass(slots=True)
@@ -104,8 +145,18 @@ class Image:
     size_kind: SizeKind = "tar"
     warnings: tuple[str, ...] = ()
     """What was odd but usable, one sentence each."""
+    watches: tuple[Watch, ...] = ()
+    """The open files that the image is read from, where they could change meanwhile."""
     resources: ExitStack = field(default_factory=ExitStack, repr=False)
     """What is held open for the layers' blobs."""
+
+    def check_unchanged(self) -> None:
+        """Look whether what the image is read from is still as it was; to be called at the end.
+
+        Raises: SourceError where it is not.
+        """
+        for watch in self.watches:
+            watch.check()
 
     def close(self) -> None:
         """Close what the layers are read from."""

@@ -1,0 +1,254 @@
+"""The nouns of an OCI image as values: descriptor, index, manifest, config.
+
+Docker's media types stand for the same things as OCI's. Whether a document is an index or a
+manifest is told by its fields; a document that could be both is refused, as one reader would see
+another image in it than the next.
+
+Spec: image-spec descriptor.md, image-index.md, manifest.md, config.md.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from dimgx.digest import Digest
+from dimgx.errors import ImageError
+from dimgx.image import HistoryStep
+from dimgx.jsondoc import Fields, parse_json
+from dimgx.platforms import Platform, host_platform, normal_platform, parse_platform
+
+__all__ = [
+    "Config", "Descriptor", "Index", "Manifest", "Platform",
+    "host_platform", "parse_config", "parse_document", "parse_platform",
+]  # fmt: skip
+
+MANIFEST_LIMIT = 4 << 20
+"""Most bytes of a manifest or an index, as registries have it."""
+CONFIG_LIMIT = 16 << 20
+"""Most bytes of a config, and of the index documents of archives."""
+
+REF_NAME = "org.opencontainers.image.ref.name"
+CONTAINERD_NAME = "io.containerd.image.name"
+_DOCKER_REFERENCE_TYPE = "vnd.docker.reference.type"
+
+INDEX_TYPES = frozenset(
+    (
+        "application/vnd.oci.image.index.v1+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+    )
+)
+MANIFEST_TYPES = frozenset(
+    (
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.docker.distribution.manifest.v2+json",
+    )
+)
+CONFIG_TYPES = frozenset(
+    (
+        "application/vnd.oci.image.config.v1+json",
+        "application/vnd.docker.container.image.v1+json",
+    )
+)
+# What tools write that do not know better; skopeo's dir: of an old image has the second.
+_VAGUE_CONFIG_TYPES = (None, "application/octet-stream")
+_LAYER_TYPE = re.compile(
+    r"application/vnd\."
+    r"(?:oci\.image\.layer\.(?:nondistributable\.)?v1\.tar"
+    r"|docker\.image\.rootfs\.(?:foreign\.)?diff\.tar)"
+    r"(?:[.+][A-Za-z0-9:._-]+)*"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """What points at a blob."""
+
+    media_type: str | None
+    digest: Digest
+    size: int
+    """Bytes of the blob."""
+    annotations: dict[str, str] = field(default_factory=dict, hash=False)
+    platform: Platform | None = None
+    artifact_type: str | None = None
+
+    @property
+    def is_attestation(self) -> bool:
+        """What it points at tells about an image, and is none."""
+        return _DOCKER_REFERENCE_TYPE in self.annotations or (
+            self.platform is not None
+            and self.platform.os == self.platform.architecture == "unknown"
+        )
+
+    @property
+    def is_artifact(self) -> bool:
+        """What it points at says that it is something else than an image."""
+        return bool(self.artifact_type) and self.artifact_type not in CONFIG_TYPES
+
+    @property
+    def is_tar_layer(self) -> bool:
+        """The media type is one of a layer that is a tar, whatever its compression."""
+        return not self.media_type or _LAYER_TYPE.fullmatch(self.media_type) is not None
+
+    @property
+    def is_encrypted(self) -> bool:
+        """The media type says that only the holder of a key can read the layer."""
+        return self.media_type is not None and "+encrypted" in self.media_type
+
+    @property
+    def is_foreign(self) -> bool:
+        """The layer may lie elsewhere than the image, as its licence has it."""
+        return is_foreign_type(self.media_type)
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """A list of manifests."""
+
+    manifests: tuple[Descriptor | None, ...]
+    """In order; None stands for an entry that is neither an image nor an index."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The config and the layers of one image for one platform."""
+
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+    """Base to top."""
+    artifact_type: str | None = None
+
+    @property
+    def is_image(self) -> bool:
+        """This is an image: no artifact, and no signature that looks like an image.
+
+        cosign's signatures have an image's config, but no layer of theirs is a layer.
+        """
+        if self.artifact_type and self.artifact_type not in CONFIG_TYPES:
+            return False
+        if self.config.media_type in CONFIG_TYPES:
+            return not self.layers or any(layer.is_tar_layer for layer in self.layers)
+        return self.config.media_type in _VAGUE_CONFIG_TYPES and any(
+            layer.is_tar_layer for layer in self.layers
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What an image's config says, as far as it matters for its root file system."""
+
+    digest: Digest
+    data: bytes = field(repr=False)
+    """The document itself."""
+    platform: Platform | None
+    diff_ids: tuple[Digest, ...] | None
+    """Digests of the uncompressed layers, base to top; None where the config has no rootfs."""
+    history: tuple[HistoryStep, ...]
+    """Base to top."""
+    created: str | None = None
+    author: str | None = None
+
+
+def is_foreign_type(media_type: str | None) -> bool:
+    """Tell whether a layer of this media type may lie elsewhere than its image."""
+    return ".nondistributable." in (media_type or "") or ".foreign." in (media_type or "")
+
+
+def parse_platform_fields(fields: Fields) -> Platform | None:
+    """Give the platform that stands in an object as os, architecture and variant."""
+    os, architecture = fields.text("os"), fields.text("architecture")
+    if not architecture:
+        return None
+    return normal_platform(os or "linux", architecture, fields.text("variant"))
+
+
+def parse_descriptor(fields: Fields) -> Descriptor:
+    """Give the descriptor that a JSON object spells.
+
+    Raises: ImageError where digest or size are missing or malformed.
+    """
+    platform = fields.fields("platform")
+    size = fields.integer("size")
+    if size is None:
+        raise ImageError(f"{fields.what}: size is missing")
+    try:
+        digest = Digest.parse(fields.text("digest"))
+    except ImageError as exc:
+        raise ImageError(f"{fields.what}: {exc}") from None
+    return Descriptor(
+        media_type=fields.text("mediatype") or None,
+        digest=digest,
+        size=size,
+        annotations=fields.text_mapping("annotations"),
+        platform=None if platform is None else parse_platform_fields(platform),
+        artifact_type=fields.text("artifacttype") or None,
+    )
+
+
+def parse_document(data: bytes, what: str, limit: int = MANIFEST_LIMIT) -> Index | Manifest:
+    """Give the index or the manifest that `data` holds.
+
+    Raises: ImageError where it is neither, or both, or of Docker's old schema 1.
+    """
+    fields = Fields(parse_json(data, what, limit), what)
+    if fields.integer("schemaversion") == 1 or "fslayers" in fields:
+        raise ImageError(
+            f"{what} is of Docker's old schema 1, which is not read: convert the image first,"
+            " as in `skopeo copy --format oci`"
+        )
+    has_layers = "layers" in fields or "config" in fields
+    if "manifests" in fields and has_layers:
+        raise ImageError(f"{what} is an index and a manifest at once, which is not allowed")
+    if has_layers:
+        config = fields.fields("config")
+        if config is None:
+            raise ImageError(f"{what} names no config")
+        return Manifest(
+            config=parse_descriptor(config),
+            layers=tuple(map(parse_descriptor, fields.objects("layers"))),
+            artifact_type=fields.text("artifacttype") or None,
+        )
+    if "manifests" in fields or (fields.text("mediatype") or "") in INDEX_TYPES:
+        return Index(tuple(map(_parse_entry, fields.objects("manifests"))))
+    raise ImageError(f"{what} is neither an image manifest nor an index")
+
+
+def _parse_entry(fields: Fields) -> Descriptor | None:
+    media_type = fields.text("mediatype")
+    if media_type and media_type not in INDEX_TYPES | MANIFEST_TYPES:
+        return None
+    return parse_descriptor(fields)
+
+
+def parse_config(data: bytes, what: str) -> Config:
+    """Give the config that `data` holds.
+
+    Raises: ImageError where it is no JSON object or a field has the wrong type.
+    """
+    fields = Fields(parse_json(data, what, CONFIG_LIMIT), what)
+    rootfs = fields.fields("rootfs")
+    diff_ids = None
+    if rootfs is not None and "diff_ids" in rootfs:
+        try:
+            diff_ids = tuple(map(Digest.parse, rootfs.texts("diff_ids")))
+        except ImageError as exc:
+            raise ImageError(f"{what}: {exc}") from None
+    return Config(
+        digest=Digest.of(data),
+        data=data,
+        platform=parse_platform_fields(fields),
+        diff_ids=diff_ids,
+        history=tuple(map(_parse_step, fields.objects("history"))),
+        created=fields.text("created"),
+        author=fields.text("author"),
+    )
+
+
+def _parse_step(fields: Fields) -> HistoryStep:
+    return HistoryStep(
+        empty=fields.boolean("empty_layer"),
+        created=fields.text("created"),
+        created_by=fields.text("created_by"),
+        comment=fields.text("comment"),
+        author=fields.text("author"),
+    )

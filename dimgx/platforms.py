@@ -1,0 +1,108 @@
+"""Platforms: `os/arch[/variant]`, their spellings, and which fits which.
+
+Spec: image-spec image-index.md, "platform"; the spellings are those that containerd knows.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from dimgx.errors import UsageError
+
+_SPELLINGS: dict[str, tuple[str, str | None]] = {
+    "x86_64": ("amd64", None),
+    "x86-64": ("amd64", None),
+    "x64": ("amd64", None),
+    "aarch64": ("arm64", None),
+    "aarch64_be": ("arm64be", None),
+    "armhf": ("arm", "v7"),
+    "armel": ("arm", "v6"),
+    "armv5tel": ("arm", "v5"),
+    "armv6l": ("arm", "v6"),
+    "armv7l": ("arm", "v7"),
+    "armv8l": ("arm", "v7"),
+    "i386": ("386", None),
+    "i486": ("386", None),
+    "i586": ("386", None),
+    "i686": ("386", None),
+    "x86": ("386", None),
+    "ppc64el": ("ppc64le", None),
+    "mipsel": ("mipsle", None),
+    "mips64el": ("mips64le", None),
+    "loongarch64": ("loong64", None),
+}
+_ARCHITECTURES = frozenset(
+    ("386", "amd64", "arm", "arm64", "loong64", "mips", "mipsle", "mips64", "mips64le")
+    + ("ppc64", "ppc64le", "riscv64", "s390x", "wasm")
+)
+_SYSTEMS = {"macos": "darwin"}
+# What says nothing beyond the architecture itself.
+_PLAIN_VARIANTS = {("amd64", "v1"), ("arm64", "v8")}
+# Without a variant asked for, these are taken in this order.
+_ARM_ORDER: tuple[str | None, ...] = ("v7", None, "v6", "v5")
+_WORD = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """What an image runs on, in normal form: make it with `normal_platform` or `parse_platform`."""
+
+    os: str
+    architecture: str
+    variant: str | None = None
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+    def rank(self, offered: Platform) -> int | None:
+        """Tell how well `offered` meets this wish: 0 is best, None is not at all.
+
+        A variant that was asked for is met by itself only (on arm also by an image that names
+        none); without one, the most common variant comes first.
+        """
+        if (self.os, self.architecture) != (offered.os, offered.architecture):
+            return None
+        if self.variant == offered.variant is not None:
+            return 0
+        order = _ARM_ORDER if self.architecture == "arm" else (None,)
+        if self.variant is not None:
+            return 1 if offered.variant is None and self.architecture == "arm" else None
+        if offered.variant in order:
+            return order.index(offered.variant)
+        digits = re.sub(r"\D", "", offered.variant or "")[:4]
+        return len(order) + int(digits or 9999)
+
+
+def normal_platform(os: str, architecture: str, variant: str | None = None) -> Platform:
+    """Give the platform in normal form, whatever spelling its parts have."""
+    os = os.lower()
+    architecture, implied = _SPELLINGS.get(architecture.lower(), (architecture.lower(), None))
+    variant = (variant or "").lower() or implied
+    if variant and variant.isdigit():
+        variant = "v" + variant
+    if (architecture, variant) in _PLAIN_VARIANTS:
+        variant = None
+    return Platform(_SYSTEMS.get(os, os), architecture, variant)
+
+
+def parse_platform(text: str) -> Platform:
+    """Give the platform that `text` spells as os/arch[/variant]; an architecture alone is Linux's.
+
+    Raises: UsageError where it is spelled otherwise.
+    """
+    parts = text.split("/")
+    if len(parts) <= 3 and all(map(_WORD.fullmatch, parts)):
+        if len(parts) > 1:
+            return normal_platform(*parts)
+        platform = normal_platform("linux", parts[0])
+        if platform.architecture in _ARCHITECTURES:
+            return platform
+    raise UsageError(f"{text!r:.100} is no platform: write os/arch[/variant], as in linux/arm64")
+
+
+def host_platform() -> Platform:
+    """Give Linux on the CPU of this machine."""
+    import platform
+
+    return normal_platform("linux", platform.machine())

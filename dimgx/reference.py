@@ -1,0 +1,145 @@
+"""What people write for an image, and what it says: `TRANSPORT:PATH[:ref]`, a path, or a name.
+
+The spelling is that of skopeo and podman. Nothing is opened here; files are only asked for their
+existence, as names may hold colons: of all ways to cut a text, the longest path that exists wins.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from dimgx.errors import UsageError
+
+Transport = Literal[
+    "docker-archive", "oci-archive", "oci", "dir", "path", "stdin",
+    "docker", "docker-daemon", "podman",
+]  # fmt: skip
+
+_ON_DISK: dict[str, Transport] = {
+    "docker-archive": "docker-archive",
+    "oci-archive": "oci-archive",
+    "oci": "oci",
+    "dir": "dir",
+}
+_NAMED: dict[str, Transport] = {
+    "docker-daemon": "docker-daemon",
+    "podman": "podman",
+    "containers-storage": "podman",
+}
+_ARCHIVE_NAME = re.compile(r"(?s).*\.(?:tar[^/:]*|tgz)")
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+_IMAGE_NAME = re.compile(r"[A-Za-z0-9\[](?:[A-Za-z0-9_.:@+\[\]-]|/(?!/))*")
+_DOMAIN_MARK = re.compile(r"[.:A-Z]")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A reference, taken apart."""
+
+    text: str
+    """As it was written."""
+    transport: Transport
+    """`path` for a path without a word before it, `docker` for a registry."""
+    path: str | None = None
+    """The file or directory, of the transports that have one."""
+    name: str | None = None
+    """The image's name at the engine or registry; else which image of an archive is meant."""
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def parse_reference(
+    text: str,
+    *,
+    exists: Callable[[str], bool] = os.path.exists,
+    is_file: Callable[[str], bool] = os.path.isfile,
+) -> Reference:
+    """Give the reference that `text` spells.
+
+    Raises: UsageError where it is empty or is neither a path nor a name.
+    """
+    word, colon, rest = text.partition(":")
+    if word == "-" and (not colon or rest):
+        return Reference(text, "stdin", None, rest or None)
+    if colon and word in _ON_DISK:
+        if not rest:
+            raise UsageError(f"{text!r:.300} names no path")
+        if rest == "-" or (rest.startswith("-:") and rest != "-:"):
+            return Reference(text, "stdin", None, rest[2:] or None)
+        return _cut(text, _ON_DISK[word], rest, exists)
+    if colon and word in _NAMED:
+        return Reference(text, _NAMED[word], None, _checked(rest, text))
+    if colon and word == "docker" and rest.startswith("//"):
+        return Reference(text, "docker", None, _checked(rest[2:], text))
+    if _is_path(text, is_file):
+        return _cut(text, "path", text, exists)
+    return Reference(text, "docker-daemon", None, _checked(text, text))
+
+
+def _is_path(text: str, is_file: Callable[[str], bool]) -> bool:
+    if text.startswith(("/", "./", "../")) or text in (".", "..") or _DRIVE.match(text):
+        return True
+    # A missing file of such a name is meant as a file all the same: looking for an image
+    # `rootfs.tar` at the engine would only blur the message.
+    return any(
+        _ARCHIVE_NAME.fullmatch(path) and is_file(path) for path, _ in _ways_to_cut(text)
+    ) or bool(_ARCHIVE_NAME.fullmatch(text.partition(":")[0]))
+
+
+def _ways_to_cut(text: str) -> Iterator[tuple[str, str | None]]:
+    """Yield path and ref, the longest path first."""
+    yield text, None
+    start = 2 if _DRIVE.match(text) else 1
+    end = text.rfind(":")
+    while end >= start:
+        yield text[:end], text[end + 1 :]
+        end = text.rfind(":", 0, end)
+
+
+def _cut(text: str, transport: Transport, rest: str, exists: Callable[[str], bool]) -> Reference:
+    ways = list(_ways_to_cut(rest))
+    # Where nothing exists the shortest is the likeliest, as refs hold colons more often.
+    path, ref = next((way for way in ways if exists(way[0])), ways[-1])
+    if ref == "":
+        raise UsageError(f"{text!r:.300} names no image behind its last colon")
+    return Reference(text, transport, path, ref)
+
+
+def _checked(name: str, text: str) -> str:
+    if not _IMAGE_NAME.fullmatch(name):
+        raise UsageError(
+            f"{text!r:.300} is neither a path (begin it with / or ./) nor the name of an image"
+        )
+    return name
+
+
+def normal_name(name: str) -> str:
+    """Give an image's name as Docker completes it: registry, `library/` and `:latest` added.
+
+    What has a digest gets no tag. Spec: distribution's reference, "familiar names".
+    """
+    rest, at, digest = name.partition("@")
+    first, slash, remainder = rest.partition("/")
+    if slash and (_DOMAIN_MARK.search(first) or first == "localhost"):
+        domain, path = first, remainder
+    else:
+        domain, path = "docker.io", rest
+    if domain == "index.docker.io":
+        domain = "docker.io"
+    if domain == "docker.io" and "/" not in path:
+        path = f"library/{path}"
+    if not at and ":" not in path.rpartition("/")[2]:
+        path += ":latest"
+    return f"{domain}/{path}{at}{digest}"
+
+
+def repository(name: str) -> str:
+    """Give the completed name without tag and digest."""
+    rest = normal_name(name).partition("@")[0]
+    head, slash, last = rest.rpartition("/")
+    return head + slash + last.partition(":")[0]

@@ -1,0 +1,164 @@
+"""Where images come from: each source opens a reference and gives an `Image`.
+
+What lies on a disk or comes in on stdin is first made `Files`, whatever it is wrapped in; then the
+format is told by what they hold. The transport's word only tells which index counts where there is
+both Docker's `manifest.json` and OCI's `index.json`; where what was asked for is not in the one,
+the other is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING, BinaryIO
+
+from dimgx.errors import ImageError, SourceError
+from dimgx.jsondoc import parse_json
+from dimgx.oci import CONFIG_LIMIT
+from dimgx.sources.choice import (
+    Candidate,
+    NoSuchImage,
+    Variant,
+    choose_candidate,
+    choose_variant,
+)
+from dimgx.sources.dockersave import list_saved
+from dimgx.sources.files import Files, read_file
+from dimgx.sources.layout import list_directory, list_layout, open_layout
+from dimgx.sources.opening import open_files
+from dimgx.sources.parentchain import find_ids, list_chains
+
+if TYPE_CHECKING:
+    from dimgx.image import Image
+    from dimgx.platforms import Platform
+    from dimgx.reference import Reference
+    from dimgx.spool import SpoolSpace
+
+_Lister = Callable[[], list[Candidate]]
+
+_ELSEWHERE = {
+    "docker": "registries cannot be read yet; this works:"
+    " skopeo copy docker://{name} oci-archive:image.tar, then oci-archive:image.tar",
+    "docker-daemon": "the Docker Engine cannot be asked yet; this works:"
+    " docker save {name} | dimgx [options] -",
+    "podman": "Podman cannot be asked yet; this works: podman save {name} | dimgx [options] -",
+}
+_ROOT_DIRECTORIES = frozenset(
+    ("bin", "dev", "etc", "home", "lib", "opt", "proc", "root", "sbin", "sys", "tmp", "usr", "var")
+)
+
+
+def open_image(
+    reference: Reference,
+    *,
+    platform: Platform | None = None,
+    verify: str = "once",
+    stdin: BinaryIO | None = None,
+    spool: SpoolSpace,
+) -> Image:
+    """Open the image that `reference` means.
+
+    `platform` chooses among several; None means Linux on this machine's CPU, or the only one there
+    is. With `verify` "none" the digests of manifests and configs are not checked. `stdin` is what
+    `-` means. Streams and compressed archives are kept in `spool`.
+
+    Raises: SourceError where nothing can be opened there, ImageError where it is no image, is
+    damaged, or does not hold what was asked for.
+    """
+    if reference.transport in _ELSEWHERE:
+        problem = _ELSEWHERE[reference.transport].format(name=reference.name)
+        raise SourceError(f"{reference.text!r:.300}: {problem}")
+    with ExitStack() as resources:
+        files = open_files(reference, stdin, spool, resources)
+        image = _read_image(files, reference, platform, verify=verify != "none")
+        image.reference = reference.text
+        image.watches = tuple(files.watches())
+        image.resources = resources.pop_all()
+    return image
+
+
+def _read_image(
+    files: Files, reference: Reference, platform: Platform | None, *, verify: bool
+) -> Image:
+    problem: ImageError | None = None
+    second_best = None
+    for lister in _listers(files, reference, verify=verify):
+        try:
+            candidates = lister()
+        except ImageError as exc:
+            problem = problem or exc
+            continue
+        try:
+            candidate = choose_candidate(candidates, reference.name, files.where)
+            variant, warnings = choose_variant(candidate, platform, files.where)
+        except NoSuchImage as exc:
+            problem = problem or exc
+            continue
+        if not warnings:
+            return _open(candidate, variant, ())
+        second_best = second_best or (candidate, variant, tuple(warnings))
+    if second_best is not None:
+        return _open(*second_best)
+    raise problem or _no_image(files)
+
+
+def _open(candidate: Candidate, variant: Variant, warnings: tuple[str, ...]) -> Image:
+    image = variant.open()
+    platforms = [image.platform, image.config.platform if image.config else None]
+    if any(found is not None and found.os == "windows" for found in platforms):
+        raise ImageError(
+            f"{image.reference} is a Windows image, which has no Linux root file system"
+        )
+    image.tags = candidate.names
+    image.warnings += warnings
+    return image
+
+
+def _listers(files: Files, reference: Reference, *, verify: bool) -> list[_Lister]:
+    """Give what lists the images of `files`, the format that counts first."""
+    found: list[_Lister] = []
+    data = read_file(files, "manifest.json", CONFIG_LIMIT)
+    has_index = any(files.find(name) is not None for name in ("index.json", "oci-layout"))
+    if data is not None:
+        found.append(partial(_list_manifest, files, data, verify=verify))
+    if has_index:
+        found.append(partial(_list_index, files, verify=verify))
+    if reference.transport in ("oci", "oci-archive"):
+        found.reverse()
+    if not found:
+        ids = find_ids(files.names())
+        if ids or files.find("repositories") is not None:
+            found.append(partial(list_chains, files, ids, reference.name))
+    return found
+
+
+def _list_manifest(files: Files, data: bytes, *, verify: bool) -> list[Candidate]:
+    document = parse_json(data, f"{files.where}: manifest.json", CONFIG_LIMIT)
+    if isinstance(document, list):
+        return list_saved(files, document, verify=verify)
+    return list_directory(files, data, verify=verify)
+
+
+def _list_index(files: Files, *, verify: bool) -> list[Candidate]:
+    return list_layout(*open_layout(files, verify=verify))
+
+
+def _no_image(files: Files) -> ImageError:
+    names = [name.partition("/")[0] for name in files.names()]
+    if len(_ROOT_DIRECTORIES.intersection(names)) > 2 or ".dockerenv" in names:
+        return ImageError(
+            f"{files.where} is a root file system already, as `docker export` writes it, and no"
+            " image: there is nothing to flatten"
+        )
+    below = {name for name in files.names() if name.count("/") == 1}
+    for directory in dict.fromkeys(names):
+        if below & {f"{directory}/manifest.json", f"{directory}/oci-layout"}:
+            return ImageError(
+                f"{files.where} holds an image below {directory!r:.100}: unpack it and give that"
+                " directory"
+            )
+    return ImageError(
+        f"{files.where} is no container image: there is no manifest.json, index.json or"
+        " repositories in it"
+    )

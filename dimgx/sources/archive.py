@@ -1,0 +1,161 @@
+"""The members of an archive, by name, read in place.
+
+1. Only headers are read: the walk hops over contents, so tens of gigabytes cost nothing.
+2. A later member of a name replaces the earlier one. A hard link means what its target was when
+   the link was written, or, where the target comes later, what it is in the end.
+3. Symlinks are followed component by component as in a root file system of its own: an absolute
+   target begins at the archive's root, and `..` above that root is an error (rule 66).
+4. A link that nobody asks for is not looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from dimgx import system, tarheader
+from dimgx.errors import ImageError
+from dimgx.image import Extent, Watch
+
+# As in Linux's own lookup.
+_MOST_LINKS = 40
+_MOST_BYTES = 4096
+# Small members and the headers around them come with one read.
+_CHUNK = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """A member that only leads to another, relative to the directory `base`."""
+
+    base: tuple[str, ...]
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Other:
+    """A member that is no regular file."""
+
+    kind: str
+
+
+class ArchiveFiles:
+    """The members of the tar that lies in an extent."""
+
+    def __init__(self, extent: Extent, where: str, watch: Watch | None = None) -> None:
+        """Index the archive.
+
+        Raises: ImageError where it is damaged or a member's name leads outside.
+        """
+        self.where = where
+        self._watch = watch
+        self._extent = extent
+        self._members: dict[str, Extent | _Link | _Other] = {}
+        read_at = _Reader(extent).read_at
+        offset = 0
+        try:
+            while True:
+                header, _ = tarheader.read_header(read_at, offset, extent.size)
+                if header is None:
+                    break
+                self._add(header)
+                offset = header.end
+        except tarheader.MalformedTar as exc:
+            raise ImageError(f"{where} is damaged: {exc}") from exc
+
+    def _add(self, header: tarheader.Header) -> None:
+        parts = self._resolve((), _text(header.name), follow=False)
+        member: Extent | _Link | _Other
+        if header.kind == tarheader.FILE and header.sparse is None:
+            offset = self._extent.offset + header.data_offset
+            member = Extent(self._extent.fd, offset, header.size)
+        elif header.kind == tarheader.SYMLINK:
+            member = _Link(parts[:-1], _text(header.linkname))
+        elif header.kind == tarheader.LINK:
+            target = _text(header.linkname)
+            now = self._members.get(target) or self._members.get(target.lstrip("./"))
+            member = now or _Link((), target)
+        elif header.kind == tarheader.FILE:
+            member = _Other("a sparse member, which archives of images cannot have")
+        elif header.kind == tarheader.DIRECTORY:
+            member = _Other("a directory")
+        else:
+            member = _Other("no regular file")
+        self._members["/".join(parts)] = member
+
+    def _resolve(self, base: tuple[str, ...], path: str, *, follow: bool) -> tuple[str, ...]:
+        """Give the components that `path` comes to, beginning in the directory `base`.
+
+        Raises: ImageError where it leads outside or in a circle.
+        """
+        found = [] if path.startswith("/") else list(base)
+        pending = path.split("/")[::-1]
+        links = 0
+        while pending:
+            part = pending.pop()
+            if part == "..":
+                if not found:
+                    raise ImageError(f"{self.where}: {path!r:.200} leads outside of the archive")
+                found.pop()
+            elif part not in ("", "."):
+                found.append(part)
+                member = self._members.get("/".join(found)) if follow else None
+                if isinstance(member, _Link):
+                    links += 1
+                    if links > _MOST_LINKS or len(member.target) > _MOST_BYTES:
+                        raise ImageError(f"{self.where}: {path!r:.200} is a link in a circle")
+                    found = [] if member.target.startswith("/") else list(member.base)
+                    pending += member.target.split("/")[::-1]
+        return tuple(found)
+
+    def find(self, name: str) -> Extent | None:
+        """Give the content of a regular file, links followed, or None where there is none."""
+        member = self._members.get(name)
+        if not isinstance(member, Extent):
+            if len(name) > _MOST_BYTES:
+                raise ImageError(f"{self.where}: a member's name of {len(name)} characters")
+            member = self._members.get("/".join(self._resolve((), name, follow=True)))
+        if isinstance(member, _Other):
+            raise ImageError(f"{self.where}: {name!r:.200} is {member.kind}")
+        assert not isinstance(member, _Link)
+        return member
+
+    def names(self) -> Iterable[str]:
+        """Give the names of all members in the order of the archive."""
+        return self._members
+
+    def watches(self) -> Iterator[Watch]:
+        """Give the archive itself where it is a file on disk."""
+        if self._watch is not None:
+            yield self._watch
+
+
+class _Reader:
+    """Reads headers of a tar with few system calls; one chunk is remembered."""
+
+    def __init__(self, extent: Extent) -> None:
+        self._extent = extent
+        self._start = 0
+        self._chunk = b""
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        start = offset - self._start
+        if not 0 <= start <= len(self._chunk) - size:
+            wanted = min(max(size, _CHUNK), self._extent.size - offset)
+            self._chunk = self._read(self._extent.offset + offset, wanted)
+            self._start = offset
+            start = 0
+        return self._chunk[start : start + size]
+
+    def _read(self, offset: int, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            piece = system.pread(self._extent.fd, size - len(data), offset + len(data))
+            if not piece:
+                break
+            data += piece
+        return data
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")

@@ -1,0 +1,183 @@
+"""Which image is meant, where a source holds several: by name, ID, digest, place and platform.
+
+1. What was asked for is tried as a name as it is written there, then as Docker completes names,
+   then as a digest, then as the beginning of an ID. The first of these that fits decides.
+2. A digest or ID may name one platform's image inside of an entry; then only that is meant.
+3. Without a choice there must be one image. Images of different platforms under one name, or in
+   one index, are one image; the platform chooses among them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from dimgx.errors import ImageError
+from dimgx.image import Image
+from dimgx.platforms import Platform, host_platform
+from dimgx.reference import normal_name, repository
+
+_HEX = re.compile(r"(?:sha256:)?([0-9a-f]{1,128})")
+_MOST_SHOWN = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """An image for one platform, not opened yet."""
+
+    platform: Platform | None
+    ids: tuple[str, ...]
+    """What it is known by, best first: `sha256:<hex>` of config and manifest, or a v1 ID."""
+    open: Callable[[], Image]
+    is_stored: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An image that a source lists, with its platforms."""
+
+    positions: tuple[int, ...]
+    """Its places among all that the source lists, from 0; what `@n` means."""
+    names: tuple[str, ...]
+    variants: tuple[Variant, ...]
+    digests: tuple[str, ...] = ()
+    """Digests of the indexes that lead to it."""
+
+    @property
+    def short_id(self) -> str:
+        """The first 12 digits of the first variant's ID."""
+        return next((_bare(v.ids[0])[:12] for v in self.variants if v.ids), "-")
+
+
+class NoSuchImage(ImageError):
+    """What was asked for is not among what there is."""
+
+
+def join_platforms(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """Make one of candidates that have the same names, or none, and differ in their platforms."""
+    by_names: dict[tuple[str, ...], list[Candidate]] = {}
+    for candidate in candidates:
+        by_names.setdefault(candidate.names, []).append(candidate)
+    joined = []
+    for names, group in by_names.items():
+        variants = tuple(variant for one in group for variant in one.variants)
+        platforms = {variant.platform for variant in variants}
+        if len(group) == 1 or None in platforms or len(platforms) < len(variants):
+            joined += group
+        else:
+            positions = tuple(position for one in group for position in one.positions)
+            digests = tuple(digest for one in group for digest in one.digests)
+            joined.append(Candidate(positions, names, variants, digests))
+    return sorted(joined, key=lambda candidate: candidate.positions)
+
+
+def choose_candidate(candidates: Sequence[Candidate], ref: str | None, where: str) -> Candidate:
+    """Give the one image that `ref` means.
+
+    Raises: NoSuchImage where there is none, ImageError where there are several.
+    """
+    if not candidates:
+        raise NoSuchImage(f"{where} holds no image")
+    found = list(candidates) if ref is None else _matching(candidates, ref)
+    if not found:
+        raise NoSuchImage(f"{where} holds no image {ref!r:.300}; it holds {_show(candidates)}")
+    if len(found) == 1:
+        return found[0]
+    problem = (
+        f"{where} holds {len(found)} images"
+        if ref is None
+        else f"{ref!r:.300} fits {len(found)} images in {where}"
+    )
+    raise ImageError(f"{problem}, name one behind a colon: {_show(found)}")
+
+
+def _matching(candidates: Sequence[Candidate], ref: str) -> list[Candidate]:
+    if re.fullmatch(r"@[0-9]{1,9}", ref):
+        return [c for c in candidates if int(ref[1:]) in c.positions]
+    by_name = [c for c in candidates if ref in c.names]
+    if by_name:
+        return by_name
+    name, at, digest = ref.partition("@")
+    if not at:
+        full = normal_name(ref)
+        by_name = [c for c in candidates if full in map(normal_name, c.names)]
+        return by_name or _with_id(candidates, ref, lambda own, wanted: own.startswith(wanted))
+    if name:
+        # A name beside the digest must fit where there are names at all.
+        candidates = [
+            c for c in candidates if not c.names or repository(name) in map(repository, c.names)
+        ]
+    return _with_id(candidates, digest, lambda own, wanted: own == wanted)
+
+
+def _with_id(
+    candidates: Sequence[Candidate], ref: str, fits: Callable[[str, str], bool]
+) -> list[Candidate]:
+    matched = _HEX.fullmatch(ref)
+    wanted = matched[1] if matched else _bare(ref)
+    found = []
+    for candidate in candidates:
+        if any(fits(_bare(digest), wanted) for digest in candidate.digests):
+            found.append(candidate)
+            continue
+        variants = tuple(
+            v for v in candidate.variants if any(fits(_bare(own), wanted) for own in v.ids)
+        )
+        if variants:
+            found.append(replace(candidate, variants=variants))
+    return found
+
+
+def _bare(text: str) -> str:
+    return text.rpartition(":")[2]
+
+
+def choose_variant(
+    candidate: Candidate, wanted: Platform | None, where: str
+) -> tuple[Variant, list[str]]:
+    """Give the variant for the platform `wanted`, or for this machine, and warnings.
+
+    Raises: NoSuchImage where there is none.
+    """
+    default = host_platform()
+    wish = wanted or default
+    ranked = []
+    for place, variant in enumerate(candidate.variants):
+        rank = None if variant.platform is None else wish.rank(variant.platform)
+        if rank is not None:
+            ranked.append((not variant.is_stored, rank, place))
+    stored = [variant for variant in candidate.variants if variant.is_stored]
+    if ranked and (wanted is not None or not min(ranked)[0]):
+        return candidate.variants[min(ranked)[2]], []
+    if len(stored) == 1 or len(candidate.variants) == 1:
+        only = (stored or candidate.variants)[0]
+        if only.platform is None:
+            warning = f"the image does not say its platform; taken for {wish}"
+            return only, [] if wanted is None else [warning]
+        if wanted is None:
+            return only, [f"the only image is for {only.platform}, not for {default}"]
+    if ranked:
+        return candidate.variants[min(ranked)[2]], []
+    offered = ", ".join(dict.fromkeys(str(v.platform or "unknown") for v in candidate.variants))
+    raise NoSuchImage(f"{where} holds no image for {wish}; there is {offered:.1000}")
+
+
+def _show(candidates: Sequence[Candidate]) -> str:
+    shown = [_show_one(candidate) for candidate in candidates[:_MOST_SHOWN]]
+    if len(candidates) > _MOST_SHOWN:
+        shown.append(f"{len(candidates) - _MOST_SHOWN} more")
+    return ", ".join(shown)
+
+
+def _show_one(candidate: Candidate) -> str:
+    platforms = dict.fromkeys(str(v.platform) for v in candidate.variants if v.platform)
+    facts = [f"@{candidate.positions[0]}", *list(platforms)[:_MOST_SHOWN]]
+    if not candidate.names:
+        return f"{candidate.short_id} ({', '.join(facts)})"
+    names = " = ".join(map(_printable, candidate.names[:_MOST_SHOWN]))
+    return f"{names} ({', '.join([candidate.short_id, *facts])})"
+
+
+def _printable(name: str) -> str:
+    return name[:300] if name.isprintable() else f"{name!r:.300}"

@@ -1,0 +1,190 @@
+"""What `docker save` writes since 1.10: `manifest.json` lists configs and layers by their paths.
+
+The paths are anything: `<id>/layer.tar`, `<digest>.tar`, `blobs/sha256/<hex>`. Where a path is
+content-addressed, the digest guards what it leads to; else the diff_ids of the config do. The
+`<id>/json` beside the layers are for engines before 1.10 and count for nothing.
+
+Spec: docker-image-spec v1.2 and v1.3; moby image/tarexport.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from dimgx.digest import Digest
+from dimgx.errors import ImageError
+from dimgx.image import HistoryStep, Image, Layer, UnreadableBlob
+from dimgx.jsondoc import Fields
+from dimgx.oci import CONFIG_LIMIT, Config, is_foreign_type, parse_config
+from dimgx.sources.choice import Candidate, Variant, join_platforms
+from dimgx.sources.files import Files, check_digest, read_extent
+
+_BLOB_PATH = re.compile(r"[./]*blobs/([a-z0-9]+)/([0-9a-f]+)")
+_NAMED_CONFIG = re.compile(r"(?:.*[/:])?([0-9a-f]{64})(?:\.json)?")
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One entry of manifest.json, or several that mean the same image."""
+
+    positions: tuple[int, ...]
+    config: str
+    layers: tuple[str, ...]
+    names: tuple[str, ...]
+    parent: str | None
+    media_types: dict[str, str]
+    """Media types of layers by their diff_ids."""
+
+
+def list_saved(files: Files, document: object, *, verify: bool) -> list[Candidate]:
+    """Give the images that manifest.json lists, which `document` is; the same image comes once.
+
+    Raises: ImageError where the document has another shape.
+    """
+    what = f"{files.where}: manifest.json"
+    if not isinstance(document, list):
+        raise ImageError(f"{what} is no list")
+    entries: dict[tuple[str, tuple[str, ...]], _Entry] = {}
+    for position, item in enumerate(document):
+        entry = _parse_entry(Fields(item, f"{what}: [{position}]"), position)
+        known = entries.get((entry.config, entry.layers))
+        if known:
+            entry = replace(
+                known,
+                positions=known.positions + entry.positions,
+                names=tuple(dict.fromkeys(known.names + entry.names)),
+            )
+        entries[entry.config, entry.layers] = entry
+    reader = _Reader(files, verify, list(entries.values()))
+    candidates = [reader.candidate(entry) for entry in entries.values()]
+    nameless = [candidate for candidate in candidates if not candidate.names]
+    return nameless + join_platforms(c for c in candidates if c.names)
+
+
+def _parse_entry(fields: Fields, position: int) -> _Entry:
+    config = fields.text("config")
+    if not config:
+        raise ImageError(f"{fields.what} names no Config")
+    media_types = {
+        diff_id: Fields(source, f"{fields.what}: LayerSources").text("mediatype") or ""
+        for diff_id, source in fields.mapping("layersources").items()
+    }
+    names = tuple(filter(None, fields.texts("repotags")))
+    layers = tuple(fields.texts("layers"))
+    return _Entry((position,), config, layers, names, fields.text("parent"), media_types)
+
+
+class _Reader:
+    """Reads configs once, and opens entries."""
+
+    def __init__(self, files: Files, verify: bool, entries: Sequence[_Entry]) -> None:
+        self._files = files
+        self._verify = verify
+        self._entries = entries
+        self._configs: dict[str, Config] = {}
+
+    def candidate(self, entry: _Entry) -> Candidate:
+        """Give the image of an entry; one whose config is bad fails when it is opened."""
+        opener = partial(self._open, entry)
+        config = self._usable_config(entry)
+        if config is None:
+            return Candidate(entry.positions, entry.names, (Variant(None, (), opener),))
+        variant = Variant(config.platform, (str(config.digest),), opener)
+        return Candidate(entry.positions, entry.names, (variant,))
+
+    def _usable_config(self, entry: _Entry) -> Config | None:
+        try:
+            return self._config(entry)
+        except ImageError:
+            return None
+
+    def _config(self, entry: _Entry) -> Config:
+        path = entry.config
+        if path not in self._configs:
+            what = f"{self._files.where}: the config {path!r:.200}"
+            extent = self._files.find(path)
+            if extent is None:
+                raise ImageError(f"{what} is missing")
+            data = read_extent(extent, what, CONFIG_LIMIT)
+            digest = _digest_of_path(path)
+            if self._verify and digest:
+                check_digest(data, digest, what)
+            self._configs[path] = parse_config(data, what)
+        return self._configs[path]
+
+    def _open(self, entry: _Entry) -> Image:
+        config = self._config(entry)
+        layers = self._layers(entry, config)
+        named = _NAMED_CONFIG.fullmatch(entry.config)
+        changed = self._verify and named is not None and named[1] != config.digest.hex
+        return Image(
+            reference=self._files.where,
+            layers=layers,
+            config=config,
+            id=str(config.digest),
+            tags=entry.names,
+            platform=config.platform,
+            history=self._history(entry, config),
+            # No engine minds, and people do edit configs in place.
+            warnings=("the config was edited: its digest is not its name's",) if changed else (),
+        )
+
+    def _layers(self, entry: _Entry, config: Config) -> tuple[Layer, ...]:
+        paths, diff_ids = entry.layers, config.diff_ids
+        digests = [_digest_of_path(path) for path in paths]
+        what = f"{self._files.where}: the config {entry.config!r:.200}"
+        if diff_ids is None:
+            if not all(digests):
+                raise ImageError(f"{what} has no rootfs, so nothing guards the layers")
+        elif len(diff_ids) != len(paths):
+            raise ImageError(
+                f"{what} has {len(diff_ids)} layers, but manifest.json lists {len(paths)}"
+            )
+        return tuple(
+            self._layer(path, digest, diff_ids[i] if diff_ids else None, entry.media_types)
+            for i, (path, digest) in enumerate(zip(paths, digests, strict=True))
+        )
+
+    def _layer(
+        self, path: str, digest: Digest | None, diff_id: Digest | None, types: dict[str, str]
+    ) -> Layer:
+        media_type = types.get(str(diff_id)) or None
+        extent = self._files.find(path)
+        if extent is not None:
+            return Layer(extent, digest, None, diff_id, media_type)
+        reason = "is missing"
+        if is_foreign_type(media_type):
+            reason = "is not stored with the image, as its licence has it (a foreign layer)"
+        problem = f"{self._files.where}: the layer {path!r:.200} {reason}"
+        return Layer(UnreadableBlob(problem), digest, None, diff_id, media_type)
+
+    def _history(self, entry: _Entry, config: Config) -> tuple[HistoryStep, ...]:
+        """Give the history; ancestors that are in the archive give their steps IDs and tags."""
+        steps = list(config.history)
+        by_id = {}
+        for other in self._entries if entry.parent else ():
+            known = self._usable_config(other)
+            if known is not None:
+                by_id[str(known.digest)] = other, known.history
+        count, parent = len(steps), entry.parent
+        while parent in by_id:
+            ancestor, older = by_id[parent]
+            # Each has fewer steps than the one above, so a circle of parents ends here too.
+            if not 0 < len(older) < count or list(older) != list(config.history[: len(older)]):
+                break
+            count = len(older)
+            steps[count - 1] = replace(steps[count - 1], id=parent, tags=ancestor.names)
+            parent = ancestor.parent
+        return tuple(steps)
+
+
+def _digest_of_path(path: str) -> Digest | None:
+    """Give the digest in a content-addressed path.
+
+    Raises: ImageError where it is malformed.
+    """
+    matched = _BLOB_PATH.fullmatch(path)
+    return Digest.parse(f"{matched[1]}:{matched[2]}") if matched else None

@@ -1,0 +1,130 @@
+"""Named files of an image's source: the members of an archive, or what lies in a directory.
+
+Formats (a docker-archive, a layout) are read through `Files` and do not know which of the two it
+is. Nothing outside is ever reached, whatever names and links say (rule 66).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from typing import Protocol
+
+from dimgx.digest import Digest
+from dimgx.errors import ImageError, SourceError
+from dimgx.image import Extent, Watch
+
+_OPEN_FLAGS = (
+    os.O_RDONLY
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+
+
+class Files(Protocol):
+    """Files that can be found by their names, which are relative and have `/` in them."""
+
+    where: str
+    """What people call the place."""
+
+    def find(self, name: str) -> Extent | None:
+        """Give the content of a regular file, links followed, or None where there is none.
+
+        Raises: ImageError where the name or a link leads outside, in a circle or to no file.
+        """
+
+    def names(self) -> Iterable[str]:
+        """Give the names of all there is, as far as telling the format needs them."""
+
+    def watches(self) -> Iterator[Watch]:
+        """Give what can be looked at again to see that nothing has changed meanwhile."""
+
+
+def read_file(files: Files, name: str, limit: int) -> bytes | None:
+    """Give the whole of a small file, or None where there is none.
+
+    Raises: ImageError where it is larger than `limit` bytes.
+    """
+    extent = files.find(name)
+    if extent is None:
+        return None
+    return read_extent(extent, f"{files.where}: {name:.200}", limit)
+
+
+def read_extent(extent: Extent, what: str, limit: int) -> bytes:
+    """Give the bytes of a small blob, which errors call `what`.
+
+    Raises: ImageError where it is larger than `limit` bytes.
+    """
+    if extent.size > limit:
+        raise ImageError(f"{what} has {extent.size} bytes; at most {limit} are read")
+    return b"".join(map(bytes, extent.iter_chunks()))
+
+
+class DirectoryFiles:
+    """The files of a directory. Each that was found stays open until `resources` is closed."""
+
+    def __init__(self, path: str, where: str, resources: ExitStack) -> None:
+        self.where = where
+        self._root = os.path.realpath(path)
+        self._resources = resources
+        self._found: dict[str, tuple[Extent, Watch]] = {}
+
+    def find(self, name: str) -> Extent | None:
+        """Give the content of a regular file, links followed, or None where there is none."""
+        if "\0" in name or os.path.isabs(name):
+            raise ImageError(f"{self.where}: {name!r:.200} leads outside")
+        path = os.path.realpath(os.path.join(self._root, name))
+        # A drive or `/` itself already ends in a separator.
+        inside = self._root if self._root.endswith(os.sep) else self._root + os.sep
+        if not path.startswith(inside):
+            raise ImageError(f"{self.where}: {name!r:.200} leads outside of the directory")
+        if path not in self._found:
+            opened = self._open(path, name)
+            if opened is None:
+                return None
+            self._found[path] = opened
+        return self._found[path][0]
+
+    def _open(self, path: str, name: str) -> tuple[Extent, Watch] | None:
+        try:
+            fd = os.open(path, _OPEN_FLAGS)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as exc:
+            if os.path.islink(path):
+                raise ImageError(f"{self.where}: {name!r:.200} is a link in a circle") from exc
+            raise SourceError(f"{path!r:.300}: {exc.strerror}") from exc
+        self._resources.callback(os.close, fd)
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError(f"{self.where}: {name!r:.200} is no regular file")
+        return Extent(fd, 0, status.st_size), Watch.of(fd, path)
+
+    def names(self) -> Iterable[str]:
+        """Give the names in the directory, and what an image of old has a level deeper."""
+        try:
+            topmost = sorted(os.listdir(self._root))
+        except OSError as exc:
+            raise SourceError(f"{self.where}: {exc.strerror}") from exc
+        deeper = (f"{name}/{file}" for name in topmost for file in ("json", "layer.tar"))
+        return topmost + [p for p in deeper if os.path.lexists(os.path.join(self._root, p))]
+
+    def watches(self) -> Iterator[Watch]:
+        """Give each file that was found."""
+        return (watch for _, watch in self._found.values())
+
+
+def check_digest(data: bytes, digest: Digest, what: str) -> None:
+    """Check a small blob's content.
+
+    Raises: ImageError where it does not match.
+    """
+    found = digest.new_hash()
+    found.update(data)
+    if found.hexdigest() != digest.hex:
+        raise ImageError(f"{what} does not match its digest {digest}: pull or copy it again")

@@ -1,0 +1,250 @@
+"""Content-addressed images: an OCI layout (as a directory or in an archive), and skopeo's `dir:`.
+
+1. Entries of unknown media types, attestations, artifacts and signatures are not images; they are
+   passed over even if their blobs are missing or bad.
+2. An entry that is bad or not stored still counts as an image: it fails when it is chosen.
+3. Entries of one digest are one image, and so are entries of one name (or without any) that differ
+   in their platforms. An entry without a name that another entry's index lists is none of its own.
+4. Indexes may hold indexes; their depth and number are bounded.
+
+Spec: image-spec image-layout.md, image-index.md; c/image directory transport.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+from dimgx.digest import Digest
+from dimgx.errors import ImageError
+from dimgx.image import Extent, Image, Layer, UnreadableBlob
+from dimgx.jsondoc import Fields, parse_json
+from dimgx.oci import (
+    CONFIG_LIMIT,
+    CONTAINERD_NAME,
+    MANIFEST_LIMIT,
+    REF_NAME,
+    Config,
+    Descriptor,
+    Index,
+    Manifest,
+    Platform,
+    parse_config,
+    parse_document,
+)
+from dimgx.sources.choice import Candidate, Variant, join_platforms
+from dimgx.sources.files import Files, check_digest, read_extent, read_file
+
+_DEEPEST_INDEX = 8
+_MOST_MANIFESTS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class BlobStore:
+    """Blobs by digest."""
+
+    files: Files
+    verify: bool
+    locate: Callable[[Digest], tuple[str, ...]]
+    """Gives the names under which a blob may lie, best first."""
+
+    def find(self, digest: Digest) -> Extent | None:
+        """Give the blob's content, or None where it is not stored."""
+        for name in self.locate(digest):
+            extent = self.files.find(name)
+            if extent is not None:
+                return extent
+        return None
+
+    def read(self, descriptor: Descriptor, what: str, limit: int) -> bytes:
+        """Give the whole of a small blob, checked.
+
+        Raises: ImageError where it is missing, or its size or digest differ.
+        """
+        what = f"{self.files.where}: the {what} {descriptor.digest}"
+        extent = self.find(descriptor.digest)
+        if extent is None:
+            raise MissingBlob(f"{what} is missing")
+        if extent.size != descriptor.size:
+            raise ImageError(f"{what} has {extent.size} bytes, not {descriptor.size} as stated")
+        data = read_extent(extent, what, limit)
+        if self.verify:
+            check_digest(data, descriptor.digest, what)
+        return data
+
+
+class MissingBlob(ImageError):
+    """A blob that a document names is not stored."""
+
+
+def open_layout(files: Files, *, verify: bool) -> tuple[BlobStore, Index]:
+    """Give the blobs and the index of an OCI layout.
+
+    Raises: ImageError where oci-layout or index.json is missing or malformed.
+    """
+    data = read_file(files, "oci-layout", MANIFEST_LIMIT)
+    if data is None:
+        raise ImageError(f"{files.where} is no OCI layout: oci-layout is missing")
+    what = f"{files.where}: oci-layout"
+    version = Fields(parse_json(data, what, MANIFEST_LIMIT), what).text("imagelayoutversion")
+    if not version or version.partition(".")[0] != "1":
+        raise ImageError(f"{what}: version {version!r:.100} is not known; 1.0.0 is")
+    data = read_file(files, "index.json", CONFIG_LIMIT)
+    if data is None:
+        raise ImageError(f"{files.where} is no OCI layout: index.json is missing")
+    index = parse_document(data, f"{files.where}: index.json", CONFIG_LIMIT)
+    if isinstance(index, Manifest):
+        raise ImageError(f"{files.where}: index.json is no index")
+    return BlobStore(files, verify, lambda d: (f"blobs/{d.algorithm}/{d.hex}",)), index
+
+
+def list_layout(store: BlobStore, index: Index) -> list[Candidate]:
+    """Give the images that an index lists."""
+    return _Lister(store).candidates(index)
+
+
+def list_directory(files: Files, data: bytes, *, verify: bool) -> list[Candidate]:
+    """Give the image of a `dir:`, whose manifest.json is `data`.
+
+    Raises: ImageError where it is neither a manifest nor an index.
+    """
+    store = BlobStore(files, verify, lambda d: (d.hex, f"{d.hex}.manifest.json"))
+    document = parse_document(data, f"{files.where}: manifest.json")
+    lister = _Lister(store)
+    digest = Digest.of(data)
+    if isinstance(document, Index):
+        variants, digests = lister.look_into(document, 1)
+        return [Candidate((0,), (), tuple(variants), (str(digest), *digests))]
+    variant = lister.variant(Descriptor(None, digest, len(data)), document)
+    return [Candidate((0,), (), (variant,))]
+
+
+class _Lister:
+    """Walks indexes, and opens what is chosen."""
+
+    def __init__(self, store: BlobStore) -> None:
+        self._store = store
+        self._where = store.files.where
+        self._nested: set[Digest] = set()
+        self._count = 0
+
+    def candidates(self, index: Index) -> list[Candidate]:
+        found: dict[Digest, Candidate] = {}
+        for position, entry in enumerate(index.manifests):
+            if entry is None or entry.is_attestation or entry.is_artifact:
+                continue
+            names = tuple(_names(entry))
+            known = found.get(entry.digest)
+            if known is None:
+                variants, digests = self._look(entry, 0)
+                known = Candidate((), (), tuple(variants), tuple(digests))
+            found[entry.digest] = replace(
+                known,
+                positions=(*known.positions, position),
+                names=tuple(dict.fromkeys(known.names + names)),
+            )
+        return join_platforms(
+            candidate
+            for digest, candidate in found.items()
+            if candidate.variants and (candidate.names or digest not in self._nested)
+        )
+
+    def _look(self, descriptor: Descriptor, depth: int) -> tuple[list[Variant], list[str]]:
+        """Give the images that `descriptor` leads to, and the digests of the indexes between."""
+        self._count += 1
+        if self._count > _MOST_MANIFESTS:
+            raise ImageError(f"{self._where} lists more than {_MOST_MANIFESTS} manifests")
+        digest = str(descriptor.digest)
+        try:
+            data = self._store.read(descriptor, "manifest", MANIFEST_LIMIT)
+            document = parse_document(data, f"{self._where}: the manifest {digest}")
+        except ImageError as exc:
+            opener = partial(_fail, exc)
+            is_stored = not isinstance(exc, MissingBlob)
+            return [Variant(descriptor.platform, (digest,), opener, is_stored)], []
+        if isinstance(document, Index):
+            variants, digests = self.look_into(document, depth + 1)
+            return variants, [digest, *digests]
+        return [self.variant(descriptor, document)] if document.is_image else [], []
+
+    def look_into(self, index: Index, depth: int) -> tuple[list[Variant], list[str]]:
+        """Give the images that an index lists, and the digests of the indexes below."""
+        if depth > _DEEPEST_INDEX:
+            raise ImageError(f"{self._where}: indexes are nested deeper than {_DEEPEST_INDEX}")
+        variants: list[Variant] = []
+        digests: list[str] = []
+        known = set()
+        for entry in index.manifests:
+            if entry is None or entry.is_attestation or entry.is_artifact:
+                continue
+            if entry.digest not in known:
+                known.add(entry.digest)
+                self._nested.add(entry.digest)
+                below = self._look(entry, depth)
+                variants += below[0]
+                digests += below[1]
+        return variants, digests
+
+    def variant(self, descriptor: Descriptor, manifest: Manifest) -> Variant:
+        """Give the image of a manifest."""
+        config = None
+        try:
+            config = self._config(manifest)
+        except ImageError:
+            pass  # opening it says what is wrong
+        platform = descriptor.platform or (config.platform if config else None)
+        ids = (str(manifest.config.digest), str(descriptor.digest))
+        return Variant(platform, ids, partial(self._open, descriptor, manifest, platform))
+
+    def _config(self, manifest: Manifest) -> Config:
+        data = self._store.read(manifest.config, "config", CONFIG_LIMIT)
+        return parse_config(data, f"{self._where}: the config {manifest.config.digest}")
+
+    def _open(self, descriptor: Descriptor, manifest: Manifest, platform: Platform | None) -> Image:
+        if not manifest.is_image:
+            raise ImageError(f"{self._where} holds no image, but something else in an image's form")
+        config = self._config(manifest)
+        diff_ids = config.diff_ids
+        if diff_ids is not None and len(diff_ids) != len(manifest.layers):
+            raise ImageError(
+                f"{self._where}: the config has {len(diff_ids)} layers, but the manifest lists"
+                f" {len(manifest.layers)}"
+            )
+        return Image(
+            reference=self._where,
+            layers=tuple(
+                self._layer(layer, diff_ids[i] if diff_ids else None)
+                for i, layer in enumerate(manifest.layers)
+            ),
+            config=config,
+            id=str(config.digest),
+            digest=descriptor.digest,
+            platform=platform,
+            history=config.history,
+        )
+
+    def _layer(self, layer: Descriptor, diff_id: Digest | None) -> Layer:
+        blob: Extent | UnreadableBlob | None = self._store.find(layer.digest)
+        problem = None
+        if layer.is_encrypted:
+            problem = "is encrypted: decrypt the image first, as in `skopeo copy --decryption-key`"
+        elif not layer.is_tar_layer:
+            problem = f"is no tar: its media type is {layer.media_type!r:.200}"
+        elif blob is None and layer.is_foreign:
+            problem = "is not stored with the image, as its licence has it (a foreign layer)"
+        elif blob is None:
+            problem = "is missing"
+        if problem is not None or blob is None:
+            text = f"{self._where}: the layer {layer.digest} {problem}"
+            blob = UnreadableBlob(text, layer.size)
+        return Layer(blob, layer.digest, layer.size, diff_id, layer.media_type)
+
+
+def _fail(error: ImageError) -> Image:
+    raise error
+
+
+def _names(entry: Descriptor) -> list[str]:
+    found = [entry.annotations.get(CONTAINERD_NAME), entry.annotations.get(REF_NAME)]
+    return [name for name in found if name]

@@ -1,0 +1,215 @@
+"""From a path or a stream to the files in it, whatever they are wrapped in.
+
+1. An archive on disk is read in place, from stdin too where that is a file (`< image.tar`).
+2. A stream, and an archive that is itself compressed, is written to the spool once.
+3. Bytes tell what something is. What is no archive gets an error that says what it looks like.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import select
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from itertools import chain
+from typing import TYPE_CHECKING, BinaryIO
+
+from dimgx import system
+from dimgx.codec import iter_decoded, sniff
+from dimgx.errors import ImageError, SourceError
+from dimgx.image import Extent, Watch
+from dimgx.sources.archive import ArchiveFiles
+from dimgx.sources.files import DirectoryFiles, Files
+
+if TYPE_CHECKING:
+    from dimgx.reference import Reference
+    from dimgx.spool import SpoolSpace
+
+_PIECE = 1 << 20
+_HEAD = 1 << 16
+_STDIN = "standard input"
+
+_MAGICS = (
+    (b"PK\x03\x04", "a zip file"),
+    (b"hsqs", "a squashfs file system"),
+    (b"7z\xbc\xaf", "a 7z file"),
+    (b"Rar!", "a rar file"),
+    (b"\x04\x22\x4d\x18", "lz4-compressed, which is not read"),
+    (b"\x1f\x9d", "compressed with compress, which is not read"),
+    (b"\x7fELF", "a program"),
+    (b"#!", "a program"),
+    (b"!<arch>", "a package"),
+    (b"\xed\xab\xee\xdb", "a package"),
+    (b"0707", "a cpio archive"),
+    (b"<", "a web page or XML"),
+    (b"{", "a JSON document"),
+    (b"[", "a JSON document"),
+)
+
+
+def open_files(
+    reference: Reference, stdin: BinaryIO | None, spool: SpoolSpace, resources: ExitStack
+) -> Files:
+    """Give the files that the reference's path or stdin holds.
+
+    Raises: SourceError where it cannot be read, ImageError where it is no archive.
+    """
+    if reference.path is None:
+        if stdin is None:
+            raise SourceError("standard input is closed: pipe an archive in, as docker save does")
+        return _open_stdin(stdin, spool, resources)
+    path = reference.path
+    where = path if path.isprintable() else f"{path!r:.300}"
+    try:
+        # One look for all: what is a directory now may be something else later.
+        status = os.stat(path)
+        if stat.S_ISDIR(status.st_mode):
+            return DirectoryFiles(path, where, resources)
+        fd = system.open_read(path)
+    except (OSError, ValueError) as exc:
+        raise SourceError(f"{where}: {getattr(exc, 'strerror', None) or exc}") from exc
+    resources.callback(os.close, fd)
+    status = os.fstat(fd)
+    if stat.S_ISREG(status.st_mode):
+        return _open_extent(Extent(fd, 0, status.st_size), where, spool, resources)
+    return _open_stream(_iter_fd(fd), where, spool, resources)
+
+
+def _open_stdin(stdin: BinaryIO, spool: SpoolSpace, resources: ExitStack) -> Files:
+    try:
+        fd = stdin.fileno()
+    except (AttributeError, io.UnsupportedOperation):
+        return _open_stream(_iter_reader(stdin), _STDIN, spool, resources)
+    if os.isatty(fd):
+        raise SourceError(
+            "standard input is a terminal: pipe an archive in, as in"
+            " `docker save NAME | dimgx -t TARGET -`"
+        )
+    status = os.fstat(fd)
+    if stat.S_ISREG(status.st_mode):
+        offset = min(stdin.tell(), status.st_size)
+        return _open_extent(Extent(fd, offset, status.st_size - offset), _STDIN, spool, resources)
+    if os.get_blocking(fd):
+        return _open_stream(_iter_reader(stdin), _STDIN, spool, resources)
+    return _open_stream(_iter_fd(fd), _STDIN, spool, resources)
+
+
+def _iter_reader(reader: BinaryIO) -> Iterator[bytes]:
+    read = getattr(reader, "read1", reader.read)
+    while chunk := read(_PIECE):
+        yield chunk
+
+
+def _iter_fd(fd: int) -> Iterator[bytes]:
+    while True:
+        try:
+            chunk = os.read(fd, _PIECE)
+        except BlockingIOError:
+            select.select([fd], [], [])
+            continue
+        if not chunk:
+            return
+        yield chunk
+
+
+def _open_extent(
+    extent: Extent, where: str, spool: SpoolSpace, resources: ExitStack
+) -> ArchiveFiles:
+    head = system.pread(extent.fd, min(_HEAD, extent.size), extent.offset)
+    _refuse_text(head, where)
+    watch = Watch.of(extent.fd, where)
+    if sniff(head) is not None:
+        extent = _spool(extent.iter_chunks(), head, where, spool, resources)
+        head = system.pread(extent.fd, min(_HEAD, extent.size), extent.offset)
+    return _index(extent, head, where, watch)
+
+
+def _open_stream(
+    chunks: Iterator[bytes], where: str, spool: SpoolSpace, resources: ExitStack
+) -> ArchiveFiles:
+    try:
+        head = b""
+        while len(head) < _HEAD and (chunk := next(chunks, b"")):
+            head += chunk
+        _refuse_text(head, where)
+        extent = _spool(chain([head], chunks), head, where, spool, resources)
+    except OSError as exc:
+        raise SourceError(f"{where}: {exc.strerror or exc}") from exc
+    return _index(extent, head if sniff(head) is None else b"", where, None)
+
+
+def _spool(
+    chunks: Iterable[bytes | memoryview],
+    head: bytes,
+    where: str,
+    space: SpoolSpace,
+    resources: ExitStack,
+) -> Extent:
+    spool = space.open()
+    resources.callback(spool.close)
+    try:
+        for piece in iter_decoded(chunks, sniff(head)):
+            spool.write(piece)
+    except ImageError as exc:
+        raise ImageError(f"{where}: {exc}") from exc
+    return spool.finish()
+
+
+def _index(extent: Extent, head: bytes, where: str, watch: Watch | None) -> ArchiveFiles:
+    try:
+        return ArchiveFiles(extent, where, watch)
+    except ImageError as exc:
+        if head[257:262] == b"ustar":
+            if _has_text_line_ends(head):
+                raise _went_through_text(where) from exc
+            raise
+        raise ImageError(f"{where} is no archive of an image{_looks_like(head)}") from exc
+
+
+def _looks_like(head: bytes) -> str:
+    for magic, name in _MAGICS:
+        if head.startswith(magic):
+            return f": it looks like {name}"
+    start = head[:60].partition(b"\n")[0].strip()
+    if start and start.isascii() and start.decode().isprintable():
+        return f": it begins with {start.decode()!r}"
+    return ": it is no tar, plain or compressed"
+
+
+def _refuse_text(head: bytes, where: str) -> None:
+    """Refuse what is empty and what a shell took for text.
+
+    PowerShell's `>` writes UTF-16; its pipes turn what is no ASCII into `?` or U+FFFD.
+    """
+    if not head:
+        hint = ": did the command before it fail?" if where == _STDIN else ""
+        raise ImageError(f"{where} is empty{hint}")
+    wide = head[:400]
+    if (
+        head[:2] in (b"\xff\xfe", b"\xfe\xff")
+        or head[:3] == b"\xef\xbb\xbf"
+        or head.startswith(
+            (b"\x1f?\b", b"\x1f\xef\xbf\xbd", b"(?/?", b"(\xef\xbf\xbd/\xef\xbf\xbd")
+        )
+        or _is_wide(wide[::2], wide[1::2])
+        or _is_wide(wide[1::2], wide[::2])
+    ):
+        raise _went_through_text(where)
+
+
+def _is_wide(letters: bytes, zeros: bytes) -> bool:
+    return len(zeros) > 7 and not any(zeros) and len(letters.replace(b"\0", b"")) > 7
+
+
+def _has_text_line_ends(head: bytes) -> bool:
+    return b"\r\n" in head and not re.search(rb"(?<!\r)\n", head)
+
+
+def _went_through_text(where: str) -> ImageError:
+    return ImageError(
+        f"{where} went through a shell that turned bytes into text: let `docker save -o FILE` write"
+        " the file, or use cmd or bash"
+    )
