@@ -1,0 +1,123 @@
+"""Hard links in the merged tree: which name carries an inode's content, and what the others say.
+
+1. An inode is named by the member that carries its content, its *carrier*. A link in any layer to
+   a lower layer's file is a name of the lower layer's inode (rule 36).
+2. Of the names that survive, the first in the order of the walk carries the content in the output;
+   the others are links to it (rules 33-35).
+3. The inode's attributes are those of the last header applied, base layer first, hidden or not; its
+   xattrs are added up (rule 41).
+4. Where all headers agree and the carrier comes first, its header and theirs go out as they are.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+
+from dimgx.errors import ImageError
+from dimgx.layerindex import COPY, LayerIndex, Link
+from dimgx.names import name_of, path_of
+from dimgx.plan import Plan, Written
+
+
+def settle_links(
+    plan: Plan,
+    newest_first: Sequence[LayerIndex],
+    keys: list[bytes],
+    codes: bytearray,
+    find_below: Callable[[bytes, int], int | None],
+) -> None:
+    """Say in `plan.written` how the names of linked inodes go out.
+
+    `keys` and `codes` go by number; `find_below(key, depth)` gives the number of a non-directory
+    in the tree below a layer.
+
+    Raises: ImageError for a hard link to nothing.
+    """
+    links = {
+        base + member: link
+        for base, index in zip(plan.bases, newest_first, strict=True)
+        for member, link in index.links.items()
+    }
+    inodes = _find_carriers(plan.bases, links, find_below)
+    linked = {number for numbers in inodes.values() for number in numbers}.union(inodes)
+    places = {
+        number: place for place, number in enumerate(plan.numbers) if number in linked
+    }
+    for carrier, numbers in inodes.items():
+        names = sorted(
+            (number for number in (carrier, *numbers) if number in places),
+            key=places.__getitem__,
+        )
+        if names:
+            _settle_inode(plan, carrier, numbers, names, links, keys, codes)
+
+
+def _find_carriers(
+    bases: list[int], links: dict[int, Link], find_below: Callable[[bytes, int], int | None]
+) -> dict[int, list[int]]:
+    """Find each link's carrier; give the links by it, all in the order of application."""
+    carriers: dict[int, int] = {}
+    # Larger numbers are lower layers, which must be known before those above.
+    for number in sorted(links, key=lambda n: (-bisect_right(bases, n), n)):
+        depth = bisect_right(bases, number) - 1
+        passed: list[int] = []
+        at = number
+        while at in links and at not in carriers:
+            if at in passed:
+                raise _nothing(links[number], "in a loop")
+            passed.append(at)
+            link = links[at]
+            if link.member is not None:
+                at = bases[depth] + link.member
+                continue
+            below = find_below(link.target, depth)
+            if below is not None:
+                at = carriers.get(below, below)
+                break
+            if link.following is None:
+                raise _nothing(links[number], "that is nowhere")
+            at = bases[depth] + link.following
+        carrier = carriers.get(at, at)
+        carriers.update(dict.fromkeys(passed, carrier))
+    inodes: dict[int, list[int]] = {}
+    for number, carrier in carriers.items():
+        inodes.setdefault(carrier, []).append(number)
+    for numbers in inodes.values():
+        numbers.sort(key=lambda n: (-bisect_right(bases, n), n))
+    return inodes
+
+
+def _nothing(link: Link, why: str) -> ImageError:
+    return ImageError(f"a hard link to {path_of(link.target)!r:.200} {why}")
+
+
+def _settle_inode(
+    plan: Plan,
+    carrier: int,
+    numbers: list[int],
+    names: list[int],
+    links: dict[int, Link],
+    keys: list[bytes],
+    codes: bytearray,
+) -> None:
+    first = names[0]
+    agreed = all(links[number].is_same and links[number].member is not None for number in numbers)
+    if agreed and first == carrier:
+        for number in names[1:]:
+            link = links[number]
+            if not (
+                link.is_bare
+                and codes[number] == COPY
+                and link.spelled == name_of(keys[carrier])
+            ):
+                plan.written[number] = Written(carrier, None, keys[carrier])
+        return
+    attributes = carrier if agreed else max(
+        (carrier, *numbers), key=lambda n: (-bisect_right(plan.bases, n), n)
+    )
+    added = () if agreed else tuple(numbers)
+    if len(names) > 1 or first != carrier or not agreed:
+        plan.written[first] = Written(attributes, carrier, b"", added)
+    for number in names[1:]:
+        plan.written[number] = Written(attributes, None, keys[first])

@@ -1,0 +1,176 @@
+"""From the members of a layer to the layer's own tree: step (a) of the model (rule 1).
+
+In nearly every layer each name stands once, parents are directories, and links follow their targets.
+Then the members' keys are the tree as they stand, and a few set operations prove it. Any other
+layer is replayed member by member (`replay`), some ten times as slow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import repeat
+from operator import itemgetter
+
+from dimgx.layerindex import LayerIndex, Link
+from dimgx.names import MAX_PATH, ancestors, key_of, normalise
+from dimgx.replay import Replay
+from dimgx.tarbatch import find_kind
+from dimgx.tarheader import DIRECTORY, Header, MalformedTar
+
+_XATTR_RECORDS = (b"SCHILY.xattr.", b"SCHILY.acl.", b"RHT.security.selinux")
+
+
+def is_xattr_record(key: bytes) -> bool:
+    """Tell whether a PAX record is an extended attribute in some dress."""
+    return key.startswith(_XATTR_RECORDS)
+
+
+class OwnLayer:
+    """What the walk noted of a layer, until `settle()` makes the layer's own tree of it."""
+
+    def __init__(self, index: LayerIndex, read_header_at: Callable[[int], Header]) -> None:
+        self._index = index
+        self._read_header_at = read_header_at
+        self.kinds = bytearray()
+        """The kind of each member."""
+        self.links: dict[int, bytes] = {}
+        """Targets of hard links, as spelled, by member."""
+        self.whiteouts: dict[int, bytes] = {}
+        """Paths that whiteouts hide, by member."""
+        self.device_whiteouts: dict[int, bytes] = {}
+        """Paths of overlayfs' own whiteouts (rule 20), by member."""
+        self.opaque: dict[int, bytes] = {}
+        """Paths of directories that are opaque, by member."""
+        self.dropped: dict[bytes, int] = {}
+        """Members that are no entries, but that a hard link may name, by path."""
+
+    def settle(self) -> None:
+        """Complete the index.
+
+        Raises: MalformedTar where the members contradict each other.
+        """
+        if not self._settle_plain():
+            Replay(self._index, self.kinds, self._read_header_at).run(
+                self.links, self.whiteouts, self.device_whiteouts, self.opaque, self.dropped
+            )
+        self._compare_links()
+
+    def _settle_plain(self) -> bool:
+        """Settle a layer in which the order of the members does not matter, or tell it does."""
+        index = self._index
+        keys = index.keys
+        names = set(keys)
+        names.discard(b"")
+        if len(names) != len(keys) - keys.count(b""):
+            return False
+        directories = [keys[i] for i in find_kind(self.kinds, DIRECTORY) if keys[i]]
+        # Parents of files, the directories themselves, and their parents; none ends in NUL.
+        above = set(map(itemgetter(0), map(bytes.rpartition, keys, repeat(b"\0"))))
+        above.update([key[:-1].rpartition(b"\0")[0] for key in directories])
+        above.discard(b"")
+        known = {key[:-1] for key in directories}
+        implied = above - known
+        for path in tuple(implied):
+            while path := path.rpartition(b"\0")[0]:
+                if path in known or path in implied:
+                    break
+                implied.add(path)
+        above |= implied
+        hidden = [
+            key_of(path, is_directory=False)
+            for path in (*self.whiteouts.values(), *self.device_whiteouts.values())
+        ]
+        opaque = [
+            key_of(path, is_directory=True) if path else b"" for path in self.opaque.values()
+        ]
+        marked = {key.rpartition(b"\0")[0] for key in hidden} | {key[:-1] for key in opaque}
+        marked.update([parent[:-1] for key in tuple(marked) for parent in ancestors(key)])
+        if not names.isdisjoint(above) or not names.isdisjoint(marked):
+            return False
+        if any(key_of(path, is_directory=False) in names or key_of(path, is_directory=True) in names
+               for path in self.device_whiteouts.values()):  # fmt: skip
+            return False
+        links = self._resolve_plain_links(names, known | implied)
+        if links is None:
+            return False
+        index.links = links
+        index.implied = sorted([path + b"\0" for path in implied])
+        index.whiteouts, index.opaque = hidden, opaque
+        return True
+
+    def _resolve_plain_links(
+        self, names: set[bytes], directories: set[bytes]
+    ) -> dict[int, Link] | None:
+        """Find what the hard links name; None where a target leads through a link."""
+        if not self.links:
+            return {}
+        keys, starts = self._index.keys, self._index.starts
+        targets = {
+            number: link_target(spelled, starts[number]) for number, spelled in self.links.items()
+        }
+        wanted = set(targets.values())
+        numbers = {key: number for number, key in enumerate(keys) if key in wanted}
+        numbers.update(
+            (key_of(path, is_directory=False), number) for path, number in self.dropped.items()
+        )
+        links: dict[int, Link] = {}
+        for number in sorted(targets):
+            target, spelled = targets[number], self.links[number]
+            found = numbers.get(target)
+            if found is None:
+                if target in directories:
+                    raise MalformedTar(f"a hard link to the directory {spelled!r:.200}", starts[number])
+                if any(parent[:-1] in names for parent in ancestors(target)):
+                    return None
+                links[number] = Link(target, None, None, spelled)
+            elif found == number:
+                raise MalformedTar(f"a hard link {spelled!r:.200} to itself", starts[number])
+            elif found > number:
+                links[number] = Link(target, None, found, spelled)
+            elif found in links:
+                first = links[found]
+                links[number] = Link(first.target, first.member, first.following, spelled)
+            else:
+                links[number] = Link(target, found, None, spelled)
+        return links
+
+    def _compare_links(self) -> None:
+        """Note for each hard link whether its header changes the inode (rule 41)."""
+        index = self._index
+        at: int | None = None
+        carrier: Header | None = None
+        for number, link in index.links.items():
+            header = self._read_header_at(index.starts[number])
+            is_bare = not any(map(is_xattr_record, header.records))
+            is_same = False
+            if link.member is not None:
+                if carrier is None or at != link.member:
+                    at = link.member
+                    carrier = self._read_header_at(index.starts[at])
+                is_same = attributes_of(header) == attributes_of(carrier) and all(
+                    carrier.records.get(key) == value
+                    for key, value in header.records.items()
+                    if is_xattr_record(key)
+                )
+            index.links[number] = Link(
+                link.target, link.member, link.following, link.spelled, is_same, is_bare
+            )
+
+
+def attributes_of(header: Header) -> tuple[object, ...]:
+    """Give what a hard link's header may change in an inode, but xattrs."""
+    times = tuple(header.records.get(key) for key in (b"mtime", b"atime", b"ctime"))
+    return header.mode, header.uid, header.gid, header.mtime, times
+
+
+def link_target(spelled: bytes, offset: int) -> bytes:
+    """Give the key that a hard link's target spells.
+
+    Raises: MalformedTar where it is empty, the root, or outside.
+    """
+    if len(spelled) > MAX_PATH:
+        raise MalformedTar("a link target of more than 4096 bytes", offset)
+    path = normalise(spelled, offset)
+    if not path:
+        raise MalformedTar(f"a hard link to {spelled!r}", offset)
+    return key_of(path, is_directory=False)

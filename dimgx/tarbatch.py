@@ -1,0 +1,191 @@
+"""Some hundred ordinary tar headers at once, looked at by columns instead of one by one.
+
+Joined headers make a table with rows of 512 bytes, and a strided slice is a column of it. Whatever
+is not quite ordinary in a batch is named as *unusual*, for the walker to parse alone.
+
+The checksums are compared as one sum. Two errors that cancel out pass it; a tar checksum is no more
+than that anyway. Figures per member, CPython 3.11: 0.05 us for the checksums, 0.1 for numbers and
+magic, 0.4 for names and keys. A loop over members would take 2 us, one with objects 10.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import repeat
+from zlib import adler32
+
+from dimgx.layerindex import COPY, REWRITE, STRIP_DOT, STRIP_OWNER
+from dimgx.tarheader import (
+    BLOCK,
+    BLOCKDEV,
+    CHARDEV,
+    DIRECTORY,
+    LINK,
+    SYMLINK,
+    cut,
+    is_plain_owner,
+)
+
+_NAMES = re.compile(rb"(?s)(?=([^\0]{0,100})).{512}")
+_CLEAN_NAME = re.compile(
+    rb"(?s)(?!\.{1,2}(?:/|\Z)|\.wh\.)[^/]+(?:/(?!\.{1,2}(?:/|\Z)|\.wh\.)[^/]+)*/?"
+)
+_POSIX, _GNU = b"ustar\00000", b"ustar  \0"
+# Mode, uid, gid, size and time: columns that hold digits, that may also hold fill, that end one.
+_DIGITS = (*range(100, 106), *range(108, 114), *range(116, 122), *range(124, 135), *range(136, 147))
+_FILL = (106, 107, 114, 115, 122, 123)
+_ENDS = (135, 147)
+_USUAL_NUMBERS = re.compile(rb"(?:[0-7]{6}[0-7 \0]{2}){3}(?:[0-7]{11}[ \0]){2}[0-7]{6}\0 ")
+_ADLER_MODULUS = 65521
+_IS_DIRECTORY = bytes(kind == DIRECTORY for kind in range(256))
+_ROOT_OWNED = b"root".ljust(32, b"\0") * 2
+
+
+@dataclass(slots=True)
+class Batch:
+    """What a batch of headers says; what it says of unusual ones does not count."""
+
+    keys: list[bytes]
+    kinds: bytes
+    codes: bytearray
+    links: list[tuple[int, bytes]]
+    """The hard links: number of the header, target as it is spelled."""
+    odd_names: dict[int, bytes]
+    """Names that are not normalised, or perhaps whiteouts, by the number of their header."""
+    unusual: set[int]
+    """Numbers of the headers that must be parsed alone."""
+
+
+def parse_batch(blocks: list[bytes], newest_mtime: bytes | None = None) -> Batch:
+    """Look at the headers `blocks`: 512 bytes each, of the types `0` to `6`, at least one.
+
+    With `newest_mtime` (11 octal digits), newer members are marked for rewriting.
+    """
+    joined = b"".join(blocks)
+    unusual = _find_unusual(joined, blocks)
+    kinds = joined[156::BLOCK]
+    names: list[bytes] = _NAMES.findall(joined)
+    code = COPY
+    if names[0].startswith(b"./") and all(map(bytes.startswith, names, repeat(b"./"))):
+        code = STRIP_DOT
+        names = [name[2:] for name in names]
+    for i in _find_nonzero(joined[345::BLOCK]):
+        if blocks[i].startswith(b"ustar\0", 257) and code == COPY:
+            names[i] = cut(blocks[i][345:500]) + b"/" + names[i]
+        else:
+            unusual.add(i)
+    codes = bytearray((code,)) * len(blocks)
+    _mark_owners(joined, blocks, codes)
+    if newest_mtime is not None:
+        for i, block in enumerate(blocks):
+            if block[136:147] > newest_mtime:
+                codes[i] = REWRITE
+    keys, odd_names = _make_keys(names)
+    slashed = bytes(map(bytes.endswith, keys, repeat(b"\0")))
+    if slashed != kinds.translate(_IS_DIRECTORY):
+        for i, slash in enumerate(slashed):
+            if slash != (kinds[i] == DIRECTORY):
+                odd_names[i] = names[i]
+    links = [(i, cut(blocks[i][157:257])) for i in find_kind(kinds, LINK)]
+    return Batch(keys, kinds, codes, links, odd_names, unusual)
+
+
+def find_kind(kinds: bytes, kind: int) -> list[int]:
+    """Give the numbers of the members of one kind."""
+    found = []
+    i = kinds.find(kind)
+    while i >= 0:
+        found.append(i)
+        i = kinds.find(kind, i + 1)
+    return found
+
+
+def _find_nonzero(column: bytes) -> list[int]:
+    return [i for i, byte in enumerate(column) if byte] if any(column) else []
+
+
+@lru_cache(maxsize=4)
+def _magic_columns(count: int) -> tuple[bytes, bytes]:
+    return tuple(  # type: ignore[return-value]  # two of them
+        b"".join(bytes((byte,)) * count for byte in magic) for magic in (_POSIX, _GNU)
+    )
+
+
+def _find_unusual(joined: bytes, blocks: list[bytes]) -> set[int]:
+    """Find what the walker must parse alone: dialects, numbers, devices, empty symlinks."""
+    unusual: set[int] = set()
+    magic = b"".join([joined[column::BLOCK] for column in range(257, 265)])
+    if magic not in _magic_columns(len(blocks)):
+        unusual.update(
+            i for i, block in enumerate(blocks) if block[257:265] not in (_POSIX, _GNU)
+        )
+    unusual.update(_find_nonzero(joined[508::BLOCK]))  # star's trailer
+    kinds = joined[156::BLOCK]
+    unusual.update(find_kind(kinds, CHARDEV), find_kind(kinds, BLOCKDEV))
+    unusual.update(i for i in find_kind(kinds, SYMLINK) if not blocks[i][157])
+    digits, fill, ends = (
+        b"".join([joined[column::BLOCK] for column in columns])
+        for columns in (_DIGITS, _FILL, _ENDS)
+    )
+    if (
+        digits.translate(None, b"01234567")
+        or fill.translate(None, b"01234567 \0")
+        or ends.translate(None, b" \0")
+        or not _sums_match(joined, len(blocks))
+    ):
+        usual = [i for i, block in enumerate(blocks) if _USUAL_NUMBERS.match(block, 100)]
+        if not _sums_match(b"".join([blocks[i] for i in usual]), len(usual)):
+            usual = []
+        unusual.update(set(range(len(blocks))).difference(usual))
+    return unusual
+
+
+def _sums_match(joined: bytes, count: int) -> bool:
+    """Compare the sum of all checksums, six octal digits each, with the sum of all bytes."""
+    stored = fields = 0
+    for column in range(148, 154):
+        # The low half of an Adler-32 is one more than the sum of the bytes.
+        total = (adler32(joined[column::BLOCK]) & 0xFFFF) - 1
+        stored = stored * 8 + total - ord("0") * count
+        fields += total
+    if joined[154::BLOCK].strip(b"\0") or joined[155::BLOCK].strip(b" "):
+        return False
+    fields += ord(" ") * count
+    actual = (adler32(joined) & 0xFFFF) - 1 - fields + 8 * ord(" ") * count
+    return (stored - actual) % _ADLER_MODULUS == 0
+
+
+def _mark_owners(joined: bytes, blocks: list[bytes], codes: bytearray) -> None:
+    """Mark the headers that name an owner other than root for 0 (rule 43)."""
+    if not any(joined[265::BLOCK]) and not any(joined[297::BLOCK]):
+        return
+    for i, block in enumerate(blocks):
+        owners = block[265:329]
+        uid, gid = block[108:115].strip(b"0 \0"), block[116:123].strip(b"0 \0")
+        if owners == _ROOT_OWNED and not uid and not gid:
+            continue
+        if not is_plain_owner(cut(owners[:32]), len(uid)) or not is_plain_owner(
+            cut(owners[32:]), len(gid)
+        ):
+            codes[i] |= STRIP_OWNER
+
+
+def _make_keys(names: list[bytes]) -> tuple[list[bytes], dict[int, bytes]]:
+    """Give the names' keys, and by their numbers the names that need a closer look."""
+    joined = b"\n".join(names)
+    if joined.count(b"\n") == len(names) - 1:
+        keys = joined.replace(b"/", b"\0").split(b"\n")
+    else:
+        keys = [name.replace(b"/", b"\0") for name in names]
+    if not joined.startswith((b".", b"/", b"\n")) and not any(
+        map(joined.__contains__, (b"/.", b"//", b"\n.", b"\n/", b"\n\n"))
+    ) and names[-1] and names[0]:
+        return keys, {}
+    return keys, {
+        i: name
+        for i, name in enumerate(names)
+        if (b"/." in name or b"//" in name or name[:1] in (b".", b"/", b""))
+        and not _CLEAN_NAME.fullmatch(name)
+    }
