@@ -1,0 +1,99 @@
+"""Tables of layers and of the listing that flattening them must give."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests import model
+from tests.dsl import Member, layer
+from tests.listing import list_tar
+
+LayerMembers = Sequence[Member]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Layers, base to top, and what becomes of them."""
+
+    id: str
+    layers: Sequence[LayerMembers]
+    expected: list[str] | str
+    """The short listing, or a pattern that the one-line error must match."""
+    in_model: bool = True
+    """False where the members say with their spelling what the model cannot know."""
+
+
+def case(id_: str, layers: Sequence[LayerMembers], expected: list[str], **more: Any) -> Case:
+    return Case(id_, layers, expected, **more)
+
+
+def bad(id_: str, layers: Sequence[LayerMembers], error: str = "", **more: Any) -> Case:
+    return Case(id_, layers, error, **more)
+
+
+def table(cases: Sequence[Case]) -> pytest.MarkDecorator:
+    """Run a test once for each case of a table."""
+    assert len({case.id for case in cases}) == len(cases), "an id twice"
+    return pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in cases])
+
+
+def flatten_layers(layers: Sequence[bytes], **options: Any) -> bytes:
+    """Flatten plain or compressed layers, base to top; give the tar's bytes.
+
+    `options` are ExtractOptions'. The layers lie one behind the other in one unlinked file.
+    """
+    from dimgx.extractor import ExtractOptions, open_flat
+
+    from dimgx.image import Extent, Layer
+
+    with ExitStack() as stack:
+        stored = stack.enter_context(tempfile.TemporaryFile())
+        extents = []
+        for data in layers:
+            extents.append(Extent(stored.fileno(), stored.tell(), len(data)))
+            stored.write(data)
+        stored.flush()
+        flat = stack.enter_context(
+            open_flat([Layer(blob=extent) for extent in extents], ExtractOptions(**options))
+        )
+        pieces: list[bytes] = []
+        flat.emit(lambda piece: pieces.append(bytes(piece)))
+        flat.verify()
+        tar = b"".join(pieces)
+        assert flat.length == len(tar), "the length that was promised"
+    return tar
+
+
+def flatten_members(layers: Sequence[LayerMembers], **options: Any) -> bytes:
+    return flatten_layers([layer(*members) for members in layers], **options)
+
+
+def check(case: Case) -> None:
+    """Run a case through the program; also flatten what comes out once more."""
+    if isinstance(case.expected, str):
+        from dimgx.errors import ImageError
+
+        with pytest.raises(ImageError, match=case.expected) as caught:
+            flatten_members(case.layers)
+        assert "\n" not in str(caught.value)
+        return
+    tar = flatten_members(case.layers)
+    assert list_tar(tar) == case.expected
+    assert flatten_layers([tar]) == tar, "flattening the flattened changes it"
+
+
+def check_model(case: Case) -> None:
+    """See that the model agrees with what was written by hand."""
+    if not case.in_model:
+        return
+    if isinstance(case.expected, str):
+        with pytest.raises(model.Malformed):
+            model.expected_listing(case.layers)
+    else:
+        assert model.expected_listing(case.layers) == case.expected
