@@ -8,6 +8,9 @@ from typing import Protocol
 class Target(Protocol):
     """Something that takes bytes in order and shows them, whole, at the end."""
 
+    is_atomic: bool
+    """Nobody sees a byte before `commit`."""
+
     def write(self, data: bytes | memoryview) -> object:
         """Take `data`, all of it; the caller may reuse it afterwards.
 

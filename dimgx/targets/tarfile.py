@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 _STANDARD = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 _DESCRIPTOR = re.compile(r"/(?:dev|proc/(?:self|thread-self|[0-9]+))/fd/([0-9]+)")
 _MAX_LINKS = 40
+# Bytes after which the disk is set to work. Without that, all of it is left to the sync at the end:
+# 0.4 s of 0.7 for 0.8 GB; with it 0.01 of 0.42.
+_FLUSH = 16 << 20
 
 _REASONS = {
     errno.ENOSPC: "no space is left on its disk",
@@ -92,6 +95,8 @@ def open_stream_target(file: BinaryIO | int, name: str = "stdout") -> Target:
 class _FileTarget:
     """A regular file that appears or changes in one step (rules 2 and 3)."""
 
+    is_atomic = True
+
     def __init__(
         self, path: str, place: str, replaced: os.stat_result | None, *, force: bool
     ) -> None:
@@ -100,6 +105,8 @@ class _FileTarget:
         self._path = path
         self._place = place
         self._force = force
+        self._written = 0
+        self._flushed = 0
         self._directory = os.path.dirname(place) or os.curdir
         # Short whatever the target's name, which may be as long as a name can be.
         self._temporary = os.path.join(self._directory, f".dimgx-{secrets.token_hex(8)}.tmp")
@@ -122,6 +129,10 @@ class _FileTarget:
     def write(self, data: bytes | memoryview) -> None:
         with _translated(self._path):
             system.write_all(self._fd, data)
+        self._written += len(data)
+        if self._written - self._flushed >= _FLUSH:
+            system.start_writing(self._fd, self._flushed, self._written - self._flushed)
+            self._flushed = self._written
 
     def commit(self) -> None:
         try:
@@ -166,6 +177,8 @@ class _FileTarget:
 class _StreamTarget:
     """A descriptor that is written as it comes (rule 4)."""
 
+    is_atomic = False
+
     def __init__(self, fd: int, name: str, *, is_owner: bool = True) -> None:
         self._fd = fd
         self._name = name
@@ -193,6 +206,8 @@ class _StreamTarget:
 
 class _ObjectTarget:
     """A binary file object; short writes, as raw files do them, are carried on."""
+
+    is_atomic = False
 
     def __init__(self, file: BinaryIO, name: str) -> None:
         self._file = file
