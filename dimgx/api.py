@@ -129,21 +129,19 @@ def flatten(
 
     Raises: ImageError, SourceError, LayerSpecError, UsageError, Cancelled.
     """
+    from dimgx.targets.tarfile import open_stream_target, open_target
+
     options = _options(verify, threads, memory, tmpdir, root_entry, clamp_mtime, progress, cancel)
     chosen = _chosen(image, layers)
     with ExitStack() as stack:
-        if isinstance(target, (str, os.PathLike)):
-            from dimgx.targets.tarfile import open_target
-
-            path = os.fspath(target)
-            is_published = not _is_written_in_place(path)
-            opened = open_target(path, force=force)
-        else:
-            is_published = False
-            opened = _FileTarget(target)
+        opened = (
+            open_target(os.fspath(target), force=force)
+            if isinstance(target, (str, os.PathLike))
+            else open_stream_target(target)
+        )
         stack.callback(opened.abort)
         flat = stack.enter_context(_open_flat(chosen, options))
-        if not is_published:
+        if not opened.is_atomic:
             flat.verify()
             image.check_unchanged()
         counter = _Counter(opened, sha256)
@@ -151,9 +149,7 @@ def flatten(
         flat.verify()
         image.check_unchanged()
         opened.commit()
-        return Result(
-            counter.size, flat.length, counter.hexdigest(), (*flat.warnings, *opened.warnings)
-        )
+        return Result(counter.size, flat.length, counter.hexdigest(), tuple(flat.warnings))
 
 
 def open_stream(
@@ -256,30 +252,6 @@ class Tree:
         self.close()
 
 
-class _FileTarget:
-    """A binary file of the caller's: flushed at the end, never closed."""
-
-    warnings: tuple[str, ...] = ()
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-
-    def write(self, data: bytes | memoryview) -> None:
-        rest = memoryview(data)
-        while rest:
-            # An unbuffered file may take less than it is given.
-            size = self._file.write(rest)
-            rest = rest[len(rest) if size is None else size :]
-
-    def commit(self) -> None:
-        flush = getattr(self._file, "flush", None)
-        if flush is not None:
-            flush()
-
-    def abort(self) -> None:
-        pass
-
-
 class _Counter:
     def __init__(self, target: Target, is_hashed: bool) -> None:
         import hashlib
@@ -373,13 +345,3 @@ def _threads(threads: int | None) -> int:
     from dimgx.system import usable_cpus
 
     return usable_cpus()
-
-
-def _is_written_in_place(path: str) -> bool:
-    import stat
-
-    try:
-        mode = os.stat(path).st_mode
-    except OSError:
-        return False
-    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)

@@ -148,7 +148,7 @@ def inspect(
         reference=image.reference,
         id=image.id,
         digest=str(image.digest) if image.digest else None,
-        tags=image.tags,
+        tags=tuple(dict.fromkeys(image.tags)),
         platform=image.platform,
         size_kind=image.size_kind,
         rows=chosen[::-1],

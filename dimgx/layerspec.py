@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dimgx.errors import LayerSpecError, UsageError
+from dimgx.reference import normal_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -149,17 +150,8 @@ def _hex(identifier: str | None) -> str:
 
 
 def _has_tag(row: Row, name: str) -> bool:
-    wanted = _familiar(name)
-    return any(_familiar(tag) == wanted for tag in row.tags)
-
-
-def _familiar(name: str) -> str:
-    """Give the short form of an image name: `docker.io/library/x:latest` is `x`."""
-    for prefix in ("docker.io/", "index.docker.io/"):
-        if name.startswith(prefix):
-            name = name.removeprefix(prefix)
-            break
-    return name.removeprefix("library/").removesuffix(":latest")
+    wanted = normal_name(name)
+    return any(normal_name(tag) == wanted for tag in row.tags)
 
 
 def _ambiguous(rows: Sequence[Row], part: str, hits: Sequence[int]) -> _AmbiguousError:

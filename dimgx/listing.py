@@ -96,7 +96,11 @@ def _cells(row: Row, virtual_size: int | None, now_s: float) -> tuple[str, ...]:
 
 
 def _short_tag(tag: str) -> str:
-    return tag.removesuffix(":latest")
+    """Give a name as people write it: `docker.io/library/x:latest` is `x`."""
+    from dimgx.reference import normal_name
+
+    name = normal_name(tag).removesuffix(":latest")
+    return name.removeprefix("docker.io/").removeprefix("library/")
 
 
 def _natural_size(size: int | None) -> str:

@@ -1,0 +1,140 @@
+"""LAYER_SPEC: which rows are named, and in what order."""
+
+from __future__ import annotations
+
+import pytest
+
+from dimgx.errors import LayerSpecError, UsageError
+from dimgx.inspector import Row
+from dimgx.layerspec import select
+
+
+def row(position: int, image_id: str | None, diff_id: str | None, *tags: str) -> Row:
+    return Row(
+        position,
+        id=image_id or diff_id,
+        image_id=image_id,
+        diff_id=diff_id,
+        tags=tags,
+        layer_index=None if diff_id is None else position,
+    )
+
+
+def diff(digits: str) -> str:
+    return "sha256:" + digits.ljust(64, "0")
+
+
+ROWS = (
+    row(0, None, diff("aa11"), "debian:jessie", "localhost:5000/base:1"),
+    row(1, "bb" * 32, diff("aa22"), "docker.io/library/mid:latest"),
+    row(2, None, None),
+    row(3, None, diff("cc"), "cafe:beef"),
+    row(4, None, diff("cc")),
+    row(5, diff("dd"), diff("ee"), "top:latest", "top:1"),
+)
+
+
+@pytest.mark.parametrize(
+    ("specs", "expected"),
+    [
+        ([], [0, 1, 2, 3, 4, 5]),
+        (["@0"], [0]),
+        (["@-1"], [5]),
+        (["@2"], [2]),
+        (["@1:@3"], [1, 2, 3]),
+        (["@3:@1"], [3, 2, 1]),
+        (["@-2:@-4"], [4, 3, 2]),
+        (["@1:@1"], [1]),
+        (["aa11"], [0]),
+        (["AA11"], [0]),
+        (["sha256:aa11"], [0]),
+        (["b"], [1]),
+        (["bb" * 32], [1]),
+        (["dd"], [5]),
+        (["ee"], [5]),
+        (["cc"], [3, 4]),
+        (["cc:cc"], [3, 4]),
+        (["cc:dd"], [3, 4, 5]),
+        (["dd:cc"], [5, 4, 3]),
+        (["aa11:cc"], [0, 1, 2, 3, 4]),
+        (["debian:jessie"], [0]),
+        (["debian:jessie:@1"], [0, 1]),
+        (["@1:debian:jessie"], [1, 0]),
+        (["localhost:5000/base:1:top:1"], [0, 1, 2, 3, 4, 5]),
+        (["sha256:aa11:sha256:aa22"], [0, 1]),
+        (["sha256:aa11:aa22"], [0, 1]),
+        (["mid"], [1]),
+        (["mid:latest:top"], [1, 2, 3, 4, 5]),
+        (["library/mid"], [1]),
+        (["cafe:beef"], [3]),
+        (["@0", "@-1", "@1"], [0, 5, 1]),
+        (["@1", "@2", "@1", "@0"], [2, 1, 0]),
+        (["@3", "@4:@2"], [4, 3, 2]),
+    ],
+)
+def test_specs(specs: list[str], expected: list[int]) -> None:
+    selection = select(ROWS, specs, strict=True)
+    assert [found.position for found in selection.rows] == expected
+
+
+@pytest.mark.parametrize(
+    ("specs", "expected"),
+    [
+        ([], [5, 4, 3, 2, 1, 0]),
+        (["@0:@2"], [2, 1, 0]),
+        (["@1", "@2", "@1", "@0"], [0, 2, 1]),
+    ],
+)
+def test_reverse_turns_the_list_round_before_rows_are_used_once(
+    specs: list[str], expected: list[int]
+) -> None:
+    assert [found.position for found in select(ROWS, specs, reverse=True).rows] == expected
+
+
+UNKNOWN = ["@6", "@-7", "f00d", "ubuntu", "ubuntu:20.04", "@1:@9", "f00d:@1", "@1:f00d", "1"]
+
+
+@pytest.mark.parametrize("spec", UNKNOWN)
+def test_spec_that_names_no_row_is_left_out(spec: str) -> None:
+    selection = select(ROWS, [spec, "@1"])
+    assert [found.position for found in selection.rows] == [1]
+    assert selection.unknown == (spec,)
+
+
+@pytest.mark.parametrize("spec", UNKNOWN)
+def test_spec_that_names_no_row_is_an_error_if_strict(spec: str) -> None:
+    with pytest.raises(LayerSpecError, match=spec):
+        select(ROWS, ["@1", spec], strict=True)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["", "@", "@x", "@1.5", ":", ":@1", "@1:", "-1", "a b", "@1:@2:@3", "sha256:", "@+1", "a\n"],
+)
+def test_bad_grammar_is_a_usage_error(spec: str) -> None:
+    with pytest.raises(UsageError, match="is not a layer spec"):
+        select(ROWS, [spec])
+
+
+@pytest.mark.parametrize("spec", ["aa", "sha256:aa", "a", "aa:@1", "@1:aa"])
+def test_ambiguous_prefix_names_its_candidates(spec: str) -> None:
+    with pytest.raises(LayerSpecError, match=r"ambiguous.*@0 aa11.*@1 aa22"):
+        select(ROWS, [spec])
+
+
+def test_range_that_may_be_split_in_two_ways_is_ambiguous() -> None:
+    rows = (row(0, None, diff("a1"), "x:latest"), row(1, None, diff("b1"), "b1:c1"),
+            row(2, None, diff("c1"), "x:b1"))  # fmt: skip
+    with pytest.raises(LayerSpecError, match="may mean x to b1:c1 or x:b1 to c1"):
+        select(rows, ["x:b1:c1"])
+
+
+def test_known_tag_wins_over_a_range() -> None:
+    rows = (row(0, None, diff("a1")), row(1, None, diff("b1")), row(2, None, diff("c1"), "a1:b1"))
+    assert [found.position for found in select(rows, ["a1:b1"]).rows] == [2]
+
+
+def test_range_between_interleaved_doubles_is_ambiguous() -> None:
+    rows = tuple(row(n, None, diff("a1" if n % 2 else "b1")) for n in range(4))
+    with pytest.raises(LayerSpecError, match="ambiguous"):
+        select(rows, ["a1:b1"])
