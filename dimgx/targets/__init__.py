@@ -8,6 +8,10 @@ from typing import Protocol
 class Target(Protocol):
     """Something that takes bytes in order and shows them, whole, at the end."""
 
+    @property
+    def is_atomic(self) -> bool:
+        """Whether nothing is seen before `commit`; if not, each byte is out once it is written."""
+
     is_atomic: bool
     """Nobody sees a byte before `commit`."""
 

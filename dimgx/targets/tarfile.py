@@ -15,6 +15,7 @@ Rules:
 from __future__ import annotations
 
 import errno
+import io
 import os
 import re
 import secrets
@@ -89,11 +90,18 @@ def open_stream_target(file: BinaryIO | int, name: str = "stdout") -> Target:
     """
     if isinstance(file, int):
         return _StreamTarget(file, name, is_owner=False)
+    if isinstance(file, (io.BufferedWriter, io.FileIO)) and not file.seekable():
+        # Nobody asks a pipe for its position, so the buffer can be passed by.
+        with _translated(name):
+            file.flush()
+        return _StreamTarget(file.fileno(), name, is_owner=False)
     return _ObjectTarget(file, name)
 
 
 class _FileTarget:
     """A regular file that appears or changes in one step (rules 2 and 3)."""
+
+    is_atomic = True
 
     is_atomic = True
 
@@ -179,6 +187,8 @@ class _StreamTarget:
 
     is_atomic = False
 
+    is_atomic = False
+
     def __init__(self, fd: int, name: str, *, is_owner: bool = True) -> None:
         self._fd = fd
         self._name = name
@@ -206,6 +216,8 @@ class _StreamTarget:
 
 class _ObjectTarget:
     """A binary file object; short writes, as raw files do them, are carried on."""
+
+    is_atomic = False
 
     is_atomic = False
 
