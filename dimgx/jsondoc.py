@@ -86,6 +86,10 @@ class Fields:
     def __contains__(self, key: str) -> bool:
         return self._values.get(key) is not None
 
+    def has(self, key: str) -> bool:
+        """Tell whether there is such a field, even if it is null."""
+        return key in self._values
+
     def _wrong(self, key: str, expected: str) -> ImageError:
         return ImageError(f"{self.what}: {key} is no {expected}")
 
@@ -128,13 +132,18 @@ class Fields:
 
     def objects(self, key: str) -> list[Fields]:
         """Give a list of objects."""
-        return [Fields(item, f"{self.what}: {key}[{i}]") for i, item in enumerate(self.items(key))]
+        return [
+            Fields({} if item is None else item, f"{self.what}: {key}[{i}]")
+            for i, item in enumerate(self.items(key))
+        ]
 
     def texts(self, key: str) -> list[str]:
         """Give a list of strings."""
         return [self._item_text(key, item) for item in self.items(key)]
 
     def _item_text(self, key: str, item: object) -> str:
+        if item is None:
+            return ""
         if not isinstance(item, str):
             raise self._wrong(key, "list of strings")
         return clean(item)

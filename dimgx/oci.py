@@ -197,7 +197,7 @@ def parse_document(data: bytes, what: str, limit: int = MANIFEST_LIMIT) -> Index
             " as in `skopeo copy --format oci`"
         )
     has_layers = "layers" in fields or "config" in fields
-    if "manifests" in fields and has_layers:
+    if fields.has("manifests") and has_layers:
         raise ImageError(f"{what} is an index and a manifest at once, which is not allowed")
     if has_layers:
         config = fields.fields("config")
@@ -208,7 +208,7 @@ def parse_document(data: bytes, what: str, limit: int = MANIFEST_LIMIT) -> Index
             layers=tuple(map(parse_descriptor, fields.objects("layers"))),
             artifact_type=fields.text("artifacttype") or None,
         )
-    if "manifests" in fields or (fields.text("mediatype") or "") in INDEX_TYPES:
+    if fields.has("manifests") or (fields.text("mediatype") or "") in INDEX_TYPES:
         return Index(tuple(map(_parse_entry, fields.objects("manifests"))))
     raise ImageError(f"{what} is neither an image manifest nor an index")
 

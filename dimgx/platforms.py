@@ -33,9 +33,8 @@ _SPELLINGS: dict[str, tuple[str, str | None]] = {
     "loongarch64": ("loong64", None),
 }
 _ARCHITECTURES = frozenset(
-    ("386", "amd64", "arm", "arm64", "loong64", "mips", "mipsle", "mips64", "mips64le")
-    + ("ppc64", "ppc64le", "riscv64", "s390x", "wasm")
-)
+    ("386", "amd64", "arm", "arm64", "loong64", "mips", "mipsle", "mips64", "mips64le", "ppc64")
+) | {"ppc64le", "riscv64", "s390x", "wasm"}
 _SYSTEMS = {"macos": "darwin"}
 # What says nothing beyond the architecture itself.
 _PLAIN_VARIANTS = {("amd64", "v1"), ("arm64", "v8")}

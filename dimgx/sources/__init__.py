@@ -8,6 +8,7 @@ the other is looked at.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -68,10 +69,15 @@ def open_image(
     """
     if reference.transport in _ELSEWHERE:
         problem = _ELSEWHERE[reference.transport].format(name=reference.name)
+        if os.path.exists(reference.text):
+            problem += f"; for the file or directory of that name write ./{reference.text}"
         raise SourceError(f"{reference.text!r:.300}: {problem}")
     with ExitStack() as resources:
-        files = open_files(reference, stdin, spool, resources)
-        image = _read_image(files, reference, platform, verify=verify != "none")
+        try:
+            files = open_files(reference, stdin, spool, resources)
+            image = _read_image(files, reference, platform, verify=verify != "none")
+        except OSError as exc:
+            raise SourceError(f"{reference.text!r:.300}: {exc.strerror or exc}") from exc
         image.reference = reference.text
         image.watches = tuple(files.watches())
         image.resources = resources.pop_all()

@@ -73,7 +73,10 @@ class ArchiveFiles:
             member = _Link(parts[:-1], _text(header.linkname))
         elif header.kind == tarheader.LINK:
             target = _text(header.linkname)
-            now = self._members.get(target) or self._members.get(target.lstrip("./"))
+            try:
+                now = self._members.get("/".join(self._resolve((), target, follow=False)))
+            except ImageError:  # it leads outside, which matters only if it is asked for
+                now = None
             member = now or _Link((), target)
         elif header.kind == tarheader.FILE:
             member = _Other("a sparse member, which archives of images cannot have")

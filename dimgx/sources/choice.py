@@ -156,7 +156,7 @@ def choose_variant(
             warning = f"the image does not say its platform; taken for {wish}"
             return only, [] if wanted is None else [warning]
         if wanted is None:
-            return only, [f"the only image is for {only.platform}, not for {default}"]
+            return only, [f"the image is for {only.platform}, not for {default}"]
     if ranked:
         return candidate.variants[min(ranked)[2]], []
     offered = ", ".join(dict.fromkeys(str(v.platform or "unknown") for v in candidate.variants))

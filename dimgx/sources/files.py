@@ -76,9 +76,10 @@ class DirectoryFiles:
 
     def find(self, name: str) -> Extent | None:
         """Give the content of a regular file, links followed, or None where there is none."""
-        if "\0" in name or os.path.isabs(name):
-            raise ImageError(f"{self.where}: {name!r:.200} leads outside")
-        path = os.path.realpath(os.path.join(self._root, name))
+        if "\0" in name:
+            raise ImageError(f"{self.where}: {name!r:.200} is no file's name")
+        # A name may begin at the root, which is this directory.
+        path = os.path.realpath(os.path.join(self._root, name.lstrip("/")))
         # A drive or `/` itself already ends in a separator.
         inside = self._root if self._root.endswith(os.sep) else self._root + os.sep
         if not path.startswith(inside):

@@ -88,8 +88,8 @@ def open_layout(files: Files, *, verify: bool) -> tuple[BlobStore, Index]:
         raise ImageError(f"{files.where} is no OCI layout: oci-layout is missing")
     what = f"{files.where}: oci-layout"
     version = Fields(parse_json(data, what, MANIFEST_LIMIT), what).text("imagelayoutversion")
-    if not version or version.partition(".")[0] != "1":
-        raise ImageError(f"{what}: version {version!r:.100} is not known; 1.0.0 is")
+    if version != "1.0.0":
+        raise ImageError(f"{what}: version {version!r:.100} is not known (1.0.0 is)")
     data = read_file(files, "index.json", CONFIG_LIMIT)
     if data is None:
         raise ImageError(f"{files.where} is no OCI layout: index.json is missing")
@@ -127,6 +127,9 @@ class _Lister:
         self._store = store
         self._where = store.files.where
         self._nested: set[Digest] = set()
+        # Each blob is read once, however often it is listed.
+        self._documents: dict[Descriptor, Index | Manifest] = {}
+        self._configs: dict[Descriptor, Config] = {}
         self._count = 0
 
     def candidates(self, index: Index) -> list[Candidate]:
@@ -157,8 +160,7 @@ class _Lister:
             raise ImageError(f"{self._where} lists more than {_MOST_MANIFESTS} manifests")
         digest = str(descriptor.digest)
         try:
-            data = self._store.read(descriptor, "manifest", MANIFEST_LIMIT)
-            document = parse_document(data, f"{self._where}: the manifest {digest}")
+            document = self._document(descriptor)
         except ImageError as exc:
             opener = partial(_fail, exc)
             is_stored = not isinstance(exc, MissingBlob)
@@ -167,6 +169,13 @@ class _Lister:
             variants, digests = self.look_into(document, depth + 1)
             return variants, [digest, *digests]
         return [self.variant(descriptor, document)] if document.is_image else [], []
+
+    def _document(self, descriptor: Descriptor) -> Index | Manifest:
+        if descriptor not in self._documents:
+            data = self._store.read(descriptor, "manifest", MANIFEST_LIMIT)
+            what = f"{self._where}: the manifest {descriptor.digest}"
+            self._documents[descriptor] = parse_document(data, what)
+        return self._documents[descriptor]
 
     def look_into(self, index: Index, depth: int) -> tuple[list[Variant], list[str]]:
         """Give the images that an index lists, and the digests of the indexes below."""
@@ -188,18 +197,23 @@ class _Lister:
 
     def variant(self, descriptor: Descriptor, manifest: Manifest) -> Variant:
         """Give the image of a manifest."""
-        config = None
+        platform, is_stored = descriptor.platform, True
         try:
-            config = self._config(manifest)
-        except ImageError:
-            pass  # opening it says what is wrong
-        platform = descriptor.platform or (config.platform if config else None)
+            platform = platform or self._config(manifest).platform
+            is_stored = self._store.find(manifest.config.digest) is not None
+        except ImageError as exc:  # opening it says so again
+            is_stored = not isinstance(exc, MissingBlob)
         ids = (str(manifest.config.digest), str(descriptor.digest))
-        return Variant(platform, ids, partial(self._open, descriptor, manifest, platform))
+        opener = partial(self._open, descriptor, manifest, platform)
+        return Variant(platform, ids, opener, is_stored)
 
     def _config(self, manifest: Manifest) -> Config:
-        data = self._store.read(manifest.config, "config", CONFIG_LIMIT)
-        return parse_config(data, f"{self._where}: the config {manifest.config.digest}")
+        descriptor = manifest.config
+        if descriptor not in self._configs:
+            data = self._store.read(descriptor, "config", CONFIG_LIMIT)
+            what = f"{self._where}: the config {descriptor.digest}"
+            self._configs[descriptor] = parse_config(data, what)
+        return self._configs[descriptor]
 
     def _open(self, descriptor: Descriptor, manifest: Manifest, platform: Platform | None) -> Image:
         if not manifest.is_image:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import select
 import stat
 from collections.abc import Iterable, Iterator
@@ -64,9 +63,7 @@ def open_files(
     path = reference.path
     where = path if path.isprintable() else f"{path!r:.300}"
     try:
-        # One look for all: what is a directory now may be something else later.
-        status = os.stat(path)
-        if stat.S_ISDIR(status.st_mode):
+        if stat.S_ISDIR(os.stat(path).st_mode):
             return DirectoryFiles(path, where, resources)
         fd = system.open_read(path)
     except (OSError, ValueError) as exc:
@@ -118,27 +115,22 @@ def _iter_fd(fd: int) -> Iterator[bytes]:
 def _open_extent(
     extent: Extent, where: str, spool: SpoolSpace, resources: ExitStack
 ) -> ArchiveFiles:
-    head = system.pread(extent.fd, min(_HEAD, extent.size), extent.offset)
-    _refuse_text(head, where)
     watch = Watch.of(extent.fd, where)
+    head = _head(extent)
+    _refuse_text(head, where)
     if sniff(head) is not None:
         extent = _spool(extent.iter_chunks(), head, where, spool, resources)
-        head = system.pread(extent.fd, min(_HEAD, extent.size), extent.offset)
-    return _index(extent, head, where, watch)
+    return _index(extent, where, watch)
 
 
 def _open_stream(
     chunks: Iterator[bytes], where: str, spool: SpoolSpace, resources: ExitStack
 ) -> ArchiveFiles:
-    try:
-        head = b""
-        while len(head) < _HEAD and (chunk := next(chunks, b"")):
-            head += chunk
-        _refuse_text(head, where)
-        extent = _spool(chain([head], chunks), head, where, spool, resources)
-    except OSError as exc:
-        raise SourceError(f"{where}: {exc.strerror or exc}") from exc
-    return _index(extent, head if sniff(head) is None else b"", where, None)
+    head = b""
+    while len(head) < _HEAD and (chunk := next(chunks, b"")):
+        head += chunk
+    _refuse_text(head, where)
+    return _index(_spool(chain([head], chunks), head, where, spool, resources), where, None)
 
 
 def _spool(
@@ -154,19 +146,26 @@ def _spool(
         for piece in iter_decoded(chunks, sniff(head)):
             spool.write(piece)
     except ImageError as exc:
+        if _has_text_line_ends(head, 4):
+            raise _went_through_text(where) from exc
         raise ImageError(f"{where}: {exc}") from exc
     return spool.finish()
 
 
-def _index(extent: Extent, head: bytes, where: str, watch: Watch | None) -> ArchiveFiles:
+def _index(extent: Extent, where: str, watch: Watch | None) -> ArchiveFiles:
     try:
         return ArchiveFiles(extent, where, watch)
     except ImageError as exc:
-        if head[257:262] == b"ustar":
-            if _has_text_line_ends(head):
-                raise _went_through_text(where) from exc
-            raise
-        raise ImageError(f"{where} is no archive of an image{_looks_like(head)}") from exc
+        head = _head(extent)
+        if head[257:262] != b"ustar":
+            raise ImageError(f"{where} is no archive of an image{_looks_like(head)}") from exc
+        if _has_text_line_ends(head, 1):
+            raise _went_through_text(where) from exc
+        raise
+
+
+def _head(extent: Extent) -> bytes:
+    return system.pread(extent.fd, min(_HEAD, extent.size), extent.offset)
 
 
 def _looks_like(head: bytes) -> str:
@@ -204,8 +203,9 @@ def _is_wide(letters: bytes, zeros: bytes) -> bool:
     return len(zeros) > 7 and not any(zeros) and len(letters.replace(b"\0", b"")) > 7
 
 
-def _has_text_line_ends(head: bytes) -> bool:
-    return b"\r\n" in head and not re.search(rb"(?<!\r)\n", head)
+def _has_text_line_ends(head: bytes, least: int) -> bool:
+    """Tell whether `least` line feeds or more are there, all of them as CR LF."""
+    return least <= head.count(b"\n") == head.count(b"\r\n")
 
 
 def _went_through_text(where: str) -> ImageError:
