@@ -12,9 +12,6 @@ class Target(Protocol):
     def is_atomic(self) -> bool:
         """Whether nothing is seen before `commit`; if not, each byte is out once it is written."""
 
-    is_atomic: bool
-    """Nobody sees a byte before `commit`."""
-
     def write(self, data: bytes | memoryview) -> object:
         """Take `data`, all of it; the caller may reuse it afterwards.
 

@@ -103,8 +103,6 @@ class _FileTarget:
 
     is_atomic = True
 
-    is_atomic = True
-
     def __init__(
         self, path: str, place: str, replaced: os.stat_result | None, *, force: bool
     ) -> None:
@@ -187,8 +185,6 @@ class _StreamTarget:
 
     is_atomic = False
 
-    is_atomic = False
-
     def __init__(self, fd: int, name: str, *, is_owner: bool = True) -> None:
         self._fd = fd
         self._name = name
@@ -216,8 +212,6 @@ class _StreamTarget:
 
 class _ObjectTarget:
     """A binary file object; short writes, as raw files do them, are carried on."""
-
-    is_atomic = False
 
     is_atomic = False
 
