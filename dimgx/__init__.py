@@ -6,7 +6,8 @@ The public names are loaded when they are first used, so that `import dimgx` cos
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+# Not the one of typing: importing that takes longer than all the rest.
+TYPE_CHECKING = False
 
 __version__ = "1.0.0"
 
@@ -36,6 +37,8 @@ __all__ = (
 )
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from dimgx.api import Result, Tree
     from dimgx.api import flatten as flatten
     from dimgx.api import inspect as inspect

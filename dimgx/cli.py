@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, BinaryIO
 
 from dimgx import __version__
 from dimgx.errors import (
@@ -15,8 +14,12 @@ from dimgx.errors import (
     UsageError,
 )
 
+# Not the one of typing: `--version` is done before that is imported.
+TYPE_CHECKING = False
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import BinaryIO
 
     from dimgx.image import Image
     from dimgx.inspector import Row

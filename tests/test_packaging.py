@@ -1,0 +1,178 @@
+"""The house: what is imported when, which way imports point, what setup.cfg says."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from importlib.metadata import requires, version
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+import dimgx
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "dimgx"
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+COMMAND = {
+    f"dimgx.{name}"
+    for name in ("__main__", "arguments", "cli", "messages", "options", "progress", "signals")
+}
+HEAVY = (
+    "backports.zstd",
+    "compression.zstd",
+    "dateutil",
+    "docker",
+    "humanize",
+    "isal",
+    "json",
+    "logging",
+    "lzma",
+    "requests",
+    "tarfile",
+)
+
+
+def config() -> configparser.ConfigParser:
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg", encoding="utf-8")
+    return parser
+
+
+def loaded_after(code: str) -> set[str]:
+    """Give the modules that a bare interpreter has loaded after it ran `code`."""
+    script = f"import sys\n{code}\nprint('\\n'.join(sys.modules), file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{script}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(done.stderr.split())
+
+
+def imports_of(path: Path) -> set[str]:
+    """Give what of the package a module imports when it runs, also within functions."""
+    found: set[str] = set()
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            return
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                found.add(full if full in MODULES else node.module)
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(path.read_text(encoding="utf-8")))
+    return {name for name in found if name in MODULES}
+
+
+def test_imports_go_one_way() -> None:
+    # `from dimgx import __version__` needs nothing of what the package imports when asked.
+    graph = {name: imports_of(path) - {"dimgx"} for name, path in MODULES.items()}
+    TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_library_does_not_know_the_command(name: str) -> None:
+    if name not in COMMAND:
+        assert not imports_of(MODULES[name]) & COMMAND
+
+
+@pytest.mark.parametrize("name", sorted(set(MODULES) - COMMAND - {"dimgx"}))
+def test_core_does_not_know_the_functions_that_join_it(name: str) -> None:
+    if name != "dimgx.api":
+        assert "dimgx.api" not in imports_of(MODULES[name])
+
+
+@pytest.mark.parametrize("name", sorted(set(MODULES) - COMMAND))
+def test_library_leaves_the_process_alone(name: str) -> None:
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    touched = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    called = {node.func.id for node in ast.walk(tree)
+              if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}  # fmt: skip
+    forbidden = {"os.environ", "os.getenv", "os.umask", "os._exit", "sys.exit", "signal.signal"}
+    assert not touched & forbidden
+    assert "print" not in called
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_module_is_of_a_size_to_read(name: str) -> None:
+    assert len(MODULES[name].read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def test_import_is_light() -> None:
+    loaded = loaded_after("import dimgx")
+    assert {name for name in loaded if name.startswith("dimgx")} == {"dimgx"}
+
+
+@pytest.mark.parametrize("option", ["-V", "--version"])
+def test_version_loads_next_to_nothing(option: str) -> None:
+    before = loaded_after("")
+    loaded = loaded_after(f"from dimgx.cli import main; main([{option!r}])") - before
+    assert loaded <= {"__future__", "dimgx", "dimgx.cli", "dimgx.errors"}
+
+
+def test_help_loads_nothing_heavy() -> None:
+    # argparse itself asks shutil for the terminal's width, and that loads lzma.
+    loaded = loaded_after("from dimgx.cli import main; main(['--help'])") - {"lzma"}
+    assert loaded.isdisjoint(HEAVY)
+    assert not any(name.startswith("dimgx.sources") for name in loaded)
+
+
+def test_every_public_name_can_be_had() -> None:
+    assert set(dimgx.__all__) == set(dir(dimgx))
+    for name in dimgx.__all__:
+        assert getattr(dimgx, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        dimgx.nothing  # noqa: B018
+
+
+def test_version_stands_in_one_place() -> None:
+    assert config()["metadata"]["version"] == "attr: dimgx.__version__"
+    assert dimgx.__version__ in (ROOT / "CHANGELOG.rst").read_text(encoding="utf-8")
+
+
+def lower_bounds() -> dict[str, str]:
+    """Give the lowest version that setup.cfg allows of each thing that dimgx needs."""
+    lines = config()["options"]["install_requires"].split("\n")
+    lines += config()["options.extras_require"]["completion"].split("\n")
+    bounds = {}
+    for requirement in (Requirement(line) for line in lines if line.strip()):
+        (only,) = requirement.specifier
+        assert only.operator == ">="
+        bounds[requirement.name] = only.version
+    return bounds
+
+
+def test_lowest_versions_are_those_that_are_tested() -> None:
+    lines = (ROOT / "tests" / "lowest.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split(" == ") for line in lines if line and not line.startswith("#"))
+    assert pins == lower_bounds()
+
+
+def test_every_dependency_is_installed_as_wanted() -> None:
+    for name, lowest in lower_bounds().items():
+        if name == "backports.zstd" and sys.version_info >= (3, 14):
+            continue
+        assert Requirement(f"{name} >= {lowest}").specifier.contains(version(name))
+
+
+def test_installed_metadata_match_setup_cfg() -> None:
+    try:
+        stated = requires("dimgx") or []
+    except ImportError:
+        pytest.skip("dimgx is not installed here, only on the path")
+    names = {Requirement(line).name for line in stated if "extra ==" not in line}
+    assert names == set(lower_bounds()) - {"shtab"}
