@@ -21,17 +21,17 @@ from zlib import adler32
 from dimgx.errors import ImageError
 from dimgx.image import Extent
 from dimgx.layerindex import STRIP_DOT, STRIP_OWNER, LayerIndex
-from dimgx.names import name_of
+from dimgx.names import key_of, name_of
 from dimgx.ownlayer import is_xattr_record
-from dimgx.plan import NEW, Plan
+from dimgx.plan import NEW, Plan, Written
 from dimgx.system import pread, pread_into
-from dimgx.tarheader import BLOCK, DIRECTORY, FILE, LINK, Header, read_header
+from dimgx.tarheader import BLOCK, DIRECTORY, LINK, Header, read_header
 from dimgx.tarwrite import END, build_header
 
 BUFFER = 256 << 10
 """Bytes gathered before they are written."""
 
-_STRETCHES = re.compile(rb"\0+|[\1-\3]+|[\4-\xff]")
+_STRETCHES = re.compile(rb"(?s)\0+|[\1-\3]+|.")
 _DOT_SUM = ord(".") + ord("/")
 
 Write = Callable[[bytes | memoryview], object]
@@ -73,10 +73,10 @@ class Emitter:
             elif code < 4:
                 self._patch(layer, first, last)
             else:
-                header, source, header_layer = self._build(layer, first, number)
-                self._put(header)
-                if source is not None and source.size:
-                    self._put_content(header_layer, source)
+                name, header, content_layer = self._describe(number)
+                self._put(_build_header(name, header))
+                if header.size:
+                    self._put_content(content_layer, header)
         self._put(END)
         self._flush()
 
@@ -88,8 +88,8 @@ class Emitter:
             if code < 4:
                 total += starts[last] - starts[first]
             else:
-                header, source, _ = self._build(layer, first, number)
-                total += len(header) + (-(-source.size // BLOCK) * BLOCK if source else 0)
+                name, header, _ = self._describe(number)
+                total += len(_build_header(name, header)) + -(-header.size // BLOCK) * BLOCK
         return total
 
     def estimate(self) -> int:
@@ -101,17 +101,31 @@ class Emitter:
                 total += starts[last] - starts[first]
         return total
 
+    def find_layers_used(self) -> set[int]:
+        """Give the layers whose bytes are needed."""
+        plan = self._plan
+        used = {layer for layer, first, _, code, _ in self._iter_runs() if code != NEW}
+        for written in plan.written.values():
+            for number in (written.attributes, written.content, *written.xattrs):
+                if number is not None:
+                    used.add(plan.locate(number)[0])
+        if self._root_entry:
+            used.update(i for i, index in enumerate(self._indexes) if index.root is not None)
+        return used
+
     def iter_headers(self) -> Iterator[tuple[bytes, Header, int]]:
         """Yield, in order, each entry's name as it goes out, what its headers say, and the layer
-        that its content lies in. A hard link's size is 0 and its `linkname` the name it goes to."""
-        for layer, first, last, code, number in self._iter_runs():
-            for member in range(first, last):
-                if code == NEW:
-                    name, header, content_layer = self._describe(layer, member, number)
-                else:
-                    name = name_of(self._indexes[layer].keys[member])
-                    header, content_layer = self._read(layer, member), layer
-                yield name, self._clamped(header), content_layer
+        that its content lies in. A hard link's size is 0, its `linkname` the name it goes to."""
+        for number in self._plan.numbers:
+            yield self._describe(number)
+
+    def find(self, path: bytes) -> tuple[Header, int] | None:
+        """Find an entry that is no directory; give its header and the layer of its content."""
+        key, numbers = key_of(path, is_directory=False), self._plan.numbers
+        i = bisect_left(numbers, key, key=self._key_of)
+        if i == len(numbers) or self._key_of(numbers[i]) != key:
+            return None
+        return self._describe(numbers[i])[1:]
 
     def iter_content(self, layer: int, header: Header) -> Iterator[bytes | memoryview]:
         """Yield the content of a file that `iter_headers` gave; each piece is good until the next.
@@ -161,42 +175,45 @@ class Emitter:
         records = {key: value for key, value in header.records.items() if key != b"mtime"}
         return replace(header, mtime=clamp, records=records)
 
-    def _describe(self, layer: int, member: int, number: int) -> tuple[bytes, Header, int]:
-        """Give name, header and layer of the content for what the plan puts together."""
+    def _key_of(self, number: int) -> bytes:
+        layer, member = self._plan.locate(number)
         index = self._indexes[layer]
+        if member < index.member_count:
+            return index.keys[member]
+        return index.implied[member - index.member_count - 1]
+
+    def _describe(self, number: int) -> tuple[bytes, Header, int]:
+        """Give an entry's name, what its headers are to say, and the layer of its content."""
+        name = name_of(self._key_of(number))
         written = self._plan.written.get(number)
-        if written is None:
-            key = index.implied[member - index.member_count - 1]
-            return name_of(key), _implied_directory(), layer
-        name = name_of(index.keys[member])
+        layer, member = self._plan.locate(number)
+        if written is not None:
+            header, layer = self._combine(written)
+        elif member < self._indexes[layer].member_count:
+            header = self._read(layer, member)
+        else:
+            header = _implied_directory()
+        return name, self._clamped(header), layer
+
+    def _combine(self, written: Written) -> tuple[Header, int]:
+        """Put together the header of an inode's name, as the plan says."""
         attributes = self._read(*self._plan.locate(written.attributes))
-        records = {
-            key: value for key, value in attributes.records.items() if not is_xattr_record(key)
-        }
+        records = {k: v for k, v in attributes.records.items() if not is_xattr_record(k)}
         if written.content is None:
             header = replace(
                 attributes, kind=LINK, linkname=name_of(written.link), size=0, stored_size=0,
-                sparse=None, records=records,
+                devmajor=0, devminor=0, sparse=None, records=records,
             )  # fmt: skip
-            return name, header, layer
-        content_layer, content_member = self._plan.locate(written.content)
-        header = self._read(content_layer, content_member)
+            return header, 0
+        layer, member = self._plan.locate(written.content)
+        header = self._read(layer, member)
         for other in (header, *(self._read(*self._plan.locate(n)) for n in written.xattrs)):
             records.update((k, v) for k, v in other.records.items() if is_xattr_record(k))
         header = replace(
             header, mode=attributes.mode, uid=attributes.uid, gid=attributes.gid,
             mtime=attributes.mtime, records=records, had_pax=header.had_pax or attributes.had_pax,
         )  # fmt: skip
-        return name, header, content_layer
-
-    def _build(self, layer: int, member: int, number: int) -> tuple[bytes, Header | None, int]:
-        """Build an entry's headers; give them, its file if it has content, and that one's layer."""
-        if number in self._plan.written or member > self._indexes[layer].member_count:
-            name, header, layer = self._describe(layer, member, number)
-        else:
-            name, header = name_of(self._indexes[layer].keys[member]), self._read(layer, member)
-        block = _build_header(name, self._clamped(header))
-        return block, header if header.kind == FILE else None, layer
+        return header, layer
 
     def _build_root(self) -> bytes:
         """Build the root's own entry from the newest that there is (rule 8)."""

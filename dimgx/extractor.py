@@ -13,21 +13,21 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from types import TracebackType
-from typing import Literal
+from typing import Literal, TypeVar
 
 from dimgx.codec import iter_decoded, sniff, window_size
 from dimgx.digest import Digest, iter_verified
 from dimgx.emit import Emitter, Write
-from dimgx.errors import Cancelled, DimgxError, ImageError
+from dimgx.errors import Cancelled, ImageError
 from dimgx.image import Extent, Layer
 from dimgx.layerindex import LayerIndex
 from dimgx.merge import plan_merge
-from dimgx.names import path_of
 from dimgx.spool import Spool, SpoolSpace
 from dimgx.system import pread, usable_cpus
-from dimgx.tarheader import FILE, LINK, Header
+from dimgx.tarheader import FILE, LINK
 from dimgx.tarwalk import walk_layer
 
 _HEAD = 64
@@ -36,6 +36,7 @@ _EROFS_MAGIC = b"\xe2\xe1\xf5\xe0"
 _WINDOWS_NAMES = frozenset((b"Files", b"Hives", b"UtilityVM"))
 
 Verify = Literal["once", "all", "none"]
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +169,7 @@ class _Reading:
         by_size = sorted(self._distinct, key=lambda layer: -(layer.blob.size or 0))
         plain = {layer: self._find_plain(layer) for layer in by_size}
         decoding = {
-            layer: self._pool.submit(self._in_context, layer, self._decode)
+            layer: self._pool.submit(self._in_context, layer, partial(self._decode, layer))
             for layer in by_size
             if plain[layer] is None
         }
@@ -176,7 +177,7 @@ class _Reading:
         for layer, tar in plain.items():
             if tar is not None:
                 self._check_plain(layer, tar)
-                walked[layer] = self._in_context(layer, lambda _, tar=tar: self._walk(tar, None))
+                walked[layer] = self._in_context(layer, partial(self._walk, tar, None))
         for layer, future in decoding.items():
             walked[layer] = future.result()
         return [walked[layer] for layer in self._layers]
@@ -201,10 +202,10 @@ class _Reading:
         if progress is not None:
             progress(Progress("read", self._done, self._total))
 
-    def _in_context[T](self, layer: Layer, work: Callable[[Layer], T]) -> T:
+    def _in_context(self, layer: Layer, work: Callable[[], _T]) -> _T:
         """Do something with a layer; an error says with which."""
         try:
-            return work(layer)
+            return work()
         except ImageError as exc:
             number = self._layers.index(layer) + 1
             name = layer.digest or layer.diff_id or ""
@@ -222,14 +223,14 @@ class _Reading:
         """Have a plain layer's digest checked beside everything else."""
         checks = self._wanted_digests(layer)
 
-        def check(_: Layer) -> None:
+        def check() -> None:
             chunks: Iterator[bytes | memoryview] = self._ticking(tar.iter_chunks())
             for digest, size in checks:
                 chunks = iter_verified(chunks, digest, size, "its tar")
             for _chunk in chunks:
                 pass
 
-        self._in_context(layer, lambda _: _check_size(layer, tar.size))
+        self._in_context(layer, partial(_check_size, layer, tar.size))
         if checks:
             self._checks.append(self._pool.submit(self._in_context, layer, check))
 
@@ -268,9 +269,7 @@ class _Reading:
             self._space.release(window)
         return self._walk(spool.finish(), spool)
 
-    def _ticking(
-        self, chunks: Iterator[bytes | memoryview]
-    ) -> Iterator[bytes | memoryview]:
+    def _ticking(self, chunks: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
         for chunk in chunks:
             self.tick(len(chunk))
             yield chunk
@@ -375,16 +374,13 @@ class FlatTar:
 
         Raises: ImageError where there is no such file.
         """
-        found: tuple[Header, int] | None = None
-        headers = {path: None} 
-        for name, header, layer in self._emitter.iter_headers():
-            if name == path:
-                found = header, layer
+        found = self._emitter.find(path)
         if found is not None and found[0].kind == LINK:
-            return self.open_file(found[0].linkname)
+            found = self._emitter.find(found[0].linkname)
         if found is None or found[0].kind != FILE:
             raise ImageError(f"there is no file {path!r:.200} in the image")
-        return map(bytes, self._emitter.iter_content(found[1], found[0]))
+        header, layer = found
+        return map(bytes, self._emitter.iter_content(layer, header))
 
     def close(self) -> None:
         """Let go of what the layers were decoded to."""

@@ -39,11 +39,9 @@ def settle_links(
         for base, index in zip(plan.bases, newest_first, strict=True)
         for member, link in index.links.items()
     }
-    inodes = _find_carriers(plan.bases, links, find_below)
+    inodes = _find_carriers(plan.bases, links, keys, find_below)
     linked = {number for numbers in inodes.values() for number in numbers}.union(inodes)
-    places = {
-        number: place for place, number in enumerate(plan.numbers) if number in linked
-    }
+    places = {number: place for place, number in enumerate(plan.numbers) if number in linked}
     for carrier, numbers in inodes.items():
         names = sorted(
             (number for number in (carrier, *numbers) if number in places),
@@ -54,7 +52,10 @@ def settle_links(
 
 
 def _find_carriers(
-    bases: list[int], links: dict[int, Link], find_below: Callable[[bytes, int], int | None]
+    bases: list[int],
+    links: dict[int, Link],
+    keys: list[bytes],
+    find_below: Callable[[bytes, int], int | None],
 ) -> dict[int, list[int]]:
     """Find each link's carrier; give the links by it, all in the order of application."""
     carriers: dict[int, int] = {}
@@ -65,7 +66,7 @@ def _find_carriers(
         at = number
         while at in links and at not in carriers:
             if at in passed:
-                raise _nothing(links[number], "in a loop")
+                raise _dangling(bases, number, links, keys, "in a loop")
             passed.append(at)
             link = links[at]
             if link.member is not None:
@@ -76,7 +77,7 @@ def _find_carriers(
                 at = carriers.get(below, below)
                 break
             if link.following is None:
-                raise _nothing(links[number], "that is nowhere")
+                raise _dangling(bases, number, links, keys, "which is nowhere")
             at = bases[depth] + link.following
         carrier = carriers.get(at, at)
         carriers.update(dict.fromkeys(passed, carrier))
@@ -88,8 +89,14 @@ def _find_carriers(
     return inodes
 
 
-def _nothing(link: Link, why: str) -> ImageError:
-    return ImageError(f"a hard link to {path_of(link.target)!r:.200} {why}")
+def _dangling(
+    bases: list[int], number: int, links: dict[int, Link], keys: list[bytes], why: str
+) -> ImageError:
+    layer = len(bases) + 1 - bisect_right(bases, number)
+    name, target = path_of(keys[number]), path_of(links[number].target)
+    return ImageError(
+        f"layer {layer}/{len(bases)}: {name!r:.200} is a hard link to {target!r:.200}, {why}"
+    )
 
 
 def _settle_inode(
@@ -107,14 +114,14 @@ def _settle_inode(
         for number in names[1:]:
             link = links[number]
             if not (
-                link.is_bare
-                and codes[number] == COPY
-                and link.spelled == name_of(keys[carrier])
+                link.is_bare and codes[number] == COPY and link.spelled == name_of(keys[carrier])
             ):
                 plan.written[number] = Written(carrier, None, keys[carrier])
         return
-    attributes = carrier if agreed else max(
-        (carrier, *numbers), key=lambda n: (-bisect_right(plan.bases, n), n)
+    attributes = (
+        carrier
+        if agreed
+        else max((carrier, *numbers), key=lambda n: (-bisect_right(plan.bases, n), n))
     )
     added = () if agreed else tuple(numbers)
     if len(names) > 1 or first != carrier or not agreed:

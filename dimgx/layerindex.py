@@ -11,8 +11,8 @@ from array import array
 from dataclasses import dataclass, field
 
 COPY, STRIP_DOT, STRIP_OWNER, REWRITE = 0, 1, 2, 4
-"""How a member's header goes out: as it is; without a leading `./`; without owners' names (these two
-may be added); or written anew from what it says."""
+"""How a member's header goes out: as it is; without a leading `./`; without owners' names (these
+two may be added); or written anew from what it says."""
 
 
 @dataclass(frozen=True, slots=True)

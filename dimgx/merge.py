@@ -78,7 +78,7 @@ class _Merge:
         return plan
 
     def _find_ranges(self, numbers: list[int], unique: list[bytes]) -> list[tuple[int, int, int]]:
-        """Find all ranges (start, end, limit) of places in `unique` at which something is hidden."""
+        """Find the ranges (start, end, limit) of places in `unique` where something is hidden."""
         ranges: list[tuple[int, int, int]] = []
         bases, count = self._bases, len(unique)
         for index, limit in zip(self._layers, bases[1:], strict=False):
@@ -118,9 +118,7 @@ class _Merge:
             if self._codes[number] != NEW:
                 continue
             key = keys[number]
-            limit = stretches[
-                bisect_right(stretches, (bisect_left(unique, key), _NEVER)) - 1
-            ][1]
+            limit = stretches[bisect_right(stretches, (bisect_left(unique, key), _NEVER)) - 1][1]
             i = bisect_left(self._sorted, key)
             while i < len(order) and self._sorted[i] == key and order[i] < limit:
                 if self._codes[order[i]] != NEW:

@@ -1,8 +1,8 @@
 """From the members of a layer to the layer's own tree: step (a) of the model (rule 1).
 
-In nearly every layer each name stands once, parents are directories, and links follow their targets.
-Then the members' keys are the tree as they stand, and a few set operations prove it. Any other
-layer is replayed member by member (`replay`), some ten times as slow.
+In nearly every layer each name stands once, parents are directories, and links follow their
+targets. Then the members' keys are the tree as they stand, and a few set operations prove it. Any
+other layer is replayed member by member (`replay`), some ten times as slow.
 """
 
 from __future__ import annotations
@@ -44,6 +44,11 @@ class OwnLayer:
         self.dropped: dict[bytes, int] = {}
         """Members that are no entries, but that a hard link may name, by path."""
 
+    def add_link(self, number: int, spelled: bytes) -> None:
+        """Note a hard link, unless it is a marker, which is no link whatever its type (rule 14)."""
+        if not any(number in marked for marked in (self.whiteouts, self.opaque)):
+            self.links[number] = spelled
+
     def settle(self) -> None:
         """Complete the index.
 
@@ -63,7 +68,7 @@ class OwnLayer:
         names.discard(b"")
         if len(names) != len(keys) - keys.count(b""):
             return False
-        directories = [keys[i] for i in find_kind(self.kinds, DIRECTORY) if keys[i]]
+        directories = [keys[i] for i in find_kind(bytes(self.kinds), DIRECTORY) if keys[i]]
         # Parents of files, the directories themselves, and their parents; none ends in NUL.
         above = set(map(itemgetter(0), map(bytes.rpartition, keys, repeat(b"\0"))))
         above.update([key[:-1].rpartition(b"\0")[0] for key in directories])
@@ -80,9 +85,7 @@ class OwnLayer:
             key_of(path, is_directory=False)
             for path in (*self.whiteouts.values(), *self.device_whiteouts.values())
         ]
-        opaque = [
-            key_of(path, is_directory=True) if path else b"" for path in self.opaque.values()
-        ]
+        opaque = [key_of(path, is_directory=True) if path else b"" for path in self.opaque.values()]
         marked = {key.rpartition(b"\0")[0] for key in hidden} | {key[:-1] for key in opaque}
         marked.update([parent[:-1] for key in tuple(marked) for parent in ancestors(key)])
         if not names.isdisjoint(above) or not names.isdisjoint(marked):
@@ -117,9 +120,13 @@ class OwnLayer:
         for number in sorted(targets):
             target, spelled = targets[number], self.links[number]
             found = numbers.get(target)
+            if not keys[number] and found in (None, number):
+                continue  # book-keeping that leads nowhere, and need not
             if found is None:
                 if target in directories:
-                    raise MalformedTar(f"a hard link to the directory {spelled!r:.200}", starts[number])
+                    raise MalformedTar(
+                        f"a hard link to the directory {spelled!r:.200}", starts[number]
+                    )
                 if any(parent[:-1] in names for parent in ancestors(target)):
                     return None
                 links[number] = Link(target, None, None, spelled)

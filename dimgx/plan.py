@@ -1,4 +1,4 @@
-"""The plan: what is written, in what order, from which members. The value between merge and emit."""
+"""The plan, between merge and emit: what is written, in what order, from which members."""
 
 from __future__ import annotations
 

@@ -1,14 +1,15 @@
-"""The slow, exact way to a layer's own tree: its members one after the other, as an engine does it.
+"""The slow, exact way to a layer's own tree: one member after the other, as an engine does it.
 
-It is needed where order matters: names that stand twice (rule 42), entries whose parent is a symlink
-of the same layer (rule 29), links and whiteouts through such symlinks. About 10 us a member.
+It is needed where order matters: names that stand twice (rule 42), entries whose parent is a
+symlink of the same layer (rule 29), links and whiteouts through such symlinks. About 10 us a
+member.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from dimgx.layerindex import LayerIndex, Link
+from dimgx.layerindex import REWRITE, LayerIndex, Link
 from dimgx.names import key_of, normalise, path_of
 from dimgx.tarheader import DIRECTORY, LINK, SYMLINK, Header, MalformedTar
 
@@ -185,7 +186,7 @@ class Replay:
     def _collect(self) -> None:
         """Write the tree's keys into the index; what is not in the tree is no entry."""
         index = self._index
-        index.keys[:] = [b""] * len(index.keys)
+        spelled, index.keys[:] = index.keys[:], [b""] * len(index.keys)
         waiting = [(b"", self._root)]
         while waiting:
             key, node = waiting.pop()
@@ -195,6 +196,8 @@ class Replay:
                     index.implied.append(child_key)
                 else:
                     index.keys[child.number] = child_key
+                    if spelled[child.number] != child_key:
+                        index.codes[child.number] = REWRITE
                 if child.children:
                     waiting.append((child_key, child))
         index.implied.sort()

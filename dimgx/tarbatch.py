@@ -118,9 +118,7 @@ def _find_unusual(joined: bytes, blocks: list[bytes]) -> set[int]:
     unusual: set[int] = set()
     magic = b"".join([joined[column::BLOCK] for column in range(257, 265)])
     if magic not in _magic_columns(len(blocks)):
-        unusual.update(
-            i for i, block in enumerate(blocks) if block[257:265] not in (_POSIX, _GNU)
-        )
+        unusual.update(i for i, block in enumerate(blocks) if block[257:265] not in (_POSIX, _GNU))
     unusual.update(_find_nonzero(joined[508::BLOCK]))  # star's trailer
     kinds = joined[156::BLOCK]
     unusual.update(find_kind(kinds, CHARDEV), find_kind(kinds, BLOCKDEV))
@@ -179,9 +177,12 @@ def _make_keys(names: list[bytes]) -> tuple[list[bytes], dict[int, bytes]]:
         keys = joined.replace(b"/", b"\0").split(b"\n")
     else:
         keys = [name.replace(b"/", b"\0") for name in names]
-    if not joined.startswith((b".", b"/", b"\n")) and not any(
-        map(joined.__contains__, (b"/.", b"//", b"\n.", b"\n/", b"\n\n"))
-    ) and names[-1] and names[0]:
+    if (
+        not joined.startswith((b".", b"/", b"\n"))
+        and not any(map(joined.__contains__, (b"/.", b"//", b"\n.", b"\n/", b"\n\n")))
+        and names[-1]
+        and names[0]
+    ):
         return keys, {}
     return keys, {
         i: name

@@ -37,8 +37,7 @@ _OCTAL = re.compile(rb"[0-7]+")
 _DECIMAL = re.compile(rb"[0-9]{1,19}")
 _TIME = re.compile(rb"(-?)([0-9]{1,19})(?:\.([0-9]*))?")
 _KEPT_RECORDS = frozenset(
-    (b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime", b"atime", b"ctime", b"uname")
-    + (b"gname", b"RHT.security.selinux")
+    b"path linkpath size uid gid mtime atime ctime uname gname RHT.security.selinux".split()
 )
 _TYPES = dict.fromkeys(b"0123456", None) | {0: FILE, ord("7"): FILE, ord("S"): FILE}
 
@@ -195,9 +194,7 @@ class _Extended:
     def _add_records(self, records: list[tuple[bytes, bytes]], offset: int) -> None:
         self.records = merged = dict(records)
         sparse_map = [
-            value
-            for key, value in records
-            if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes")
+            value for key, value in records if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes")
         ]
         if sparse_map:
             merged[b"GNU.sparse.map"] = b",".join(sparse_map)
@@ -422,7 +419,9 @@ def _set_sparse(
         if version == (b"1", b"0"):
             numbers = _sparse_map_in_data(header, read_at, end)
         elif b"GNU.sparse.map" in records:
-            numbers = records[b"GNU.sparse.map"].split(b",")
+            numbers = list(records[b"GNU.sparse.map"].split(b","))
+        elif records.get(b"GNU.sparse.numblocks") == b"0":
+            numbers = []
         else:
             return
         real_size = _sparse_number(size_text or b"", header)

@@ -48,9 +48,7 @@ BATCH = 384
 _NO_SIZE = b"00000000000\0"
 
 
-def walk_layer(
-    fd: int, offset: int, size: int, *, clamp_mtime_s: int | None = None
-) -> LayerIndex:
+def walk_layer(fd: int, offset: int, size: int, *, clamp_mtime_s: int | None = None) -> LayerIndex:
     """Walk the tar of `size` bytes at `offset` in `fd` and give its index.
 
     With `clamp_mtime_s` (seconds since 1970), members that are newer are marked for rewriting.
@@ -132,7 +130,7 @@ class _Walk:
         """Read from the chunk at hand, or else from the file."""
         size = min(size, self._size - at)
         k = at - self._chunk_at
-        if 0 <= k and k + size <= len(self._chunk):
+        if k >= 0 and k + size <= len(self._chunk):
             return self._chunk[k : k + size]
         return pread(self._fd, size, self._offset + at) if size > 0 else b""
 
@@ -162,7 +160,7 @@ class _Walk:
                     keys[i], codes[i] = self._place(number, name, kinds[i], codes[i])
             for i, target in batch.links:
                 if i not in batch.unusual:
-                    self._own.links[base + i + bisect_right(positions, i)] = target
+                    self._own.add_link(base + i + bisect_right(positions, i), target)
         done = 0
         for position, header in alone:
             index.keys += keys[done:position]
@@ -195,7 +193,7 @@ class _Walk:
             return b"", header.kind, REWRITE
         key, code = self._place(number, header.name, header.kind, code)
         if header.kind == LINK:
-            self._own.links[number] = header.linkname
+            self._own.add_link(number, header.linkname)
         return key, header.kind, code
 
     def _place(self, number: int, name: bytes, kind: int, code: int) -> tuple[bytes, int]:
