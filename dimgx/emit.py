@@ -25,7 +25,8 @@ from dimgx.names import key_of, name_of
 from dimgx.ownlayer import is_xattr_record
 from dimgx.plan import NEW, Plan, Written
 from dimgx.system import pread, pread_into
-from dimgx.tarheader import BLOCK, DIRECTORY, LINK, Header, read_header
+from dimgx.tarfields import BLOCK, DIRECTORY, LINK, Header
+from dimgx.tarheader import read_header
 from dimgx.tarwrite import END, build_header
 
 BUFFER = 256 << 10

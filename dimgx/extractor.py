@@ -27,7 +27,7 @@ from dimgx.layerindex import LayerIndex
 from dimgx.merge import plan_merge
 from dimgx.spool import Spool, SpoolSpace
 from dimgx.system import pread, usable_cpus
-from dimgx.tarheader import FILE, LINK
+from dimgx.tarfields import FILE, LINK
 from dimgx.tarwalk import walk_layer
 
 _HEAD = 64

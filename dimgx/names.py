@@ -10,7 +10,7 @@ below a directory is a range of neighbours: `key <= k < key[:-1] + b"\\1"`.
 
 from __future__ import annotations
 
-from dimgx.tarheader import MalformedTar
+from dimgx.tarfields import MalformedTar
 
 MAX_PATH = 4096
 """Longest name and link target in bytes; Linux makes no longer ones (rule 72)."""

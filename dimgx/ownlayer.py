@@ -15,7 +15,7 @@ from dimgx.layerindex import LayerIndex, Link
 from dimgx.names import MAX_PATH, ancestors, key_of, normalise
 from dimgx.replay import Replay
 from dimgx.tarbatch import find_kind
-from dimgx.tarheader import DIRECTORY, Header, MalformedTar
+from dimgx.tarfields import DIRECTORY, Header, MalformedTar
 
 _XATTR_RECORDS = (b"SCHILY.xattr.", b"SCHILY.acl.", b"RHT.security.selinux")
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from dimgx.layerindex import REWRITE, LayerIndex, Link
 from dimgx.names import key_of, normalise, path_of
-from dimgx.tarheader import DIRECTORY, LINK, SYMLINK, Header, MalformedTar
+from dimgx.tarfields import DIRECTORY, LINK, SYMLINK, Header, MalformedTar
 
 MAX_SYMLINKS = 40
 """Symlinks followed for one name, as in Linux."""

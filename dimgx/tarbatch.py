@@ -17,16 +17,7 @@ from itertools import repeat
 from zlib import adler32
 
 from dimgx.layerindex import COPY, REWRITE, STRIP_DOT, STRIP_OWNER
-from dimgx.tarheader import (
-    BLOCK,
-    BLOCKDEV,
-    CHARDEV,
-    DIRECTORY,
-    LINK,
-    SYMLINK,
-    cut,
-    is_plain_owner,
-)
+from dimgx.tarfields import BLOCK, BLOCKDEV, CHARDEV, DIRECTORY, LINK, SYMLINK, cut, is_plain_owner
 
 _NAMES = re.compile(rb"(?s)(?=([^\0]{0,100})).{512}")
 _CLEAN_NAME = re.compile(

@@ -21,149 +21,33 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from dimgx.errors import ImageError
+from dimgx.tarfields import (
+    BLOCK,
+    BLOCKDEV,
+    CHARDEV,
+    DECIMAL,
+    DIRECTORY,
+    FILE,
+    LINK,
+    SYMLINK,
+    Header,
+    MalformedTar,
+    check_sum,
+    cut,
+    is_plain_owner,
+    parse_number,
+    parse_records,
+)
+from dimgx.tarsparse import set_sparse
 
-BLOCK = 512
-"""Bytes of a tar block."""
 MAX_EXTENDED_SIZE = 1 << 20
 """Most bytes that one extended header may have, as in Go's reader."""
-MAX_SPARSE_MAP = 16 << 20
-"""Most bytes that the map of a sparse member may have."""
 
-FILE, LINK, SYMLINK, CHARDEV, BLOCKDEV, DIRECTORY, FIFO = b"0123456"
-"""The kinds of members, as in a normal header's type field."""
-
-_OCTAL = re.compile(rb"[0-7]+")
-_DECIMAL = re.compile(rb"[0-9]{1,19}")
 _TIME = re.compile(rb"(-?)([0-9]{1,19})(?:\.([0-9]*))?")
 _KEPT_RECORDS = frozenset(
     b"path linkpath size uid gid mtime atime ctime uname gname RHT.security.selinux".split()
 )
 _TYPES = dict.fromkeys(b"0123456", None) | {0: FILE, ord("7"): FILE, ord("S"): FILE}
-
-
-class MalformedTar(ImageError):
-    """A tar stream breaks off or its headers make no sense."""
-
-    def __init__(self, problem: str, offset: int) -> None:
-        super().__init__(f"{problem} at offset {offset} of the tar")
-        self.offset = offset
-
-
-@dataclass(slots=True)
-class Header:
-    """What all the headers of one member say together."""
-
-    name: bytes
-    """As spelled, not normalised."""
-    kind: int
-    """One of FILE ... FIFO."""
-    linkname: bytes
-    mode: int
-    """The low 12 bits."""
-    uid: int
-    gid: int
-    mtime: int
-    """Seconds, rounded down; a fraction is in `records`."""
-    size: int
-    """Bytes of the file's content; 0 for all that is no file."""
-    devmajor: int
-    devminor: int
-    records: dict[bytes, bytes]
-    """PAX records that belong to the file and have no field of their own: xattrs, ACLs, times."""
-    had_pax: bool
-    offset: int
-    """Of the first of its headers, bytes from the start of the tar."""
-    data_offset: int
-    """Of the first byte behind its headers (and, with `sparse`, behind the sparse map)."""
-    stored_size: int
-    """Bytes of payload that lie in the tar from `data_offset` on."""
-    sparse: tuple[tuple[int, int], ...] | None
-    """(offset, length) of each piece of real data, in order; None where all of it is."""
-    is_normal: bool
-    """All is in normal form but, perhaps, the spelling of the name (rule 70)."""
-
-    @property
-    def end(self) -> int:
-        """Where the next member's headers begin."""
-        return self.data_offset + -(-self.stored_size // BLOCK) * BLOCK
-
-    @property
-    def xattrs(self) -> dict[bytes, bytes]:
-        """The extended attributes by their names."""
-        prefix = b"SCHILY.xattr."
-        return {k[len(prefix) :]: v for k, v in self.records.items() if k.startswith(prefix)}
-
-
-def parse_number(raw: bytes, what: str, offset: int) -> int:
-    """Give the number in a header field: octal, empty (0) or base-256.
-
-    Raises: MalformedTar where it is none of these.
-    """
-    if raw[0] & 0x80:
-        value = int.from_bytes(raw, "big") & ((1 << (8 * len(raw) - 1)) - 1)
-        if raw[0] & 0x40:
-            value -= 1 << (8 * len(raw) - 1)
-        if not -(1 << 63) <= value < 1 << 63:
-            raise MalformedTar(f"{what} is out of range in the header", offset)
-        return value
-    digits = raw.strip(b" \0").partition(b"\0")[0]
-    if not digits:
-        return 0
-    if not _OCTAL.fullmatch(digits):
-        raise MalformedTar(f"{what} is no number in the header", offset)
-    return int(digits, 8)
-
-
-def check_sum(block: bytes, offset: int) -> bool:
-    """Check a header block's checksum; tell whether it is the usual, unsigned sum.
-
-    Raises: MalformedTar where neither the unsigned nor the (historic) signed sum fits.
-    """
-    try:
-        stored = parse_number(block[148:156], "the checksum", offset)
-    except MalformedTar:
-        stored = -1
-    rest = block[:148] + b"        " + block[156:]
-    unsigned = sum(rest)
-    if stored == unsigned:
-        return True
-    if stored == unsigned - 256 * sum(byte > 127 for byte in rest):
-        return False
-    raise MalformedTar("a header with a wrong checksum", offset)
-
-
-def parse_records(payload: bytes, offset: int) -> list[tuple[bytes, bytes]]:
-    """Give the records of a PAX extended header in order.
-
-    Raises: MalformedTar where a record's length does not fit or its key or value is not allowed.
-    """
-    records = []
-    at = 0
-    while at < len(payload):
-        space = payload.find(b" ", at, at + 20)
-        length = payload[at:space] if space > at else b""
-        end = at + int(length) if length.isdigit() else 0
-        if not space + 2 < end <= len(payload) or payload[end - 1] != 0x0A:
-            raise MalformedTar("a PAX record whose length does not fit", offset)
-        key, equals, value = payload[space + 1 : end - 1].partition(b"=")
-        if not key or not equals or b"\0" in key:
-            raise MalformedTar("a PAX record without a key", offset)
-        if b"\0" in value and key in (b"path", b"linkpath", b"uname", b"gname"):
-            raise MalformedTar(f"a NUL in the PAX record {key.decode()}", offset)
-        records.append((key, value))
-        at = end
-    return records
-
-
-def cut(raw: bytes) -> bytes:
-    """Give a text field up to its first NUL."""
-    return raw.partition(b"\0")[0]
-
-
-def is_plain_owner(name: bytes, number: int) -> bool:
-    """Tell whether an owner's name may stay: none, or root for 0 (rule 43)."""
-    return not name or (name == b"root" and number == 0)
 
 
 @dataclass(slots=True)
@@ -320,7 +204,7 @@ def _parse(
             header.is_normal = False
         header.linkname = b""
     _set_records(header, records, is_ustar or is_gnu, block)
-    _set_sparse(header, records, block, read_at, end)
+    set_sparse(header, records, block, read_at, end)
     if not header.name and kind != DIRECTORY:
         raise MalformedTar("a member without a name that is no directory", offset)
     if kind == SYMLINK and not header.linkname:
@@ -351,7 +235,7 @@ def _number(records: dict[bytes, bytes], key: bytes, raw: bytes, offset: int) ->
     number = parse_number(raw, key.decode(), offset)
     if value is None:
         return number
-    if not _DECIMAL.fullmatch(value):
+    if not DECIMAL.fullmatch(value):
         raise MalformedTar(f"the PAX record {key.decode()} is no number", offset)
     return int(value)
 
@@ -400,102 +284,3 @@ def _set_records(
 def _seconds(match: re.Match[bytes]) -> int:
     whole = int(match[1] + match[2])
     return whole - 1 if match[1] and (match[3] or b"").strip(b"0") else whole
-
-
-def _set_sparse(
-    header: Header,
-    records: dict[bytes, bytes],
-    block: bytes,
-    read_at: Callable[[int, int], bytes],
-    end: int,
-) -> None:
-    if block[156] == ord("S"):
-        numbers, real_size = _gnu_sparse(header, block, read_at)
-    elif header.kind == FILE and any(key.startswith(b"GNU.sparse.") for key in records):
-        header.is_normal = False
-        header.name = records.get(b"GNU.sparse.name", header.name)
-        size_text = records.get(b"GNU.sparse.realsize", records.get(b"GNU.sparse.size"))
-        version = records.get(b"GNU.sparse.major"), records.get(b"GNU.sparse.minor")
-        if version == (b"1", b"0"):
-            numbers = _sparse_map_in_data(header, read_at, end)
-        elif b"GNU.sparse.map" in records:
-            numbers = list(records[b"GNU.sparse.map"].split(b","))
-        elif records.get(b"GNU.sparse.numblocks") == b"0":
-            numbers = []
-        else:
-            return
-        real_size = _sparse_number(size_text or b"", header)
-    else:
-        return
-    header.is_normal = False
-    values = [n if isinstance(n, int) else _sparse_number(n, header) for n in numbers]
-    if len(values) % 2:
-        raise MalformedTar("a sparse map of an odd length", header.offset)
-    pieces = tuple(zip(values[::2], values[1::2], strict=True))
-    at = 0
-    for start, length in pieces:
-        if start < at or start + length > real_size:
-            raise MalformedTar("a sparse map out of order or beyond the size", header.offset)
-        at = start + length
-    if sum(length for _, length in pieces) != header.stored_size:
-        raise MalformedTar("a sparse map that does not fit the stored size", header.offset)
-    header.size, header.sparse = real_size, pieces
-
-
-def _sparse_number(text: bytes, header: Header) -> int:
-    if not _DECIMAL.fullmatch(text):
-        raise MalformedTar("a sparse map with something that is no number", header.offset)
-    return int(text)
-
-
-def _gnu_sparse(
-    header: Header, block: bytes, read_at: Callable[[int, int], bytes]
-) -> tuple[list[bytes | int], int]:
-    """Read the old GNU form: four pieces in the header, 21 in each block that follows."""
-    at = header.data_offset
-    real_size = parse_number(block[483:495], "the real size", at)
-    fields, more = block[386:482], block[482]
-    numbers: list[bytes | int] = []
-    while True:
-        for k in range(0, len(fields) - 23, 24):
-            if not fields[k]:
-                break
-            start = parse_number(fields[k : k + 12], "a sparse offset", at)
-            length = parse_number(fields[k + 12 : k + 24], "a sparse length", at)
-            if start < 0 or length < 0:
-                raise MalformedTar("a negative number in a sparse map", at)
-            numbers += (start, length)
-        if not more:
-            break
-        block = read_at(at, BLOCK)
-        if len(block) < BLOCK or len(numbers) * 12 > MAX_SPARSE_MAP:
-            raise MalformedTar("a sparse map that does not end", at)
-        fields, more = block[:504], block[504]
-        at += BLOCK
-    header.data_offset = at
-    return numbers, real_size
-
-
-def _sparse_map_in_data(
-    header: Header, read_at: Callable[[int, int], bytes], end: int
-) -> list[bytes | int]:
-    """Read the map of form 1.0, which stands in whole blocks before the data."""
-    limit = min(header.stored_size, MAX_SPARSE_MAP, end - header.data_offset)
-    text = b""
-    used = 0
-    needed = 1
-    while text.count(b"\n") < needed:
-        if used >= limit:
-            raise MalformedTar("a sparse map that does not end", header.offset)
-        step = max(BLOCK, min(limit - used, used))
-        step -= step % BLOCK
-        text += read_at(header.data_offset + used, step)
-        used += step
-        if b"\n" in text:
-            needed = 1 + 2 * _sparse_number(text.partition(b"\n")[0], header)
-    lines = text.split(b"\n", needed)
-    length = len(text) - len(lines[needed])
-    used = -(-length // BLOCK) * BLOCK
-    header.data_offset += used
-    header.stored_size -= used
-    return list(lines[1:needed])

@@ -28,17 +28,8 @@ from dimgx.names import (
 from dimgx.ownlayer import OwnLayer
 from dimgx.system import pread
 from dimgx.tarbatch import parse_batch
-from dimgx.tarheader import (
-    BLOCK,
-    CHARDEV,
-    DIRECTORY,
-    FIFO,
-    FILE,
-    LINK,
-    Header,
-    MalformedTar,
-    read_header,
-)
+from dimgx.tarfields import BLOCK, CHARDEV, DIRECTORY, FIFO, FILE, LINK, Header, MalformedTar
+from dimgx.tarheader import read_header
 
 CHUNK = 32 << 10
 """Bytes read at a time."""

@@ -7,7 +7,7 @@ it again copies it.
 
 from __future__ import annotations
 
-from dimgx.tarheader import BLOCK, BLOCKDEV, CHARDEV
+from dimgx.tarfields import BLOCK, BLOCKDEV, CHARDEV
 
 END = bytes(2 * BLOCK)
 """The end of an archive: two zero blocks."""

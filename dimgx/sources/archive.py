@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from dimgx import system, tarheader
+from dimgx import system, tarfields, tarheader
 from dimgx.errors import ImageError
 from dimgx.image import Extent, Watch
 
@@ -60,27 +60,27 @@ class ArchiveFiles:
                     break
                 self._add(header)
                 offset = header.end
-        except tarheader.MalformedTar as exc:
+        except tarfields.MalformedTar as exc:
             raise ImageError(f"{where} is damaged: {exc}") from exc
 
-    def _add(self, header: tarheader.Header) -> None:
+    def _add(self, header: tarfields.Header) -> None:
         parts = self._resolve((), _text(header.name), follow=False)
         member: Extent | _Link | _Other
-        if header.kind == tarheader.FILE and header.sparse is None:
+        if header.kind == tarfields.FILE and header.sparse is None:
             offset = self._extent.offset + header.data_offset
             member = Extent(self._extent.fd, offset, header.size)
-        elif header.kind == tarheader.SYMLINK:
+        elif header.kind == tarfields.SYMLINK:
             member = _Link(parts[:-1], _text(header.linkname))
-        elif header.kind == tarheader.LINK:
+        elif header.kind == tarfields.LINK:
             target = _text(header.linkname)
             try:
                 now = self._members.get("/".join(self._resolve((), target, follow=False)))
             except ImageError:  # it leads outside, which matters only if it is asked for
                 now = None
             member = now or _Link((), target)
-        elif header.kind == tarheader.FILE:
+        elif header.kind == tarfields.FILE:
             member = _Other("a sparse member, which archives of images cannot have")
-        elif header.kind == tarheader.DIRECTORY:
+        elif header.kind == tarfields.DIRECTORY:
             member = _Other("a directory")
         else:
             member = _Other("no regular file")

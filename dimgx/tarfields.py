@@ -1,0 +1,140 @@
+"""What stands in tar headers: kinds, fields, PAX records, and the `Header` that they amount to."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from dimgx.errors import ImageError
+
+BLOCK = 512
+"""Bytes of a tar block."""
+FILE, LINK, SYMLINK, CHARDEV, BLOCKDEV, DIRECTORY, FIFO = b"0123456"
+"""The kinds of members, as in a normal header's type field."""
+
+DECIMAL = re.compile(rb"[0-9]{1,19}")
+_OCTAL = re.compile(rb"[0-7]+")
+
+
+class MalformedTar(ImageError):
+    """A tar stream breaks off or its headers make no sense."""
+
+    def __init__(self, problem: str, offset: int) -> None:
+        super().__init__(f"{problem} at offset {offset} of the tar")
+        self.offset = offset
+
+
+@dataclass(slots=True)
+class Header:
+    """What all the headers of one member say together."""
+
+    name: bytes
+    """As spelled, not normalised."""
+    kind: int
+    """One of FILE ... FIFO."""
+    linkname: bytes
+    mode: int
+    """The low 12 bits."""
+    uid: int
+    gid: int
+    mtime: int
+    """Seconds, rounded down; a fraction is in `records`."""
+    size: int
+    """Bytes of the file's content; 0 for all that is no file."""
+    devmajor: int
+    devminor: int
+    records: dict[bytes, bytes]
+    """PAX records that belong to the file and have no field of their own: xattrs, ACLs, times."""
+    had_pax: bool
+    offset: int
+    """Of the first of its headers, bytes from the start of the tar."""
+    data_offset: int
+    """Of the first byte behind its headers (and, with `sparse`, behind the sparse map)."""
+    stored_size: int
+    """Bytes of payload that lie in the tar from `data_offset` on."""
+    sparse: tuple[tuple[int, int], ...] | None
+    """(offset, length) of each piece of real data, in order; None where all of it is."""
+    is_normal: bool
+    """All is in normal form but, perhaps, the spelling of the name (rule 70)."""
+
+    @property
+    def end(self) -> int:
+        """Where the next member's headers begin."""
+        return self.data_offset + -(-self.stored_size // BLOCK) * BLOCK
+
+    @property
+    def xattrs(self) -> dict[bytes, bytes]:
+        """The extended attributes by their names."""
+        prefix = b"SCHILY.xattr."
+        return {k[len(prefix) :]: v for k, v in self.records.items() if k.startswith(prefix)}
+
+
+def parse_number(raw: bytes, what: str, offset: int) -> int:
+    """Give the number in a header field: octal, empty (0) or base-256.
+
+    Raises: MalformedTar where it is none of these.
+    """
+    if raw[0] & 0x80:
+        value = int.from_bytes(raw, "big") & ((1 << (8 * len(raw) - 1)) - 1)
+        if raw[0] & 0x40:
+            value -= 1 << (8 * len(raw) - 1)
+        if not -(1 << 63) <= value < 1 << 63:
+            raise MalformedTar(f"{what} is out of range in the header", offset)
+        return value
+    digits = raw.strip(b" \0").partition(b"\0")[0]
+    if not digits:
+        return 0
+    if not _OCTAL.fullmatch(digits):
+        raise MalformedTar(f"{what} is no number in the header", offset)
+    return int(digits, 8)
+
+
+def check_sum(block: bytes, offset: int) -> bool:
+    """Check a header block's checksum; tell whether it is the usual, unsigned sum.
+
+    Raises: MalformedTar where neither the unsigned nor the (historic) signed sum fits.
+    """
+    try:
+        stored = parse_number(block[148:156], "the checksum", offset)
+    except MalformedTar:
+        stored = -1
+    rest = block[:148] + b"        " + block[156:]
+    unsigned = sum(rest)
+    if stored == unsigned:
+        return True
+    if stored == unsigned - 256 * sum(byte > 127 for byte in rest):
+        return False
+    raise MalformedTar("a header with a wrong checksum", offset)
+
+
+def parse_records(payload: bytes, offset: int) -> list[tuple[bytes, bytes]]:
+    """Give the records of a PAX extended header in order.
+
+    Raises: MalformedTar where a record's length does not fit or its key or value is not allowed.
+    """
+    records = []
+    at = 0
+    while at < len(payload):
+        space = payload.find(b" ", at, at + 20)
+        length = payload[at:space] if space > at else b""
+        end = at + int(length) if length.isdigit() else 0
+        if not space + 2 < end <= len(payload) or payload[end - 1] != 0x0A:
+            raise MalformedTar("a PAX record whose length does not fit", offset)
+        key, equals, value = payload[space + 1 : end - 1].partition(b"=")
+        if not key or not equals or b"\0" in key:
+            raise MalformedTar("a PAX record without a key", offset)
+        if b"\0" in value and key in (b"path", b"linkpath", b"uname", b"gname"):
+            raise MalformedTar(f"a NUL in the PAX record {key.decode()}", offset)
+        records.append((key, value))
+        at = end
+    return records
+
+
+def cut(raw: bytes) -> bytes:
+    """Give a text field up to its first NUL."""
+    return raw.partition(b"\0")[0]
+
+
+def is_plain_owner(name: bytes, number: int) -> bool:
+    """Tell whether an owner's name may stay: none, or root for 0 (rule 43)."""
+    return not name or (name == b"root" and number == 0)
