@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import pytest
+
+from dimgx.errors import ImageError
+from dimgx.jsondoc import MAX_DEPTH, Fields, parse_json
+
+
+def fields(text: str) -> Fields:
+    return Fields(parse_json(text.encode(), "doc", 1 << 20), "doc")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b" \n", "empty"),
+        (b"{", "not valid JSON"),
+        (b"{} x", "not valid JSON"),
+        (b'{"a":NaN}', "NaN is no number"),
+        (b"[-Infinity]", "no number"),
+        (b"\xff\xfe{\0}\0", "not valid JSON"),
+        (b"[" * 100_000, "nested deeper"),
+        (b'{"a":' * 100_000, "nested deeper"),
+        (b"[" * 500 + b"]" * 500, "nested deeper"),
+        (b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1), "nested deeper"),
+        (b"[" + b"9" * 5000 + b"]", "not valid JSON"),
+        (b'["' + b"x" * (1 << 20) + b'"]', "at most"),
+        (b'["a\nb"]', "not valid JSON"),
+    ],
+)
+def test_what_is_no_json_is_refused(data: bytes, reason: str) -> None:
+    with pytest.raises(ImageError, match=reason) as raised:
+        parse_json(data, "doc", 1 << 20)
+    assert str(raised.value).startswith("doc ")
+    assert str(raised.value).isprintable()
+
+
+def test_what_go_reads_is_read() -> None:
+    assert parse_json(b"\xef\xbb\xbf[1]", "doc", 99) == [1]
+    assert parse_json(b'["\xff"]', "doc", 99) == ["\ufffd"]
+    assert parse_json(b'{"a":1,"a":2}', "doc", 99) == {"a": 2}
+    assert parse_json(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH, "doc", 999)
+    wide = b"[" + b",".join([b"[]"] * 1000) + b"]"
+    assert len(parse_json(wide, "doc", 9999)) == 1000  # type: ignore[arg-type]
+
+
+def test_keys_fit_in_any_case() -> None:
+    found = fields('{"Config":"a","LAYERS":["b"],"x":null}')
+    assert (found.text("config"), found.texts("layers")) == ("a", ["b"])
+    assert "x" not in found and found.has("x") and not found.has("y")
+
+
+def test_lone_surrogates_become_replacement_characters() -> None:
+    found = fields(
+        '{"a":"x\\ud800y","b":["\\udfff"],"c":{"\\ud801":"\\ud802"},"d":"\\ud83d\\ude00"}'
+    )
+    assert found.text("a") == "x\ufffdy"
+    assert found.texts("b") == ["\ufffd"]
+    assert found.text_mapping("c") == {"\ufffd": "\ufffd"}
+    assert found.text("d") == "\U0001f600"
+
+
+def test_null_is_absent() -> None:
+    found = fields('{"a":null,"b":[null]}')
+    assert found.text("a") is None
+    assert found.integer("a") is None
+    assert found.fields("a") is None
+    assert found.items("a") == found.objects("a") == found.texts("a") == []
+    assert found.mapping("a") == {}
+    assert found.boolean("a") is False
+    assert found.texts("b") == [""]
+    assert found.objects("b")[0].text("x") is None
+
+
+WRONG = [
+    ("text", "1"), ("text", "[]"), ("integer", '"1"'), ("integer", "1.5"), ("integer", "true"),
+    ("integer", "-1"), ("integer", "9223372036854775808"), ("integer", "1e3"), ("boolean", "0"),
+    ("fields", "[]"), ("items", "{}"), ("objects", "[1]"), ("texts", "[1]"), ("mapping", "[]"),
+    ("texts", '"x"'), ("words", "1"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "value"), WRONG)
+def test_a_value_of_the_wrong_type_is_refused(method: str, value: str) -> None:
+    with pytest.raises(ImageError, match="doc: key"):
+        getattr(fields(f'{{"key":{value}}}'), method)("key")
+
+
+def test_what_is_no_object_is_refused() -> None:
+    with pytest.raises(ImageError, match="no JSON object"):
+        fields("[]")
+
+
+def test_words_may_be_one() -> None:
+    assert fields('{"a":"x y"}').words("a") == ["x y"]
+    assert fields('{"a":["x","y"]}').words("a") == ["x", "y"]

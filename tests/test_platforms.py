@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pytest
+
+from dimgx.errors import UsageError
+from dimgx.platforms import Platform, host_platform, normal_platform, parse_platform
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("linux/amd64", "linux/amd64"),
+        ("linux/x86_64", "linux/amd64"),
+        ("Linux/AMD64", "linux/amd64"),
+        ("linux/amd64/v1", "linux/amd64"),
+        ("linux/amd64/v3", "linux/amd64/v3"),
+        ("linux/aarch64", "linux/arm64"),
+        ("linux/arm64/v8", "linux/arm64"),
+        ("linux/arm64/8", "linux/arm64"),
+        ("linux/armhf", "linux/arm/v7"),
+        ("linux/armel", "linux/arm/v6"),
+        ("linux/arm/6", "linux/arm/v6"),
+        ("linux/i686", "linux/386"),
+        ("macos/arm64", "darwin/arm64"),
+        ("arm64", "linux/arm64"),
+        ("x86_64", "linux/amd64"),
+        ("windows/amd64", "windows/amd64"),
+    ],
+)
+def test_spellings_of_a_platform(text: str, shown: str) -> None:
+    assert str(parse_platform(text)) == shown
+
+
+@pytest.mark.parametrize("text", ["", "/", "linux", "linux/", "linux/arm/v7/x", "a b/c", "/amd64"])
+def test_what_is_no_platform_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="os/arch"):
+        parse_platform(text)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "offered", "best"),
+    [
+        ("linux/arm", ["linux/arm/v5", "linux/arm/v6", "linux/arm/v7"], "linux/arm/v7"),
+        ("linux/arm", ["linux/arm/v5", "linux/arm/v6"], "linux/arm/v6"),
+        ("linux/arm", ["linux/arm/v6", "linux/arm"], "linux/arm"),
+        ("linux/arm", ["linux/arm/v8"], "linux/arm/v8"),
+        ("linux/arm/v6", ["linux/arm/v7", "linux/arm/v6"], "linux/arm/v6"),
+        ("linux/arm/v6", ["linux/arm/v7", "linux/arm"], "linux/arm"),
+        ("linux/arm/v6", ["linux/arm/v7", "linux/arm64"], None),
+        ("linux/arm64", ["linux/arm64/v9", "linux/arm64/v8"], "linux/arm64"),
+        ("linux/arm64/v9", ["linux/arm64"], None),
+        ("linux/amd64", ["linux/amd64/v3", "linux/amd64/v2"], "linux/amd64/v2"),
+        ("linux/amd64", ["linux/amd64/v2", "linux/amd64"], "linux/amd64"),
+        ("linux/amd64/v3", ["linux/amd64"], None),
+        ("linux/amd64", ["windows/amd64", "linux/386"], None),
+    ],
+)
+def test_the_best_of_several(wanted: str, offered: list[str], best: str | None) -> None:
+    ranks = {text: parse_platform(wanted).rank(parse_platform(text)) for text in offered}
+    fitting = {text: rank for text, rank in ranks.items() if rank is not None}
+    found = min(fitting, key=fitting.__getitem__) if fitting else None
+    assert (found and str(parse_platform(found))) == best
+
+
+def test_the_machine_has_a_platform() -> None:
+    assert host_platform().os == "linux"
+    assert host_platform().architecture
+
+
+def test_what_is_unknown_keeps_its_name() -> None:
+    assert normal_platform("plan9", "sparc", "x") == Platform("plan9", "sparc", "x")

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import pytest
+
+from dimgx.errors import UsageError
+from dimgx.reference import Reference, normal_name, parse_reference, repository
+
+HEX = "ab" * 32
+FILES = {"image.tar", "a:b.tgz", "a", "./x", "/tmp/a:b", "a:b", "d:e", "x.tar.zst", "C:\\x.tar"}
+
+CASES = [
+    ("docker-archive:image.tar", "docker-archive", "image.tar", None),
+    ("docker-archive:image.tar:app:1", "docker-archive", "image.tar", "app:1"),
+    ("docker-archive:image.tar:@0", "docker-archive", "image.tar", "@0"),
+    (f"oci-archive:a:h:5/x@sha256:{HEX}", "oci-archive", "a", f"h:5/x@sha256:{HEX}"),
+    ("oci:a:b:c", "oci", "a:b", "c"),
+    ("oci:a:c", "oci", "a", "c"),
+    ("oci:gone:c:d", "oci", "gone", "c:d"),
+    ("oci:gone", "oci", "gone", None),
+    ("oci:C:\\x.tar:ref", "oci", "C:\\x.tar", "ref"),
+    ("oci:D:\\x.tar", "oci", "D:\\x.tar", None),
+    ("dir:d:e", "dir", "d:e", None),
+    ("dir:/tmp/a:b:c", "dir", "/tmp/a:b", "c"),
+    ("docker-archive:-", "stdin", None, None),
+    ("docker-archive:-:app", "stdin", None, "app"),
+    ("-", "stdin", None, None),
+    ("-:app:1", "stdin", None, "app:1"),
+    ("-:@1", "stdin", None, "@1"),
+    ("./x", "path", "./x", None),
+    ("./x:app", "path", "./x", "app"),
+    ("./gone:app", "path", "./gone", "app"),
+    ("../gone", "path", "../gone", None),
+    (".", "path", ".", None),
+    ("/gone", "path", "/gone", None),
+    ("/tmp/a:b", "path", "/tmp/a:b", None),
+    ("C:\\gone.tar", "path", "C:\\gone.tar", None),
+    ("image.tar", "path", "image.tar", None),
+    ("image.tar:app", "path", "image.tar", "app"),
+    ("x.tar.zst", "path", "x.tar.zst", None),
+    ("a:b.tgz", "path", "a:b.tgz", None),
+    ("a:b.tgz:app", "path", "a:b.tgz", "app"),
+    ("gone.tar", "path", "gone.tar", None),
+    ("gone.tgz:app", "path", "gone.tgz", "app"),
+    ("a", "docker-daemon", None, "a"),
+    ("d:e", "docker-daemon", None, "d:e"),
+    ("app", "docker-daemon", None, "app"),
+    ("host:5000/o/n:tag", "docker-daemon", None, "host:5000/o/n:tag"),
+    (f"app@sha256:{HEX}", "docker-daemon", None, f"app@sha256:{HEX}"),
+    (f"sha256:{HEX}", "docker-daemon", None, f"sha256:{HEX}"),
+    ("docker-daemon:app:1", "docker-daemon", None, "app:1"),
+    ("docker:dind", "docker-daemon", None, "docker:dind"),
+    ("oci/thing:1", "docker-daemon", None, "oci/thing:1"),
+    ("docker://debian:12", "docker", None, "debian:12"),
+    ("docker://h:5/x", "docker", None, "h:5/x"),
+    ("podman:app", "podman", None, "app"),
+    ("containers-storage:localhost/app:1", "podman", None, "localhost/app:1"),
+]
+
+
+@pytest.mark.parametrize(("text", "transport", "path", "name"), CASES)
+def test_a_reference_is_taken_apart(
+    text: str, transport: str, path: str | None, name: str | None
+) -> None:
+    found = parse_reference(text, exists=FILES.__contains__, is_file=FILES.__contains__)
+    assert found == Reference(text, transport, path, name)  # type: ignore[arg-type]
+    assert str(found) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ":", "-:", "-x", "docker-archive:", "oci:a:", "docker://", "docker:///x", "docker-daemon:"]
+    + [
+        "a b",
+        "a\nb",
+        "a//b",
+        "image.tar:",
+        "podman:-x",
+        "https://example.com/x",
+        "docker-archive:-:",
+    ],
+)
+def test_what_is_no_reference_is_refused(text: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        parse_reference(text, exists=FILES.__contains__, is_file=FILES.__contains__)
+    assert str(raised.value).isprintable()
+
+
+def test_odd_bytes_are_a_path() -> None:
+    assert parse_reference("./\udcff\0x").path == "./\udcff\0x"
+
+
+@pytest.mark.parametrize(
+    ("name", "full"),
+    [
+        ("x", "docker.io/library/x:latest"),
+        ("x:1", "docker.io/library/x:1"),
+        ("o/x", "docker.io/o/x:latest"),
+        ("docker.io/x", "docker.io/library/x:latest"),
+        ("index.docker.io/o/x:2", "docker.io/o/x:2"),
+        ("localhost/x", "localhost/x:latest"),
+        ("h:5/x", "h:5/x:latest"),
+        ("ghcr.io/o/n:t", "ghcr.io/o/n:t"),
+        (f"x@sha256:{HEX}", f"docker.io/library/x@sha256:{HEX}"),
+        (f"h:5/x:1@sha256:{HEX}", f"h:5/x:1@sha256:{HEX}"),
+    ],
+)
+def test_names_are_completed_as_docker_does(name: str, full: str) -> None:
+    assert normal_name(name) == full
+    assert normal_name(full) == full
+
+
+def test_a_repository_has_neither_tag_nor_digest() -> None:
+    assert repository("h:5/x:1@sha256:00") == "h:5/x"
+    assert repository("x") == "docker.io/library/x"
