@@ -1,0 +1,286 @@
+"""The public functions, as programs use them."""
+
+from __future__ import annotations
+
+import doctest
+import hashlib
+import io
+import os
+import tarfile
+import threading
+import zlib
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+import dimgx
+from tests.dsl import dir_, file, hardlink, layer, symlink, whiteout
+from tests.writers import archive, docker_archive, image
+
+DOCS = Path(__file__).parent.parent / "docs"
+BASE = layer(dir_("etc"), file("etc/motd", b"hello\n"), file("etc/old", b"old"))
+TOP = layer(whiteout("etc/old"), dir_("bin"), file("bin/app", b"\x7fELF", mode=0o755))
+HISTORY = [
+    {"created": "2024-01-01T00:00:00Z", "created_by": "ADD rootfs.tar /"},
+    {"created": "2024-01-02T00:00:00Z", "created_by": "COPY app /bin/app"},
+    {"created": "2024-01-02T00:00:00Z", "created_by": 'CMD ["/bin/app"]', "empty_layer": True},
+]
+NAMES = ["bin", "bin/app", "etc", "etc/motd"]
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[dimgx.Image]:
+    path = tmp_path / "image.tar"
+    path.write_bytes(docker_archive(image(BASE, TOP, history=HISTORY)))
+    with dimgx.open_image(f"docker-archive:{path}") as found:
+        yield found
+
+
+def big(tmp_path: Path, size: int = 12 << 20) -> Path:
+    path = tmp_path / "big.tar"
+    path.write_bytes(docker_archive(image(layer(file("big", os.urandom(size))))))
+    return path
+
+
+def names(data: bytes) -> list[str]:
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        return tar.getnames()
+
+
+def test_examples_of_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "image.tar").write_bytes(docker_archive(image(BASE, TOP, history=HISTORY)))
+    monkeypatch.chdir(tmp_path)
+    failed, tried = doctest.testfile(
+        str(DOCS / "api.rst"),
+        module_relative=False,
+        encoding="utf-8",
+        optionflags=doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL,
+    )
+    assert tried > 15
+    assert failed == 0
+
+
+def test_flatten_to_a_path(opened: dimgx.Image, tmp_path: Path) -> None:
+    target = tmp_path / "out.tar"
+    result = dimgx.flatten(opened, target, sha256=True)
+    data = target.read_bytes()
+    assert names(data) == NAMES
+    assert (result.size, result.length) == (len(data), len(data))
+    assert result.sha256 == hashlib.sha256(data).hexdigest()
+
+
+def test_flatten_to_a_binary_file_of_any_kind(opened: dimgx.Image, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    dimgx.flatten(opened, buffer)
+    with (tmp_path / "raw").open("w+b", buffering=0) as raw:
+        dimgx.flatten(opened, raw)
+        raw.seek(0)
+        assert raw.read() == buffer.getvalue()
+    assert names(buffer.getvalue()) == NAMES
+
+
+def test_flatten_twice_gives_the_same_bytes(opened: dimgx.Image) -> None:
+    first, second = io.BytesIO(), io.BytesIO()
+    dimgx.flatten(opened, first, threads=1)
+    dimgx.flatten(opened, second, threads=4, memory=0)
+    assert first.getvalue() == second.getvalue()
+
+
+@pytest.mark.parametrize("compression", ["gzip", "bzip2", "xz", "zstd"])
+def test_flatten_compressed_is_the_same_tar(opened: dimgx.Image, compression: str) -> None:
+    from dimgx.codec import iter_decoded
+
+    plain, packed = io.BytesIO(), io.BytesIO()
+    dimgx.flatten(opened, plain)
+    result = dimgx.flatten(opened, packed, compression=compression, level=1)  # type: ignore[arg-type]
+    assert b"".join(iter_decoded([packed.getvalue()], compression)) == plain.getvalue()  # type: ignore[arg-type]
+    assert (result.size, result.length) == (len(packed.getvalue()), len(plain.getvalue()))
+
+
+def test_flatten_refuses_an_existing_path_unless_forced(
+    opened: dimgx.Image, tmp_path: Path
+) -> None:
+    target = tmp_path / "out.tar"
+    target.write_bytes(b"old")
+    with pytest.raises(dimgx.SourceError, match="exists"):
+        dimgx.flatten(opened, target)
+    assert target.read_bytes() == b"old"
+    dimgx.flatten(opened, target, force=True)
+    assert names(target.read_bytes()) == NAMES
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        (["@0"], ["etc", "etc/motd", "etc/old"]),
+        (["@0:@-1"], NAMES),
+        (["@1", "@0"], ["bin", "bin/app", "etc", "etc/motd", "etc/old"]),
+        (["@0", "@1", "@0"], ["bin", "bin/app", "etc", "etc/motd", "etc/old"]),
+    ],
+)
+def test_flatten_chosen_layers(opened: dimgx.Image, layers: list[str], expected: list[str]) -> None:
+    buffer = io.BytesIO()
+    dimgx.flatten(opened, buffer, layers=layers)
+    assert names(buffer.getvalue()) == expected
+
+
+@pytest.mark.parametrize("layers", [["f00d"], ["@0", "@9"], ["@2"], []])
+def test_flatten_nothing_is_an_error(
+    opened: dimgx.Image, layers: list[str], tmp_path: Path
+) -> None:
+    with pytest.raises(dimgx.LayerSpecError):
+        dimgx.flatten(opened, tmp_path / "out.tar", layers=layers)
+    assert not (tmp_path / "out.tar").exists()
+
+
+def test_flatten_an_image_without_layers_is_an_empty_tar(tmp_path: Path) -> None:
+    (tmp_path / "image.tar").write_bytes(docker_archive(image()))
+    buffer = io.BytesIO()
+    with dimgx.open_image(f"docker-archive:{tmp_path / 'image.tar'}") as found:
+        dimgx.flatten(found, buffer)
+    assert names(buffer.getvalue()) == []
+
+
+def damaged(tmp_path: Path) -> str:
+    """Give the reference of an image whose plain layer is not what its digest says."""
+    good = docker_archive(image(BASE, TOP))
+    path = tmp_path / "damaged.tar"
+    path.write_bytes(good.replace(b"hello\n", b"hallo\n"))
+    return f"docker-archive:{path}"
+
+
+def test_damaged_image_leaves_nothing_at_the_target(tmp_path: Path) -> None:
+    reference = damaged(tmp_path)
+    with dimgx.open_image(reference) as found, pytest.raises(dimgx.ImageError, match="sha256"):
+        dimgx.flatten(found, tmp_path / "out.tar")
+    assert [path.name for path in tmp_path.iterdir()] == ["damaged.tar"]
+
+
+def test_damaged_image_gives_a_file_object_no_byte(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with dimgx.open_image(damaged(tmp_path)) as found, pytest.raises(dimgx.ImageError):
+        dimgx.flatten(found, buffer)
+    assert buffer.getvalue() == b""
+
+
+def test_damaged_image_gives_a_stream_no_byte(tmp_path: Path) -> None:
+    with dimgx.open_image(damaged(tmp_path)) as found:
+        stream = dimgx.open_stream(found)
+        with stream, pytest.raises(dimgx.ImageError):
+            stream.read(1)
+
+
+def test_source_that_changes_meanwhile_is_an_error(opened: dimgx.Image, tmp_path: Path) -> None:
+    def touch(progress: dimgx.Progress) -> None:
+        os.utime(tmp_path / "image.tar", ns=(1, 1))
+
+    with pytest.raises(dimgx.SourceError, match="changed"):
+        dimgx.flatten(opened, tmp_path / "out.tar", progress=touch)
+    assert not (tmp_path / "out.tar").exists()
+
+
+def test_progress_ends_at_its_total(opened: dimgx.Image) -> None:
+    seen: list[dimgx.Progress] = []
+    dimgx.flatten(opened, io.BytesIO(), progress=seen.append)
+    written = [progress for progress in seen if progress.phase == "write"]
+    assert written
+    assert all(b.done >= a.done for a, b in pairwise(written))
+    assert all(p.total is None or p.done <= p.total for p in seen)
+
+
+@pytest.mark.parametrize("after", [0, 3])
+def test_cancel_leaves_nothing_at_the_target(tmp_path: Path, after: int) -> None:
+    calls = 0
+
+    def cancel() -> bool:
+        nonlocal calls
+        calls += 1
+        return calls > after
+
+    path = big(tmp_path)
+    with dimgx.open_image(f"docker-archive:{path}") as found, pytest.raises(dimgx.Cancelled):
+        dimgx.flatten(found, tmp_path / "out.tar", cancel=cancel)
+    assert [path.name for path in tmp_path.iterdir()] == ["big.tar"]
+
+
+def test_stream_is_what_flatten_writes(opened: dimgx.Image) -> None:
+    buffer = io.BytesIO()
+    dimgx.flatten(opened, buffer)
+    with dimgx.open_stream(opened) as stream:
+        assert stream.readable()
+        assert stream.read(3) + stream.read1(5) + stream.read() == buffer.getvalue()
+        assert stream.read() == b""
+
+
+def test_stream_of_many_pieces_and_readinto(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with dimgx.open_image(f"docker-archive:{big(tmp_path)}") as found:
+        dimgx.flatten(found, buffer)
+        got = zlib.crc32(b"")
+        block = bytearray(70_001)
+        with dimgx.open_stream(found) as stream:
+            while size := stream.readinto(block):
+                got = zlib.crc32(memoryview(block)[:size], got)
+    assert got == zlib.crc32(buffer.getvalue())
+
+
+def test_stream_closed_early_stops_its_thread(tmp_path: Path) -> None:
+    before = threading.active_count()
+    with dimgx.open_image(f"docker-archive:{big(tmp_path)}") as found:
+        with dimgx.open_stream(found) as stream:
+            assert len(stream.read(10)) == 10
+        assert threading.active_count() == before
+        dimgx.open_stream(found).close()
+        assert threading.active_count() == before
+
+
+def test_tree_entries_and_files(tmp_path: Path) -> None:
+    data = layer(
+        dir_("d", mtime=7),
+        file("d/f", b"content", mode=0o4755, uid=1, gid=2, xattrs={"user.a": b"\0b"}),
+        hardlink("d/g", "d/f", mode=0o4755, uid=1, gid=2),
+        symlink("l", "d/f"),
+    )
+    (tmp_path / "image.tar").write_bytes(docker_archive(image(data)))
+    with (
+        dimgx.open_image(f"docker-archive:{tmp_path / 'image.tar'}") as found,
+        dimgx.open_tree(found) as tree,
+    ):
+        entries = {entry.path: entry for entry in tree}
+        assert list(entries) == [b"d", b"d/f", b"d/g", b"l"]
+        assert [entry.type for entry in tree] == ["directory", "file", "link", "symlink"]
+        inode = entries[b"d/f"]
+        assert (inode.mode, inode.uid, inode.gid, inode.size) == (0o4755, 1, 2, 7)
+        assert inode.xattrs == {b"user.a": b"\0b"}
+        assert entries[b"d/g"].linkname == b"d/f"
+        assert entries[b"l"].linkname == b"d/f"
+        for name in ("d/f", b"d/g", "/d/f"):
+            with tree.open(name) as content:
+                assert content.read() == b"content"
+        for name in ("d", "l", "missing"):
+            with pytest.raises(dimgx.ImageError):
+                tree.open(name)
+
+
+def test_image_from_a_stream(tmp_path: Path) -> None:
+    kinds: tuple[Literal["gzip", "zstd"] | None, ...] = (None, "gzip", "zstd")
+    for compression in kinds:
+        data = docker_archive(image(BASE, TOP), archive_compression=compression)
+        buffer = io.BytesIO()
+        with dimgx.open_image("-", stdin=io.BytesIO(data)) as found:
+            dimgx.flatten(found, buffer)
+        assert names(buffer.getvalue()) == NAMES
+
+
+@pytest.mark.parametrize("data", [b"", b"no tar", archive([file("x", b"")])])
+def test_no_image(data: bytes) -> None:
+    with pytest.raises(dimgx.DimgxError):
+        dimgx.open_image("-", stdin=io.BytesIO(data))
+
+
+def test_unknown_platform_word_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(dimgx.UsageError):
+        dimgx.open_image(f"docker-archive:{tmp_path}", platform="linux/")
