@@ -26,6 +26,8 @@ PIECE = 1 << 20
 # libraries, so large pieces would make many small parts slow; smaller ones cost calls.
 _FEED = 1 << 16
 
+_GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
+_GZIP_HEADER_MAX = 1 << 18
 _BZIP2_PARTS = (b"\x31\x41\x59\x26\x53\x59", b"\x17\x72\x45\x38\x50\x90")
 _XZ_MAGIC = b"\xfd7zXZ\0"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -85,7 +87,7 @@ def _zstd_window_size(head: bytes) -> int:
 
     Spec: RFC 8878, 3.1.1.1.
     """
-    if head[:4] != _ZSTD_MAGIC or len(head) < 18:
+    if head[:4] != _ZSTD_MAGIC or len(head) < 6:
         return 8 << 20  # a skippable frame: what follows is seldom larger
     descriptor = head[4]
     if not descriptor & 0x20:
@@ -185,12 +187,17 @@ class _Inflater(Protocol):
 
 
 class _GzipMember:
-    """One gzip member, decoded by isal or zlib behind the face that the other decoders have."""
+    """One gzip member behind the face that the other decoders have.
 
-    __slots__ = ("_inner", "_is_full", "_rest")
+    The header is read here, as isal misreads one with a checksum that comes in several pieces, and
+    lets reserved flags pass. The library gets an empty header in its place, and checks the rest.
+    """
+
+    __slots__ = ("_head", "_inner", "_is_full", "_rest")
 
     def __init__(self, inner: _Inflater) -> None:
         self._inner = inner
+        self._head: bytes | None = b""
         self._rest = b""
         self._is_full = False
 
@@ -208,10 +215,61 @@ class _GzipMember:
         return self._inner.unused_data
 
     def decompress(self, data: bytes | memoryview, max_length: int) -> bytes:
+        if self._head is not None:
+            if self._head:
+                data = self._head + data
+            size = _gzip_header_size(data)
+            if size is None:
+                self._head = bytes(data)
+                return b""
+            self._head = None
+            self._inner.decompress(_GZIP_HEADER, max_length)
+            data = memoryview(data)[size:]
+            if not data:
+                return b""
         piece = self._inner.decompress(data or self._rest, max_length)
         self._rest = self._inner.unconsumed_tail
         self._is_full = len(piece) == max_length
         return piece
+
+
+def _gzip_header_size(head: bytes | memoryview) -> int | None:
+    """Give where the header that `head` begins with ends, or None if that is not seen yet.
+
+    Raises: ValueError for what is no header, or a damaged one.
+    Spec: RFC 1952, 2.3.
+    """
+    magic = _GZIP_HEADER[:3]
+    if head[:3] != magic[: len(head)]:
+        raise ValueError("no gzip header")
+    if len(head) < 10:
+        return None
+    flags = head[3]
+    if flags & 0xE0:
+        raise ValueError("unknown flags in the header")
+    if not flags & 0x1E:
+        return 10
+    head = bytes(head[:_GZIP_HEADER_MAX])
+    end = 10
+    if flags & 4:
+        end += 2 + int.from_bytes(head[end : end + 2], "little")
+    for flag in (8, 16):
+        if flags & flag:
+            # Adding one to "not found" gives 0, which then looks as if more were needed.
+            end = head.find(b"\0", end) + 1 if end else 0
+    if flags & 2 and end:
+        import zlib
+
+        end += 2
+        if end <= len(head) and zlib.crc32(head[: end - 2]) & 0xFFFF != int.from_bytes(
+            head[end - 2 : end], "little"
+        ):
+            raise ValueError("wrong checksum of the header")
+    if 0 < end <= len(head):
+        return end
+    if len(head) == _GZIP_HEADER_MAX:
+        raise ValueError("the header is too long")
+    return None
 
 
 def load_zlib() -> ModuleType:
@@ -244,7 +302,7 @@ _Opener = tuple["Callable[[], _Decoder]", tuple[type[Exception], ...]]
 
 def _open_gzip() -> _Opener:
     zlib = load_zlib()
-    return (lambda: _GzipMember(zlib.decompressobj(31))), (zlib.error, MemoryError)
+    return (lambda: _GzipMember(zlib.decompressobj(31))), (zlib.error, ValueError, MemoryError)
 
 
 def _open_bzip2() -> _Opener:
