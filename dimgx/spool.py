@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
-import tempfile
 import threading
 from typing import TYPE_CHECKING
 
@@ -81,6 +79,8 @@ class SpoolSpace:
 
         Raises: SourceError where no directory can be written.
         """
+        import shutil
+
         found = []
         for directory in self._tmpdirs or _default_tmpdirs():
             try:
@@ -230,7 +230,7 @@ class Spool:
         except OSError as exc:
             reason = {
                 errno.ENOSPC: "the disk is full",
-                getattr(errno, "EDQUOT", -1): "the disk quota is used up",
+                errno.EDQUOT: "the disk quota is used up",
                 errno.EFBIG: "a file may not be as large as that",
             }.get(exc.errno or 0, exc.strerror)
             raise SourceError(
@@ -240,4 +240,8 @@ class Spool:
 
 
 def _default_tmpdirs() -> tuple[str, ...]:
-    return ("/var/tmp", "/tmp") if os.name == "posix" else (tempfile.gettempdir(),)
+    if os.name == "posix":
+        return ("/var/tmp", "/tmp")
+    import tempfile
+
+    return (tempfile.gettempdir(),)

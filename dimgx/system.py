@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 import threading
 from contextlib import suppress
@@ -128,7 +127,7 @@ def open_unlinked_file(directory: str) -> int:
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _O_BINARY | _O_TEMPORARY | _O_CLOEXEC
     while True:
-        path = os.path.join(directory, f".dimgx-{secrets.token_hex(8)}")
+        path = os.path.join(directory, f".dimgx-{os.urandom(8).hex()}")
         try:
             fd = os.open(path, flags, 0o600)
         except FileExistsError:

@@ -18,7 +18,6 @@ import errno
 import io
 import os
 import re
-import secrets
 import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO
@@ -115,7 +114,7 @@ class _FileTarget:
         self._flushed = 0
         self._directory = os.path.dirname(place) or os.curdir
         # Short whatever the target's name, which may be as long as a name can be.
-        self._temporary = os.path.join(self._directory, f".dimgx-{secrets.token_hex(8)}.tmp")
+        self._temporary = os.path.join(self._directory, f".dimgx-{os.urandom(8).hex()}.tmp")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
         # What replaces a private file is private from its first byte on.
