@@ -13,10 +13,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import repeat
+from itertools import compress, repeat
 from zlib import adler32
 
 from dimgx.layerindex import COPY, REWRITE, STRIP_DOT, STRIP_OWNER
+from dimgx.names import MAX_PATH
 from dimgx.tarfields import BLOCK, BLOCKDEV, CHARDEV, DIRECTORY, LINK, SYMLINK, cut, is_plain_owner
 
 _NAMES = re.compile(rb"(?s)(?=([^\0]{0,100})).{512}")
@@ -29,6 +30,10 @@ _DIGITS = (*range(100, 106), *range(108, 114), *range(116, 122), *range(124, 135
 _FILL = (106, 107, 114, 115, 122, 123)
 _ENDS = (135, 147)
 _USUAL_NUMBERS = re.compile(rb"(?:[0-7]{6}[0-7 \0]{2}){3}(?:[0-7]{11}[ \0]){2}[0-7]{6}\0 ")
+_USUAL_RECORD = re.compile(
+    rb"([1-9][0-9]{0,6}) (path|linkpath|[mac]time|SCHILY\.(?:xattr\.(?!trusted\.)|acl\.)[^=\0]+)="
+)
+_TIME = re.compile(rb"[0-9]{1,19}(?:\.[0-9]*)?")
 _ADLER_MODULUS = 65521
 _IS_DIRECTORY = bytes(kind == DIRECTORY for kind in range(256))
 _ROOT_OWNED = b"root".ljust(32, b"\0") * 2
@@ -49,26 +54,45 @@ class Batch:
     """Numbers of the headers that must be parsed alone."""
 
 
-def parse_batch(blocks: list[bytes], newest_mtime: bytes | None = None) -> Batch:
+@dataclass(slots=True)
+class PaxHeader:
+    """A PAX extended header, as it stands before a header of a batch."""
+
+    block: bytes
+    payload: bytes
+
+
+def parse_batch(
+    blocks: list[bytes], pax: dict[int, PaxHeader], newest_mtime: bytes | None = None
+) -> Batch:
     """Look at the headers `blocks`: 512 bytes each, of the types `0` to `6`, at least one.
 
-    With `newest_mtime` (11 octal digits), newer members are marked for rewriting.
+    `pax` has what stands before them, by their numbers. With `newest_mtime` (11 octal digits),
+    newer members are marked for rewriting.
     """
     joined = b"".join(blocks)
     unusual = _find_unusual(joined, blocks)
     kinds = joined[156::BLOCK]
     names: list[bytes] = _NAMES.findall(joined)
+    if pax:
+        unusual |= _apply_pax(pax, names, kinds, is_clamped=newest_mtime is not None)
     code = COPY
     if names[0].startswith(b"./") and all(map(bytes.startswith, names, repeat(b"./"))):
         code = STRIP_DOT
         names = [name[2:] for name in names]
     for i in _find_nonzero(joined[345::BLOCK]):
-        if blocks[i].startswith(b"ustar\0", 257) and code == COPY:
+        if i in pax:
+            unusual.add(i)
+        elif blocks[i].startswith(b"ustar\0", 257) and code == COPY:
             names[i] = cut(blocks[i][345:500]) + b"/" + names[i]
         else:
             unusual.add(i)
     codes = bytearray((code,)) * len(blocks)
     _mark_owners(joined, blocks, codes)
+    for i in pax:
+        # Patching is for members that begin with their header.
+        if codes[i]:
+            codes[i] = REWRITE
     if newest_mtime is not None:
         for i, block in enumerate(blocks):
             if block[136:147] > newest_mtime:
@@ -168,16 +192,54 @@ def _make_keys(names: list[bytes]) -> tuple[list[bytes], dict[int, bytes]]:
         keys = joined.replace(b"/", b"\0").split(b"\n")
     else:
         keys = [name.replace(b"/", b"\0") for name in names]
-    if (
-        not joined.startswith((b".", b"/", b"\n"))
-        and not any(map(joined.__contains__, (b"/.", b"//", b"\n.", b"\n/", b"\n\n")))
-        and names[-1]
-        and names[0]
-    ):
-        return keys, {}
-    return keys, {
-        i: name
-        for i, name in enumerate(names)
-        if (b"/." in name or b"//" in name or name[:1] in (b".", b"/", b""))
-        and not _CLEAN_NAME.fullmatch(name)
-    }
+    odd: set[int] = set()
+    numbers = range(len(names))
+    for needle in (b"/.", b"//"):
+        if needle in joined:
+            odd.update(compress(numbers, map(bytes.__contains__, names, repeat(needle))))
+    if joined.startswith((b".", b"/")) or b"\n." in joined or b"\n/" in joined:
+        odd.update(compress(numbers, map(bytes.startswith, names, repeat((b".", b"/")))))
+    if b"\n\n" in joined or not names[0] or not names[-1]:
+        odd.update(i for i, name in enumerate(names) if not name)
+    return keys, {i: names[i] for i in odd if not _CLEAN_NAME.fullmatch(names[i])}
+
+
+def _apply_pax(
+    pax: dict[int, PaxHeader], names: list[bytes], kinds: bytes, *, is_clamped: bool
+) -> set[int]:
+    """Put PAX paths in their place, and find what must be parsed alone all the same."""
+    heads = [header.block for header in pax.values()]
+    if is_clamped or _find_unusual(b"".join(heads), heads):
+        return set(pax)
+    unusual: set[int] = set()
+    for i, header in pax.items():
+        records = parse_usual_records(header.payload)
+        if records is None or (b"linkpath" in records and kinds[i] != SYMLINK):
+            unusual.add(i)
+        elif b"path" in records:
+            names[i] = records[b"path"]
+    return unusual
+
+
+def parse_usual_records(payload: bytes) -> dict[bytes, bytes] | None:
+    """Give the records of a PAX header in which all is well and nothing changes the size.
+
+    Owners' numbers, sparse maps and all that is foreign are left to who parses a member alone.
+    """
+    records: dict[bytes, bytes] = {}
+    at, end = 0, len(payload)
+    while at < end:
+        match = _USUAL_RECORD.match(payload, at)
+        if match is None:
+            return None
+        key = match[2]
+        at += int(match[1])
+        if at > end or payload[at - 1] != 10 or key in records or at <= match.end():
+            return None
+        value = records[key] = payload[match.end() : at - 1]
+        if key in (b"path", b"linkpath"):
+            if not value or b"\0" in value or len(value) > MAX_PATH:
+                return None
+        elif not key.startswith(b"SCHILY.") and not _TIME.fullmatch(value):
+            return None
+    return records

@@ -27,7 +27,7 @@ from dimgx.names import (
 )
 from dimgx.ownlayer import OwnLayer
 from dimgx.system import pread
-from dimgx.tarbatch import parse_batch
+from dimgx.tarbatch import PaxHeader, parse_batch
 from dimgx.tarfields import BLOCK, CHARDEV, DIRECTORY, FIFO, FILE, LINK, Header, MalformedTar
 from dimgx.tarheader import read_header
 
@@ -35,6 +35,8 @@ CHUNK = 32 << 10
 """Bytes read at a time."""
 BATCH = 384
 """Members after which a batch is taken, at the end of the chunk."""
+
+PAX = ord("x")
 
 _NO_SIZE = b"00000000000\0"
 
@@ -61,6 +63,7 @@ class _Walk:
         self._blocks: list[bytes] = []
         # Members parsed alone, each with the number of ordinary ones before it in the batch.
         self._alone: list[tuple[int, Header]] = []
+        self._pax: dict[int, PaxHeader] = {}
         self._global_from: int | None = None
 
     def run(self) -> LayerIndex:
@@ -100,6 +103,10 @@ class _Walk:
             else:
                 if last >= 0:
                     continue
+            if last >= 0 and kind == PAX and (step := self._take_pax(k, last)):
+                add_start(chunk_at + k)
+                k += step
+                continue
             header, passed_global = read_header(self._read_at, chunk_at + k, self._size)
             if header is None:
                 break
@@ -116,6 +123,41 @@ class _Walk:
             index.codes[self._global_from :] = bytes((REWRITE,)) * count
         self._own.settle()
         return index
+
+    def _take_pax(self, k: int, last: int) -> int:
+        """Take a PAX header and the ordinary header behind it, if both are in the chunk.
+
+        Gives the distance to the next member, or 0 if there is anything unusual.
+        """
+        chunk = self._chunk
+        head = chunk[k : k + BLOCK]
+        try:
+            size = int(head[124:135], 8)
+        except ValueError:
+            return 0
+        at = k + BLOCK + (size + 511 & -BLOCK)
+        if not 0 < size <= CHUNK or head[135] > 32 or at > last:
+            return 0
+        block = chunk[at : at + BLOCK]
+        try:
+            step = int(block[124:135], 8) + 1023 & -BLOCK
+        except ValueError:
+            return 0
+        kind = block[156]
+        if (
+            not FILE <= kind <= FIFO
+            or block[135] > 32
+            or step < BLOCK
+            or at + step > self._size - self._chunk_at
+            or (kind != FILE and step != BLOCK)
+        ):
+            return 0
+        payload = chunk[k + BLOCK : k + BLOCK + size]
+        if b"size=" in payload:
+            return 0
+        self._pax[len(self._blocks)] = PaxHeader(head, payload)
+        self._blocks.append(block)
+        return at + step - k
 
     def _read_at(self, at: int, size: int) -> bytes:
         """Read from the chunk at hand, or else from the file."""
@@ -139,7 +181,7 @@ class _Walk:
         keys: list[bytes] = []
         kinds, codes = bytearray(), bytearray()
         if blocks:
-            batch = parse_batch(blocks, self._newest)
+            batch = parse_batch(blocks, self._pax, self._newest)
             keys, codes, kinds = batch.keys, batch.codes, bytearray(batch.kinds)
             for i in batch.unusual:
                 number = base + i + bisect_right(positions, i)
@@ -167,6 +209,7 @@ class _Walk:
         self._own.kinds += kinds[done:]
         blocks.clear()
         alone.clear()
+        self._pax.clear()
 
     def _place_header(self, number: int, header: Header) -> tuple[bytes, int, int]:
         """Give the key, kind and code of a member that was parsed alone."""
