@@ -1,0 +1,1 @@
+"""Measures dimgx against copying, decoding and other tools: `python -m benchmarks --help`."""

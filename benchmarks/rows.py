@@ -1,0 +1,103 @@
+"""The rows of the benchmark: an image, what dimgx is held against there, and the aims.
+
+Aims are for two cores and hot memory; those of `--verify once` are for CPUs with instructions for
+SHA-256.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedRow:
+    """dimgx with `--verify none` and `once` against the least that the work can cost."""
+
+    id: str
+    title: str
+    shape: str
+    variant: str
+    against: str
+    """cp, igzip or zstd."""
+    aim: float
+    aim_verified: float
+    stretch: float
+    peer_aim: float | None = None
+    """How many times as fast as the fastest other tool."""
+
+
+SPEED = (
+    SpeedRow("ordinary", "ordinary image, plain", "ordinary", "plain", "cp", 1.7, 1.9, 1.3, 2.5),
+    SpeedRow("ordinary-gzip", "the same, gzip", "ordinary", "gzip", "igzip", 1.4, 1.5, 1.1, 6),
+    SpeedRow("ordinary-zstd", "the same, zstd", "ordinary", "zstd", "zstd", 1.5, 1.6, 1.2),
+    SpeedRow("many", "many small members, plain", "many", "plain", "cp", 3, 3.3, 2, 8),
+    SpeedRow("many-gzip", "the same, gzip", "many", "gzip", "igzip", 2, 2.2, 1.5),
+    SpeedRow("many-dot", "the same, names with ./", "many", "dot", "cp", 6, 6.3, 4),
+    SpeedRow("million", "a million members, plain", "million", "plain", "cp", 6, 6.3, 3),
+    SpeedRow("large", "few large files, plain", "large", "plain", "cp", 1.3, 1.5, 1.1),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodeRow:
+    """Compressed output against a plain run and the tool that only compresses."""
+
+    id: str
+    title: str
+    option: str
+    output: str
+    tool: str
+    aim: float = 1.1
+    stretch: float = 1.0
+
+
+ENCODE = (
+    EncodeRow("gzip-out", "ordinary image to .tar.gz", "-z", "flat.tar.gz", "igzip"),
+    EncodeRow("zstd-out", "ordinary image to .tar.zst", "--zstd", "flat.tar.zst", "zstd"),
+)
+
+LAYERS_AIM_S = 0.15
+"""127 layers: what may be added to `cp`."""
+START_AIM_S = 0.06
+"""`dimgx --version`: what may be added to `python -c pass`."""
+SMALL_AIM_S = 0.15
+"""An image of 10 MB, all told."""
+SCALING_AIM = 1.7
+"""Two threads: how many times as fast as one, on gzip layers of similar sizes."""
+GROWTH_AIM = 1.3
+"""The dearest path of a series, in times of the cheapest."""
+
+MEMORY_BASE = 60_000_000
+MEMORY_PER_MEMBER = 700
+MEMORY_OPTION = 256 << 20
+"""What `--memory` says in the memory rows, in bytes."""
+
+MEMORY = (
+    ("ordinary", "plain"),
+    ("ordinary", "gzip"),
+    ("ordinary", "zstd"),
+    ("many", "plain"),
+    ("many", "gzip"),
+    ("many", "dot"),
+    ("million", "plain"),
+    ("large", "plain"),
+    ("deep", "plain"),
+    ("whiteouts", "plain"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Images of one kind and growing size, whose cost for each unit should stay the same."""
+
+    id: str
+    title: str
+    unit: str
+    shapes: tuple[str, ...]
+
+
+GROWTH = (
+    Series("paths", "time for each member", "member", ("grow10k", "grow100k", "million")),
+    Series("layers", "time for each layer of 2,000", "layer", ("stack1", "stack16", "stack127")),
+    Series("odd", "deep trees, whiteouts", "member", ("grow100k", "deep", "whiteouts")),
+)

@@ -1,0 +1,167 @@
+"""The command: `python -m benchmarks`."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import chart, commands, machine, report, rows, sections
+from benchmarks.commands import Dimgx
+from benchmarks.session import Session
+
+HERE = Path(__file__).resolve().parent
+BEGIN, END = ".. the last table begins here\n", ".. the last table ends here\n"
+QUICK_SCALE = 0.02
+SINGLE: dict[str, Callable[[Session], dict[str, Any]]] = {
+    "start": sections.start,
+    "small": sections.small,
+    "layers127": sections.layers127,
+    "scaling": sections.scaling,
+}
+
+
+def row_ids() -> list[str]:
+    """Give the names that --only knows."""
+    return [
+        *(row.id for row in rows.SPEED),
+        *(row.id for row in rows.ENCODE),
+        *SINGLE,
+        *(f"growth-{series.id}" for series in rows.GROWTH),
+        "memory",
+        "rightness",
+    ]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure dimgx against copying, decoding and the other tools on PATH.",
+        epilog=f"Rows: {' '.join(row_ids())}",
+    )
+    parser.add_argument("--only", action="append", metavar="ROW", help="run this row; repeatable")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of each row (default 5)")
+    parser.add_argument("--peer-rounds", type=int, default=3, help="rounds of other tools")
+    parser.add_argument("--no-peers", action="store_true", help="leave the other tools out")
+    parser.add_argument("--quick", action="store_true", help="images of a fiftieth of the size")
+    parser.add_argument("--dimgx", metavar="COMMAND", help="the dimgx to run; default: this one")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="write the chart there")
+    parser.add_argument(
+        "--readme", action="store_true", help="put tables and chart into benchmarks/"
+    )
+    parser.add_argument(
+        "--work-dir",
+        type=Path,
+        default=Path(tempfile.gettempdir()) / "dimgx-benchmarks",
+        help="where images (about 13 GB) and outputs go; default %(default)s",
+    )
+    parser.add_argument("--clean", action="store_true", help="remove the images and end")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what the command line asks for; 0 if every output was right."""
+    parser = build_parser()
+    options = parser.parse_args(argv)
+    if options.clean:
+        shutil.rmtree(options.work_dir, ignore_errors=True)
+        return 0
+    wanted = options.only or row_ids()
+    unknown = sorted(set(wanted) - set(row_ids()))
+    if unknown:
+        parser.error(f"no such row: {' '.join(unknown)}; there are {' '.join(row_ids())}")
+    options.work_dir.mkdir(parents=True, exist_ok=True)
+    session = Session(
+        work=options.work_dir.resolve(),
+        dimgx=Dimgx(options.dimgx),
+        rounds=options.rounds,
+        peer_rounds=options.peer_rounds,
+        scale=QUICK_SCALE if options.quick else 1.0,
+        peers=() if options.no_peers else commands.find_peers(),
+        say=lambda text: print(f"  {text}", file=sys.stderr, flush=True),
+    )
+    results = run(session, wanted)
+    text = report.render(results)
+    print(text)
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1) + "\n")
+    if options.svg and results["speed"]:
+        options.svg.write_text(chart.draw(results["speed"]))
+    if options.readme:
+        update_readme(HERE / "README.rst", text)
+        (HERE / "chart.svg").write_text(chart.draw(results["speed"]))
+    wrong = wrong_outputs(results)
+    for line in wrong:
+        print(f"WRONG: {line}", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+def run(session: Session, wanted: Sequence[str]) -> dict[str, Any]:
+    """Run the rows and give all figures."""
+    # The first run compiles what Python has not compiled yet.
+    session.dimgx_is_ready()
+    results: dict[str, Any] = {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": machine.describe(session.work),
+        "tools": {
+            name: version
+            for name in ("igzip", "zstd", "crane", "undocker", "umoci", "docker")
+            if (version := commands.tool_version(name)) is not None
+        },
+        "rounds": session.rounds,
+        "peer_rounds": session.peer_rounds,
+        "scale": session.scale,
+    }
+    results["speed"] = [sections.speed(session, r) for r in rows.SPEED if r.id in wanted]
+    results["encode"] = [sections.encode(session, r) for r in rows.ENCODE if r.id in wanted]
+    results["absolute"] = [make(session) for name, make in SINGLE.items() if name in wanted]
+    results["growth"] = [
+        sections.growth(session, series)
+        for series in rows.GROWTH
+        if f"growth-{series.id}" in wanted
+    ]
+    results["memory"] = (
+        [sections.memory(session, *image) for image in rows.MEMORY] if "memory" in wanted else []
+    )
+    tools = [session.dimgx.flatten("dimgx"), *session.peers]
+    results["rightness"] = sections.rightness(session, tools) if "rightness" in wanted else []
+    return results
+
+
+def wrong_outputs(results: dict[str, Any]) -> list[str]:
+    """Give a line for each output of dimgx that is not right, and for each run that failed."""
+    wrong = []
+    own = ("none", "once", "plain", "packed", "dimgx", "one thread", "two threads")
+    for row in (*results["speed"], *results["encode"], *results["absolute"]):
+        for name in own:
+            times = row["times"].get(name, {})
+            problem = times.get("failure") or times.get("verdict")
+            if problem not in (None, "right"):
+                wrong.append(f"{row['id']}, {name}: {problem} {times.get('example', '')}")
+    for row in results["growth"]:
+        wrong += [
+            f"{row['id']}, {point['shape']}: {point.get('failure') or point['verdict']}"
+            for point in row["points"]
+            if (point.get("failure") or point["verdict"]) != "right"
+        ]
+    wrong += [
+        f"memory, {row['id']}: {row['failure']}" for row in results["memory"] if "failure" in row
+    ]
+    for row in results["rightness"]:
+        if row["tool"] == "dimgx":
+            wrong += [f"telling image, {name}: {what}" for name, what in row["wrong"].items()]
+    return wrong
+
+
+def update_readme(path: Path, text: str) -> None:
+    """Put the tables between the two marks."""
+    before, rest = path.read_text().split(BEGIN)
+    _, after = rest.split(END)
+    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}")

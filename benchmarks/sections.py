@@ -1,0 +1,267 @@
+"""The sections of the benchmark; each gives plain values that can be written as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from benchmarks import commands, rows
+from benchmarks.commands import Command
+from benchmarks.corpora import Corpus
+from benchmarks.measure import CommandFailed, run_for_peak
+from benchmarks.session import Outcome, Session
+from benchmarks.telling import TELLING
+
+Row = dict[str, Any]
+
+
+def figures(outcome: Outcome) -> Row:
+    """Give an outcome's times in seconds, or why there are none."""
+    if outcome.failure is not None or not outcome.samples.wall_s:
+        return {"failure": outcome.failure or "not run"}
+    samples = outcome.samples
+    return {
+        "median_s": samples.median_s,
+        "min_s": samples.min_s,
+        "cpu_s": samples.median_cpu_s,
+        "wall_s": [round(value, 4) for value in samples.wall_s],
+        "verdict": outcome.verdict,
+        "example": outcome.example,
+    }
+
+
+def ratio(one: Row, other: Row, key: str = "median_s") -> float | None:
+    if key not in one or key not in other:
+        return None
+    return float(one[key] / other[key])
+
+
+def is_met(value: float | None, aim: float | None) -> bool | None:
+    return None if value is None or aim is None else value <= aim
+
+
+# -- times -----------------------------------------------------------------------------------------
+
+
+def speed(session: Session, row: rows.SpeedRow) -> Row:
+    """dimgx against the least that the work can cost, and against other tools."""
+    corpus = session.corpus(row.shape, row.variant)
+    base = commands.copy() if row.against == "cp" else commands.decode(row.against)
+    contenders = [
+        session.dimgx.flatten("none", "--verify", "none"),
+        session.dimgx.flatten("once", "--verify", "once"),
+        base,
+    ]
+    peers = session.peers if row.peer_aim is not None else ()
+    outcomes = session.compare(corpus, contenders, peers)
+    times = {name: figures(outcome) for name, outcome in outcomes.items()}
+    none, once, least = times["none"], times["once"], times[base.name]
+    result: Row = {
+        **asdict(row),
+        "against": base.name,
+        "members": corpus.members,
+        "live": corpus.live,
+        "plain_bytes": corpus.plain_bytes,
+        "times": times,
+        "ratio": ratio(none, least),
+        "ratio_of_minima": ratio(none, least, "min_s"),
+        "ratio_verified": ratio(once, least),
+        "ratio_verified_of_minima": ratio(once, least, "min_s"),
+    }
+    result["is_met"] = is_met(result["ratio"], row.aim)
+    result["is_met_verified"] = is_met(result["ratio_verified"], row.aim_verified)
+    result["is_stretch_met"] = is_met(result["ratio"], row.stretch)
+    if peers:
+        result["peers"] = peer_rows(times, [peer.name for peer in peers])
+        fastest = min(
+            (peer["times_as_fast"] for peer in result["peers"] if peer["times_as_fast"]),
+            default=None,
+        )
+        result["peer_ratio"] = fastest
+        result["is_peer_aim_met"] = (
+            None if fastest is None or row.peer_aim is None else fastest >= row.peer_aim
+        )
+    return result
+
+
+def peer_rows(times: dict[str, Row], names: Iterable[str]) -> list[Row]:
+    """Give each other tool's time and how many times as fast dimgx is, as people use it."""
+    return [
+        {"name": name, **times[name], "times_as_fast": ratio(times[name], times["once"])}
+        for name in names
+    ]
+
+
+def encode(session: Session, row: rows.EncodeRow) -> Row:
+    """Compressed output against a plain run and then the encoder alone."""
+    corpus = session.corpus("ordinary")
+    flat = corpus.directory / "flat.tar"
+    encoder = commands.encode(row.tool, flat)
+    plain = session.dimgx.flatten("plain", "--verify", "none")
+    packed = session.dimgx.flatten("packed", "--verify", "none", row.option, output=row.output)
+    try:
+        session.make_flat(corpus, flat)
+        outcomes = session.compare(corpus, [plain, packed, encoder])
+    except CommandFailed as exc:
+        outcomes = {name: Outcome(failure=str(exc)) for name in ("plain", "packed", encoder.name)}
+    finally:
+        flat.unlink(missing_ok=True)
+    times = {name: figures(outcome) for name, outcome in outcomes.items()}
+    result: Row = {**asdict(row), "against": encoder.name, "times": times}
+    result |= {"ratio": None, "ratio_of_minima": None}
+    for key, field in (("ratio", "median_s"), ("ratio_of_minima", "min_s")):
+        if all(field in found for found in times.values()):
+            least = float(times["plain"][field]) + float(times[encoder.name][field])
+            result[key] = float(times["packed"][field]) / least
+    result["is_met"] = is_met(result["ratio"], row.aim)
+    result["is_stretch_met"] = is_met(result["ratio"], row.stretch)
+    return result
+
+
+def layers127(session: Session) -> Row:
+    """What 127 small layers add to copying the archive."""
+    added = difference(session, "layers127", session.dimgx.flatten("dimgx"), commands.copy())
+    return {"id": "layers127", "title": "127 small layers: added to cp", **added} | verdict_of(
+        added["value_s"], rows.LAYERS_AIM_S
+    )
+
+
+def start(session: Session) -> Row:
+    """What `dimgx --version` adds to a bare interpreter."""
+    added = difference(session, "one", session.dimgx.version(), commands.bare_python())
+    return {"id": "start", "title": "dimgx --version: added to python -c pass", **added} | (
+        verdict_of(added["value_s"], rows.START_AIM_S)
+    )
+
+
+def small(session: Session) -> Row:
+    """An image of 10 MB, all told."""
+    outcomes = session.compare(session.corpus("small"), [session.dimgx.flatten("dimgx")])
+    times = {name: figures(outcome) for name, outcome in outcomes.items()}
+    value = times["dimgx"].get("median_s")
+    return {
+        "id": "small", "title": "image of 10 MB, all told", "times": times, "value_s": value,
+        "of_minima_s": times["dimgx"].get("min_s"), **verdict_of(value, rows.SMALL_AIM_S),
+    }  # fmt: skip
+
+
+def difference(session: Session, shape: str, one: Command, other: Command) -> Row:
+    outcomes = session.compare(session.corpus(shape), [one, other])
+    times = {name: figures(outcome) for name, outcome in outcomes.items()}
+    first, second = times[one.name], times[other.name]
+    result: Row = {"times": times, "value_s": None, "of_minima_s": None}
+    if "median_s" in first and "median_s" in second:
+        result["value_s"] = first["median_s"] - second["median_s"]
+        result["of_minima_s"] = first["min_s"] - second["min_s"]
+    return result
+
+
+def verdict_of(value: float | None, aim: float) -> Row:
+    return {"aim_s": aim, "is_met": is_met(value, aim)}
+
+
+def scaling(session: Session) -> Row:
+    """Two threads against one, on gzip layers of similar sizes."""
+    corpus = session.corpus("even", "gzip")
+    one = session.dimgx.flatten("one thread", "--verify", "none", "--threads", "1")
+    two = session.dimgx.flatten("two threads", "--verify", "none", "--threads", "2")
+    outcomes = session.compare(corpus, [one, two])
+    times = {name: figures(outcome) for name, outcome in outcomes.items()}
+    value = ratio(times[one.name], times[two.name])
+    return {
+        "id": "scaling", "title": "--threads 2, times as fast as 1", "times": times,
+        "value": value, "of_minima": ratio(times[one.name], times[two.name], "min_s"),
+        "aim": rows.SCALING_AIM, "is_met": None if value is None else value >= rows.SCALING_AIM,
+    }  # fmt: skip
+
+
+def growth(session: Session, series: rows.Series) -> Row:
+    """Time for each unit along a series, the start of the program taken off."""
+    command = session.dimgx.flatten("dimgx", "--verify", "none")
+    corpora = [session.corpus(shape) for shape in ("one", *series.shapes)]
+    outcomes = [Outcome() for _ in corpora]
+    for _ in range(session.rounds):
+        for corpus, outcome in zip(corpora, outcomes, strict=True):
+            if outcome.failure is None:
+                session.say(f"growth {series.id}: {corpus.shape}")
+                session.one_round(corpus, command, outcome)
+    base = figures(outcomes[0])
+    points = []
+    for corpus, outcome in zip(corpora[1:], outcomes[1:], strict=True):
+        found = figures(outcome)
+        units = corpus.members if series.unit == "member" else corpus_layers(corpus)
+        point: Row = {"shape": corpus.shape, "units": units, **found}
+        if "median_s" in found and "median_s" in base:
+            point["each_us"] = (found["median_s"] - base["median_s"]) / units * 1e6
+            point["each_of_minima_us"] = (found["min_s"] - base["min_s"]) / units * 1e6
+            point["each_cpu_us"] = (found["cpu_s"] - base["cpu_s"]) / units * 1e6
+        points.append(point)
+    each = [point["each_of_minima_us"] for point in points if "each_of_minima_us" in point]
+    # What grows is the question: the last against the cheapest before it.
+    value = each[-1] / min(each[:-1]) if len(each) == len(points) > 1 else None
+    return {
+        **asdict(series), "points": points, "value": value, "aim": rows.GROWTH_AIM,
+        "is_met": is_met(value, rows.GROWTH_AIM),
+    }  # fmt: skip
+
+
+def corpus_layers(corpus: Corpus) -> int:
+    return len(corpus.layers())
+
+
+# -- memory ----------------------------------------------------------------------------------------
+
+
+def memory(session: Session, shape: str, variant: str) -> Row:
+    """The most memory of one run that is not timed."""
+    corpus = session.corpus(shape, variant)
+    out = session.fresh_directory()
+    allowed = rows.MEMORY_BASE + rows.MEMORY_PER_MEMBER * corpus.members
+    job = session.dimgx.job(
+        "--memory", str(rows.MEMORY_OPTION), "-t", out / "flat.tar",
+        f"docker-archive:{corpus.archive}",
+    )  # fmt: skip
+    row: Row = {"id": f"{shape}-{variant}", "members": corpus.members, "allowed": allowed}
+    session.say(f"memory of {shape}, {variant}")
+    try:
+        peak = run_for_peak(job)
+    except CommandFailed as exc:
+        return {**row, "failure": str(exc), "is_met": None}
+    finally:
+        for left in out.iterdir():
+            left.unlink()
+        out.rmdir()
+    spare = max(0, peak.memory_files - rows.MEMORY_OPTION)
+    return {
+        **row,
+        "resident": peak.resident,
+        "memory_files": peak.memory_files,
+        "memory_option": rows.MEMORY_OPTION,
+        "is_met": peak.resident + spare <= allowed,
+    }
+
+
+# -- rightness -------------------------------------------------------------------------------------
+
+
+def rightness(session: Session, tools: Sequence[Command]) -> list[Row]:
+    """Run every tool on the telling images and compare with the answers written by hand."""
+    corpora = [telling.make(session.work) for telling in TELLING]
+    result = []
+    for tool in tools:
+        wrong: dict[str, str] = {}
+        for corpus in corpora:
+            outcome = Outcome()
+            session.one_round(corpus, tool, outcome)
+            if outcome.verdict != "right":
+                wrong[corpus.shape] = outcome.failure or outcome.example or str(outcome.verdict)
+        result.append(
+            {
+                "tool": tool.name,
+                "right": len(corpora) - len(wrong),
+                "of": len(corpora),
+                "wrong": wrong,
+            }
+        )
+    return result
