@@ -167,8 +167,11 @@ def test_a_config_with_everything() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [[], {"rootfs": []}, {"rootfs": {"diff_ids": ["x"]}}, {"rootfs": {"diff_ids": "x"}}]
-    + [
+    [
+        [],
+        {"rootfs": []},
+        {"rootfs": {"diff_ids": ["x"]}},
+        {"rootfs": {"diff_ids": "x"}},
         {"history": {}},
         {"history": [1]},
         {"history": [{"empty_layer": 1}]},
@@ -176,5 +179,5 @@ def test_a_config_with_everything() -> None:
     ],
 )
 def test_malformed_configs(value: Any) -> None:
-    with pytest.raises(ImageError, match="^doc"):
+    with pytest.raises(ImageError, match=r"^doc"):
         parse_config(json.dumps(value).encode(), "doc")

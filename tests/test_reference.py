@@ -68,8 +68,16 @@ def test_a_reference_is_taken_apart(
 
 @pytest.mark.parametrize(
     "text",
-    ["", ":", "-:", "-x", "docker-archive:", "oci:a:", "docker://", "docker:///x", "docker-daemon:"]
-    + [
+    [
+        "",
+        ":",
+        "-:",
+        "-x",
+        "docker-archive:",
+        "oci:a:",
+        "docker://",
+        "docker:///x",
+        "docker-daemon:",
         "a b",
         "a\nb",
         "a//b",

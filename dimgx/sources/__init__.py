@@ -134,7 +134,9 @@ def _listers(files: Files, reference: Reference, *, verify: bool) -> list[_Liste
         found.reverse()
     if not found:
         ids = find_ids(files.names())
-        if ids or files.find("repositories") is not None:
+        named = files.find("repositories") is not None
+        # What is left of a newer archive without its last members looks much like a chain.
+        if named or (ids and not files.is_cut):
             found.append(partial(list_chains, files, ids, reference.name))
     return found
 
@@ -164,7 +166,8 @@ def _no_image(files: Files) -> ImageError:
                 f"{files.where} holds an image below {directory!r:.100}: unpack it and give that"
                 " directory"
             )
+    hint = ", and it ends like one that was cut short" if files.is_cut else ""
     return ImageError(
         f"{files.where} is no container image: there is no manifest.json, index.json or"
-        " repositories in it"
+        f" repositories in it{hint}"
     )

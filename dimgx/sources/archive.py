@@ -60,6 +60,7 @@ class ArchiveFiles:
                     break
                 self._add(header)
                 offset = header.end
+            self.is_cut = offset >= extent.size
         except tarfields.MalformedTar as exc:
             raise ImageError(f"{where} is damaged: {exc}") from exc
 

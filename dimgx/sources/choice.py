@@ -31,6 +31,8 @@ class Variant:
     """What it is known by, best first: `sha256:<hex>` of config and manifest, or a v1 ID."""
     open: Callable[[], Image]
     is_stored: bool = True
+    is_sound: bool = True
+    """False where opening it will say what is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,8 @@ def choose_variant(
         return candidate.variants[min(ranked)[2]], []
     if len(stored) == 1 or len(candidate.variants) == 1:
         only = (stored or candidate.variants)[0]
+        if not only.is_sound:
+            return only, []
         if only.platform is None:
             warning = f"the image does not say its platform; taken for {wish}"
             return only, [] if wanted is None else [warning]

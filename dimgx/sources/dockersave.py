@@ -91,7 +91,9 @@ class _Reader:
         opener = partial(self._open, entry)
         config = self._usable_config(entry)
         if config is None:
-            return Candidate(entry.positions, entry.names, (Variant(None, (), opener),))
+            return Candidate(
+                entry.positions, entry.names, (Variant(None, (), opener, is_sound=False),)
+            )
         variant = Variant(config.platform, (str(config.digest),), opener)
         return Candidate(entry.positions, entry.names, (variant,))
 

@@ -30,6 +30,8 @@ class Files(Protocol):
 
     where: str
     """What people call the place."""
+    is_cut: bool
+    """An archive without a mark at its end: it may have been cut short between two members."""
 
     def find(self, name: str) -> Extent | None:
         """Give the content of a regular file, links followed, or None where there is none.
@@ -70,6 +72,7 @@ class DirectoryFiles:
 
     def __init__(self, path: str, where: str, resources: ExitStack) -> None:
         self.where = where
+        self.is_cut = False
         self._root = os.path.realpath(path)
         self._resources = resources
         self._found: dict[str, tuple[Extent, Watch]] = {}

@@ -164,7 +164,7 @@ class _Lister:
         except ImageError as exc:
             opener = partial(_fail, exc)
             is_stored = not isinstance(exc, MissingBlob)
-            return [Variant(descriptor.platform, (digest,), opener, is_stored)], []
+            return [Variant(descriptor.platform, (digest,), opener, is_stored, False)], []
         if isinstance(document, Index):
             variants, digests = self.look_into(document, depth + 1)
             return variants, [digest, *digests]
@@ -187,8 +187,8 @@ class _Lister:
         for entry in index.manifests:
             if entry is None or entry.is_attestation or entry.is_artifact:
                 continue
-            if entry.digest not in known:
-                known.add(entry.digest)
+            if (entry.digest, entry.platform) not in known:
+                known.add((entry.digest, entry.platform))
                 self._nested.add(entry.digest)
                 below = self._look(entry, depth)
                 variants += below[0]
@@ -197,15 +197,15 @@ class _Lister:
 
     def variant(self, descriptor: Descriptor, manifest: Manifest) -> Variant:
         """Give the image of a manifest."""
-        platform, is_stored = descriptor.platform, True
+        platform, is_stored, is_sound = descriptor.platform, True, True
         try:
             platform = platform or self._config(manifest).platform
             is_stored = self._store.find(manifest.config.digest) is not None
         except ImageError as exc:  # opening it says so again
-            is_stored = not isinstance(exc, MissingBlob)
+            is_stored, is_sound = not isinstance(exc, MissingBlob), False
         ids = (str(manifest.config.digest), str(descriptor.digest))
         opener = partial(self._open, descriptor, manifest, platform)
-        return Variant(platform, ids, opener, is_stored)
+        return Variant(platform, ids, opener, is_stored, is_sound)
 
     def _config(self, manifest: Manifest) -> Config:
         descriptor = manifest.config

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from dimgx.errors import SourceError
+from tests.opened import APP, BASE, TOP, opened, problem, read
+from tests.writers import image, oci_archive, oci_files, oci_layout, sha256, to_json, write_files
+
+
+def blob_of(directory: Path) -> Path:
+    """Give the path of the first layer."""
+    return directory / "blobs/sha256" / sha256(APP.blobs("gzip")[0])
+
+
+def test_links_within_the_directory(tmp_path: Path) -> None:
+    directory = oci_layout(tmp_path / "x", APP)
+    path = blob_of(directory)
+    path.rename(directory / "elsewhere")
+    path.symlink_to("../../elsewhere")
+    (tmp_path / "link").symlink_to("x")
+    assert read(f"oci:{tmp_path}/link") == [BASE, TOP]
+    path.unlink()
+    path.symlink_to(directory / "elsewhere")
+    assert read(f"oci:{directory}") == [BASE, TOP]
+
+
+def test_links_out_of_the_directory(tmp_path: Path) -> None:
+    directory = oci_layout(tmp_path / "x", APP)
+    path = blob_of(directory)
+    path.rename(tmp_path / "elsewhere")
+    for target in ("../../../elsewhere", str(tmp_path / "elsewhere"), "/dev/null", "/"):
+        path.symlink_to(target)
+        assert "outside" in problem(f"oci:{directory}")
+        path.unlink()
+    # A neighbour whose name only begins like the directory's is outside as well.
+    (tmp_path / "xyz").write_bytes(b"")
+    path.symlink_to("../../../xyz")
+    assert "outside" in problem(f"oci:{directory}")
+
+
+def test_odd_files_in_the_directory(tmp_path: Path) -> None:
+    directory = oci_layout(tmp_path / "x", APP)
+    path = blob_of(directory)
+    path.unlink()
+    os.mkfifo(path)
+    assert "no regular file" in problem(f"oci:{directory}")
+    path.unlink()
+    path.mkdir()
+    assert "no regular file" in problem(f"oci:{directory}")
+    path.rmdir()
+    path.symlink_to(path.name)
+    assert "circle" in problem(f"oci:{directory}")
+    path.unlink()
+    assert "is missing" in problem(f"oci:{directory}")
+    (directory / "oci-layout").unlink()
+    os.mkfifo(directory / "oci-layout")
+    assert "no regular file" in problem(f"oci:{directory}")
+
+
+def test_names_that_mean_something_else(tmp_path: Path) -> None:
+    files = oci_files(APP)
+    manifest = [{"Config": "/etc/passwd", "Layers": []}]
+    directory = write_files(tmp_path / "x", {"manifest.json": to_json(manifest)})
+    assert "missing" in problem(f"docker-archive:{directory}")
+    for config in ("../secret", "a/../../secret", "x\0y"):
+        manifest = [{"Config": config, "Layers": []}]
+        write_files(directory, files | {"manifest.json": to_json(manifest)})
+        assert problem(f"docker-archive:{directory}")
+
+
+def test_a_blob_that_changes_meanwhile(tmp_path: Path) -> None:
+    directory = oci_layout(tmp_path / "x", APP)
+    with (
+        pytest.raises(SourceError, match="changed while it was read"),
+        opened(f"oci:{directory}"),
+        blob_of(directory).open("ab") as stream,
+    ):
+        stream.write(b"more")
+
+
+def test_everything_is_closed_again(tmp_path: Path) -> None:
+    directory = oci_layout(tmp_path / "x", APP)
+    before = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
+    read(f"oci:{directory}")
+    problem(f"oci:{directory}:nothing")
+    read("-", oci_archive(APP, archive_compression="gzip"))
+    assert before == (len(os.listdir("/proc/self/fd")) if before else 0)
+
+
+def test_a_layer_of_many_places_is_opened_once(tmp_path: Path) -> None:
+    picture = image(*[BASE] * 3000)
+    assert len(read(f"oci:{oci_layout(tmp_path / 'x', picture)}")) == 3000

@@ -1,0 +1,400 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.opened import APP, ARM, BASE, OTHER, TOP, check, opened, problem, read, stored
+from tests.writers import (
+    DOCKER,
+    OCI,
+    Compression,
+    Json,
+    add_blob,
+    add_image,
+    dir_image,
+    image,
+    oci_archive,
+    oci_layout,
+    sha256,
+    to_json,
+    write_files,
+)
+
+GZIP = f"{OCI}.layer.v1.tar+gzip"
+ATTESTATION = {
+    "mediaType": f"{OCI}.manifest.v1+json",
+    "digest": "sha256:" + "1" * 64,
+    "size": 5,
+    "platform": {"os": "unknown", "architecture": "unknown"},
+    "annotations": {"vnd.docker.reference.type": "attestation-manifest"},
+}
+
+
+@pytest.mark.parametrize("compression", [None, "gzip", "zstd", "xz", "bzip2"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_layouts(compression: Compression | None, nested: bool, tmp_path: Path) -> None:
+    picture = replace(APP, compression=compression)
+    directory = oci_layout(tmp_path / "x", picture, nested=nested, default=None)
+    path = stored(tmp_path, oci_archive(picture, nested=nested, default=None))
+    references = [
+        f"oci:{directory}",
+        str(directory),
+        f"oci-archive:{directory}",
+        f"dir:{directory}",
+    ]
+    references += [f"oci-archive:{path}", path, f"oci:{path}", f"docker-archive:{path}"]
+    for reference in references:
+        with opened(reference) as found:
+            check(found, picture if not nested else replace(picture, tags=()))
+            blobs = picture.blobs()
+            assert [one.digest and one.digest.hex for one in found.layers] == list(
+                map(sha256, blobs)
+            )
+            assert [one.size for one in found.layers] == list(map(len, blobs))
+            assert [str(one.diff_id) for one in found.layers] == picture.diff_ids()
+            assert found.id == f"sha256:{picture.id()}"
+            assert found.digest is not None
+    data = oci_archive(picture, nested=nested, archive_compression="gzip")
+    assert read("-", data) == [BASE, TOP]
+
+
+@pytest.mark.parametrize("docker_types", [False, True])
+@pytest.mark.parametrize("version", [False, True])
+def test_skopeos_dir(docker_types: bool, version: bool, tmp_path: Path) -> None:
+    directory = dir_image(tmp_path / "x", APP, docker_types=docker_types, version=version)
+    for word in ("dir:", "oci:", ""):
+        with opened(f"{word}{directory}") as found:
+            check(found, replace(APP, tags=()))
+            assert found.digest is not None
+            assert found.digest.hex == sha256((directory / "manifest.json").read_bytes())
+    assert read(f"dir:{directory}:@0") == [BASE, TOP]
+    assert "no image for linux/arm64" in problem(f"dir:{directory}", platform="linux/arm64")
+
+
+def test_a_dir_with_a_list(tmp_path: Path) -> None:
+    blobs: dict[str, bytes] = {}
+    listed = [add_image(blobs, one) | {"platform": one.platform()} for one in (ARM, APP)]
+    manifests = {entry["digest"][7:] for entry in listed}
+    files = {f"{k}.manifest.json" if k in manifests else k: v for k, v in blobs.items()}
+    files["manifest.json"] = to_json({"schemaVersion": 2, "manifests": listed})
+    directory = write_files(tmp_path / "x", files)
+    assert read(f"dir:{directory}") == [BASE, TOP]
+    assert read(f"dir:{directory}", platform="linux/arm64") == [TOP, BASE]
+    assert read(f"dir:{directory}:@sha256:{listed[0]['digest'][7:]}", platform=None) == [TOP, BASE]
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("tags", [(), ("multi:1",)])
+def test_platforms(nested: bool, tags: tuple[str, ...], tmp_path: Path) -> None:
+    pictures = [replace(one, tags=tags) for one in (ARM, APP)]
+    path = stored(tmp_path, oci_archive(*pictures, nested=nested))
+    assert read(path) == [BASE, TOP]
+    assert read(path, platform="linux/arm64/v8") == [TOP, BASE]
+    text = problem(path, platform="linux/s390x")
+    assert "no image for linux/s390x; there is linux/arm64, linux/amd64" in text
+
+
+def test_the_platform_may_stand_in_the_config_only(tmp_path: Path) -> None:
+    path = stored(
+        tmp_path, oci_archive(replace(ARM, tags=()), replace(APP, tags=()), platforms=False)
+    )
+    assert read(path) == [BASE, TOP]
+    assert read(path, platform="linux/arm64") == [TOP, BASE]
+
+
+def test_the_first_of_equals_in_an_index_wins(tmp_path: Path) -> None:
+    path = stored(tmp_path, oci_archive(OTHER, APP, nested=True))
+    assert read(path) == [TOP]
+
+
+def test_nameless_images_of_one_platform_need_a_choice(tmp_path: Path) -> None:
+    pictures = [replace(one, tags=()) for one in (OTHER, APP)]
+    path = stored(tmp_path, oci_archive(*pictures))
+    text = problem(path)
+    assert OTHER.id()[:12] in text and APP.id()[:12] in text and "2 images" in text
+    assert read(path + ":@1") == read(f"{path}:{APP.id()[:20]}") == [BASE, TOP]
+
+
+@pytest.mark.parametrize(
+    ("ref", "layers"),
+    [
+        ("example/app:1.0", [BASE, TOP]),
+        ("docker.io/example/app:1.0", [BASE, TOP]),
+        ("example/other:2", [TOP]),
+        ("@0", [BASE, TOP]),
+        ("@1", [TOP]),
+        (OTHER.id()[:8], [TOP]),
+        (f"@sha256:{OTHER.id()}", [TOP]),
+    ],
+)
+def test_several_images(ref: str, layers: list[bytes], tmp_path: Path) -> None:
+    directory = oci_layout(tmp_path / "x", APP, OTHER)
+    assert read(f"oci:{directory}:{ref}") == layers
+    assert read(stored(tmp_path, oci_archive(APP, OTHER)) + f":{ref}") == layers
+
+
+def test_several_images_need_a_choice(tmp_path: Path) -> None:
+    directory = oci_layout(tmp_path / "x", APP, OTHER)
+    for ref in ("", ":x", ":@7", ":@sha256:" + "0" * 64):
+        text = problem(f"oci:{directory}{ref}")
+        assert "example/app:1.0" in text and "example/other:2" in text and "@1" in text
+
+
+def test_manifests_and_indexes_by_digest(tmp_path: Path) -> None:
+    blobs: dict[str, bytes] = {}
+    inner = [add_image(blobs, one) | {"platform": one.platform()} for one in (APP, ARM)]
+    index = to_json({"schemaVersion": 2, "manifests": inner})
+    first = add_blob(blobs, index, f"{OCI}.index.v1+json")
+    second = add_image(blobs, OTHER)
+    path = f"oci:{layout(tmp_path, blobs, [first, second])}"
+    assert read(f"{path}:@{first['digest']}") == [BASE, TOP]
+    assert read(f"{path}:@{inner[1]['digest']}", platform=None) == [TOP, BASE]
+    assert read(f"{path}:{inner[1]['digest'][7:20]}", platform=None) == [TOP, BASE]
+    assert read(f"{path}:{ARM.id()}", platform=None) == [TOP, BASE]
+    assert read(f"{path}:@{second['digest']}") == [TOP]
+    assert "no image for linux/amd64" in problem(f"{path}:@{inner[1]['digest']}")
+    assert "no image '@sha256:1" in problem(f"{path}:@sha256:1" + inner[1]["digest"][8:])
+
+
+def layout(tmp_path: Path, blobs: dict[str, bytes], listed: list[Json] | None, **more: Any) -> Path:
+    files = {f"blobs/sha256/{digest}": data for digest, data in blobs.items()}
+    files["index.json"] = to_json({"schemaVersion": 2, "manifests": listed} | more)
+    files["oci-layout"] = b'{"imageLayoutVersion":"1.0.0"}'
+    return write_files(tmp_path / "x", files)
+
+
+def beside(tmp_path: Path, add: Callable[[dict[str, bytes]], Json], **notes: Any) -> str:
+    """Give a layout with an image and what `add` lists beside it."""
+    blobs: dict[str, bytes] = {}
+    listed = [add(blobs) | notes, add_image(blobs, APP)]
+    return f"oci:{layout(tmp_path, blobs, listed)}"
+
+
+def cosign(blobs: dict[str, bytes]) -> Json:
+    kind = "application/vnd.dev.cosign.simplesigning.v1+json"
+    return add_image(blobs, OTHER, media_types=[kind])
+
+
+def artifact(blobs: dict[str, bytes]) -> Json:
+    empty = add_blob(blobs, b"{}", "application/vnd.oci.empty.v1+json")
+    return add_image(blobs, OTHER, changes={"config": empty, "artifactType": "application/x"})
+
+
+def test_what_lies_beside_the_image_is_passed_over(tmp_path: Path) -> None:
+    gone = {"digest": "sha256:" + "2" * 64, "size": 7}
+    kinds: list[Callable[[dict[str, bytes]], Json]] = [
+        cosign,
+        artifact,
+        lambda _: dict(ATTESTATION),
+        lambda _: {"mediaType": "application/x", **gone},
+        lambda _: {"mediaType": "application/x", "digest": "nonsense", "size": "x"},
+        lambda _: {"mediaType": f"{OCI}.manifest.v1+json", "artifactType": "application/x", **gone},
+    ]
+    for number, add in enumerate(kinds):
+        (tmp_path / str(number)).mkdir()
+        path = beside(tmp_path / str(number), add)
+        assert read(path) == read(path + ":@1") == [BASE, TOP]
+        assert "no image '@0'" in problem(path + ":@0")
+
+
+def test_an_index_with_attestations(tmp_path: Path) -> None:
+    blobs: dict[str, bytes] = {}
+    inner = [dict(ATTESTATION), add_image(blobs, APP) | {"platform": APP.platform()}]
+    listed = [add_blob(blobs, to_json({"manifests": inner}), f"{OCI}.index.v1+json")]
+    assert read(f"oci:{layout(tmp_path, blobs, listed)}", platform=None) == [BASE, TOP]
+
+
+def test_only_other_things(tmp_path: Path) -> None:
+    blobs: dict[str, bytes] = {}
+    path = layout(tmp_path, blobs, [cosign(blobs), artifact(blobs), dict(ATTESTATION)])
+    assert "holds no image" in problem(f"oci:{path}")
+
+
+def test_children_listed_beside_their_index(tmp_path: Path) -> None:
+    blobs: dict[str, bytes] = {}
+    inner = [add_image(blobs, one) | {"platform": one.platform()} for one in (APP, ARM)]
+    index = add_blob(blobs, to_json({"manifests": inner}), f"{OCI}.index.v1+json")
+    named = index | {"annotations": {"org.opencontainers.image.ref.name": "app:1"}}
+    path = f"oci:{layout(tmp_path, blobs, [*inner, named])}"
+    assert read(path) == [BASE, TOP]
+    assert read(path, platform="linux/arm64") == [TOP, BASE]
+
+
+def test_a_bad_entry_matters_only_when_it_is_chosen(tmp_path: Path) -> None:
+    gone = {"mediaType": f"{OCI}.manifest.v1+json", "digest": "sha256:" + "3" * 64, "size": 7}
+    notes = {"annotations": {"org.opencontainers.image.ref.name": "gone"}}
+    path = beside(tmp_path, lambda _: gone | notes)
+    assert "2 images" in problem(path)
+    assert "33333 is missing" in problem(path + ":gone")
+    assert read(path + ":@1") == [BASE, TOP]
+
+
+def test_the_only_platform_that_is_stored(tmp_path: Path) -> None:
+    """`docker save` of an image whose index lists more than was pulled."""
+    blobs: dict[str, bytes] = {}
+    here = add_image(blobs, ARM) | {"platform": ARM.platform()}
+    gone = {"mediaType": f"{OCI}.manifest.v1+json", "digest": "sha256:" + "3" * 64, "size": 7}
+    platforms = [{"os": "linux", "architecture": a} for a in ("amd64", "386", "riscv64", "s390x")]
+    inner = [gone | {"platform": platform} for platform in platforms] + [here]
+    listed = [add_blob(blobs, to_json({"manifests": inner}), f"{OCI}.index.v1+json")]
+    path = f"oci:{layout(tmp_path, blobs, listed)}"
+    with opened(path, platform=None) as found:
+        assert str(found.platform) == "linux/arm64"
+    assert "is missing" in problem(path, platform="linux/s390x")
+
+
+@pytest.mark.parametrize("depth", [1, 7, 8, 50])
+def test_nested_indexes(depth: int, tmp_path: Path) -> None:
+    blobs: dict[str, bytes] = {}
+    entry = add_image(blobs, APP)
+    for _ in range(depth):
+        entry = add_blob(blobs, to_json({"manifests": [entry]}), f"{OCI}.index.v1+json")
+    path = f"oci:{layout(tmp_path, blobs, [entry])}"
+    if depth < 9:
+        assert read(path) == [BASE, TOP]
+    else:
+        assert "nested deeper" in problem(path)
+
+
+def test_an_index_that_lists_itself(tmp_path: Path) -> None:
+    """It cannot have its own digest, but with --verify none nobody looks."""
+    own = {"mediaType": f"{OCI}.index.v1+json", "digest": "sha256:" + "4" * 64}
+    text = to_json({"manifests": [own | {"size": 1000}] * 1}).ljust(1000)
+    path = f"oci:{layout(tmp_path, {'4' * 64: text}, [own | {'size': 1000}])}"
+    assert "does not match its digest" in problem(path)
+    assert "nested deeper" in problem(path, verify="none")
+
+
+def test_an_index_that_branches_endlessly(tmp_path: Path) -> None:
+    blobs: dict[str, bytes] = {}
+    entries = [add_image(blobs, APP)]
+    for level in range(7):
+        entries = [
+            add_blob(
+                blobs, to_json({"manifests": entries, "x": [level, k]}), f"{OCI}.index.v1+json"
+            )
+            for k in range(10)
+        ]
+    assert "lists more than" in problem(f"oci:{layout(tmp_path, blobs, entries)}")
+
+
+@pytest.mark.parametrize(
+    ("version", "reason"),
+    [(None, "oci-layout is missing"), ("2.0.0", "version '2.0.0' is not known"), ("", "version")],
+)
+def test_oci_layout_must_fit(version: str | None, reason: str, tmp_path: Path) -> None:
+    assert reason in problem(f"oci:{oci_layout(tmp_path / 'x', APP, version=version)}")
+    assert reason in problem(stored(tmp_path, oci_archive(APP, version=version)))
+
+
+def test_index_json_must_be_there(tmp_path: Path) -> None:
+    directory = oci_layout(tmp_path / "x", APP)
+    (directory / "index.json").write_bytes(b'{"schemaVersion":2,"manifests":null}')
+    assert "holds no image" in problem(f"oci:{directory}")
+    (directory / "index.json").unlink()
+    assert "index.json is missing" in problem(f"oci:{directory}")
+
+
+def edited(tmp_path: Path, edit: Callable[[Json], object], **options: Any) -> str:
+    """Give a layout whose manifest `edit` has changed, with digests that fit."""
+    blobs: dict[str, bytes] = {}
+    entry = add_image(blobs, APP, "gzip", **options)
+    manifest = json.loads(blobs.pop(entry["digest"][7:]))
+    edit(manifest)
+    listed = [add_blob(blobs, to_json(manifest), f"{OCI}.manifest.v1+json")]
+    return f"oci:{layout(tmp_path, blobs, listed)}"
+
+
+def set_layer(**values: Any) -> Callable[[Json], object]:
+    return lambda manifest: manifest["layers"][0].update(values)
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (set_layer(mediaType=f"{OCI}.layer.v1.squashfs"), "no tar: its media type is"),
+        (set_layer(mediaType=GZIP + "+encrypted"), "encrypted"),
+        (set_layer(digest="sha256:" + "5" * 64), "55555 is missing"),
+        (
+            set_layer(
+                digest="sha256:" + "5" * 64,
+                mediaType=f"{OCI}.layer.nondistributable.v1.tar+gzip",
+            ),
+            "foreign",
+        ),
+    ],
+)
+def test_a_layer_that_cannot_be_read_can_be_listed(
+    edit: Callable[[Json], object], reason: str, tmp_path: Path
+) -> None:
+    path = edited(tmp_path, edit)
+    assert reason in problem(path)
+    with opened(path) as found:
+        assert len(found.layers) == 2
+        assert found.layers[0].media_type
+
+
+def test_a_foreign_layer_that_is_stored(tmp_path: Path) -> None:
+    kind = f"{DOCKER}.image.rootfs.foreign.diff.tar.gzip"
+    assert read(edited(tmp_path, set_layer(mediaType=kind))) == [BASE, TOP]
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (lambda m: m["layers"].pop(), "config has 2 layers, but the manifest lists 1"),
+        (set_layer(digest="sha256:../../../etc/passwd"), "digest"),
+        (set_layer(digest="md5:" + "0" * 32), "not known"),
+        (lambda m: m["config"].update(digest="sha256:" + "6" * 64), "66666 is missing"),
+        (lambda m: m["config"].update(size=1), "not 1 as stated"),
+        (lambda m: m.update(manifests=[]), "at once"),
+        (lambda m: m.update(schemaVersion=1), "schema 1"),
+    ],
+)
+def test_a_manifest_that_is_wrong(
+    edit: Callable[[Json], object], reason: str, tmp_path: Path
+) -> None:
+    assert reason in problem(edited(tmp_path, edit))
+
+
+@pytest.mark.parametrize("what", ["manifest", "config"])
+def test_blobs_must_match_their_digests(what: str, tmp_path: Path) -> None:
+    directory = oci_layout(tmp_path / "x", APP)
+    for path in (directory / "blobs/sha256").iterdir():
+        data = path.read_bytes()
+        if data.startswith(b"{") and (b'"rootfs"' in data) == (what == "config"):
+            path.write_bytes(
+                data.replace(b"2024-01-01", b"2025-01-01").replace(b"tar+gz", b"tar+GZ")
+            )
+    assert "does not match its digest" in problem(f"oci:{directory}")
+    with opened(f"oci:{directory}", verify="none") as found:
+        assert len(found.layers) == 2
+
+
+def test_a_config_without_rootfs_and_platform(tmp_path: Path) -> None:
+    picture = replace(APP, config={"rootfs": None, "history": None}, os=None, architecture=None)
+    path = f"oci:{oci_layout(tmp_path / 'x', picture, platforms=False)}"
+    with opened(path, platform=None) as found:
+        assert [one.diff_id for one in found.layers] == [None, None]
+        assert found.history == () and found.platform is None
+
+
+def test_no_layers(tmp_path: Path) -> None:
+    assert read(f"oci:{oci_layout(tmp_path / 'x', image(tags=()))}") == []
+
+
+def test_a_windows_image_is_refused_by_name(tmp_path: Path) -> None:
+    directory = oci_layout(tmp_path / "x", replace(APP, os="windows"))
+    assert "Windows" in problem(f"oci:{directory}", platform=None)
+
+
+def test_docker_schema_1_is_refused_by_name(tmp_path: Path) -> None:
+    directory = write_files(
+        tmp_path / "x", {"manifest.json": b'{"schemaVersion":1,"fsLayers":[],"history":[]}'}
+    )
+    assert "schema 1" in problem(f"dir:{directory}")
