@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import re
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from dimgx.errors import SourceError, UsageError
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 SHELLS = ("bash", "zsh", "tcsh")
@@ -19,6 +22,11 @@ _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) *([kmgt]?)(i?b)?", re.IGNORECASE)
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (dimgx -h shows the options)")
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        # argparse's own hides a full disk and a reader that went away.
+        if file is not None:
+            file.write(message)
 
 
 class _PrintCompletion(argparse.Action):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -37,8 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = sys.argv[1:] if argv is None else list(argv)
     if args in (["-V"], ["--version"]):
         # What a script asks first needs no parser.
-        print(f"dimgx {__version__}")
-        return EXIT_DONE
+        try:
+            print(f"dimgx {__version__}", flush=True)
+        except OSError:
+            pass  # It goes wrong once more below, and is told there.
+        else:
+            return EXIT_DONE
     from dimgx.messages import Messages
     from dimgx.signals import SIGPIPE, Signalled, die_by, raised_signals
 
@@ -56,17 +61,14 @@ def _run_guarded(args: Sequence[str], messages: Messages) -> int:
     """Run, and turn whatever goes wrong into one line and an exit code."""
     try:
         _run(args, messages)
-        _flush_stdout()
+        _print()
     except BrokenPipeError:
         raise
-    except SystemExit:  # --help and its kind are done
-        _flush_stdout()
     except DimgxError as exc:
         messages.fail(str(exc))
         return _exit_code(exc)
     except OSError as exc:
         # The disk, the memory of the kernel, a file that went away: the world's, not ours.
-        _drop_stdout()
         where = f"{os.fsdecode(exc.filename)}: " if exc.filename else ""
         messages.fail(f"{where}{exc.strerror or exc}")
         return EXIT_WORLD
@@ -90,7 +92,10 @@ def _exit_code(exc: DimgxError) -> int:
 def _run(args: Sequence[str], messages: Messages) -> None:
     from dimgx.options import parse_args
 
-    options = parse_args(args, __version__)
+    try:
+        options = parse_args(args, __version__)
+    except SystemExit:  # --help and its kind are done
+        return
     try:
         messages.set_up(options.log_level, options.log_format)
     except ValueError as exc:
@@ -149,7 +154,7 @@ def _show(image: Image, rows: Sequence[Row], options: Options) -> None:
         text = listing.format_table(found, width=_terminal_width(), now_s=time.time())
     if sys.stdout is None:
         raise SourceError("standard output is closed, so there is nowhere to list to")
-    sys.stdout.write(text)
+    _print(text)
 
 
 def _write(
@@ -292,9 +297,20 @@ def _terminal_width() -> int | None:
     return shutil.get_terminal_size().columns
 
 
-def _flush_stdout() -> None:
-    if sys.stdout is not None:
+def _print(text: str = "") -> None:
+    """Write to standard output, whatever its encoding, and see that it arrives."""
+    if sys.stdout is None:
+        return
+    try:
+        if text and isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
+        sys.stdout.write(text)
         sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        _drop_stdout()
+        raise SourceError(f"standard output cannot be written: {exc.strerror or exc}") from exc
 
 
 def _drop_stdout() -> None:

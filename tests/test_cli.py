@@ -1,0 +1,581 @@
+"""The command in a process of its own: what it prints, how it ends, what it leaves behind."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from tests.dsl import dir_, file, layer, whiteout
+from tests.writers import docker_archive, docker_archive_v1, image, oci_archive
+
+ROOT = Path(__file__).parent.parent
+BASE = layer(dir_("etc"), file("etc/motd", b"hello\n"), file("etc/old", b"old"))
+TOP = layer(whiteout("etc/old"), dir_("bin"), file("bin/app", b"\x7fELF", mode=0o755))
+HISTORY = [
+    {"created": "2024-01-01T00:00:00Z", "created_by": "ADD rootfs.tar /"},
+    {"created": "2024-01-02T00:00:00Z", "created_by": "RUN a\tb\nc"},
+    {"created": "2024-01-02T00:00:00Z", "created_by": 'CMD ["/bin/app"]', "empty_layer": True},
+]
+NAMES = ["bin", "bin/app", "etc", "etc/motd"]
+PICTURE = image(BASE, TOP, history=HISTORY)
+BASE_ID, TOP_ID = PICTURE.diff_ids()
+ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "SOURCE_DATE_EPOCH"} | {
+    "PYTHONPATH": str(ROOT),
+    "COLUMNS": "100",
+}
+
+
+def command(*args: str) -> list[str]:
+    return [sys.executable, "-W", "error", "-m", "dimgx", *args]
+
+
+def run(
+    *args: str, stdin: bytes | None = None, cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[bytes]:
+    """Run dimgx; `stdin` None is an empty one."""
+    return subprocess.run(
+        command(*args),
+        input=stdin or b"",
+        capture_output=True,
+        cwd=cwd,
+        env=ENVIRONMENT | environment,
+        timeout=60,
+        check=False,
+    )
+
+
+def start(*args: str, **more: Any) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command(*args), env=ENVIRONMENT, **more)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "image.tar").write_bytes(docker_archive(PICTURE))
+    return tmp_path
+
+
+def names(data: bytes) -> list[str]:
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        return tar.getnames()
+
+
+def table(data: bytes) -> list[list[str]]:
+    return [[cell.strip() for cell in line.split("\t")] for line in data.decode().splitlines()]
+
+
+def left(place: Path) -> list[str]:
+    return sorted(path.name for path in place.iterdir())
+
+
+# -- listing --------------------------------------------------------------------------------------
+
+
+def test_table(place: Path) -> None:
+    done = run("./image.tar", cwd=place)
+    assert (done.returncode, done.stderr) == (0, b"")
+    rows = table(done.stdout)
+    assert rows[0] == ["REPO TAG", "IMAGE ID", "PARENT ID", "CREATED", "LAYER SIZE",
+                       "VIRTUAL SIZE", "@", "CREATED BY"]  # fmt: skip
+    image_id, base, top = PICTURE.id()[:12], BASE_ID[7:19], TOP_ID[7:19]
+    assert [row[:3] + row[4:] for row in rows[1:]] == [
+        ["example/app:1.0", image_id, top, "0 Bytes", "6.7 kB", "2", 'CMD ["/bin/app"]'],
+        ["-", top, base, "3.1 kB", "6.7 kB", "1", "RUN a b c"],
+        ["-", base, "-", "3.6 kB", "3.6 kB", "0", "ADD rootfs.tar /"],
+    ]
+    assert all(row[3].endswith("ago") for row in rows[1:])
+
+
+def test_quiet(place: Path) -> None:
+    done = run("-q", "./image.tar", cwd=place)
+    ids = [PICTURE.id()[:12], TOP_ID[7:19], BASE_ID[7:19]]
+    assert done.stdout.decode().split("\n") == [*ids, ""]
+
+
+def test_json(place: Path) -> None:
+    done = run("--json", "./image.tar", cwd=place)
+    document = json.loads(done.stdout)
+    schema = (ROOT / "docs" / "listing.schema.json").read_text(encoding="utf-8")
+    Draft202012Validator(json.loads(schema)).validate(document)
+    assert document["image"]["id"] == f"sha256:{PICTURE.id()}"
+    assert document["platform"] == {"os": "linux", "architecture": "amd64", "variant": None}
+    rows = document["rows"]
+    assert [row["diff_id"] for row in rows] == [None, TOP_ID, BASE_ID]
+    assert [row["size"] for row in rows] == [0, len(TOP), len(BASE)]
+    assert [row["empty"] for row in rows] == [True, False, False]
+    assert rows[1]["created_by"] == "RUN a\tb\nc"
+
+
+def test_json_of_compressed_layers_has_both_sizes(tmp_path: Path) -> None:
+    picture = image(BASE, TOP, compression="gzip")
+    (tmp_path / "i.tar").write_bytes(oci_archive(picture))
+    document = json.loads(run("--json", "oci-archive:i.tar", cwd=tmp_path).stdout)
+    assert [row["size"] for row in document["rows"]] == [len(TOP), len(BASE)]
+    assert [row["stored_size"] for row in document["rows"]] == [
+        len(blob) for blob in reversed(picture.blobs())
+    ]
+    assert all(row["digest"] != row["diff_id"] for row in document["rows"])
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        ([], [2, 1, 0]),
+        (["-r"], [0, 1, 2]),
+        (["-l", "@0", "-l", "@2"], [2, 0]),
+        (["-l", "@0", "-l", "@2", "-r"], [0, 2]),
+        (["-l", "@0:@1", "-l", "@0"], [0, 1]),
+        (["-l", "@-1:@0"], [0, 1, 2]),
+        (["-l", BASE_ID[7:15]], [0]),
+        (["-l", f"{BASE_ID[:20]}:example/app:1.0"], [2, 1, 0]),
+    ],
+)
+def test_listing_shows_the_covering_row_first(
+    place: Path, args: list[str], expected: list[int]
+) -> None:
+    rows = table(run(*args, "./image.tar", cwd=place).stdout)
+    assert [int(row[6]) for row in rows[1:]] == expected
+
+
+def test_v1_archive_lists_its_chain(tmp_path: Path) -> None:
+    (tmp_path / "i.tar").write_bytes(docker_archive_v1(image(BASE, TOP)))
+    rows = table(run("docker-archive:i.tar", cwd=tmp_path).stdout)
+    assert len(rows) == 3
+    assert rows[1][2] == rows[2][1]
+    done = run("-l", rows[2][1], "-t", "-", "docker-archive:i.tar", cwd=tmp_path)
+    assert names(done.stdout) == ["etc", "etc/motd", "etc/old"]
+
+
+def test_table_on_a_terminal_is_cut_to_it(place: Path) -> None:
+    picture = image(BASE, history=[{"created_by": "RUN " + "x" * 500}])
+    (place / "i.tar").write_bytes(docker_archive(picture))
+    lines = on_terminal("./i.tar", cwd=place)[1].splitlines()
+    assert len(lines) == 2
+    assert len(lines[1]) == 100
+    assert lines[1].endswith("...")
+
+
+# -- flattening -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "magic"),
+    [
+        ("o.tar", b"bin/"),
+        ("o.tgz", b"\x1f\x8b"),
+        ("o.tar.bz2", b"BZh"),
+        ("o.txz", b"\xfd7zXZ"),
+        ("o.tar.zst", b"\x28\xb5\x2f\xfd"),
+    ],
+)
+def test_target(place: Path, target: str, magic: bytes) -> None:
+    done = run("-t", target, "./image.tar", cwd=place)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    data = (place / target).read_bytes()
+    assert data.startswith(magic)
+    if not target.endswith("zst"):
+        assert names(data) == NAMES
+    assert left(place) == sorted(["image.tar", target])
+
+
+@pytest.mark.parametrize("target", ["-", "/dev/stdout", "/dev/fd/1"])
+def test_standard_output(place: Path, target: str) -> None:
+    done = run("-o", target, "./image.tar", cwd=place)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert names(done.stdout) == NAMES
+
+
+@pytest.mark.parametrize("image_name", ["-", "-:example/app:1.0"])
+def test_standard_input(place: Path, image_name: str) -> None:
+    done = run("-t", "-", image_name, stdin=(place / "image.tar").read_bytes())
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert names(done.stdout) == NAMES
+
+
+def test_verbose_tells_digests_and_size(place: Path) -> None:
+    done = run("-v", "-z", "-t", "-", "./image.tar", cwd=place)
+    lines = done.stderr.decode().splitlines()
+    assert all(line.startswith("dimgx: ") for line in lines)
+    assert f"sha256:{PICTURE.id()}" in lines[0]
+    assert BASE_ID in lines[1]
+    import hashlib
+
+    wrote = f"{len(done.stdout)} bytes, sha256:{hashlib.sha256(done.stdout).hexdigest()}"
+    assert lines[3] == f"dimgx: standard output: {wrote}"
+
+
+def test_log_format_shapes_every_line(place: Path) -> None:
+    args = ["--log-format", "%(levelname)-8s: %(message)s", "-l", "f00d", "-l", "@0", "./image.tar"]
+    assert run(*args, cwd=place).stderr.startswith(b"WARNING : a layer spec names no row")
+    assert run(*args, "-s", cwd=place).stderr.startswith(b"ERROR   : no row")
+    assert run("--log-level", "ERROR", *args, cwd=place).stderr == b""
+
+
+def test_clamp_mtime(place: Path) -> None:
+    assert run("--clamp-mtime", "-t", "o.tar", "./image.tar", cwd=place).returncode == 1
+    newer = image(layer(file("new", mtime=2000), file("old", mtime=5)))
+    (place / "n.tar").write_bytes(docker_archive(newer))
+    args = ["--clamp-mtime", "-t", "-", "./n.tar"]
+    done = run(*args, cwd=place, SOURCE_DATE_EPOCH="1000")
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as tar:
+        assert [member.mtime for member in tar] == [1000, 5]
+    for bad in ("", "now", "-1", "1.5"):
+        assert run(*args, cwd=place, SOURCE_DATE_EPOCH=bad).returncode == 1
+
+
+def test_temporary_files_lie_where_they_should(place: Path) -> None:
+    empty = place / "empty"
+    empty.mkdir()
+    data = (place / "image.tar").read_bytes()
+    args = ["--memory", "0", "-t", "-", "-"]
+    for done in (
+        run(*args, "--tmpdir", str(empty), stdin=data),
+        run(*args, stdin=data, DIMGX_TMPDIR=str(empty)),
+        run(*args, stdin=data, TMPDIR="/nowhere"),
+    ):
+        assert names(done.stdout) == NAMES
+    assert left(empty) == []
+    missing = run("--tmpdir", "nowhere", "./image.tar", cwd=place)
+    assert missing.returncode == 2
+
+
+def test_unknown_suffix_warns_but_a_device_does_not(place: Path) -> None:
+    assert b"suffix" in run("-t", "out", "./image.tar", cwd=place).stderr
+    assert run("-t", "/dev/null", "./image.tar", cwd=place).stderr == b""
+
+
+def test_fifo_is_written_in_place(place: Path) -> None:
+    os.mkfifo(place / "pipe")
+    process = start("-t", "pipe", "./image.tar", cwd=place)
+    assert names((place / "pipe").read_bytes()) == NAMES
+    assert process.wait(30) == 0
+    assert (place / "pipe").is_fifo()
+
+
+def test_options_after_the_image_and_double_dash(place: Path) -> None:
+    assert run("./image.tar", "-q", cwd=place).returncode == 0
+    assert run("-q", "--", "./image.tar", cwd=place).returncode == 0
+
+
+# -- what is wrong --------------------------------------------------------------------------------
+
+
+def assert_one_line(done: subprocess.CompletedProcess[bytes], code: int) -> str:
+    text = done.stderr.decode()
+    assert done.returncode == code, text
+    assert text.startswith("dimgx: ")
+    assert text.count("\n") == 1
+    assert text.endswith("\n")
+    assert done.stdout == b""
+    return text
+
+
+BAD = [
+    ([], 1),
+    (["--bogus", "./image.tar"], 1),
+    (["a b:c d"], 1),
+    (["-l", "@", "./image.tar"], 1),
+    (["-l", "-1", "./image.tar"], 1),
+    (["--platform", "linux", "./image.tar"], 1),
+    (["--log-format", "%(nothing", "./image.tar"], 1),
+    (["--platform", "linux/riscv64", "./image.tar"], 2),
+    (["./missing.tar"], 2),
+    (["docker-archive:missing.tar"], 2),
+    (["./image.tar:nothing:1"], 2),
+    (["./empty"], 2),
+    (["./text"], 2),
+    (["./"], 2),
+    (["-"], 2),
+    (["-t", "existing.tar", "./image.tar"], 2),
+    (["-t", "no/such/dir.tar", "./image.tar"], 2),
+    (["-w", "-t", "directory.tar", "./image.tar"], 2),
+    (["-t", "o.tar", "./damaged.tar"], 2),
+    (["-t", "-", "./damaged.tar"], 2),
+    (["-t", "/dev/full", "./image.tar"], 2),
+    (["-s", "-l", "f00d", "./image.tar"], 3),
+    (["-s", "-l", "f00d", "-t", "o.tar", "./image.tar"], 3),
+    (["-l", "f00d", "-t", "o.tar", "./image.tar"], 3),
+    (["-l", "@2", "-t", "o.tar", "./image.tar"], 3),
+    (["-l", "@2", "-t", "-", "./image.tar"], 3),
+]
+
+
+@pytest.mark.parametrize(("args", "code"), BAD, ids=lambda value: str(value))
+def test_failure_is_one_line_a_code_and_nothing_else(
+    place: Path, args: list[str], code: int
+) -> None:
+    (place / "empty").touch()
+    (place / "text").write_text("no image\n" * 1000, encoding="utf-8")
+    (place / "existing.tar").write_bytes(b"old")
+    (place / "directory.tar").mkdir()
+    good = (place / "image.tar").read_bytes()
+    (place / "damaged.tar").write_bytes(good.replace(b"hello\n", b"hallo\n"))
+    before = left(place)
+    assert_one_line(run(*args, cwd=place), code)
+    assert left(place) == before
+    assert (place / "existing.tar").read_bytes() == b"old"
+
+
+def test_every_truncation_of_a_compressed_archive_is_an_error(tmp_path: Path) -> None:
+    data = docker_archive(PICTURE, archive_compression="gzip")
+    for size in (1, 10, len(data) // 2, len(data) - 9, len(data) - 1):
+        assert_one_line(run("-t", "-", "-", stdin=data[:size]), 2)
+
+
+def test_names_are_escaped_in_messages(tmp_path: Path) -> None:
+    text = assert_one_line(run("./a\n\x1b[31mb.tar", cwd=tmp_path), 2)
+    assert r"\x1b[31m" in text
+
+
+def test_bug_is_a_traceback_and_70(place: Path) -> None:
+    script = (
+        "import sys, dimgx.options\n"
+        "def fail(*_): raise RecursionError\n"
+        "dimgx.options.parse_args = fail\n"
+        "from dimgx.cli import main\n"
+        "sys.exit(main(['x']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, check=False
+    )
+    assert done.returncode == 70
+    assert done.stderr.startswith(b"Traceback")
+
+
+# -- terminals, closed files, pipes ---------------------------------------------------------------
+
+
+def on_terminal(*args: str, cwd: Path, stream: str = "stdout") -> tuple[int, str, bytes]:
+    """Run with a terminal as a stream; give the exit code, what it shows, the other output."""
+    ours, theirs = pty.openpty()
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, stream: theirs}
+    process = start(*args, cwd=cwd, stdin=subprocess.DEVNULL, **streams)
+    os.close(theirs)
+    shown = b""
+    while select.select([ours], [], [], 30)[0]:
+        try:
+            piece = os.read(ours, 65536)
+        except OSError:
+            break
+        if not piece:
+            break
+        shown += piece
+    os.close(ours)
+    out, err = process.communicate(timeout=30)
+    return process.returncode, shown.decode().replace("\r\n", "\n"), out or err or b""
+
+
+def test_terminal_gets_no_tar(place: Path) -> None:
+    code, shown, err = on_terminal("-t", "-", "./image.tar", cwd=place)
+    assert (code, shown) == (1, "")
+    assert b"terminal" in err
+
+
+def test_terminal_gives_no_image(place: Path) -> None:
+    ours, theirs = pty.openpty()
+    done = subprocess.run(
+        command("-"), stdin=theirs, capture_output=True, env=ENVIRONMENT, check=False, timeout=30
+    )
+    os.close(ours)
+    os.close(theirs)
+    assert "terminal" in assert_one_line(done, 1)
+
+
+def test_progress_is_drawn_on_a_terminal_and_gone_at_the_end(place: Path) -> None:
+    code, shown, _ = on_terminal("-t", "o.tar", "./image.tar", cwd=place, stream="stderr")
+    assert code == 0
+    assert "writing" in shown
+    assert "\n" not in shown
+    assert shown.endswith("\r")
+    code, shown, _ = on_terminal("-q", "-t", "p.tar", "./image.tar", cwd=place, stream="stderr")
+    assert (code, shown) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("args", "closed", "code"),
+    [
+        (["-t", "-", "./image.tar"], 1, 2),
+        (["./image.tar"], 1, 2),
+        (["-"], 0, 2),
+        (["-t", "o.tar", "./image.tar"], 0, 0),
+        (["-t", "o.tar", "./image.tar"], 1, 0),
+        (["-t", "o.tar", "./image.tar"], 2, 0),
+        (["./missing.tar"], 2, 2),
+    ],
+)
+def test_closed_standard_file(place: Path, args: list[str], closed: int, code: int) -> None:
+    sign = "<&-" if closed == 0 else f"{closed}>&-"
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {sign}', "sh", *command(*args)],
+        cwd=place,
+        env=ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        timeout=30,
+    )
+    assert done.returncode == code
+    if code and closed != 2:
+        assert_one_line(done, code)
+    if "o.tar" in args:
+        assert names((place / "o.tar").read_bytes()) == NAMES
+
+
+@pytest.mark.parametrize("args", [["./image.tar"], ["--json", "./image.tar"], ["-h"], ["-V"]])
+def test_full_device_behind_standard_output(place: Path, args: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command(*args), cwd=place, env=ENVIRONMENT, stdout=full, stderr=subprocess.PIPE,
+            check=False, timeout=30,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("args", [["-t", "-", "./big.tar"], ["./big.tar"], ["-h"], ["-V"]])
+def test_reader_that_goes_away_ends_it_quietly(place: Path, args: list[str]) -> None:
+    make_big(place)
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = start(*args, cwd=place, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (-signal.SIGPIPE, b"")
+
+
+# -- signals --------------------------------------------------------------------------------------
+
+
+def make_big(place: Path) -> None:
+    data = os.urandom(1 << 20) * 24
+    (place / "big.tar").write_bytes(docker_archive(image(layer(file("big", data)))))
+
+
+def wait_for(found: Any, timeout_s: float = 20) -> None:
+    end = time.monotonic() + timeout_s
+    while not found():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("existing", [False, True])
+def test_signal_in_the_middle_leaves_nothing(
+    place: Path, number: signal.Signals, existing: bool
+) -> None:
+    make_big(place)
+    if existing:
+        (place / "o.tar.xz").write_bytes(b"old")
+    before = left(place)
+    process = start("-w", "-J", "-t", "o.tar.xz", "./big.tar", cwd=place, stderr=subprocess.PIPE)
+    wait_for(lambda: len(left(place)) > len(before))
+    process.send_signal(number)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (-number, b"")
+    assert left(place) == before
+    if existing:
+        assert (place / "o.tar.xz").read_bytes() == b"old"
+
+
+def test_signal_while_standard_input_is_awaited(place: Path) -> None:
+    process = start("-t", "o.tar", "-", cwd=place, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdin
+    process.stdin.write((place / "image.tar").read_bytes()[:2000])
+    process.stdin.flush()
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == -signal.SIGTERM
+    assert process.communicate()[1] == b""
+    assert left(place) == ["image.tar"]
+
+
+def test_ignored_signal_stays_ignored(place: Path) -> None:
+    make_big(place)
+    process = start(
+        "-t", "o.tar.gz", "./big.tar", cwd=place,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )  # fmt: skip
+    wait_for(lambda: len(left(place)) > 2)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(30) == 0
+
+
+# -- the rest -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("option", ["-V", "--version"])
+def test_version(option: str) -> None:
+    import dimgx
+
+    assert run(option).stdout == f"dimgx {dimgx.__version__}\n".encode()
+    assert run("-q", option).stdout == f"dimgx {dimgx.__version__}\n".encode()
+
+
+def test_help() -> None:
+    done = run("-h")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(b"usage: dimgx [options] [-l LAYER_SPEC]... [-t TARGET] IMAGE")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_completion(shell: str) -> None:
+    done = run("--print-completion", shell)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"compress-level" in done.stdout
+
+
+def test_completion_in_bash_completes(tmp_path: Path) -> None:
+    script = run("--print-completion", "bash").stdout.decode()
+    probe = (
+        script
+        + '\nCOMP_WORDS=(dimgx --ver); COMP_CWORD=1; COMP_LINE="dimgx --ver"; COMP_POINT=11\n'
+        + "_shtab_dimgx dimgx --ver dimgx\nprintf '%s\\n' \"${COMPREPLY[@]}\""
+    )
+    done = subprocess.run(["bash", "-c", probe], capture_output=True, check=False, timeout=30)
+    assert {"--verify", "--verbose", "--version"} <= set(done.stdout.decode().split())
+
+
+def test_completion_without_its_package_says_how_to_get_it() -> None:
+    script = "import sys; sys.modules['shtab'] = None; from dimgx.cli import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", script, "--print-completion", "bash"],
+        env=ENVIRONMENT,
+        capture_output=True,
+        check=False,
+    )
+    assert "pip install 'dimgx[completion]'" in assert_one_line(done, 2)
+
+
+def commands_differ(first: Sequence[str], second: Sequence[str], place: Path) -> bool:
+    return run(*first, cwd=place).stdout != run(*second, cwd=place).stdout
+
+
+def test_same_bytes_from_any_form_and_number_of_threads(place: Path) -> None:
+    (place / "oci.tar").write_bytes(oci_archive(image(BASE, TOP, compression="zstd")))
+    plain = ["-t", "-", "./image.tar"]
+    assert not commands_differ(plain, ["-t", "-", "--threads", "1", "oci-archive:oci.tar"], place)
+    assert not commands_differ(
+        ["-z", "--threads", "1", *plain], ["-z", "--threads", "3", *plain], place
+    )
+
+
+def test_listing_in_an_encoding_that_lacks_its_letters(tmp_path: Path) -> None:
+    picture = image(BASE, history=[{"created_by": "MAINTAINER Jérôme 漢"}])
+    (tmp_path / "i.tar").write_bytes(docker_archive(picture))
+    done = run("./i.tar", cwd=tmp_path, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert rb"MAINTAINER J\xe9r\xf4me \u6f22" in done.stdout
