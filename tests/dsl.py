@@ -10,8 +10,8 @@ both the input of the program and, by way of the model, what is expected of it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
@@ -27,7 +27,7 @@ def to_bytes(name: str | bytes) -> bytes:
     return name.encode("utf-8", "surrogateescape") if isinstance(name, str) else name
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Member:
     """One entry of a layer: what it means first, then how it is spelled."""
 
@@ -54,12 +54,25 @@ class Member:
     typeflag: bytes | None = None
     size: int | bytes | None = None
     """The size field, where it is to differ from what the data need."""
-    fields: Mapping[int, bytes] = field(default_factory=dict)
+    overlay: Mapping[int, bytes] = field(default_factory=dict)
     """Bytes laid over the header at an offset, before the checksum is made."""
     checksum: bytes | None = None
     sparse: SparseForm | None = None
     pieces: tuple[tuple[int, int], ...] = ()
     """(offset, length) of a sparse file's stored pieces."""
+
+    def __repr__(self) -> str:
+        """Give what differs from a plain member, so that a failing example can be read."""
+        plain = Member(self.kind, self.name)
+        more = "".join(
+            f", {item.name}={getattr(self, item.name)!r}"
+            for item in fields(self)
+            if getattr(self, item.name) != getattr(plain, item.name)
+        )
+        return f"Member({self.kind!r}, {self.name!r}{more})"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(repr(self))  # hypothesis asks for this one
 
     def but(self, **changes: object) -> Member:
         """Give this member with some things changed."""
@@ -240,7 +253,7 @@ def _block(member: Member, size: int = 0, name: bytes | None = None, target: byt
         put(329, _number(member.device[0], 8, dialect), 8)
         put(337, _number(member.device[1], 8, dialect), 8)
         put(345, prefix, 155)
-    for at, data in member.fields.items():
+    for at, data in member.overlay.items():
         put(at, data, len(data))
     put(148, member.checksum or b"%06o\0 " % sum(block), 8)
     return bytes(block)
@@ -305,13 +318,13 @@ def _encode_sparse(
         spans = [octal(at, 12) + octal(length, 12) for at, length in pieces]
         spans.append(octal(size, 12) + octal(0, 12))
         more = spans[4:]
-        fields = {386: b"".join(spans[:4]), 482: b"\1" if more else b"\0", 483: octal(size, 12)}
+        overlay = {386: b"".join(spans[:4]), 482: b"\1" if more else b"\0", 483: octal(size, 12)}
         tail = b""
         while more:
             body = b"".join(more[:21])
             more = more[21:]
             tail += body.ljust(504, b"\0") + (b"\1" if more else b"\0") + bytes(7)
-        return member.but(typeflag=b"S", dialect="gnu", fields=fields), [], b"", tail
+        return member.but(typeflag=b"S", dialect="gnu", overlay=overlay), [], b"", tail
     records: list[tuple[bytes, bytes]]
     if member.sparse == "0.0":
         records = [(b"GNU.sparse.size", real), (b"GNU.sparse.numblocks", b"%d" % len(pieces))]

@@ -326,7 +326,7 @@ def _node(member: RawMember, kind: str, path: bytes) -> Node:
     else:
         mtime = member.number(136, 12)
     return Node(
-        kind, path, member.number(100, 8), member.number(108, 8, b"uid"),
+        kind, path, member.number(100, 8) & 0o7777, member.number(108, 8, b"uid"),
         member.number(116, 8, b"gid"), mtime, member.data if kind == "f" else b"",
         member.target if kind == "l" else b"", device, None, xattrs,
     )  # fmt: skip

@@ -19,6 +19,9 @@ from decimal import Decimal
 from tests.dsl import Member
 from tests.listing import Node, short_listing, walk_key
 
+NOWHERE = b"\0"
+"""A path that nothing has."""
+
 
 class Malformed(Exception):
     """The image is one that has to be refused."""
@@ -55,9 +58,13 @@ class OwnTree:
     below: Inode
     root: Inode = field(default_factory=lambda: Inode("d", implied=True))
     whiteouts: list[bytes] = field(default_factory=list)
+    devices: list[bytes] = field(default_factory=list)
+    """Those whiteouts that are overlayfs' devices (rule 20)."""
     opaque: list[bytes] = field(default_factory=list)
     hidden: dict[bytes, Inode] = field(default_factory=dict)
     """aufs' own files, which only hard links can reach (rule 19)."""
+    waiting: int = 0
+    """Hard links whose target may follow."""
 
 
 def flatten(layers: Sequence[Sequence[Member]]) -> Inode:
@@ -129,6 +136,8 @@ def build_own_tree(members: Sequence[Member], below: Inode) -> OwnTree:
             raise Unspecified("the model does not read raw bytes")
         add_entry(own, member)
     settle_links(own)
+    if any(look_up(own.root, path) is not None for path in own.devices):
+        raise Unspecified("overlayfs' whiteout and another entry of one name in one layer")
     return own
 
 
@@ -182,6 +191,8 @@ def add_marker(own: OwnTree, parts: Sequence[bytes], base: bytes) -> None:
     if base.startswith(b".wh."):
         check_marker(base)
         base = base[4:]
+    else:
+        own.devices.append(b"/".join([*place, base]))
     own.whiteouts.append(b"/".join([*place, base]))
 
 
@@ -233,37 +244,31 @@ def inode_of(own: OwnTree, member: Member, path: bytes = b"") -> Inode:
         set_attributes(inode, member)
         return inode
     wanted = normalise(member.target)
-    if not wanted:
-        raise Malformed("a link to the root, or to nothing")
-    found = own.hidden.get(wanted)
-    if found is None:
-        if any(part.startswith(b".wh.") for part in wanted.split(b"/")):
-            raise Malformed("a link to a marker")
-        *parents, base = wanted.split(b"/")
-        directory, resolved = resolve_for_link(own, parents)
-        wanted = b"/".join([*resolved, base])
-        if wanted == path:
-            raise Malformed("a link to itself")
-        found = directory.children.get(base) if directory is not None else None
-        if found is None:
-            found = look_up(own.below, wanted)  # rule 36
-    if found is None:
-        if member.xattrs:
-            raise Unspecified("xattrs of a link to what follows")
-        return Inode("h", later=wanted)
-    if found.later is not None:
-        raise Unspecified("a link to a link whose target is not there yet")
-    if found.kind == "d":
-        raise Malformed("a link to a directory")
-    set_attributes(found, member, is_link=True)
-    return found
+    found = own.hidden.get(wanted) or find_link_target(own, wanted)
+    if found is not None and found.kind != "d" and wanted != path:
+        if found.later is not None:
+            raise Unspecified("a link to a link whose target is not there yet")
+        set_attributes(found, member, is_link=True)
+        return found
+    if member.xattrs:
+        raise Unspecified("xattrs of a link to what follows")
+    own.waiting += 1
+    # What is no good now is none the better for what follows.
+    return Inode("h", later=NOWHERE if found is not None or wanted == path else wanted)
 
 
-def resolve_for_link(own: OwnTree, parents: Sequence[bytes]) -> tuple[Inode | None, list[bytes]]:
+def find_link_target(own: OwnTree, wanted: bytes) -> Inode | None:
+    """Give what a link's target names in the layer itself, else in the layers below (rule 36)."""
+    if not wanted or any(part.startswith(b".wh.") for part in wanted.split(b"/")):
+        return Inode("d")  # the root, an empty name or a marker: no better than a directory
+    *parents, base = wanted.split(b"/")
     try:
-        return resolve_directory(own, parents, make=False)
-    except Unspecified:
-        raise Malformed("a link to what lies below a file") from None
+        directory, resolved = resolve_directory(own, parents, make=False)
+    except Unspecified:  # below a file of the layer
+        directory, resolved = None, parents
+    if directory is not None and base in directory.children:
+        return directory.children[base]
+    return look_up(own.below, b"/".join([*resolved, base]))
 
 
 def settle_links(own: OwnTree) -> None:
@@ -276,12 +281,15 @@ def settle_links(own: OwnTree) -> None:
             elif child.later is not None:
                 found = look_up(own.root, child.later)
                 if found is None or found.kind == "d":
-                    raise Malformed("a link to nothing")
+                    raise Malformed("a link to nothing, or to a directory")
                 if found.later is not None:
                     raise Unspecified("links in a row to what follows")
                 directory.children[name] = found
+                own.waiting -= 1
 
     settle(own.root)
+    if own.waiting:
+        raise Unspecified("a link that leads nowhere, but is covered in its own layer")
 
 
 def set_attributes(inode: Inode, member: Member, *, is_link: bool = False) -> None:

@@ -238,7 +238,7 @@ def test_44_a_fraction_stays_with_the_name_that_carries_the_data() -> None:
 
 def test_51_empty_number_fields_are_zero() -> None:
     blank = {100: bytes(8), 108: b" " * 7 + b"\0", 116: bytes(8), 136: bytes(12)}
-    tar = flatten_members([[file("a", "x", fields=blank)]])
+    tar = flatten_members([[file("a", "x", overlay=blank)]])
     (member,) = raw_members(tar)
     assert [member.number(at, 8) for at in (100, 108, 116)] == [0, 0, 0]
     assert member.block[124:136] == octal(1, 12)

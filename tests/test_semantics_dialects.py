@@ -87,7 +87,7 @@ CASES = [
     ],
     case(
         "47-a-prefix",
-        [[file("p" * 90 + "/" + "n" * 90, "x"), file("y", fields={345: b"a/b"})]],
+        [[file("p" * 90 + "/" + "n" * 90, "x"), file("y", overlay={345: b"a/b"})]],
         ["d a", "d a/b", "f a/b/y ''", "d " + "p" * 90, f"f {'p' * 90}/{'n' * 90} 'x'"],
         in_model=False,
     ),
@@ -113,17 +113,17 @@ CASES = [
     ],
     case(
         "48-times-in-a-gnu-header-are-no-prefix",
-        [[file("a", "x", dialect="gnu", fields={345: octal(1700000000, 12), 357: octal(5, 12)})]],
+        [[file("a", "x", dialect="gnu", overlay={345: octal(1700000000, 12), 357: octal(5, 12)})]],
         ["f a 'x'"],
     ),
     case(
         "48-base-256-times-neither",
-        [[file("a", dialect="gnu", fields={345: base256(1 << 40, 12), 357: base256(-5, 12)})]],
+        [[file("a", dialect="gnu", overlay={345: base256(1 << 40, 12), 357: base256(-5, 12)})]],
         ["f a ''"],
     ),
     case(
         "48-go-before-1.8-wrote-a-prefix-there",
-        [[file("n", "x", dialect="gnu", uid=1 << 30, fields={345: b"usr/share/deep"})]],
+        [[file("n", "x", dialect="gnu", uid=1 << 30, overlay={345: b"usr/share/deep"})]],
         ["d usr", "d usr/share", "d usr/share/deep", "f usr/share/deep/n 'x' owner=1073741824:0"],
         in_model=False,
     ),
@@ -237,11 +237,11 @@ CASES = [
         "51-numbers-as-others-write-them",
         [
             [
-                file("a", "abc", fields={124: b"          3\0"}),
-                file("b", "abc", fields={124: b"00000000003 "}),
-                file("c", "abc", fields={124: b"000000000003"}),
-                file("d", "abc", fields={124: base256(3, 12), 108: base256(1 << 33, 8)}),
-                file("e", fields={100: b"644\0\0\0\0\0", 136: b"7 \0" + bytes(9)}),
+                file("a", "abc", overlay={124: b"          3\0"}),
+                file("b", "abc", overlay={124: b"00000000003 "}),
+                file("c", "abc", overlay={124: b"000000000003"}),
+                file("d", "abc", overlay={124: base256(3, 12), 108: base256(1 << 33, 8)}),
+                file("e", overlay={100: b"644\0\0\0\0\0", 136: b"7 \0" + bytes(9)}),
             ]
         ],
         [
@@ -273,7 +273,7 @@ CASES = [
         "51-a-size-that-is-no-number", [[file("a", size=b"12x45678901\0")]], "size", in_model=False
     ),
     bad("51-a-pax-size-that-is-no-number", [pax((b"size", b"1x"), then=file("a"))], in_model=False),
-    bad("51-a-mode-that-is-no-number", [[file("a", fields={100: b"rwxr-xr\0"})]], in_model=False),
+    bad("51-a-mode-that-is-no-number", [[file("a", overlay={100: b"rwxr-xr\0"})]], in_model=False),
     bad(
         "51-a-pax-time-that-is-no-number", [pax((b"mtime", b"now"), then=file("a"))], in_model=False
     ),
@@ -302,7 +302,7 @@ CASES = [
         for n, payload in enumerate(
             [
                 b"99 uid=1\n",
-                b"8 uid=1\n",
+                b"7 uid=1\n",
                 b"9 uid=1\n9 uid",
                 b"x uid=1\n",
                 b"9 uid=1 ",

@@ -1,0 +1,266 @@
+"""Rules 68 to 73: what the flat tar looks like, header by header."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+
+import pytest
+
+from dimgx.errors import ImageError
+from tests.cases import flatten_layers, flatten_members
+from tests.dsl import (
+    Member,
+    blockdev,
+    chardev,
+    dir_,
+    fifo,
+    file,
+    gnu_long,
+    hardlink,
+    layer,
+    pax_header,
+    raw,
+    sparse,
+    symlink,
+    whiteout,
+)
+from tests.listing import list_tar, raw_members
+
+NORMAL: list[Member] = [
+    blockdev("b", 8, 1),
+    chardev("c", 1, 3),
+    dir_("d", mode=0o700, uid=5, gid=6, mtime=7),
+    file("d/empty"),
+    file("d/f", b"x" * 1500, mode=0o4755, mtime=1700000000),
+    hardlink("d/h", "d/f", mode=0o4755, mtime=1700000000),
+    file("d/root", uname=b"root", gname=b"root"),
+    file("g" * 150, "gnu", dialect="gnu"),
+    fifo("p"),
+    file("p" * 150, "pax", dialect="ustar"),
+    symlink("s", "d/f"),
+    symlink("t", "target/" * 30, dialect="gnu"),
+    symlink("u", "target/" * 30, dialect="ustar"),
+    file("v", "big owner", uid=1 << 25, dialect="gnu"),
+    file("w", "big owner", uid=1 << 25, dialect="ustar"),
+    file("x", "xattrs", xattrs={"user.a": b"1", "security.capability": b"\1\2\0"}),
+    file("y", "time", mtime="1700000000.5"),
+    file(b"z\xff", "bytes"),
+]
+
+
+def test_69_parents_children_links_in_walk_order() -> None:
+    layers = [
+        [file("z/y/x", "1"), file("a.b"), dir_("a"), hardlink("0", "z/y/x")],
+        [file("a/1"), file("a-b"), whiteout("a.b")],
+    ]
+    assert [m.name for m in raw_members(flatten_members(layers))] == [
+        b"0", b"a/", b"a/1", b"a-b", b"z/", b"z/y/", b"z/y/x",
+    ]  # fmt: skip
+
+
+def test_69_implied_directories_are_written() -> None:
+    (first, second, _) = raw_members(flatten_members([[file("a/b/c", mtime=5)]]))
+    for member, name in ((first, b"a/"), (second, b"a/b/")):
+        assert (member.name, member.flag, member.number(100, 8)) == (name, b"5", 0o755)
+        assert [member.number(108, 8), member.number(116, 8), member.number(136, 12)] == [0, 0, 0]
+
+
+def test_69_an_empty_image_is_an_empty_tar() -> None:
+    assert flatten_layers([]) == bytes(1024)
+    assert flatten_members([[file("a")], [whiteout("a")]]) == bytes(1024)
+
+
+def test_70_headers_in_normal_form_go_through_byte_for_byte() -> None:
+    tar = layer(*NORMAL)
+    assert flatten_layers([tar]) == tar
+
+
+@pytest.mark.parametrize("number", range(len(NORMAL)))
+def test_70_also_when_only_one_of_a_layer_survives(number: int) -> None:
+    kept = NORMAL[number]
+    if kept.kind == "h" or b"/" in kept.name.rstrip(b"/"):
+        return
+    others = [
+        whiteout(m.name.rstrip(b"/")) for m in NORMAL if b"/" not in m.name[:-1] and m != kept
+    ]
+    expected = [m for m in NORMAL if m.name.split(b"/")[0] == kept.name.rstrip(b"/")]
+    assert flatten_members([NORMAL, others]) == layer(*expected)
+
+
+def test_70_pax_records_go_through_in_their_order() -> None:
+    records = ((b"SCHILY.xattr.user.z", b"1"), (b"mtime", b"5.25"), (b"SCHILY.xattr.user.a", b"2"))
+    tar = layer(file("a", "x", mtime=5, records=records))
+    assert flatten_layers([tar]) == tar
+
+
+def one_member(*members: Member) -> tuple[bytes, list[tarfile.TarInfo]]:
+    tar = flatten_members([members])
+    with tarfile.open(fileobj=io.BytesIO(tar)) as reader:
+        return tar, reader.getmembers()
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        file("./a", "x"),
+        file("/a", "x"),
+        file("a", "x", dialect="v7"),
+        file("a", "x", typeflag=b"7"),
+        file("a", "x", typeflag=b"\0"),
+        file("a/", "x"),
+        file("a", "x", uname=b"daemon"),
+        file("a", "x", records=((b"LIBARCHIVE.xattr.user.a", b"MQ"),)),
+        file("a", "x", records=((b"SCHILY.ino", b"5"),)),
+        file("a", "x", records=((b"path", b""),)),
+        sparse("a", [(0, b"x")], 1, "0.1"),
+        sparse("a", [(0, b"x")], 1, "gnu"),
+    ],
+)
+def test_70_anything_else_is_rewritten_to_a_plain_ustar_header(member: Member) -> None:
+    tar, _ = one_member(member)
+    (written,) = raw_members(tar)
+    assert (written.flag, written.name, written.data) == (b"0", b"a", b"x")
+    assert written.block[:2] == b"a\0"
+    assert written.records.keys() <= {b"path", b"mtime", b"uid", b"gid", b"size"}
+
+
+def test_70_two_sources_for_a_name_become_one() -> None:
+    members = [raw(pax_header([(b"path", b"p" * 120)])), raw(gnu_long(b"L", b"q" * 120)), file("a")]
+    (written,) = raw_members(flatten_members([members]))
+    assert written.name == b"q" * 120
+    assert (b"path" in written.records) != written.long_name
+
+
+def test_70_a_long_name_that_changes_stays_long() -> None:
+    for dialect in ("gnu", "ustar", "pax"):
+        for name in ("n" * 101, "d/" * 60 + "n", "n" * 3000):
+            (*_, written) = raw_members(
+                flatten_members([[file("./" + name, "x", dialect=dialect)]])
+            )
+            assert written.name == name.encode()
+
+
+def test_70_a_size_on_a_symlink_goes() -> None:
+    tar, members = one_member(symlink("l", "t", size=700), file("z", "end"))
+    assert [m.name for m in members] == ["l", "z"]
+    assert list_tar(tar) == ["l l -> t", "f z 'end'"]
+
+
+def test_70_trusted_xattrs_go_and_others_stay() -> None:
+    tar, _ = one_member(file("a", xattrs={"trusted.x": b"1", "user.y": b"2"}))
+    assert raw_members(tar)[0].records == {b"SCHILY.xattr.user.y": b"2"}
+
+
+def test_70_a_global_header_is_not_copied() -> None:
+    tar = flatten_members([[raw(pax_header([(b"uid", b"7")], b"g")), file("a"), file("b")]])
+    assert list_tar(tar) == ["f a ''", "f b ''"]
+    assert flatten_members([[file("a"), file("b")]]) == tar
+
+
+def test_71_links_are_written_anew_where_names_change_places() -> None:
+    members = [
+        file("z", "data", mode=0o600, xattrs={"user.k": b"v"}, mtime="7.5"),
+        hardlink("m", "z", mode=0o640, uid=3, mtime=9),
+        hardlink("a", "z", mode=0o640, uid=3, mtime=9),
+    ]
+    tar = flatten_members([members])
+    a, m, z = raw_members(tar)
+    assert (a.flag, a.data, a.records.get(b"SCHILY.xattr.user.k")) == (b"0", b"data", b"v")
+    assert [(x.flag, x.target, x.data) for x in (m, z)] == [(b"1", b"a", b"")] * 2
+    for x in (a, m, z):
+        assert (x.number(100, 8), x.number(108, 8, b"uid")) == (0o640, 3)
+    assert b"path" not in a.records
+    assert flatten_layers([tar]) == tar
+
+
+def test_71_a_link_to_a_long_name() -> None:
+    for name in ("a" * 200, "a/" * 100 + "b"):
+        for dialect in ("gnu", "ustar"):
+            members = [file(name, "x", dialect=dialect), hardlink("z" * 150, name, dialect=dialect)]
+            tar = flatten_members([members])
+            assert flatten_layers([tar]) == tar
+            assert raw_members(tar)[-1].target == name.encode()
+
+
+def test_72_the_longest_names_and_one_more() -> None:
+    longest = "/".join(["d" * 100] * 40)
+    longest += "/" + "n" * (4096 - len(longest) - 1)
+    assert len(longest) == 4096
+    tar = flatten_members([[file(longest, "x"), symlink("s", "t" * 4096), hardlink("h", longest)]])
+    assert len(list_tar(tar)) == 43
+    for too_long in (
+        file(longest + "n"),
+        dir_("d/" * 2048 + "d"),
+        symlink("s", "t" * 4097),
+        hardlink("h", "t" * 4097),
+        file("n" * 5000, dialect="gnu"),
+        file("n/" * 50000 + "n", dialect="gnu"),
+    ):
+        with pytest.raises(ImageError, match=r"4096|4,096"):
+            flatten_members([[file("ok"), too_long]])
+
+
+@pytest.mark.parametrize("top", ["Files", "Hives"])
+def test_73_windows_layers_are_refused_by_name(top: str) -> None:
+    layers = [[dir_("Files"), dir_("Files/Windows"), dir_("Hives"), file("Hives/System_Base")]]
+    with pytest.raises(ImageError, match="Windows"):
+        flatten_members(layers)
+
+
+@pytest.mark.parametrize(
+    ("start", "name"),
+    [
+        (b"hsqs" + bytes(5000), "(?i)squashfs"),
+        (bytes(1024) + b"\xe2\xe1\xf5\xe0" + bytes(5000), "(?i)erofs"),
+        (b"PK\3\4" + b"x" * 5000, "tar"),
+        (b"\x7fELF" + bytes(5000), "tar"),
+        (b"<html>" * 1000, "tar"),
+    ],
+)
+def test_73_what_is_no_tar_is_refused_by_name(start: bytes, name: str) -> None:
+    with pytest.raises(ImageError, match=name):
+        flatten_layers([start])
+
+
+def test_8_a_root_entry_on_request() -> None:
+    plain = [[file("a")], [file("b")]]
+    assert list_tar(flatten_members(plain, root_entry=True), root_entry=True) == [
+        "d .", "f a ''", "f b ''",
+    ]  # fmt: skip
+    with_entries = [
+        [dir_("./", mode=0o700, uid=1, mtime=5, xattrs={"user.a": b"1"})],
+        [dir_("/", mode=0o711, gid=2, mtime=6, xattrs={"user.b": b"2"}), file("a")],
+        [file("b")],
+    ]
+    tar = flatten_members(with_entries, root_entry=True)
+    assert list_tar(tar, root_entry=True) == [
+        "d . mode=711 owner=0:2 mtime=6 user.b='2'", "f a ''", "f b ''",
+    ]  # fmt: skip
+    assert flatten_layers([tar], root_entry=True) == tar
+    assert list_tar(flatten_members(with_entries)) == ["f a ''", "f b ''"]
+
+
+def test_clamping_times() -> None:
+    members = [
+        file("a", mtime=100),
+        file("b", mtime=1000),
+        dir_("d", mtime=1001),
+        file("e", mtime="1000.5"),
+        file("f", mtime="999.5"),
+        file("z", "x", mtime=5000),
+        hardlink("y", "z", mtime=5000),
+    ]
+    tar = flatten_members([members], clamp_mtime_s=1000)
+    assert list_tar(tar) == [
+        "f a '' mtime=100",
+        "f b '' mtime=1000",
+        "d d mtime=1000",
+        "f e '' mtime=1000",
+        "f f '' mtime=999",
+        "f y 'x' mtime=1000",
+        "h z = y",
+    ]
+    by_name = {m.name: m.records.get(b"mtime") for m in raw_members(tar)}
+    assert by_name[b"e"] in (None, b"1000") and by_name[b"f"] == b"999.5"
+    assert flatten_layers([tar], clamp_mtime_s=1000) == tar
