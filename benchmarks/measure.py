@@ -166,7 +166,10 @@ def _run_step(jobs: Sequence[Job], at_once: int, deadline: float) -> float:
 
 
 class Process:
-    """A job that runs, in a process group of its own; what it says on stderr is kept."""
+    """A job that runs, in a process group of its own; what it says on stderr is kept.
+
+    Raises: CommandFailed where it cannot be started.
+    """
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -175,15 +178,18 @@ class Process:
             files.push(lambda kind, *_: self.errors.close() if kind else None)
             stdin = files.enter_context(job.stdin.open("rb")) if job.stdin else None
             stdout = files.enter_context(job.stdout.open("wb")) if job.stdout else None
-            self.popen = subprocess.Popen(
-                job.argv,
-                stdin=stdin or subprocess.DEVNULL,
-                stdout=stdout or subprocess.DEVNULL,
-                stderr=self.errors,
-                cwd=job.cwd,
-                env={**os.environ, **job.env},
-                start_new_session=True,
-            )
+            try:
+                self.popen = subprocess.Popen(
+                    job.argv,
+                    stdin=stdin or subprocess.DEVNULL,
+                    stdout=stdout or subprocess.DEVNULL,
+                    stderr=self.errors,
+                    cwd=job.cwd,
+                    env={**os.environ, **job.env},
+                    start_new_session=True,
+                )
+            except OSError as exc:
+                raise CommandFailed(f"{job.argv[0]}: {exc.strerror}") from exc
         self.pid = self.popen.pid
 
     def finish(self, returncode: int, *, is_late: bool = False) -> None:

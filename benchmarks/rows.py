@@ -84,6 +84,8 @@ MEMORY = (
     ("deep", "plain"),
     ("whiteouts", "plain"),
 )
+HUGE = ((2 << 30, "plain"), (20 << 30, "plain"), (2 << 30, "gzip"), (20 << 30, "gzip"))
+"""Only where they are asked for: the last takes 20 GB on disk while it runs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from benchmarks import check, report, rows, run
+from benchmarks import check, report, run, sections
 from benchmarks.commands import Dimgx
 from benchmarks.corpora import ensure
 from benchmarks.measure import CommandFailed, Job, run_for_peak
@@ -40,7 +41,7 @@ def test_reader_reads_what_the_writer_wrote(tmp_path: Path) -> None:
     assert written.members == len(entries)
     model = Model()
     model.apply(entries)
-    expected = {path: line for path, line in zip(sorted_paths(model), model.lines(), strict=True)}
+    expected = dict(zip(sorted_paths(model), model.lines(), strict=True))
     verdict = check.compare(expected, check.read_flat(tmp_path / "x.tar"), is_strict=False)
     # The writer writes no parents that it is not given.
     assert (verdict.missing, verdict.different, verdict.extra) == (30, 0, 0)
@@ -82,6 +83,8 @@ def test_same_seed_gives_the_same_image(tmp_path: Path) -> None:
 def test_failing_command_says_why() -> None:
     with pytest.raises(CommandFailed, match="exit 3: why"):
         run_steps([[Job(("sh", "-c", "echo why >&2; exit 3"))]])
+    with pytest.raises(CommandFailed, match="no-such-tool"):
+        run_steps([[Job(("no-such-tool",))]])
     with pytest.raises(CommandFailed, match="not done in time"):
         run_steps([[Job(("sleep", "20"))]], timeout_s=0.2)
 
@@ -97,16 +100,17 @@ def test_run_with_tiny_images(tmp_path: Path) -> None:
     session = Session(
         work=tmp_path, dimgx=Dimgx(), rounds=1, peer_rounds=0, scale=0.002, say=said.append
     )
-    wanted = ["ordinary", "ordinary-gzip", "many-dot", "gzip-out", "start", "rightness", "memory"]
+    wanted = ["ordinary", "ordinary-gzip", "many-dot", "gzip-out", "start", "rightness"]
     results = run.run(session, wanted)
     assert run.wrong_outputs(results) == []
     assert [row["id"] for row in results["speed"]] == ["ordinary", "ordinary-gzip", "many-dot"]
     for row in results["speed"]:
-        assert row["ratio"] > 0 and row["ratio_verified"] > 0
+        if shutil.which(row["against"].split()[0]):
+            assert row["ratio"] > 0 and row["ratio_verified"] > 0
         assert row["times"]["none"]["verdict"] == row["times"]["once"]["verdict"] == "right"
     assert results["rightness"][0]["right"] == results["rightness"][0]["of"] == len(TELLING)
-    assert all(row["resident"] > 0 for row in results["memory"])
-    assert len(results["memory"]) == len(rows.MEMORY)
+    results["memory"] = [sections.memory(session, "many", "gzip")]
+    assert results["memory"][0]["resident"] > 0
     json.dumps(results)
     text = report.render(results)
     for title in ("Against copying and decoding", "Compressed output", "Memory"):
