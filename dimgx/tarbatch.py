@@ -14,11 +14,15 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import compress, repeat
-from zlib import adler32
 
 from dimgx.layerindex import COPY, REWRITE, STRIP_DOT, STRIP_OWNER
 from dimgx.names import MAX_PATH
 from dimgx.tarfields import BLOCK, BLOCKDEV, CHARDEV, DIRECTORY, LINK, SYMLINK, cut, is_plain_owner
+
+try:
+    from isal.isal_zlib import adler32  # ten times as fast as zlib's
+except ImportError:
+    from zlib import adler32
 
 _NAMES = re.compile(rb"(?s)(?=([^\0]{0,100})).{512}")
 _CLEAN_NAME = re.compile(
@@ -35,7 +39,6 @@ _USUAL_RECORD = re.compile(
 )
 _TIME = re.compile(rb"[0-9]{1,19}(?:\.[0-9]*)?")
 _ADLER_MODULUS = 65521
-_IS_DIRECTORY = bytes(kind == DIRECTORY for kind in range(256))
 _ROOT_OWNED = b"root".ljust(32, b"\0") * 2
 
 
@@ -97,12 +100,7 @@ def parse_batch(
         for i, block in enumerate(blocks):
             if block[136:147] > newest_mtime:
                 codes[i] = REWRITE
-    keys, odd_names = _make_keys(names)
-    slashed = bytes(map(bytes.endswith, keys, repeat(b"\0")))
-    if slashed != kinds.translate(_IS_DIRECTORY):
-        for i, slash in enumerate(slashed):
-            if slash != (kinds[i] == DIRECTORY):
-                odd_names[i] = names[i]
+    keys, odd_names = _make_keys(names, kinds)
     links = [(i, cut(blocks[i][157:257])) for i in find_kind(kinds, LINK)]
     return Batch(keys, kinds, codes, links, odd_names, unusual)
 
@@ -185,23 +183,35 @@ def _mark_owners(joined: bytes, blocks: list[bytes], codes: bytearray) -> None:
             codes[i] |= STRIP_OWNER
 
 
-def _make_keys(names: list[bytes]) -> tuple[list[bytes], dict[int, bytes]]:
-    """Give the names' keys, and by their numbers the names that need a closer look."""
+def _make_keys(names: list[bytes], kinds: bytes) -> tuple[list[bytes], dict[int, bytes]]:
+    """Give the names' keys, and by their numbers the names that need a closer look.
+
+    That is a name with an empty part or one that begins with a dot, a directory's without a slash
+    at its end, and any other's with one.
+    """
     joined = b"\n".join(names)
     if joined.count(b"\n") == len(names) - 1:
         keys = joined.replace(b"/", b"\0").split(b"\n")
     else:
         keys = [name.replace(b"/", b"\0") for name in names]
-    odd: set[int] = set()
-    numbers = range(len(names))
-    for needle in (b"/.", b"//"):
-        if needle in joined:
-            odd.update(compress(numbers, map(bytes.__contains__, names, repeat(needle))))
-    if joined.startswith((b".", b"/")) or b"\n." in joined or b"\n/" in joined:
-        odd.update(compress(numbers, map(bytes.startswith, names, repeat((b".", b"/")))))
-    if b"\n\n" in joined or not names[0] or not names[-1]:
-        odd.update(i for i, name in enumerate(names) if not name)
-    return keys, {i: names[i] for i in odd if not _CLEAN_NAME.fullmatch(names[i])}
+    directories = find_kind(kinds, DIRECTORY)
+    odd = {i for i in directories if keys[i][-1:] != b"\0"}
+    # With one byte for all that ends a part, an empty part is two of it, as is a directory's end.
+    parts = b"\n%b\n" % joined.replace(b"/", b"\n")
+    if odd or parts.count(b"\n\n") != len(directories) or b"\n\n\n" in parts:
+        odd.update(
+            i
+            for i, name in enumerate(names)
+            if b"//" in name
+            or name[:1] in (b"/", b"")
+            or name.endswith(b"/") != (kinds[i] == DIRECTORY)
+        )
+    if b"\n." in parts:
+        numbers = range(len(names))
+        dotted = set(compress(numbers, map(bytes.__contains__, names, repeat(b"/."))))
+        dotted.update(compress(numbers, map(bytes.startswith, names, repeat(b"."))))
+        odd.update(i for i in dotted if not _CLEAN_NAME.fullmatch(names[i]))
+    return keys, {i: names[i] for i in odd}
 
 
 def _apply_pax(
