@@ -16,7 +16,7 @@ class ImageError(DimgxError):
 
 
 class SourceError(DimgxError):
-    """The world around the image is wrong for good: no such file, existing target, no permission."""
+    """The world around the image is wrong for good: no such file, target exists, no permission."""
 
 
 class LayerSpecError(DimgxError):

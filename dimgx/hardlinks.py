@@ -18,6 +18,7 @@ from dimgx.errors import ImageError
 from dimgx.layerindex import COPY, LayerIndex, Link
 from dimgx.names import name_of, path_of
 from dimgx.plan import Plan, Written
+from dimgx.tarfields import show
 
 
 def settle_links(
@@ -95,7 +96,7 @@ def _dangling(
     layer = len(bases) + 1 - bisect_right(bases, number)
     name, target = path_of(keys[number]), path_of(links[number].target)
     return ImageError(
-        f"layer {layer}/{len(bases)}: {name!r:.200} is a hard link to {target!r:.200}, {why}"
+        f"layer {layer}/{len(bases)}: {show(name)} is a hard link to {show(target)}, {why}"
     )
 
 

@@ -10,7 +10,7 @@ below a directory is a range of neighbours: `key <= k < key[:-1] + b"\\1"`.
 
 from __future__ import annotations
 
-from dimgx.tarfields import MalformedTar
+from dimgx.tarfields import MalformedTar, show
 
 MAX_PATH = 4096
 """Longest name and link target in bytes; Linux makes no longer ones (rule 72)."""
@@ -31,7 +31,7 @@ def normalise(name: bytes, offset: int) -> bytes:
     for part in name.split(b"/"):
         if part == b"..":
             if not parts:
-                raise MalformedTar(f"{name!r:.200} leaves the root", offset)
+                raise MalformedTar(f"{show(name)} leaves the root", offset)
             parts.pop()
         elif part not in (b"", b"."):
             parts.append(part)

@@ -15,7 +15,7 @@ from dimgx.layerindex import LayerIndex, Link
 from dimgx.names import MAX_PATH, ancestors, key_of, normalise
 from dimgx.replay import Replay
 from dimgx.tarbatch import find_kind
-from dimgx.tarfields import DIRECTORY, Header, MalformedTar
+from dimgx.tarfields import DIRECTORY, Header, MalformedTar, show
 
 _XATTR_RECORDS = (b"SCHILY.xattr.", b"SCHILY.acl.", b"RHT.security.selinux")
 
@@ -125,13 +125,13 @@ class OwnLayer:
             if found is None:
                 if target in directories:
                     raise MalformedTar(
-                        f"a hard link to the directory {spelled!r:.200}", starts[number]
+                        f"a hard link to the directory {show(spelled)}", starts[number]
                     )
                 if any(parent[:-1] in names for parent in ancestors(target)):
                     return None
                 links[number] = Link(target, None, None, spelled)
             elif found == number:
-                raise MalformedTar(f"a hard link {spelled!r:.200} to itself", starts[number])
+                raise MalformedTar(f"a hard link {show(spelled)} to itself", starts[number])
             elif found > number:
                 links[number] = Link(target, None, found, spelled)
             elif found in links:
@@ -179,5 +179,5 @@ def link_target(spelled: bytes, offset: int) -> bytes:
         raise MalformedTar("a link target of more than 4096 bytes", offset)
     path = normalise(spelled, offset)
     if not path:
-        raise MalformedTar(f"a hard link to {spelled!r}", offset)
+        raise MalformedTar(f"a hard link to {show(spelled)}", offset)
     return key_of(path, is_directory=False)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from dimgx.layerindex import REWRITE, LayerIndex, Link
 from dimgx.names import key_of, normalise, path_of
-from dimgx.tarfields import DIRECTORY, LINK, SYMLINK, Header, MalformedTar
+from dimgx.tarfields import DIRECTORY, LINK, SYMLINK, Header, MalformedTar, show
 
 MAX_SYMLINKS = 40
 """Symlinks followed for one name, as in Linux."""
@@ -103,7 +103,7 @@ class Replay:
             if child.kind == SYMLINK:
                 followed += 1
                 if followed > MAX_SYMLINKS:
-                    raise MalformedTar(f"too many symlinks on the way to {path!r:.200}", offset)
+                    raise MalformedTar(f"too many symlinks on the way to {show(path)}", offset)
                 if child.target.startswith(b"/"):
                     del nodes[1:], names[:]
                 left += child.target.split(b"/")[::-1]
@@ -111,7 +111,7 @@ class Replay:
                 nodes.append(child)
                 names.append(part)
             elif create:
-                raise MalformedTar(f"{path!r:.200} is below something that is no directory", offset)
+                raise MalformedTar(f"{show(path)} is below something that is no directory", offset)
             else:
                 return nodes, names, [part, *left[::-1]]
         return nodes, names, []
@@ -146,16 +146,16 @@ class Replay:
         offset = index.starts[number]
         path = normalise(spelled, offset)
         if not path:
-            raise MalformedTar(f"a hard link to {spelled!r}", offset)
+            raise MalformedTar(f"a hard link to {show(spelled)}", offset)
         parent, _, base = path.rpartition(b"/")
         nodes, names, missing = self._walk(parent, number, create=False)
         found = None if missing else (nodes[-1].children or {}).get(base)
         target = key_of(b"/".join((*names, *missing, base)), is_directory=False)
         node = _Node(number, LINK)
         if target == index.keys[number]:
-            raise MalformedTar(f"a hard link {spelled!r:.200} to itself", offset)
+            raise MalformedTar(f"a hard link {show(spelled)} to itself", offset)
         if found is not None and found.kind == DIRECTORY:
-            raise MalformedTar(f"a hard link to the directory {spelled!r:.200}", offset)
+            raise MalformedTar(f"a hard link to the directory {show(spelled)}", offset)
         if path in self._dropped and self._dropped[path] < number:
             first = index.links.get(self._dropped[path])
             link = first or Link(target, self._dropped[path], None, spelled)
@@ -179,7 +179,7 @@ class Replay:
             parent, _, base = path_of(link.target).rpartition(b"/")
             nodes, _, missing = self._walk(parent, number, create=False)
             found = None if missing else (nodes[-1].children or {}).get(base)
-            if found is None or found.number is None or found.number == number:
+            if found is None or found.number in (None, number) or found.kind == DIRECTORY:
                 continue
             links[number] = Link(link.target, None, found.number, link.spelled)
 

@@ -135,6 +135,11 @@ def cut(raw: bytes) -> bytes:
     return raw.partition(b"\0")[0]
 
 
+def show(name: bytes) -> str:
+    """Give a name for people: quoted, on one line, not too long."""
+    return repr(name[:200].decode("utf-8", "backslashreplace"))
+
+
 def is_plain_owner(name: bytes, number: int) -> bool:
     """Tell whether an owner's name may stay: none, or root for 0 (rule 43)."""
     return not name or (name == b"root" and number == 0)

@@ -37,6 +37,7 @@ from dimgx.tarfields import (
     is_plain_owner,
     parse_number,
     parse_records,
+    show,
 )
 from dimgx.tarsparse import set_sparse
 
@@ -211,7 +212,7 @@ def _parse(
         raise MalformedTar("a symlink without a target", offset)
     if header.data_offset + header.stored_size > end:
         raise MalformedTar(
-            f"{header.name!r:.200} says it has {header.stored_size} bytes, but the tar ends"
+            f"{show(header.name)} says it has {header.stored_size} bytes, but the tar ends"
             f" {header.data_offset + header.stored_size - end} bytes too early",
             offset,
         )

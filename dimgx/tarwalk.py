@@ -28,7 +28,7 @@ from dimgx.names import (
 from dimgx.ownlayer import OwnLayer
 from dimgx.system import pread
 from dimgx.tarbatch import PaxHeader, parse_batch
-from dimgx.tarfields import BLOCK, CHARDEV, DIRECTORY, FIFO, FILE, LINK, Header, MalformedTar
+from dimgx.tarfields import BLOCK, CHARDEV, DIRECTORY, FIFO, FILE, LINK, Header, MalformedTar, show
 from dimgx.tarheader import read_header
 
 CHUNK = 32 << 10
@@ -259,7 +259,7 @@ class _Walk:
             hidden = base[len(WHITEOUT_PREFIX) :]
             if hidden in (b"", b".", b".."):
                 raise MalformedTar(
-                    f"a whiteout {path!r:.200} of nothing", self._index.starts[number]
+                    f"a whiteout {show(path)} of nothing", self._index.starts[number]
                 )
             self._own.whiteouts[number] = b"/".join((*parents, hidden))
         else:

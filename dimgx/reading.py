@@ -1,0 +1,240 @@
+"""Reading layers: each becomes a plain tar behind a file descriptor, walked and checked.
+
+1. A layer that lies plain in an archive stays where it is. Any other is decoded into the spool by
+   worker threads, largest first, as many at once as there are CPUs.
+2. A worker walks what it decoded while others decode; what lies plain is walked meanwhile.
+3. Digests are computed once for each byte: of compressed bytes by the worker that decodes them, of
+   plain layers by workers beside everything else, up to `wait_for_checks()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, islice
+from typing import Literal, TypeVar
+
+from dimgx.codec import iter_decoded, sniff, window_size
+from dimgx.digest import Digest, iter_verified
+from dimgx.errors import Cancelled, ImageError
+from dimgx.image import Extent, Layer
+from dimgx.layerindex import LayerIndex
+from dimgx.spool import Spool, SpoolSpace
+from dimgx.system import pread
+from dimgx.tarwalk import walk_layer
+
+_HEAD = 64
+_STRANGERS = {b"hsqs": "a squashfs", b"-rom1fs-": "a romfs", b"PK\3\4": "a zip archive"}
+_EROFS_MAGIC = b"\xe2\xe1\xf5\xe0"
+_WINDOWS_NAMES = frozenset((b"Files", b"Hives", b"UtilityVM"))
+
+Verify = Literal["once", "all", "none"]
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the work is."""
+
+    phase: Literal["read", "write"]
+    done: int
+    """Bytes: of stored layers while reading, of the tar while writing."""
+    total: int | None
+    """Bytes that it will be, about; None where that is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractOptions:
+    """How layers are read and flattened."""
+
+    verify: Verify = "once"
+    """Which digests are checked: one for each layer, all that there are, or none."""
+    threads: int | None = None
+    """Worker threads; None for as many as there are CPUs to use."""
+    memory: int | None = None
+    """Bytes of decoded layers that are kept in memory; None for a quarter of what is free."""
+    tmpdirs: tuple[str, ...] = ()
+    """Where the rest is kept: the first of these directories that can be written."""
+    root_entry: bool = False
+    """Write an entry for the root directory (rule 8)."""
+    clamp_mtime_s: int | None = None
+    """Members that are newer get this time, seconds since 1970."""
+    progress: Callable[[Progress], None] | None = None
+    """Called now and then, by any thread."""
+    cancel: Callable[[], bool] | None = None
+    """Called now and then, by any thread; the work ends with `Cancelled` when it gives true."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlainLayer:
+    """A layer as a plain tar, walked."""
+
+    tar: Extent
+    index: LayerIndex
+    spool: Spool | None
+
+
+class Reading:
+    """Makes plain, walked tars of the layers, and checks their digests."""
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        options: ExtractOptions,
+        space: SpoolSpace,
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        self._layers, self._options, self._space, self._pool = layers, options, space, pool
+        self._distinct = dict.fromkeys(layers)
+        self._total: int | None = 0
+        for layer in self._distinct:
+            size = layer.blob.size if layer.size is None else layer.size
+            self._total = None if size is None or self._total is None else self._total + size
+        self._done = 0
+        self._stopped = False
+        self._checks: list[Future[None]] = []
+
+    def stop(self) -> None:
+        """Make the workers end at their next piece."""
+        self._stopped = True
+
+    def read_all(self) -> list[PlainLayer]:
+        """Read every layer once, however often it stands in the image."""
+        by_size = sorted(self._distinct, key=lambda layer: -(layer.blob.size or 0))
+        plain = {layer: self._find_plain(layer) for layer in by_size}
+        decoding = {
+            layer: self._pool.submit(self._in_context, layer, partial(self._decode, layer))
+            for layer in by_size
+            if plain[layer] is None
+        }
+        walked: dict[Layer, PlainLayer] = {}
+        for layer, tar in plain.items():
+            if tar is not None:
+                self._check_plain(layer, tar)
+                walked[layer] = self._in_context(layer, partial(self._walk, tar, None))
+        for layer, future in decoding.items():
+            walked[layer] = future.result()
+        return [walked[layer] for layer in self._layers]
+
+    def wait_for_checks(self) -> None:
+        """Wait until all digests are checked.
+
+        Raises: ImageError where one does not match.
+        """
+        for check in self._checks:
+            check.result()
+
+    def tick(self, size: int) -> None:
+        """Count `size` bytes as read; end here if the caller wants it.
+
+        Raises: Cancelled.
+        """
+        cancel, progress = self._options.cancel, self._options.progress
+        if self._stopped or (cancel is not None and cancel()):
+            raise Cancelled("cancelled")
+        self._done += size
+        if progress is not None:
+            progress(Progress("read", self._done, self._total))
+
+    def _in_context(self, layer: Layer, work: Callable[[], _T]) -> _T:
+        """Do something with a layer; an error says with which."""
+        try:
+            return work()
+        except ImageError as exc:
+            number = self._layers.index(layer) + 1
+            name = layer.digest or layer.diff_id or ""
+            raise ImageError(f"layer {number}/{len(self._layers)} {name}: {exc}") from exc
+
+    def _find_plain(self, layer: Layer) -> Extent | None:
+        """Give a layer's tar where it lies plain already."""
+        blob = layer.blob
+        if not isinstance(blob, Extent):
+            return None
+        head = pread(blob.fd, min(_HEAD, blob.size), blob.offset)
+        return None if sniff(head) else blob
+
+    def _check_plain(self, layer: Layer, tar: Extent) -> None:
+        """Have a plain layer's digest checked beside everything else."""
+        checks = self._wanted_digests(layer)
+
+        def check() -> None:
+            chunks: Iterator[bytes | memoryview] = self._ticking(tar.iter_chunks())
+            for digest, size in checks:
+                chunks = iter_verified(chunks, digest, size, "its tar")
+            for _chunk in chunks:
+                pass
+
+        self._in_context(layer, partial(_check_size, layer, tar.size))
+        if checks:
+            self._checks.append(self._pool.submit(self._in_context, layer, check))
+
+    def _wanted_digests(self, layer: Layer) -> list[tuple[Digest, int | None]]:
+        """Give the digests that a plain layer is checked against; equal ones only once."""
+        verify = self._options.verify
+        if verify == "none":
+            return []
+        wanted: dict[Digest, int | None] = {}
+        if layer.digest is not None:
+            wanted[layer.digest] = layer.size
+        if layer.diff_id is not None and (verify == "all" or not wanted):
+            wanted.setdefault(layer.diff_id, None)
+        return list(wanted.items())
+
+    def _decode(self, layer: Layer) -> PlainLayer:
+        """Decode a layer into the spool and walk it. Runs in a worker."""
+        verify = self._options.verify
+        digest = None if verify == "none" else layer.digest
+        stored = self._ticking(layer.blob.iter_chunks())
+        chunks = iter_verified(stored, digest, layer.size, "its blob")
+        first = bytes(next(chunks, b""))
+        compression = sniff(first[:_HEAD])
+        window = window_size(first[:_HEAD], compression)
+        decoded = iter_decoded(chain((first,), chunks), compression)
+        if layer.diff_id is not None and (verify == "all" or (verify == "once" and digest is None)):
+            decoded = iter_verified(decoded, layer.diff_id, None, "its tar")
+        spool = self._space.open()
+        self._space.reserve(window)
+        try:
+            for piece in decoded:
+                if self._stopped:
+                    raise Cancelled("cancelled")
+                spool.write(piece)
+        finally:
+            self._space.release(window)
+        return self._walk(spool.finish(), spool)
+
+    def _ticking(self, chunks: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+        for chunk in chunks:
+            self.tick(len(chunk))
+            yield chunk
+
+    def _walk(self, tar: Extent, spool: Spool | None) -> PlainLayer:
+        head = pread(tar.fd, min(_HEAD, tar.size), tar.offset)
+        for magic, what in _STRANGERS.items():
+            if head.startswith(magic):
+                raise ImageError(f"it is {what}, not a tar; only tar layers can be flattened")
+        if tar.size > 1028 and pread(tar.fd, 4, tar.offset + 1024) == _EROFS_MAGIC:
+            raise ImageError("it is an EROFS, not a tar; only tar layers can be flattened")
+        clamp = self._options.clamp_mtime_s
+        index = walk_layer(tar.fd, tar.offset, tar.size, clamp_mtime_s=clamp)
+        _refuse_windows(index)
+        return PlainLayer(tar, index, spool)
+
+
+def _check_size(layer: Layer, size: int) -> None:
+    if layer.size is not None and layer.size != size:
+        raise ImageError(
+            f"its blob has {size} bytes where the manifest says {layer.size}: pull or copy it again"
+        )
+
+
+def _refuse_windows(index: LayerIndex) -> None:
+    """Refuse a layer of a Windows image, which holds no root file system of Linux (rule 73)."""
+    names = {key.partition(b"\0")[0] for key in islice(filter(None, index.keys), 64)}
+    if b"Files" in names and names <= _WINDOWS_NAMES:
+        names = {key.partition(b"\0")[0] for key in filter(None, index.keys)}
+        has_windows = any(key.startswith(b"Files\0Windows\0") for key in index.keys)
+        if names <= _WINDOWS_NAMES and (b"Hives" in names or has_windows):
+            raise ImageError("it is a layer of a Windows image; only Linux images can be flattened")
