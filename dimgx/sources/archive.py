@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from dimgx import system, tarfields, tarheader
+from dimgx import system, tarfields
 from dimgx.errors import ImageError
 from dimgx.image import Extent, Watch
+from dimgx.tarheader import read_header
 
 # As in Linux's own lookup.
 _MOST_LINKS = 40
@@ -55,7 +56,7 @@ class ArchiveFiles:
         offset = 0
         try:
             while True:
-                header, _ = tarheader.read_header(read_at, offset, extent.size)
+                header, _ = read_header(read_at, offset, extent.size)
                 if header is None:
                     break
                 self._add(header)
