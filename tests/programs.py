@@ -1,0 +1,82 @@
+"""Other programs that tests run, and what becomes of a test where one is not there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
+
+
+def missing(what: str) -> None:
+    """Skip the test, saying what is missing; in CI, where all is there, fail instead."""
+    if IN_CI:
+        pytest.fail(f"{what}, and CI is to have it")
+    pytest.skip(what)
+
+
+def need(program: str) -> str:
+    """Give the path of a program, or skip."""
+    path = os.environ.get("PATH", os.defpath) + os.pathsep + "/usr/sbin" + os.pathsep + "/sbin"
+    found = shutil.which(program, path=path)
+    if found is None:
+        missing(f"{program} is not installed (tests/install-tools gets it)")
+    assert found is not None
+    return found
+
+
+def need_root() -> None:
+    if os.geteuid() != 0:
+        missing("only root may make devices, owners and mounts")
+
+
+def run(
+    command: Sequence[str | Path],
+    *,
+    stdin: bytes = b"",
+    ok: bool = True,
+    env: Mapping[str, str] | None = None,
+    timeout_s: float = 120,
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a program and give what it wrote; with `ok` it must succeed."""
+    done = subprocess.run(
+        [str(word) for word in command],
+        input=stdin,
+        capture_output=True,
+        timeout=timeout_s,
+        env=None if env is None else {**os.environ, **env},
+        check=False,
+    )
+    if ok and done.returncode != 0:
+        told = done.stderr.decode(errors="replace")[-2000:]
+        raise AssertionError(f"{command[0]} ended with {done.returncode}: {told}")
+    return done
+
+
+def dimgx(*words: str | Path, **more: object) -> subprocess.CompletedProcess[bytes]:
+    """Run the program of this checkout in a process of its own."""
+    env = {"PYTHONPATH": str(CHECKOUT), "PYTHONWARNINGS": "error"}
+    command = [sys.executable, "-m", "dimgx", *words]
+    return run(command, env=env, **more)  # type: ignore[arg-type]
+
+
+def flat_bytes(reference: str, *words: str) -> bytes:
+    """Give the flat tar of an image by way of the command line."""
+    return dimgx(*words, "-t", "-", reference).stdout
+
+
+def refused(reference: str | Path, *words: str | Path, stdin: bytes = b"") -> tuple[int, str]:
+    """Run the program where it must fail; give the exit code and its one line."""
+    done = dimgx(*words, str(reference), stdin=stdin, ok=False)
+    told = done.stderr.decode(errors="replace")
+    assert done.returncode not in (0, 70), told
+    assert told.endswith("\n") and told.count("\n") == 1, told
+    assert done.stdout == b""
+    return done.returncode, told
