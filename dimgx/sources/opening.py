@@ -89,7 +89,7 @@ def _open_stdin(stdin: BinaryIO, spool: SpoolSpace, resources: ExitStack) -> Fil
     if stat.S_ISREG(status.st_mode):
         offset = min(stdin.tell(), status.st_size)
         return _open_extent(Extent(fd, offset, status.st_size - offset), _STDIN, spool, resources)
-    if os.get_blocking(fd):
+    if not hasattr(os, "get_blocking") or os.get_blocking(fd):
         return _open_stream(_iter_reader(stdin), _STDIN, spool, resources)
     return _open_stream(_iter_fd(fd), _STDIN, spool, resources)
 
