@@ -40,6 +40,7 @@ class Dimgx:
 
     def __init__(self, command: str | None = None) -> None:
         self.argv = tuple(shlex.split(command)) if command else (sys.executable, "-m", "dimgx")
+        self.package = None if command else ROOT / "dimgx"
         self.env = {} if command else {"PYTHONPATH": str(ROOT)}
 
     def job(self, *args: str | Path) -> Job:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import shutil
 import subprocess
@@ -45,10 +46,12 @@ class Session:
     listings: dict[Path, Mapping[bytes, bytes]] = field(default_factory=dict)
 
     def dimgx_is_ready(self) -> None:
-        """Run dimgx once, so that all of it is compiled and read.
+        """Run dimgx once, so that all of it is read; compile it before, as installing it does.
 
         Raises: CommandFailed.
         """
+        if self.dimgx.package is not None:
+            compileall.compile_dir(self.dimgx.package, quiet=1)
         corpus = ensure(self.work, "one", "plain", scale=self.scale, layout=True)
         out = self.fresh_directory()
         measure.run(self.dimgx.flatten("dimgx").steps(corpus, out))
