@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice, pairwise
@@ -55,7 +55,8 @@ class Emitter:
     ) -> None:
         self._plan, self._indexes, self._tars = plan, indexes, tars
         self._root_entry, self._clamp = root_entry, clamp_mtime_s
-        self._buffer = memoryview(bytearray(BUFFER))
+        self._bytes = bytearray(BUFFER)
+        self._buffer = memoryview(self._bytes)
         self._filled = 0
         self._write: Write = len
 
@@ -253,22 +254,21 @@ class Emitter:
             at += count
 
     def _patch(self, layer: int, first: int, last: int) -> None:
-        """Copy neighbours whose headers only lose something, piece by piece."""
-        index, tar = self._indexes[layer], self._tars[layer]
-        starts, codes = index.starts, index.codes
+        """Copy neighbours whose headers only lose something, as many at once as can be held."""
+        starts, codes = self._indexes[layer].starts, self._indexes[layer].codes
         while first < last:
             at = starts[first]
-            # As many members as fit, or the headers and the rest of one that does not.
-            until = max(first + 1, min(last, bisect_left(starts, at + BUFFER // 2, first) - 1))
-            size = min(starts[until] - at, BUFFER)
-            chunk = bytearray(size)
-            if pread_into(tar.fd, memoryview(chunk), tar.offset + at) < size:
-                raise ImageError(f"layer {layer}: its tar ends early")
+            if BUFFER - self._filled < min(BUFFER // 2, starts[last] - at):
+                self._flush()
+            room, place = BUFFER - self._filled, self._filled
+            until = bisect_right(starts, at + room, first, last + 1) - 1
+            end = starts[until]
+            if until == first:  # too large for the buffer: its header, and then the rest
+                until, end = first + 1, at + BLOCK
+            self._copy(layer, at, end)
             for member in range(first, until):
-                _patch_header(chunk, starts[member] - at, codes[member])
-            self._put(bytes(chunk))
-            if at + size < starts[until]:
-                self._copy(layer, at + size, starts[until])
+                _patch_header(self._bytes, place + starts[member] - at, codes[member])
+            self._copy(layer, end, starts[until])
             first = until
 
     def _put_content(self, layer: int, header: Header) -> None:

@@ -84,10 +84,11 @@ class _Merge:
         for index, limit in zip(self._layers, bases[1:], strict=False):
             for key in index.whiteouts:
                 start = bisect_left(unique, key)
-                if start < count and unique[start].startswith(key):
-                    end = bisect_left(unique, key + b"\1", start)
-                    if start < end:
-                        ranges.append((start, end, limit))
+                end = start + (start < count and unique[start] == key)
+                if end < count and unique[end].startswith(key + b"\0"):
+                    end = bisect_left(unique, key + b"\1", end)
+                if start < end:
+                    ranges.append((start, end, limit))
             for key in index.opaque:
                 start = bisect_right(unique, key)
                 ranges.append((start, _end_of(unique, key, start), limit))

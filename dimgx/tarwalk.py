@@ -13,6 +13,7 @@ the file instead was slower (page faults), and so were larger chunks and batches
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 
 from dimgx.layerindex import COPY, REWRITE, LayerIndex
@@ -38,6 +39,8 @@ BATCH = 384
 
 PAX = ord("x")
 
+# What goes the long way round through _place() is longer names, and markers of all other kinds.
+_PLAIN_WHITEOUT = re.compile(rb"(?s)((?:[^/.][^/]*/)*)\.wh\.([^/.][^/]*)")
 _NO_SIZE = b"00000000000\0"
 
 
@@ -190,7 +193,12 @@ class _Walk:
             for i, name in batch.odd_names.items():
                 if i not in batch.unusual:
                     number = base + i + bisect_right(positions, i)
-                    keys[i], codes[i] = self._place(number, name, kinds[i], codes[i])
+                    plain_whiteout = _PLAIN_WHITEOUT.fullmatch(name)
+                    if plain_whiteout:
+                        self._own.whiteouts[number] = b"".join(plain_whiteout.groups())
+                        keys[i] = b""
+                    else:
+                        keys[i], codes[i] = self._place(number, name, kinds[i], codes[i])
             for i, target in batch.links:
                 if i not in batch.unusual:
                     self._own.add_link(base + i + bisect_right(positions, i), target)
