@@ -86,6 +86,7 @@ def open_image(
     with ExitStack() as stack:
         space = stack.enter_context(SpoolSpace(memory, _directories(tmpdir)))
         image = open_source(parsed, platform=platform, verify=verify, stdin=stdin, spool=space)
+        image.spool = space
         image.resources.push(stack.pop_all())
     return image
 
@@ -129,10 +130,14 @@ def flatten(
 
     Raises: ImageError, SourceError, LayerSpecError, UsageError, Cancelled.
     """
+    from dimgx.encode import check_level
     from dimgx.targets.tarfile import open_stream_target, open_target
 
-    options = _options(verify, threads, memory, tmpdir, root_entry, clamp_mtime, progress, cancel)
+    check_level(compression, level)
     chosen = _chosen(image, layers)
+    options = _options(
+        image, verify, threads, memory, tmpdir, root_entry, clamp_mtime, progress, cancel
+    )
     with ExitStack() as stack:
         opened = (
             open_target(os.fspath(target), force=force)
@@ -174,13 +179,19 @@ def open_stream(
 
     Raises: what `flatten` raises, some of it while reading.
     """
+    from dimgx.encode import check_level
     from dimgx.stream import open_pulled
 
-    options = _options(verify, threads, memory, tmpdir, root_entry, clamp_mtime, progress, cancel)
-    flat = _open_flat(_chosen(image, layers), options)
+    check_level(compression, level)
+    chosen = _chosen(image, layers)
+    options = _options(
+        image, verify, threads, memory, tmpdir, root_entry, clamp_mtime, progress, cancel
+    )
+    flat = _open_flat(chosen, options)
 
     def produce(write: Callable[[bytes | memoryview], object]) -> None:
         flat.verify()
+        image.check_unchanged()
         _emit(flat, write, compression, level, threads)
         image.check_unchanged()
 
@@ -202,8 +213,9 @@ def open_tree(
 
     All digests have matched when it is there. The parameters are those of `flatten`.
     """
-    options = _options(verify, threads, memory, tmpdir, False, None, progress, cancel)
-    flat = _open_flat(_chosen(image, layers), options)
+    chosen = _chosen(image, layers)
+    options = _options(image, verify, threads, memory, tmpdir, False, None, progress, cancel)
+    flat = _open_flat(chosen, options)
     try:
         flat.verify()
     except BaseException:
@@ -289,6 +301,7 @@ def _emit(
 
 
 def _options(
+    image: Image,
     verify: Verify,
     threads: int | None,
     memory: int | None,
@@ -300,6 +313,9 @@ def _options(
 ) -> ExtractOptions:
     from dimgx.extractor import ExtractOptions
 
+    if memory is not None and image.spool is not None:
+        # What was kept of the source is there already.
+        memory = max(0, memory - image.spool.used)
     return ExtractOptions(
         verify=verify,
         threads=threads,

@@ -237,8 +237,10 @@ def _check_target(options: Options) -> BinaryIO | None:
     """Give standard output as a file if that is the target, and find out early what cannot work."""
     assert options.target is not None
     if not options.to_stdout:
-        if not options.force and _is_file(options.target):
-            raise SourceError(f"{options.target} exists already; -w replaces it")
+        if not options.force and os.path.isfile(options.target):
+            raise SourceError(f"{options.target} exists; use -w/--force to replace it")
+        if not os.path.isdir(os.path.dirname(options.target) or os.curdir):
+            raise SourceError(f"{options.target} cannot be written: its directory does not exist")
         return None
     if sys.stdout is None:
         raise SourceError("standard output is closed, so there is nowhere to write to")
@@ -254,10 +256,6 @@ def _suffix_warnings(options: Options) -> Sequence[str]:
     if os.path.exists(options.target) and not os.path.isfile(options.target):
         return ()
     return options.warnings
-
-
-def _is_file(path: str) -> bool:
-    return os.path.isfile(path) or (os.path.islink(path) and not os.path.exists(path))
 
 
 def _tmpdirs(named: str | None) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from dimgx.digest import Digest
     from dimgx.oci import Config, Platform
+    from dimgx.spool import SpoolSpace
 
 SizeKind = Literal["unpacked", "tar", "blob"]
 """What a stated layer size measures: files unpacked (an engine), the plain tar, the stored blob."""
@@ -147,6 +148,8 @@ class Image:
     """What was odd but usable, one sentence each."""
     watches: tuple[Watch, ...] = ()
     """The open files that the image is read from, where they could change meanwhile."""
+    spool: SpoolSpace | None = field(default=None, repr=False)
+    """Where what had to be kept of the source lies."""
     resources: ExitStack = field(default_factory=ExitStack, repr=False)
     """What is held open for the layers' blobs."""
 

@@ -18,12 +18,6 @@ if TYPE_CHECKING:
     from dimgx.codec import Compression
 
 STDOUT_TARGETS = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
-LEVELS: dict[str, tuple[int, int]] = {
-    "gzip": (0, 9),
-    "bzip2": (0, 9),
-    "xz": (0, 9),
-    "zstd": (1, 19),
-}
 SUFFIXES: dict[str, Compression | None] = {
     ".tar": None,
     ".tar.gz": "gzip",
@@ -97,11 +91,9 @@ def parse_args(argv: Sequence[str], version: str) -> Options:
     compression, warning = _compression(said)
     level = said["compress_level"]
     if level is not None:
-        if compression is None:
-            raise UsageError("--compress-level has no effect on a plain tar")
-        lowest, highest = LEVELS[compression]
-        if not lowest <= level <= highest:
-            raise UsageError(f"--compress-level of {compression} is {lowest} to {highest}")
+        from dimgx.encode import check_level
+
+        check_level(compression, level)
     return Options(
         image=said["image"],
         layers=tuple(said["layers"] or ()),

@@ -44,6 +44,11 @@ class SpoolSpace:
         self._used = 0
         self._spools: set[Spool] = set()
 
+    @property
+    def used(self) -> int:
+        """Bytes of memory that are counted now."""
+        return self._used
+
     def open(self, expected: int = 0) -> Spool:
         """Give an empty spool; one that is expected to outgrow the budget begins on disk."""
         memory = self._memory

@@ -579,3 +579,10 @@ def test_listing_in_an_encoding_that_lacks_its_letters(tmp_path: Path) -> None:
     done = run("./i.tar", cwd=tmp_path, PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, b"")
     assert rb"MAINTAINER J\xe9r\xf4me \u6f22" in done.stdout
+
+
+def test_target_behind_a_dangling_link_is_made(place: Path) -> None:
+    (place / "link.tar").symlink_to("behind.tar")
+    assert run("-t", "link.tar", "./image.tar", cwd=place).returncode == 0
+    assert (place / "link.tar").is_symlink()
+    assert names((place / "behind.tar").read_bytes()) == NAMES
