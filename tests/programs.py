@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import portable
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 
@@ -63,7 +65,8 @@ def run(
 def dimgx(*words: str | Path, **more: object) -> subprocess.CompletedProcess[bytes]:
     """Run the program of this checkout in a process of its own."""
     env = {"PYTHONPATH": str(CHECKOUT), "PYTHONWARNINGS": "error"}
-    command = [sys.executable, "-m", "dimgx", *words]
+    module = "tests.portable" if portable.IS_WANTED else "dimgx"
+    command = [sys.executable, "-m", module, *words]
     return run(command, env=env, **more)  # type: ignore[arg-type]
 
 
