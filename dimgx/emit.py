@@ -25,12 +25,15 @@ from dimgx.names import key_of, name_of
 from dimgx.ownlayer import is_xattr_record
 from dimgx.plan import NEW, Plan, Written
 from dimgx.system import pread, pread_into
-from dimgx.tarfields import BLOCK, DIRECTORY, LINK, Header
+from dimgx.tarfields import BLOCK, DIRECTORY, LINK, PAX, Header
 from dimgx.tarheader import read_header
 from dimgx.tarwrite import END, build_header
 
 BUFFER = 256 << 10
 """Bytes gathered before they are written."""
+
+HEADERS = 64 << 10
+"""More bytes than the headers of a member take that is patched."""
 
 _STRETCHES = re.compile(rb"(?s)\0+|[\1-\3]+|.")
 _DOT_SUM = ord(".") + ord("/")
@@ -263,8 +266,8 @@ class Emitter:
             room, place = BUFFER - self._filled, self._filled
             until = bisect_right(starts, at + room, first, last + 1) - 1
             end = starts[until]
-            if until == first:  # too large for the buffer: its header, and then the rest
-                until, end = first + 1, at + BLOCK
+            if until == first:  # too large for the buffer: its headers, and then the rest
+                until, end = first + 1, min(at + HEADERS, starts[first + 1])
             self._copy(layer, at, end)
             for member in range(first, until):
                 _patch_header(self._bytes, place + starts[member] - at, codes[member])
@@ -290,6 +293,8 @@ def _zeros(count: int) -> Iterator[bytes]:
 def _patch_header(chunk: bytearray, at: int, code: int) -> None:
     """Take from the header at `at` what `code` says, and correct its checksum."""
     taken = 0
+    if chunk[at + 156] == PAX:  # the header is behind the PAX header
+        at += BLOCK + (int(chunk[at + 124 : at + 135], 8) + BLOCK - 1 & -BLOCK)
     if code & STRIP_DOT:
         chunk[at : at + 100] = chunk[at + 2 : at + 100] + b"\0\0"
         taken = _DOT_SUM

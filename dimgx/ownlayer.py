@@ -104,7 +104,7 @@ class OwnLayer:
     def _resolve_plain_links(
         self, names: set[bytes], directories: set[bytes]
     ) -> dict[int, Link] | None:
-        """Find what the hard links name; None where a target leads through a link."""
+        """Find what the hard links name; None where that depends on the members' order."""
         if not self.links:
             return {}
         keys, starts = self._index.keys, self._index.starts
@@ -123,11 +123,8 @@ class OwnLayer:
             if not keys[number] and found in (None, number):
                 continue  # book-keeping that leads nowhere, and need not
             if found is None:
-                if target in directories:
-                    raise MalformedTar(
-                        f"a hard link to the directory {show(spelled)}", starts[number]
-                    )
-                if any(parent[:-1] in names for parent in ancestors(target)):
+                above = (parent[:-1] for parent in ancestors(target))
+                if target in directories or not names.isdisjoint(above):
                     return None
                 links[number] = Link(target, None, None, spelled)
             elif found == number:

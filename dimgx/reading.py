@@ -143,9 +143,10 @@ class Reading:
         try:
             return work()
         except ImageError as exc:
-            number = self._layers.index(layer) + 1
-            name = layer.digest or layer.diff_id or ""
-            raise ImageError(f"layer {number}/{len(self._layers)} {name}: {exc}") from exc
+            name = f"layer {self._layers.index(layer) + 1}/{len(self._layers)}"
+            if digest := layer.digest or layer.diff_id:
+                name += f" {digest}"
+            raise ImageError(f"{name}: {exc}") from exc
 
     def _find_plain(self, layer: Layer) -> Extent | None:
         """Give a layer's tar where it lies plain already."""

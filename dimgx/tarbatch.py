@@ -77,8 +77,9 @@ def parse_batch(
     unusual = _find_unusual(joined, blocks)
     kinds = joined[156::BLOCK]
     names: list[bytes] = _NAMES.findall(joined)
+    renamed: set[int] = set()
     if pax:
-        unusual |= _apply_pax(pax, names, kinds, is_clamped=newest_mtime is not None)
+        renamed = _apply_pax(pax, names, kinds, unusual, is_clamped=newest_mtime is not None)
     code = COPY
     if names[0].startswith(b"./") and all(map(bytes.startswith, names, repeat(b"./"))):
         code = STRIP_DOT
@@ -92,8 +93,7 @@ def parse_batch(
             unusual.add(i)
     codes = bytearray((code,)) * len(blocks)
     _mark_owners(joined, blocks, codes)
-    for i in pax:
-        # Patching is for members that begin with their header.
+    for i in renamed:
         if codes[i]:
             codes[i] = REWRITE
     if newest_mtime is not None:
@@ -215,20 +215,27 @@ def _make_keys(names: list[bytes], kinds: bytes) -> tuple[list[bytes], dict[int,
 
 
 def _apply_pax(
-    pax: dict[int, PaxHeader], names: list[bytes], kinds: bytes, *, is_clamped: bool
+    pax: dict[int, PaxHeader],
+    names: list[bytes],
+    kinds: bytes,
+    unusual: set[int],
+    *,
+    is_clamped: bool,
 ) -> set[int]:
-    """Put PAX paths in their place, and find what must be parsed alone all the same."""
+    """Put PAX paths in their place, and add to `unusual`; give which members got their names."""
     heads = [header.block for header in pax.values()]
     if is_clamped or _find_unusual(b"".join(heads), heads):
-        return set(pax)
-    unusual: set[int] = set()
+        unusual.update(pax)
+        return set()
+    renamed: set[int] = set()
     for i, header in pax.items():
         records = parse_usual_records(header.payload)
         if records is None or (b"linkpath" in records and kinds[i] != SYMLINK):
             unusual.add(i)
         elif b"path" in records:
             names[i] = records[b"path"]
-    return unusual
+            renamed.add(i)
+    return renamed
 
 
 def parse_usual_records(payload: bytes) -> dict[bytes, bytes] | None:

@@ -11,6 +11,8 @@ BLOCK = 512
 """Bytes of a tar block."""
 FILE, LINK, SYMLINK, CHARDEV, BLOCKDEV, DIRECTORY, FIFO = b"0123456"
 """The kinds of members, as in a normal header's type field."""
+PAX = ord("x")
+"""The type of a PAX extended header."""
 
 DECIMAL = re.compile(rb"[0-9]{1,19}")
 _OCTAL = re.compile(rb"[0-7]+")

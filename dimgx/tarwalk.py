@@ -29,15 +29,24 @@ from dimgx.names import (
 from dimgx.ownlayer import OwnLayer
 from dimgx.system import pread
 from dimgx.tarbatch import PaxHeader, parse_batch
-from dimgx.tarfields import BLOCK, CHARDEV, DIRECTORY, FIFO, FILE, LINK, Header, MalformedTar, show
+from dimgx.tarfields import (
+    BLOCK,
+    CHARDEV,
+    DIRECTORY,
+    FIFO,
+    FILE,
+    LINK,
+    PAX,
+    Header,
+    MalformedTar,
+    show,
+)
 from dimgx.tarheader import read_header
 
 CHUNK = 32 << 10
 """Bytes read at a time."""
 BATCH = 384
 """Members after which a batch is taken, at the end of the chunk."""
-
-PAX = ord("x")
 
 # What goes the long way round through _place() is longer names, and markers of all other kinds.
 _PLAIN_WHITEOUT = re.compile(rb"(?s)((?:[^/.][^/]*/)*)\.wh\.([^/.][^/]*)")
