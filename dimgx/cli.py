@@ -237,6 +237,8 @@ def _check_target(options: Options) -> BinaryIO | None:
     """Give standard output as a file if that is the target, and find out early what cannot work."""
     assert options.target is not None
     if not options.to_stdout:
+        if options.target.startswith(("/dev/fd/", "/proc/self/fd/")):
+            return None
         if not options.force and os.path.isfile(options.target):
             raise SourceError(f"{options.target} exists; use -w/--force to replace it")
         if not os.path.isdir(os.path.dirname(options.target) or os.curdir):
@@ -254,6 +256,8 @@ def _suffix_warnings(options: Options) -> Sequence[str]:
     """Give what is odd about the target's suffix; a device or a FIFO needs none."""
     assert options.target is not None
     if os.path.exists(options.target) and not os.path.isfile(options.target):
+        return ()
+    if options.target.startswith("/dev/fd/"):
         return ()
     return options.warnings
 

@@ -11,6 +11,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import chain, repeat
+from threading import Event
 from typing import TYPE_CHECKING
 
 from dimgx.errors import ImageError
@@ -157,31 +159,32 @@ def inspect(
 
 
 def _measured(image: Image, rows: Sequence[Row], threads: int) -> tuple[Row, ...]:
-    wanted = sorted({row.layer_index for row in rows if row.layer_index is not None})
-    sizes = dict(
-        zip(wanted, _tar_sizes([image.layers[index] for index in wanted], threads), strict=True)
+    layers = dict.fromkeys(
+        image.layers[row.layer_index] for row in rows if row.layer_index is not None
     )
+    sizes = _tar_sizes(tuple(layers), threads)
     return tuple(
-        row if row.layer_index is None else replace(row, size=sizes[row.layer_index])
+        row if row.layer_index is None else replace(row, size=sizes[image.layers[row.layer_index]])
         for row in rows
     )
 
 
-def _tar_sizes(layers: Sequence[Layer], threads: int) -> list[int | None]:
+def _tar_sizes(layers: Sequence[Layer], threads: int) -> dict[Layer, int | None]:
+    stopped = Event()
     if threads < 2 or len(layers) < 2:
-        return [_tar_size(layer) for layer in layers]
+        return {layer: _tar_size(layer, stopped) for layer in layers}
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(min(threads, len(layers))) as pool:
-        tasks = [pool.submit(_tar_size, layer) for layer in layers]
         try:
-            return [task.result() for task in tasks]
+            return dict(zip(layers, pool.map(_tar_size, layers, repeat(stopped)), strict=True))
         except BaseException:
+            stopped.set()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
 
 
-def _tar_size(layer: Layer) -> int | None:
+def _tar_size(layer: Layer, stopped: Event) -> int | None:
     """Give the length of the plain tar of `layer`, None for one that cannot be read here.
 
     A gzip member states its length modulo 4 GiB only and other formats may leave it out, so a
@@ -192,14 +195,16 @@ def _tar_size(layer: Layer) -> int | None:
     if _is_unreadable(layer):
         return None
     chunks = layer.blob.iter_chunks()
-    try:
-        head = bytes(next(chunks, b"")[:64])
-    finally:
-        _close(chunks)
-    compression = sniff(head)
-    if compression is None:
-        return layer.blob.size if layer.blob.size is not None else _count(layer.blob.iter_chunks())
-    return _count(iter_decoded(layer.blob.iter_chunks(), compression))
+    head = bytes(next(chunks, b""))
+    compression = sniff(head[:64])
+    if compression is None and layer.blob.size is not None:
+        return layer.blob.size
+    total = 0
+    for piece in iter_decoded(chain((head,), chunks), compression):
+        if stopped.is_set():
+            return None
+        total += len(piece)
+    return total
 
 
 def _is_unreadable(layer: Layer) -> bool:
@@ -210,16 +215,6 @@ def _is_unreadable(layer: Layer) -> bool:
         or ".nondistributable." in media_type
         or media_type.endswith("+encrypted")
     )
-
-
-def _count(chunks: Iterable[bytes | memoryview]) -> int:
-    return sum(map(len, chunks))
-
-
-def _close(chunks: object) -> None:
-    close = getattr(chunks, "close", None)
-    if close is not None:
-        close()
 
 
 def layers_of(image: Image, rows: Iterable[Row]) -> tuple[Layer, ...]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from datetime import datetime
 
     from dimgx.inspector import Listing, Row
     from dimgx.platforms import Platform
@@ -131,18 +132,28 @@ def _seconds(created: str | None) -> float | None:
         return None
     from datetime import UTC
 
-    from dateutil.parser import isoparse
-
     try:
-        moment = isoparse(created)
+        moment = _parse_time(created)
+        if moment.year == 1:  # how Go writes that there is none
+            return None
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return moment.timestamp()
     except (ValueError, OverflowError):
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
+
+
+def _parse_time(text: str) -> datetime:
+    """Give the moment that `text` states in ISO 8601."""
+    from datetime import datetime
+
     try:
-        return moment.timestamp()
-    except (OverflowError, ValueError):
-        return None
+        return datetime.fromisoformat(text)
+    except ValueError:
+        # It knows forms that the other does not, and takes 20 ms to import.
+        from dateutil.parser import isoparse
+
+        return isoparse(text)
 
 
 def _with_virtual_sizes(rows: Sequence[Row]) -> Iterator[tuple[Row, int | None]]:

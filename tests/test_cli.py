@@ -265,6 +265,20 @@ def test_fifo_is_written_in_place(place: Path) -> None:
     assert (place / "pipe").is_fifo()
 
 
+def test_descriptor_is_written_in_place(place: Path) -> None:
+    script = 'exec "$@" -t /dev/fd/3 3>out'
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", *command("./image.tar")],
+        cwd=place,
+        env=ENVIRONMENT,
+        capture_output=True,
+        check=False,
+        timeout=30,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert names((place / "out").read_bytes()) == NAMES
+
+
 def test_options_after_the_image_and_double_dash(place: Path) -> None:
     assert run("./image.tar", "-q", cwd=place).returncode == 0
     assert run("-q", "--", "./image.tar", cwd=place).returncode == 0

@@ -19,7 +19,7 @@ TWO = layer(file("b", b"y" * 50_000))
 ID = "sha256:" + "1d" * 32
 
 
-@dataclass
+@dataclass(frozen=True)
 class Bytes:
     """A blob in memory."""
 

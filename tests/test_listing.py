@@ -92,10 +92,22 @@ def test_unknown_size_makes_the_sums_above_it_unknown() -> None:
     assert sizes == [["1 Byte", "-"], ["-", "-"], ["5 Bytes", "5 Bytes"]]
 
 
-@pytest.mark.parametrize("created", ["", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59-12:00", "x"])
-def test_odd_time_is_no_error(created: str) -> None:
+@pytest.mark.parametrize(
+    ("created", "expected"),
+    [
+        ("", "-"),
+        ("x", "-"),
+        ("0001-01-01T00:00:00Z", "-"),
+        ("9999-12-31T23:59:59-12:00", "-"),
+        ("2023-11-14T22:12:20", "a minute ago"),
+        ("2023-11-14T23:12:20.9+01:00", "59 seconds ago"),
+        ("20231114T221220.123456789Z", "59 seconds ago"),
+        ("2023-11-13T24:00Z", "22 hours ago"),
+    ],
+)
+def test_created(created: str, expected: str) -> None:
     lines = format_table(listing(Row(0, created=created)), width=None, now_s=NOW_S).splitlines()
-    assert len(lines) == 2
+    assert lines[1].split("\t")[3].strip() == expected
 
 
 def test_ids() -> None:
