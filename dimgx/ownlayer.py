@@ -81,17 +81,14 @@ class OwnLayer:
                     break
                 implied.add(path)
         above |= implied
-        hidden = [
-            key_of(path, is_directory=False)
-            for path in (*self.whiteouts.values(), *self.device_whiteouts.values())
-        ]
+        devices = [key_of(path, is_directory=False) for path in self.device_whiteouts.values()]
+        hidden = [key_of(path, is_directory=False) for path in self.whiteouts.values()] + devices
         opaque = [key_of(path, is_directory=True) if path else b"" for path in self.opaque.values()]
         marked = {key.rpartition(b"\0")[0] for key in hidden} | {key[:-1] for key in opaque}
         marked.update([parent[:-1] for key in tuple(marked) for parent in ancestors(key)])
         if not names.isdisjoint(above) or not names.isdisjoint(marked):
             return False
-        if any(key_of(path, is_directory=False) in names or key_of(path, is_directory=True) in names
-               for path in self.device_whiteouts.values()):  # fmt: skip
+        if any(key in names or key + b"\0" in names for key in devices):
             return False
         links = self._resolve_plain_links(names, known | implied)
         if links is None:

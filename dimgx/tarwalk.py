@@ -195,7 +195,7 @@ class _Walk:
         if blocks:
             batch = parse_batch(blocks, self._pax, self._newest)
             keys, codes, kinds = batch.keys, batch.codes, bytearray(batch.kinds)
-            for i in batch.unusual:
+            for i in sorted(batch.unusual):
                 number = base + i + bisect_right(positions, i)
                 header = self._read_header_at(index.starts[number])
                 keys[i], kinds[i], codes[i] = self._place_header(number, header)
@@ -253,7 +253,7 @@ class _Walk:
         if not path:
             if kind != DIRECTORY:
                 raise MalformedTar("a root entry that is no directory", self._index.starts[number])
-            self._index.root = number
+            self._index.root = max(number, self._index.root or 0)
             return b"", REWRITE
         if WHITEOUT_PREFIX in path and self._note_marker(number, path):
             return b"", REWRITE
