@@ -1,0 +1,156 @@
+"""Programs called tar, extracting our output as root, as oracles for the output."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import model
+from tests.cases import flatten_members
+from tests.dsl import (
+    Member,
+    blockdev,
+    chardev,
+    dir_,
+    fifo,
+    file,
+    hardlink,
+    opaque,
+    sparse,
+    symlink,
+    whiteout,
+)
+from tests.engines import comparable, read_tree
+from tests.listing import Node, short_listing
+from tests.programs import need, need_root, run
+
+CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
+LAYERS: list[list[Member]] = [
+    [
+        dir_("bin", mode=0o755, mtime=1_600_000_000),
+        file("bin/ping", b"\x7fELF" * 500, mode=0o755, xattrs={"security.capability": CAPABILITY}),
+        file("bin/su", "suid", mode=0o4755, mtime=1_500_000_000),
+        hardlink("bin/sudo", "bin/su", mode=0o4755, mtime=1_500_000_000),
+        dir_("closed", mode=0o500, mtime=5),
+        file("closed/inside", "x", mode=0o400),
+        dir_("dev"),
+        chardev("dev/null", 1, 3, mode=0o666),
+        blockdev("dev/sda", 8, 300, mode=0o660, gid=6),
+        fifo("dev/pipe", mode=0o600),
+        dir_("etc"),
+        file("etc/old", "old"),
+        symlink("lib", "usr/lib", uid=7, gid=8),
+        symlink("etc/dangling", "/no/such/place"),
+        symlink("etc/long", "t/" * 80 + "end"),
+        file("etc/" + "n" * 150, "long", dialect="gnu"),
+        file("/".join(["deep" * 20] * 4) + "/f", "deep", dialect="pax"),
+        file(b"etc/\xff\xfe\n", "bytes"),
+        file("etc/\u00e9\u4e2d", "unicode", mtime="1700000000.123456789"),
+        sparse("var/sparse", [(4096, b"data" * 100), (100_000, b"end")], 1_000_000, "1.0"),
+        sparse("var/older", [(4096, b"data" * 100), (100_000, b"end")], 300_000, "gnu"),
+        file("var/big", uid=3_000_000_000, gid=2_500_000, data=b"x" * 70_000),
+        dir_("tmp", mode=0o1777, xattrs={"user.note": b"kept"}),
+        file("usr/lib/a", "a", xattrs={"user.k": b"v"}),
+        hardlink("a-first-name", "usr/lib/a"),
+        file("./v7", "v7", dialect="v7"),
+        file("tmp/seven", "7", typeflag=b"7"),
+        file("tmp/named", uname=b"daemon", gname=b"daemon", uid=4242, gid=4243),
+    ],
+    [
+        whiteout("etc/old"),
+        opaque("var"),
+        file("var/new"),
+        sparse("var/sparse", [(0, b"start"), (50_000, b"more")], 60_000, "0.1"),
+        whiteout("bin/su"),
+        file("usr/lib/b", "b", mtime=0),
+        symlink("sbin", "bin"),
+        file("sbin/tool", "through the symlink", mode=0o755),
+    ],
+]
+
+
+@pytest.fixture(scope="module")
+def tar() -> bytes:
+    need_root()
+    return flatten_members(LAYERS)
+
+
+def expected() -> list[Node]:
+    return model.nodes_of(model.flatten(LAYERS))
+
+
+def gnu_tar(tar: bytes, root: Path) -> None:
+    run([need("tar"), "--xattrs", "--xattrs-include=*", "-xp", "-C", root], stdin=tar)
+
+
+def bsd_tar(tar: bytes, root: Path) -> None:
+    run([need("bsdtar"), "--xattrs", "-xp", "-f", "-", "-C", root], stdin=tar)
+
+
+def busybox_tar(tar: bytes, root: Path) -> None:
+    run([need("busybox"), "tar", "-xp", "-f", "-", "-C", root], stdin=tar)
+
+
+def python_tar(tar: bytes, root: Path) -> None:
+    path = root.parent / "flat.tar"
+    path.write_bytes(tar)
+    with tarfile.open(path, errorlevel=2) as reader:
+        reader.extractall(root, numeric_owner=True, filter="fully_trusted")
+
+
+READERS: list[tuple[Callable[[bytes, Path], None], dict[str, bool]]] = [
+    (gnu_tar, {}),
+    (bsd_tar, {}),
+    (busybox_tar, {"xattrs": False, "directory_times": False, "symlink_times": False}),
+    (python_tar, {"xattrs": False, "symlink_times": False}),
+]
+
+
+@pytest.mark.parametrize(("reader", "kept"), READERS)
+def test_extracting_gives_the_models_tree(
+    reader: Callable[[bytes, Path], None], kept: dict[str, bool], tar: bytes, tmp_path: Path
+) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    reader(tar, root)
+    found = comparable(read_tree(root), **kept)
+    assert short_listing(found) == short_listing(comparable(expected(), **kept))
+
+
+def test_nobody_else_may_extract_it_too(tmp_path: Path) -> None:
+    """Without root, with a plain `tar -x`: a directory's members come before its mode is set."""
+    need_root()
+    members = [
+        dir_("closed", mode=0o555, mtime=1_000_000),
+        file("closed/a", "x"),
+        dir_("closed/deeper", mode=0o500, mtime=2_000_000),
+        file("closed/deeper/b", "y"),
+        hardlink("closed/c", "closed/a"),
+    ]
+    tar = flatten_members([members, [file("closed/z", "late")]])
+    os.chmod(tmp_path, 0o777)
+    for directory in tmp_path.parents:
+        if directory.stat().st_mode & 0o001:
+            break
+        os.chmod(directory, directory.stat().st_mode | 0o011)
+    root = tmp_path / "root"
+    root.mkdir()
+    os.chmod(root, 0o777)
+    subprocess.run(
+        [need("tar"), "-x", "-C", str(root)], input=tar, check=True, user=65534, group=65534
+    )
+    assert [(n.path, n.mode, n.mtime) for n in read_tree(root) if n.kind == "d"] == [
+        (b"closed", 0o555, 1_000_000),
+        (b"closed/deeper", 0o500, 2_000_000),
+    ]
+
+
+def test_listing_by_gnu_tar_is_without_a_word_of_complaint(tar: bytes) -> None:
+    done = run([need("tar"), "-tv"], stdin=tar, env={"LC_ALL": "C"})
+    assert done.stderr == b""
+    assert len(done.stdout.splitlines()) == len(expected())
