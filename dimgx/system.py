@@ -57,8 +57,13 @@ def pread(fd: int, size: int, offset: int) -> bytes:
     if "pread" in FEATURES:
         return os.pread(fd, size, offset)
     with _seek_lock:
+        # Like pread, leave the position where it was: the file may be somebody's standard input.
+        position = os.lseek(fd, 0, os.SEEK_CUR)
         os.lseek(fd, offset, os.SEEK_SET)
-        return os.read(fd, size)
+        try:
+            return os.read(fd, size)
+        finally:
+            os.lseek(fd, position, os.SEEK_SET)
 
 
 def pread_into(fd: int, view: memoryview, offset: int) -> int:
