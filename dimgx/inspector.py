@@ -191,8 +191,9 @@ def _tar_size(layer: Layer, stopped: Event) -> int | None:
     compressed layer is decoded and counted, holding one piece at a time.
     """
     from dimgx.codec import iter_decoded, sniff
+    from dimgx.image import UnreadableBlob
 
-    if _is_unreadable(layer):
+    if isinstance(layer.blob, UnreadableBlob):
         return None
     chunks = layer.blob.iter_chunks()
     head = bytes(next(chunks, b""))
@@ -205,16 +206,6 @@ def _tar_size(layer: Layer, stopped: Event) -> int | None:
             return None
         total += len(piece)
     return total
-
-
-def _is_unreadable(layer: Layer) -> bool:
-    """Tell whether the media type says that the layer is stored elsewhere or encrypted."""
-    media_type = layer.media_type or ""
-    return (
-        ".foreign." in media_type
-        or ".nondistributable." in media_type
-        or media_type.endswith("+encrypted")
-    )
 
 
 def layers_of(image: Image, rows: Iterable[Row]) -> tuple[Layer, ...]:
