@@ -10,7 +10,7 @@ import pytest
 
 from dimgx.digest import Digest
 from dimgx.errors import ImageError
-from dimgx.image import Extent, HistoryStep, Image, Layer, UnreadableBlob
+from dimgx.image import HistoryStep, Image, Layer, UnreadableBlob
 from dimgx.inspector import inspect, layers_of, list_rows
 from tests.dsl import file, layer
 
