@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import re
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+LOOPS = 200_000
 
 
 def describe(work: Path) -> dict[str, Any]:
@@ -23,7 +26,17 @@ def describe(work: Path) -> dict[str, Any]:
         "python": platform.python_version(),
         "has_sha_instructions": has_sha_instructions(),
         "load": round(os.getloadavg()[0], 1),
+        "loop_ns": round(min(_loop_s() for _ in range(5)) * 1e9 / LOOPS),
     }
+
+
+def _loop_s() -> float:
+    """Time a loop that shows how fast Python itself is here."""
+    started = time.process_time()
+    total = 0
+    for number in range(LOOPS):
+        total += number
+    return time.process_time() - started
 
 
 def _cpu_fields() -> dict[str, str]:

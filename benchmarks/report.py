@@ -209,7 +209,8 @@ def describe(results: Row) -> str:
     tools = ", ".join(f"{name}: {text}" for name, text in results["tools"].items())
     return (
         f"{results['date']}: {machine['cpu']}, {machine['cpus']} cores, {machine['memory_gb']} GB, "
-        f"{machine['system']}, {machine['file_system']}, Python {machine['python']}.\n"
+        f"{machine['system']}, {machine['file_system']}, Python {machine['python']} (a loop that "
+        f"adds up numbers: {machine['loop_ns']} ns each).\n"
         f"The CPU {sha} instructions for SHA-256. {results['rounds']} rounds"
         f" ({results['peer_rounds']} of other tools). Load when it began: {machine['load']}.\n"
         f"{tools}.\n"

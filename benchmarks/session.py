@@ -87,7 +87,9 @@ class Session:
         try:
             steps = command.steps(corpus, out)
             measure.warm(self.inputs(corpus, steps))
-            measure.touch_memory(2 * corpus.plain_bytes + int(self.scale * SLACK))
+            # Output, and decoded layers where there are any.
+            copies = 1 if corpus.variant in ("plain", "dot") else 2
+            measure.touch_memory(copies * corpus.plain_bytes + int(self.scale * SLACK))
             outcome.samples.add(measure.run(steps))
             if command.output and outcome.verdict is None:
                 self.judge(corpus, command, out / command.output, outcome)
