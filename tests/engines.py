@@ -95,6 +95,7 @@ def comparable(
     *,
     directory_times: bool = True,
     symlink_times: bool = True,
+    symlink_owners: bool = True,
     xattrs: bool = True,
 ) -> list[Node]:
     """Leave out what an oracle does not keep, and modes of symlinks, which nobody sees."""
@@ -103,6 +104,8 @@ def comparable(
         node = replace(node, mode=0o777) if node.kind == "l" else node
         if (node.kind == "d" and not directory_times) or (node.kind == "l" and not symlink_times):
             node = replace(node, mtime=0)
+        if node.kind == "l" and not symlink_owners:
+            node = replace(node, uid=0, gid=0)
         if not xattrs:
             node = replace(node, xattrs={})
         result.append(node)

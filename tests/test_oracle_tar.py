@@ -109,11 +109,15 @@ def python_tar(tar: bytes, root: Path) -> None:
         reader.extractall(root, numeric_owner=True, filter="fully_trusted")
 
 
+NO_XATTRS = {"xattrs": False}
 READERS: list[tuple[Callable[[bytes, Path], None], dict[str, bool]]] = [
     (gnu_tar, {}),
     (bsd_tar, {}),
-    (busybox_tar, {"xattrs": False, "directory_times": False, "symlink_times": False}),
-    (python_tar, {"xattrs": False, "symlink_times": False}),
+    (
+        busybox_tar,
+        {"directory_times": False, "symlink_times": False, "symlink_owners": False} | NO_XATTRS,
+    ),
+    (python_tar, {"symlink_times": False} | NO_XATTRS),
 ]
 
 
