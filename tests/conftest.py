@@ -18,7 +18,7 @@ settings.register_profile(
     "steady", derandomize=True, deadline=None, max_examples=300, database=None,
     suppress_health_check=_CHECKS,
 )  # fmt: skip
-settings.register_profile("quick", settings.get_profile("steady"), max_examples=60)
+settings.register_profile("quick", settings.get_profile("steady"), max_examples=40)
 settings.register_profile(
     "explore", deadline=None, max_examples=5000, suppress_health_check=_CHECKS
 )
