@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import compress, repeat
+from itertools import repeat
 
 from dimgx.layerindex import COPY, REWRITE, STRIP_DOT, STRIP_OWNER
 from dimgx.names import MAX_PATH
@@ -190,10 +190,11 @@ def _make_keys(names: list[bytes], kinds: bytes) -> tuple[list[bytes], dict[int,
     at its end, and any other's with one.
     """
     joined = b"\n".join(names)
-    if joined.count(b"\n") == len(names) - 1:
-        keys = joined.replace(b"/", b"\0").split(b"\n")
-    else:
+    has_newlines = joined.count(b"\n") >= len(names)
+    if has_newlines:
         keys = [name.replace(b"/", b"\0") for name in names]
+    else:
+        keys = joined.replace(b"/", b"\0").split(b"\n")
     directories = find_kind(kinds, DIRECTORY)
     odd = {i for i in directories if keys[i][-1:] != b"\0"}
     # With one byte for all that ends a part, an empty part is two of it, as is a directory's end.
@@ -206,11 +207,17 @@ def _make_keys(names: list[bytes], kinds: bytes) -> tuple[list[bytes], dict[int,
             or name[:1] in (b"/", b"")
             or name.endswith(b"/") != (kinds[i] == DIRECTORY)
         )
-    if b"\n." in parts:
-        numbers = range(len(names))
-        dotted = set(compress(numbers, map(bytes.__contains__, names, repeat(b"/."))))
-        dotted.update(compress(numbers, map(bytes.startswith, names, repeat(b"."))))
-        odd.update(i for i in dotted if not _CLEAN_NAME.fullmatch(names[i]))
+    if has_newlines:
+        odd.update(i for i, name in enumerate(names) if not _CLEAN_NAME.fullmatch(name))
+        return keys, {i: names[i] for i in odd}
+    i = passed = 0
+    dot = parts.find(b"\n.")
+    while dot >= 0:
+        i += joined.count(b"\n", passed, dot)
+        passed = dot
+        if not _CLEAN_NAME.fullmatch(names[i]):
+            odd.add(i)
+        dot = parts.find(b"\n.", dot + 1)
     return keys, {i: names[i] for i in odd}
 
 

