@@ -8,7 +8,7 @@ from typing import Any
 
 Row = dict[str, Any]
 
-LEFT, RIGHT, TOP = 240, 70, 64
+LEFT, RIGHT, TOP = 270, 70, 64
 ROW, BAR = 46, 14
 WIDTH = 860
 INK, FAINT, NONE, ONCE, AIM = "#24292f", "#d0d7de", "#2563a8", "#8ab4dd", "#b3261e"

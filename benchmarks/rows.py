@@ -28,11 +28,13 @@ class SpeedRow:
 
 SPEED = (
     SpeedRow("ordinary", "ordinary image, plain", "ordinary", "plain", "cp", 1.7, 1.9, 1.3, 2.5),
-    SpeedRow("ordinary-gzip", "the same, gzip", "ordinary", "gzip", "igzip", 1.4, 1.5, 1.1, 6),
-    SpeedRow("ordinary-zstd", "the same, zstd", "ordinary", "zstd", "zstd", 1.5, 1.6, 1.2),
+    SpeedRow(
+        "ordinary-gzip", "ordinary image, gzip", "ordinary", "gzip", "igzip", 1.4, 1.5, 1.1, 6
+    ),
+    SpeedRow("ordinary-zstd", "ordinary image, zstd", "ordinary", "zstd", "zstd", 1.5, 1.6, 1.2),
     SpeedRow("many", "many small members, plain", "many", "plain", "cp", 3, 3.3, 2, 8),
-    SpeedRow("many-gzip", "the same, gzip", "many", "gzip", "igzip", 2, 2.2, 1.5),
-    SpeedRow("many-dot", "the same, names with ./", "many", "dot", "cp", 6, 6.3, 4),
+    SpeedRow("many-gzip", "many small members, gzip", "many", "gzip", "igzip", 2, 2.2, 1.5),
+    SpeedRow("many-dot", "many small members, names with ./", "many", "dot", "cp", 6, 6.3, 4),
     SpeedRow("million", "a million members, plain", "million", "plain", "cp", 6, 6.3, 3),
     SpeedRow("large", "few large files, plain", "large", "plain", "cp", 1.3, 1.5, 1.1),
 )
