@@ -63,6 +63,8 @@ class OwnTree:
     opaque: list[bytes] = field(default_factory=list)
     hidden: dict[bytes, Inode] = field(default_factory=dict)
     """aufs' own files, which only hard links can reach (rule 19)."""
+    directories: list[bytes] = field(default_factory=list)
+    """Targets of hard links that were directories when the links came."""
     waiting: int = 0
     """Hard links whose target may follow."""
 
@@ -253,6 +255,8 @@ def inode_of(own: OwnTree, member: Member, path: bytes = b"") -> Inode:
     if member.xattrs:
         raise Unspecified("xattrs of a link to what follows")
     own.waiting += 1
+    if found is not None:
+        own.directories.append(wanted)
     # What is no good now is none the better for what follows.
     return Inode("h", later=NOWHERE if found is not None or wanted == path else wanted)
 
@@ -287,6 +291,10 @@ def settle_links(own: OwnTree) -> None:
                 directory.children[name] = found
                 own.waiting -= 1
 
+    for path in own.directories:
+        replaced = look_up(own.root, path)
+        if replaced is not None and replaced.kind != "d":
+            raise Unspecified("a link to what was a directory and is a file in the end")
     settle(own.root)
     if own.waiting:
         raise Unspecified("a link that leads nowhere, but is covered in its own layer")
