@@ -255,6 +255,8 @@ def inode_of(own: OwnTree, member: Member, path: bytes = b"") -> Inode:
     if member.xattrs:
         raise Unspecified("xattrs of a link to what follows")
     own.waiting += 1
+    if path.startswith(wanted + b"/"):
+        raise Unspecified("a link to the directory that it makes itself")
     if found is not None:
         own.directories.append(wanted)
     # What is no good now is none the better for what follows.
