@@ -80,17 +80,28 @@ def encode_table(rows: Sequence[Row]) -> str:
 
 
 def peer_table(rows: Sequence[Row]) -> str:
-    heads = ("image", "tool", "s", "CPU s", "dimgx is so many times as fast", "aim", "output")
+    heads = (
+        "image",
+        "tool",
+        "s",
+        "CPU s",
+        "dimgx is so many times as fast",
+        "aim",
+        "met",
+        "output",
+    )
     lines = []
     for row in rows:
-        lines += [
-            (
-                row["title"], peer["name"], seconds(peer), number(peer.get("cpu_s")),
-                number(peer["times_as_fast"], 1), number(row["peer_aim"], 1),
-                verdict(peer),
-            )
-            for peer in row["peers"]
-        ]  # fmt: skip
+        for name, times in row["times"].items():
+            value = row["times_as_fast"].get(name)
+            is_fastest = value is not None and value == row["value"]
+            lines.append(
+                (
+                    row["title"], name, seconds(times), number(times.get("cpu_s")),
+                    number(value, 1), number(row["aim"], 1) if is_fastest else "",
+                    yes(row["is_met"]) if is_fastest else "", verdict(times),
+                )
+            )  # fmt: skip
     return table(heads, lines)
 
 
@@ -185,8 +196,6 @@ def render(results: Row) -> str:
     parts = [describe(results)]
     for key, title in SECTIONS:
         rows = results.get(key) or []
-        if key == "peers":
-            rows = [row for row in results.get("speed", ()) if row.get("peers")]
         if not rows:
             continue
         text = {

@@ -19,6 +19,7 @@ from benchmarks.session import Session
 HERE = Path(__file__).resolve().parent
 BEGIN, END = ".. the last table begins here\n", ".. the last table ends here\n"
 QUICK_SCALE = 0.02
+TIMED = ("speed", "encode", "peers", "absolute")
 SINGLE: dict[str, Callable[[Session], dict[str, Any]]] = {
     "start": sections.start,
     "small": sections.small,
@@ -32,6 +33,7 @@ def row_ids() -> list[str]:
     return [
         *(row.id for row in rows.SPEED),
         *(row.id for row in rows.ENCODE),
+        *(row.id for row in rows.PEERS),
         *SINGLE,
         *(f"growth-{series.id}" for series in rows.GROWTH),
         "memory",
@@ -62,6 +64,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="images of a fiftieth of the size")
     parser.add_argument("--dimgx", metavar="COMMAND", help="the dimgx to run; default: this one")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument(
+        "--join", type=Path, metavar="FILE", help="take the rows that are not run from this --json"
+    )
     parser.add_argument("--svg", type=Path, metavar="FILE", help="write the chart there")
     parser.add_argument(
         "--readme", action="store_true", help="put tables and chart into benchmarks/"
@@ -98,6 +103,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         say=lambda text: print(f"  {text}", file=sys.stderr, flush=True),
     )
     results = run(session, wanted)
+    wrong = wrong_outputs(results)
+    if options.join:
+        join(results, json.loads(options.join.read_text()))
     text = report.render(results)
     print(text)
     if options.json:
@@ -107,7 +115,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.readme:
         update_readme(HERE / "README.rst", text)
         (HERE / "chart.svg").write_text(chart.draw(results["speed"]))
-    wrong = wrong_outputs(results)
     for line in wrong:
         print(f"WRONG: {line}", file=sys.stderr)
     return 1 if wrong else 0
@@ -131,6 +138,9 @@ def run(session: Session, wanted: Sequence[str]) -> dict[str, Any]:
     }
     results["speed"] = [sections.speed(session, r) for r in rows.SPEED if r.id in wanted]
     results["encode"] = [sections.encode(session, r) for r in rows.ENCODE if r.id in wanted]
+    results["peers"] = [
+        sections.peers(session, r) for r in rows.PEERS if r.id in wanted and session.peers
+    ]
     results["absolute"] = [make(session) for name, make in SINGLE.items() if name in wanted]
     results["growth"] = [
         sections.growth(session, series)
@@ -146,11 +156,21 @@ def run(session: Session, wanted: Sequence[str]) -> dict[str, Any]:
     return results
 
 
+def join(results: dict[str, Any], earlier: dict[str, Any]) -> None:
+    """Add the rows of an earlier run that this one does not have, in the usual order."""
+    order = row_ids()
+    for key, _ in report.SECTIONS:
+        name = "tool" if key == "rightness" else "id"
+        there = {row[name] for row in results[key]}
+        results[key] += [row for row in earlier.get(key, ()) if row[name] not in there]
+        results[key].sort(key=lambda row: order.index(row[name]) if row[name] in order else -1)
+
+
 def wrong_outputs(results: dict[str, Any]) -> list[str]:
     """Give a line for each output of dimgx that is not right, and for each run that failed."""
-    wrong = []
+    wrong: list[str] = []
     own = ("none", "once", "plain", "packed", "dimgx", "one thread", "two threads")
-    for row in (*results["speed"], *results["encode"], *results["absolute"]):
+    for row in (row for key in TIMED for row in results[key]):
         for name in own:
             times = row["times"].get(name, {})
             problem = times.get("failure") or times.get("verdict")

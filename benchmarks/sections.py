@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ def is_met(value: float | None, aim: float | None) -> bool | None:
 
 
 def speed(session: Session, row: rows.SpeedRow) -> Row:
-    """dimgx against the least that the work can cost, and against other tools."""
+    """dimgx against the least that the work can cost."""
     corpus = session.corpus(row.shape, row.variant)
     base = commands.copy() if row.against == "cp" else commands.decode(row.against)
     contenders = [
@@ -55,8 +55,7 @@ def speed(session: Session, row: rows.SpeedRow) -> Row:
         session.dimgx.flatten("once", "--verify", "once"),
         base,
     ]
-    peers = session.peers if row.peer_aim is not None else ()
-    outcomes = session.compare(corpus, contenders, peers)
+    outcomes = session.compare(corpus, contenders, session.rounds)
     times = {name: figures(outcome) for name, outcome in outcomes.items()}
     none, once, least = times["none"], times["once"], times[base.name]
     result: Row = {
@@ -74,25 +73,21 @@ def speed(session: Session, row: rows.SpeedRow) -> Row:
     result["is_met"] = is_met(result["ratio"], row.aim)
     result["is_met_verified"] = is_met(result["ratio_verified"], row.aim_verified)
     result["is_stretch_met"] = is_met(result["ratio"], row.stretch)
-    if peers:
-        result["peers"] = peer_rows(times, [peer.name for peer in peers])
-        fastest = min(
-            (peer["times_as_fast"] for peer in result["peers"] if peer["times_as_fast"]),
-            default=None,
-        )
-        result["peer_ratio"] = fastest
-        result["is_peer_aim_met"] = (
-            None if fastest is None or row.peer_aim is None else fastest >= row.peer_aim
-        )
     return result
 
 
-def peer_rows(times: dict[str, Row], names: Iterable[str]) -> list[Row]:
-    """Give each other tool's time and how many times as fast dimgx is, as people use it."""
-    return [
-        {"name": name, **times[name], "times_as_fast": ratio(times[name], times["once"])}
-        for name in names
-    ]
+def peers(session: Session, row: rows.PeerRow) -> Row:
+    """dimgx against other tools."""
+    corpus = session.corpus(row.shape, row.variant)
+    own = session.dimgx.flatten("dimgx")
+    outcomes = session.compare(corpus, [own, *session.peers], session.peer_rounds)
+    times = {name: figures(outcome) for name, outcome in outcomes.items()}
+    ratios = {peer.name: ratio(times[peer.name], times[own.name]) for peer in session.peers}
+    fastest = min((value for value in ratios.values() if value is not None), default=None)
+    return {
+        **asdict(row), "times": times, "times_as_fast": ratios, "value": fastest,
+        "is_met": None if fastest is None else fastest >= row.aim,
+    }  # fmt: skip
 
 
 def encode(session: Session, row: rows.EncodeRow) -> Row:
@@ -104,7 +99,7 @@ def encode(session: Session, row: rows.EncodeRow) -> Row:
     packed = session.dimgx.flatten("packed", "--verify", "none", row.option, output=row.output)
     try:
         session.make_flat(corpus, flat)
-        outcomes = session.compare(corpus, [plain, packed, encoder])
+        outcomes = session.compare(corpus, [plain, packed, encoder], session.rounds)
     except CommandFailed as exc:
         outcomes = {name: Outcome(failure=str(exc)) for name in ("plain", "packed", encoder.name)}
     finally:
@@ -139,7 +134,9 @@ def start(session: Session) -> Row:
 
 def small(session: Session) -> Row:
     """An image of 10 MB, all told."""
-    outcomes = session.compare(session.corpus("small"), [session.dimgx.flatten("dimgx")])
+    outcomes = session.compare(
+        session.corpus("small"), [session.dimgx.flatten("dimgx")], session.rounds
+    )
     times = {name: figures(outcome) for name, outcome in outcomes.items()}
     value = times["dimgx"].get("median_s")
     return {
@@ -149,7 +146,7 @@ def small(session: Session) -> Row:
 
 
 def difference(session: Session, shape: str, one: Command, other: Command) -> Row:
-    outcomes = session.compare(session.corpus(shape), [one, other])
+    outcomes = session.compare(session.corpus(shape), [one, other], session.rounds)
     times = {name: figures(outcome) for name, outcome in outcomes.items()}
     first, second = times[one.name], times[other.name]
     result: Row = {"times": times, "value_s": None, "of_minima_s": None}
@@ -168,7 +165,7 @@ def scaling(session: Session) -> Row:
     corpus = session.corpus("even", "gzip")
     one = session.dimgx.flatten("one thread", "--verify", "none", "--threads", "1")
     two = session.dimgx.flatten("two threads", "--verify", "none", "--threads", "2")
-    outcomes = session.compare(corpus, [one, two])
+    outcomes = session.compare(corpus, [one, two], session.rounds)
     times = {name: figures(outcome) for name, outcome in outcomes.items()}
     value = ratio(times[one.name], times[two.name])
     return {

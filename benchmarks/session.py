@@ -67,14 +67,12 @@ class Session:
         return self.corpora[key]
 
     def compare(
-        self, corpus: Corpus, contenders: Sequence[Command], peers: Sequence[Command] = ()
+        self, corpus: Corpus, contenders: Sequence[Command], rounds: int
     ) -> dict[str, Outcome]:
         """Run commands in turn, round by round; the first output of each is checked."""
-        outcomes = {command.name: Outcome() for command in (*contenders, *peers)}
-        for number in range(max(self.rounds, self.peer_rounds if peers else 0)):
-            turn = [*contenders] if number < self.rounds else []
-            turn += peers if number < self.peer_rounds else []
-            for command in turn:
+        outcomes = {command.name: Outcome() for command in contenders}
+        for number in range(rounds):
+            for command in contenders:
                 outcome = outcomes[command.name]
                 if outcome.failure is None:
                     self.say(f"{corpus.shape} {corpus.variant}: {command.name}, {number + 1}")
