@@ -23,7 +23,7 @@ MODULES = {
 }
 COMMAND = {
     f"dimgx.{name}"
-    for name in ("__main__", "arguments", "cli", "messages", "options", "progress", "signals")
+    for name in "__main__ access arguments cli messages options progress signals".split()
 }
 HEAVY = (
     "backports.zstd",

@@ -32,6 +32,7 @@ class Patience:
         self._deadline: float | None = None
         self._tries = 0
         self._progress = 0
+        self._has_come = False
 
     @property
     def is_fresh(self) -> bool:

@@ -95,7 +95,12 @@ def _open_client(
 
 def _with_tags(exc: DimgxError, client: RegistryClient | None, name: ImageName) -> DimgxError:
     """Give the error with the tags that may have been meant."""
-    if client is None or not isinstance(exc, NotThere) or name.digest is not None or name.tag is None:
+    if (
+        client is None
+        or not isinstance(exc, NotThere)
+        or name.digest is not None
+        or name.tag is None
+    ):
         return exc
     near = client.near_tags(name.tag)
     return NotThere(f"{exc}; near tags: {', '.join(near)}") if near else exc
