@@ -56,8 +56,8 @@ class RegistryOptions:
     """Holds *.crt (CAs), *.cert and *.key (this client's) for the registry that is asked."""
     cert_roots: tuple[str, ...] = ()
     """Hold such a directory for each `host[:port]`; the first that has it counts."""
-    ca_bundle: str | None = None
-    """A file or directory of the only CAs to trust; None for those of the system."""
+    ca_bundles: tuple[str, ...] = ()
+    """Files and directories of the only CAs to trust; none for those of the system."""
     proxies: Proxies = Proxies()
     conf_files: tuple[str, ...] = ()
     """registries.conf and its drop-ins in order: what a later one says of a prefix counts."""
@@ -77,7 +77,6 @@ class RegistryOptions:
         home = environ.get("HOME") or environ.get("USERPROFILE") or ""
         config = environ.get("XDG_CONFIG_HOME") or (home and os.path.join(home, ".config"))
         user = os.path.join(home, ".config", "containers") if home else ""
-        bundles = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
         return cls(
             auth_files=_auth_files(environ, home, config),
             cert_roots=tuple(
@@ -85,7 +84,7 @@ class RegistryOptions:
                 for root in (user, "/etc/containers", "/etc/docker")
                 if root
             ),
-            ca_bundle=next((environ[name] for name in bundles if environ.get(name)), None),
+            ca_bundles=_ca_bundles(environ),
             proxies=Proxies(
                 http=_proxy(environ, "http_proxy"),
                 https=_proxy(environ, "https_proxy"),
@@ -98,6 +97,14 @@ class RegistryOptions:
                 if root
             ),
         )
+
+
+def _ca_bundles(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Give all that is named for OpenSSL, Go, requests or curl: who named one, trusts it."""
+    files = [environ.get(n) for n in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")]
+    directories = environ.get("SSL_CERT_DIR", "").split(os.pathsep)
+    there = [path for path in directories if path and os.path.isdir(path)]
+    return tuple(dict.fromkeys([path for path in files if path] + there))
 
 
 def _proxy(environ: Mapping[str, str], name: str) -> str:

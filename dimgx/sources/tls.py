@@ -66,9 +66,10 @@ def make_context(
         context = ssl.create_default_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    elif options.ca_bundle is not None:
+    elif options.ca_bundles:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        _trust(context, options.ca_bundle)
+        for path in options.ca_bundles:
+            _trust(context, path)
     else:
         context = ssl.create_default_context()
         paths = ssl.get_default_verify_paths()
