@@ -212,7 +212,9 @@ class Reading:
         digest = None if verify == "none" else layer.digest
         stored = self._ticking(blob)
         chunks = iter_verified(stored, digest, layer.size, "its blob")
-        first = bytes(next(chunks, b""))
+        first = b""
+        while len(first) < _HEAD and (piece := next(chunks, b"")):
+            first += piece
         compression = sniff(first[:_HEAD])
         window = window_size(first[:_HEAD], compression)
         decoded = iter_decoded(chain((first,), chunks), compression)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import socket
@@ -9,7 +10,8 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,12 +20,14 @@ from typing import Any
 
 import pytest
 
+import dimgx
+from dimgx import RegistryOptions
 from tests.programs import need, run
 from tests.writers import OCI, Json, Picture, add_blob, add_image, sha256, to_json
 
-USER, PASSWORD = "anna", "secret"
+USER, PASSWORD = "anna", "pa55-word"
 # bcrypt of that password; docker-registry takes no other kind.
-HTPASSWD = f"{USER}:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n"
+HTPASSWD = f"{USER}:$2y$05$abcdefghijklmnopqrstuujh9PDMrNlID7EOhE4sltp3nqIzxR/SS\n"
 INDEX_TYPE = f"{OCI}.index.v1+json"
 
 
@@ -373,3 +377,28 @@ def wants_password(handler: Handler) -> bool:
         return False
     handler.send(401, b"{}", WWW_Authenticate='Basic realm="test"')
     return True
+
+
+# -- reading in this process ---------------------------------------------------------------------
+
+
+def flat(reference: str, *, layers: Sequence[str] | None = None, **options: Any) -> bytes:
+    """Give the flat tar of an image at a registry, reached by these `RegistryOptions`."""
+    given = {"retry_time_s": 5.0, "timeout_s": 2.0, **options}
+    registry = RegistryOptions(**given)
+    with dimgx.open_image(reference, platform="linux/amd64", registry=registry) as image:
+        target = io.BytesIO()
+        dimgx.flatten(image, target, layers=layers, memory=1 << 26)
+        return target.getvalue()
+
+
+def fault(reference: str, kind: type[dimgx.DimgxError], **options: Any) -> str:
+    """Give the one line of an error of this kind, neither a relative's nor with a secret in it."""
+    with pytest.raises(dimgx.DimgxError) as raised:
+        flat(reference, **options)
+    text = str(raised.value)
+    assert isinstance(raised.value, kind), (type(raised.value), text)
+    shown = "".join(traceback.format_exception(raised.value))
+    assert text.isprintable() and len(text) < 1500, text
+    assert PASSWORD not in shown and "of-the-test" not in shown
+    return text

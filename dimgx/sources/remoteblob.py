@@ -100,7 +100,7 @@ class _Fetch:
         if shutdown is not None:
             try:
                 shutdown()
-            except (OSError, ValueError):  # it has ended meanwhile
+            except (OSError, RuntimeError, ValueError):  # it has ended meanwhile
                 pass
 
     def iter_chunks(self) -> Iterator[bytes]:

@@ -121,13 +121,17 @@ class Transport:
                 if "Authorization" in headers:
                     prepared.headers["Authorization"] = headers["Authorization"]
             proxy = self._proxy_for(url)
-            return self._open_session().send(
-                prepared,
-                stream=True,
-                timeout=self._options.timeout_s,
-                allow_redirects=False,
-                proxies={urlsplit(url).scheme: proxy} if proxy else {},
-                verify=not self.is_insecure,
+            # Not by way of Session.send, which reads the bodies of redirects whole.
+            return (
+                self._open_session()
+                .get_adapter(url)
+                .send(
+                    prepared,
+                    stream=True,
+                    timeout=self._options.timeout_s,
+                    proxies={urlsplit(url).scheme: proxy} if proxy else {},
+                    verify=not self.is_insecure,
+                )
             )
         except (requests.RequestException, OSError, ValueError) as exc:
             # The other's text may hold the URL, and with it a signature: it is dropped.
@@ -152,14 +156,9 @@ class Transport:
             return self._session
 
     def _make_session(self) -> Session:
-        from http.cookiejar import DefaultCookiePolicy
-
         import requests
 
         session = requests.Session()
-        session.trust_env = False
-        session.headers.clear()
-        session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         certificates = find_certificates(self._options, self._host)
         session.mount("https://", self._adapter(certificates, own=False))
         if certificates.own:
