@@ -42,11 +42,13 @@ def find_credentials(
     Raises: SourceError where a file is malformed.
     """
     for name in files:
-        found = _AuthFile.read(name, warn)
-        if found is not None:
-            credentials = found.find(domain, path)
-            if credentials is not None:
-                return credentials
+        try:
+            found = _AuthFile.read(name, warn)
+            credentials = None if found is None else found.find(domain, path)
+        except ImageError as exc:
+            raise SourceError(f"credentials: {exc}") from None
+        if credentials is not None:
+            return credentials
     return None
 
 
@@ -70,23 +72,20 @@ class _AuthFile:
             return None
         if not data.strip():
             return None
-        try:
-            value = parse_json(data, name, _FILE_LIMIT)
-            fields = Fields(value, name)
-            # The oldest form is nothing but the map of hosts.
-            is_old = os.path.basename(name) == ".dockercfg" and "auths" not in fields
-            auths = value if is_old and isinstance(value, dict) else fields.mapping("auths")
-            entries = {
-                key: Fields(entry, f"{name}: {key}")
-                for key, entry in auths.items()
-                if isinstance(entry, dict)
-            }
-            if is_old:
-                return cls(name, entries, None, {}, warn)
-            store, helpers = fields.text("credsstore"), fields.text_mapping("credhelpers")
-            return cls(name, entries, store, helpers, warn)
-        except ImageError as exc:
-            raise SourceError(f"credentials: {exc}") from None
+        value = parse_json(data, name, _FILE_LIMIT)
+        fields = Fields(value, name)
+        # The oldest form is nothing but the map of hosts.
+        is_old = os.path.basename(name) == ".dockercfg" and "auths" not in fields
+        auths = value if is_old and isinstance(value, dict) else fields.mapping("auths")
+        entries = {
+            key: Fields(entry, f"{name}: {key}")
+            for key, entry in auths.items()
+            if isinstance(entry, dict)
+        }
+        if is_old:
+            return cls(name, entries, None, {}, warn)
+        store, helpers = fields.text("credsstore"), fields.text_mapping("credhelpers")
+        return cls(name, entries, store, helpers, warn)
 
     def find(self, domain: str, path: str) -> Credentials | None:
         for host in _spellings(domain):

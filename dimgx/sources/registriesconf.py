@@ -173,7 +173,7 @@ def _read_tables(files: Sequence[str], warn: Callable[[str], None]) -> Iterable[
 def _parse_table(table: Any, name: str) -> _Table:
     location = _text(table, "location", name)
     prefix = _text(table, "prefix", name) or location
-    if not prefix or (not location and not prefix.startswith("*.")):
+    if not prefix:
         raise SourceError(f"{name}: a table of registries has neither prefix nor location")
     mirrors = table.get("mirror", [])
     by_digest = _truth(table, "mirror-by-digest-only", name)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _ERROR_LIMIT = 64 << 10
 _TAGS_LIMIT = 4 << 20
 _MOST_TAGS_SHOWN = 5
+_MOST_REFUSALS = 8
 _ACCEPTED = ", ".join(sorted(MANIFEST_TYPES | INDEX_TYPES))
 
 
@@ -70,6 +71,7 @@ class RegistryClient:
         # A mirror that does not answer at once is passed over.
         self._retry_time_s = 0.0 if endpoint.is_mirror else options.retry_time_s
         self._stopped = Event()
+        self._has_worked = False
 
     @property
     def host(self) -> str:
@@ -132,11 +134,12 @@ class RegistryClient:
         self._transport.close()
 
     def _get_once(self, path: str, what: str, headers: Mapping[str, str]) -> Response:
-        for last in (False, True):
+        # Where authorization has worked before, its token may expire under several threads' hands.
+        for left in range(_MOST_REFUSALS if self._has_worked else 1, -1, -1):
             header = self._auth.header()
             sent = {**headers, "Authorization": header} if header else dict(headers)
             response = self._send(path, sent)
-            if response.status_code != 401 or last:
+            if response.status_code != 401 or not left:
                 break
             try:
                 again = self._auth.refused(header, response)
@@ -145,6 +148,7 @@ class RegistryClient:
             if not again:
                 break
         if response.status_code in (200, 206):
+            self._has_worked = True
             return response
         raise self._problem(response, what)
 
