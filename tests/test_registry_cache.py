@@ -141,6 +141,13 @@ def test_what_was_used_longest_ago_goes(cache: Path) -> None:
     assert stored(cache) == {Digest.of(b"5" * 2500).hex}
 
 
+def test_wrong_size_does_not_drive_out_a_good_blob(cache: Path) -> None:
+    blobs = BlobCache(str(cache), LIMIT)
+    digest = put(blobs, b"data")
+    assert not has(blobs, digest, 5)
+    assert has(blobs, digest, 4)
+
+
 def test_left_over_of_a_killed_process_is_taken_over(cache: Path) -> None:
     digest = Digest.of(b"data")
     partial = cache / "partial/sha256" / digest.hex

@@ -15,6 +15,7 @@ from tests.registries import (
     PASSWORD,
     USER,
     FaultyRegistry,
+    Handler,
     fails,
     faulty_registry,
     plain_environment,
@@ -91,7 +92,10 @@ def test_exit_codes(faulty: FaultyRegistry) -> None:
 
 @pytest.mark.parametrize("level", ["DEBUG", "INFO"])
 def test_no_secret_is_ever_told(faulty: FaultyRegistry, level: str) -> None:
-    faulty.rules.append(wants_token(faulty, check=lambda handler: "Basic" in handler.headers["Authorization"]))
+    def check(handler: Handler) -> bool:
+        return handler.headers["Authorization"].startswith("Basic ")
+
+    faulty.rules.append(wants_token(faulty, check=check))
     for _ in range(2):
         done = dimgx("--creds", f"{USER}:{PASSWORD}", "--log-level", level, "-t", "-",
                      "--platform", "linux/amd64", faulty.reference(), ok=False)  # fmt: skip

@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 import dimgx
-from dimgx import Proxies, RegistryOptions, SourceError, TemporaryError
+from dimgx import Credentials, Proxies, RegistryOptions, SourceError, TemporaryError
 from dimgx.imagename import parse_image_name
 from dimgx.sources.proxies import find_proxy
 from dimgx.sources.registriesconf import Endpoint, find_endpoints
 from tests.dsl import file, layer
 from tests.registries import (
+    PASSWORD,
+    USER,
     Authority,
     FaultyRegistry,
     Handler,
@@ -25,6 +27,7 @@ from tests.registries import (
     faulty_registry,
     flat,
     make_authority,
+    wants_password,
     wants_token,
 )
 from tests.writers import image
@@ -218,6 +221,16 @@ def test_mirror_serves_all(faulty: FaultyRegistry, tmp_path: Path) -> None:
         conf = mirrored(tmp_path, mirror.host, faulty.host)
         assert flat(faulty.reference(), conf_files=conf)
         assert len(mirror.requests) == 3 and not faulty.requests
+
+
+def test_named_credentials_are_not_for_mirrors(faulty: FaultyRegistry, tmp_path: Path) -> None:
+    with faulty_registry() as mirror:
+        for registry in (mirror, faulty):
+            registry.rules.append(wants_password)
+        conf = mirrored(tmp_path, mirror.host, faulty.host)
+        assert flat(faulty.reference(), conf_files=conf, credentials=Credentials(USER, PASSWORD))
+        assert mirror.requests
+        assert not any("Authorization" in headers for _, headers in mirror.requests)
 
 
 @pytest.mark.parametrize("trouble", ["empty", "failing", "closed"])

@@ -89,7 +89,10 @@ class BlobCache:
             return None
         with ExitStack() as stack:
             stack.callback(os.close, fd)
-            if os.fstat(fd).st_size == size and _has_digest(fd, size, digest):
+            found = os.fstat(fd).st_size
+            if _has_digest(fd, found, digest):
+                if found != size:  # whoever states that size is wrong
+                    return None
                 try:
                     os.utime(path)
                 except OSError:  # another user's file, or gone meanwhile: it can be read still

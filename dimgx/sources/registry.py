@@ -85,7 +85,8 @@ def find_remote(
 def _open_client(
     endpoint: Endpoint, options: RegistryOptions, resources: ExitStack, warn: Callable[[str], None]
 ) -> RegistryClient:
-    credentials = options.credentials
+    # Those that were named are for the registry that was named.
+    credentials = None if endpoint.is_mirror else options.credentials
     if credentials is None:
         credentials = find_credentials(options.auth_files, endpoint.domain, endpoint.path, warn)
     client = RegistryClient(endpoint, options, credentials)
@@ -103,7 +104,7 @@ def _with_tags(exc: DimgxError, client: RegistryClient | None, name: ImageName) 
     ):
         return exc
     near = client.near_tags(name.tag)
-    return NotThere(f"{exc}; near tags: {', '.join(near)}") if near else exc
+    return NotThere(f"{exc}; near tags: {', '.join(near):.500}") if near else exc
 
 
 def _with_mirrors(exc: DimgxError, passed_over: list[str]) -> DimgxError:

@@ -22,7 +22,7 @@ from dimgx.oci import INDEX_TYPES, MANIFEST_LIMIT, MANIFEST_TYPES
 from dimgx.sources.patience import Patience, Transient, parse_retry_after
 from dimgx.sources.proxies import is_loopback
 from dimgx.sources.tokens import Authorizer, Denied
-from dimgx.sources.transport import NotTLS, Refused, Transport, read_body
+from dimgx.sources.transport import NoConnection, NotTLS, Refused, Transport, read_body
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -157,7 +157,7 @@ class RegistryClient:
         while len(self._schemes) > 1:
             try:
                 response = self._transport.send("GET", self._url(path), headers)
-            except (NotTLS, Transient, Refused, SourceError) as exc:
+            except (NoConnection, Transient, Refused) as exc:
                 # Nothing but TLS itself is a reason to do without, where it is checked.
                 if not (isinstance(exc, NotTLS) or self.endpoint.is_insecure):
                     raise
@@ -197,7 +197,8 @@ class RegistryClient:
             texts = [f"{e.get('code', '')}: {e.get('message', '')}" for e in errors[:2]]
         except (DimgxError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return ""
-        return f": {'; '.join(texts):.300}"
+        shown = "".join(char if char.isprintable() else " " for char in "; ".join(texts))
+        return f": {shown:.300}"
 
     def near_tags(self, wanted: str) -> Sequence[str]:
         """Give the tags of the repository that look most like `wanted`, as far as it lists them."""

@@ -1,8 +1,7 @@
 """A blob at a registry: read while it comes, over as many connections as break on the way.
 
 1. A connection that ends early is followed by one from where it ended. Only an answer 206 that
-   begins there counts; one that begins elsewhere, or a 200, is read from where it begins and
-   skipped up to there.
+   begins there counts; a 200 is the whole blob, and is skipped up to there.
 2. Nothing is checked here but how the bytes join; size and digest are the reader's business.
 3. With a cache a blob that is there is read from there, and one that was fetched is kept.
 """
@@ -116,7 +115,7 @@ class _Fetch:
             except NotThere as exc:
                 raise ImageError(f"{exc}: the image is not whole there") from None
             try:
-                skip = offset - self._start(self._response, offset)
+                skip = self._skipped(self._response, offset)
                 for chunk in iter_body(self._response, self._client.host):
                     if self.stopped.is_set():
                         raise Cancelled("cancelled")
@@ -140,18 +139,17 @@ class _Fetch:
                 raise Cancelled("cancelled")
             patience.pause(problem)
 
-    def _start(self, response: Response, offset: int) -> int:
-        """Give where the body begins, not after `offset`.
+    def _skipped(self, response: Response, offset: int) -> int:
+        """Give how many bytes of the body have come already.
 
-        Raises: Transient where it begins elsewhere.
+        Raises: Transient where it is neither the whole blob nor what is lacking.
         """
         if response.status_code != 206:
-            return 0
+            return offset
         match = _RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
-        start = int(match[1]) if match else None
-        if start is None or start > offset:
+        if match is None or int(match[1]) != offset:
             raise Transient(f"{self._client.host} sends another range than was asked for")
-        return start
+        return 0
 
     def _cut(self, offset: int) -> str:
         return f"{self._client.host}: the blob {self._digest} broke off at byte {offset} of" \

@@ -33,7 +33,11 @@ _PORTS = {"http": 80, "https": 443}
 _T = TypeVar("_T", bound=BaseException)
 
 
-class NotTLS(SourceError):
+class NoConnection(SourceError):
+    """No connection comes about: no such host, or no TLS with it."""
+
+
+class NotTLS(NoConnection):
     """The other side does not speak TLS there."""
 
 
@@ -241,9 +245,16 @@ def read_body(response: Response, host: str, limit: int, what: str) -> bytes:
             found += piece
             if len(found) > limit:
                 raise ImageError(f"{what} has more than the {limit} bytes that are read")
+        # Older urllib3 does not look whether all has come.
+        if stated.isdigit() and len(found) < int(stated) and not _is_encoded(response):
+            raise Transient(f"{host} cut {what}")
         return bytes(found)
     finally:
         response.close()
+
+
+def _is_encoded(response: Response) -> bool:
+    return response.headers.get("Content-Encoding", "identity") != "identity"
 
 
 def host_of(url: str) -> str:
@@ -290,7 +301,7 @@ def translate(exc: BaseException, host: str, proxy: str | None) -> DimgxError:
             return Transient(f"{host} cut the connection")
         if "TIMED OUT" in str(reason).upper():
             return Transient(f"{where} does not answer in time")
-        return SourceError(
+        return NoConnection(
             f"TLS with {host} failed: {str(reason).lower().replace('_', ' ')}; a client certificate"
             " goes into --cert-dir, and --tls-verify=false lets plain http pass"
         )
@@ -298,7 +309,7 @@ def translate(exc: BaseException, host: str, proxy: str | None) -> DimgxError:
     if lookup is not None:
         if lookup.errno == getattr(socket, "EAI_AGAIN", None):
             return Transient(f"the name of {where} cannot be looked up at the moment")
-        return SourceError(f"there is no host {where}: check the name, or set a proxy")
+        return NoConnection(f"there is no host {where}: check the name, or set a proxy")
     if _find(exc, ConnectionRefusedError):
         return Refused(f"{where} refuses the connection: nothing listens there")
     if _find(exc, TimeoutError) or "timeout" in type(exc).__name__.lower():
