@@ -173,10 +173,14 @@ class Transport:
     def _adapter(self, certificates: Certificates, *, own: bool) -> BaseAdapter:
         from requests.adapters import HTTPAdapter
         from urllib3 import HTTPSConnectionPool
+        from urllib3._version import __version__ as urllib3_version
         from urllib3.connection import HTTPSConnection
 
         verify = not self.is_insecure
         context = make_context(self._options, certificates, verify=verify, own=own)
+        if urllib3_version.startswith("1."):
+            # It checks names itself, and cannot let OpenSSL do so where the host is an address.
+            context.check_hostname = False
 
         class Connection(HTTPSConnection):
             def connect(self) -> None:
@@ -286,10 +290,11 @@ def translate(exc: BaseException, host: str, proxy: str | None) -> DimgxError:
     if _find(exc, ProxyError) or isinstance(exc, requests.exceptions.ProxyError):
         return Transient(f"the proxy {proxy or ''} does not let us through to {host}")
     where = f"the proxy {proxy} to {host}" if proxy else host
-    certificate = _find(exc, ssl.SSLCertVerificationError)
+    certificate = next((e for e in _chain(exc) if _is_about_certificate(e)), None)
     if certificate is not None:
+        reason = getattr(certificate, "verify_message", "it is for another host")
         return SourceError(
-            f"the certificate of {host} cannot be trusted: {certificate.verify_message}; put its CA"
+            f"the certificate of {host} cannot be trusted: {reason}; put its CA"
             " as ca.crt into a directory for --cert-dir, or give --tls-verify=false"
         )
     tls = _find(exc, ssl.SSLError) or _find(exc, SSLError)
@@ -331,6 +336,13 @@ def _chain(exc: BaseException) -> Iterator[BaseException]:
         yield found
         links = (found.__cause__, found.__context__, getattr(found, "reason", None), *found.args)
         todo += [link for link in links if isinstance(link, BaseException)]
+
+
+def _is_about_certificate(exc: BaseException) -> bool:
+    # urllib3 has an error of its own for a name that does not fit.
+    return isinstance(exc, ssl.SSLCertVerificationError) or (
+        type(exc).__name__ == "CertificateError"
+    )
 
 
 def _find(exc: BaseException, kind: type[_T]) -> _T | None:
