@@ -162,7 +162,8 @@ def build_parser(version: str) -> argparse.ArgumentParser:
         "image",
         metavar="IMAGE",
         type=_text("an image"),
-        help="docker-archive:PATH[:REF], oci-archive:PATH[:REF], oci:DIR[:REF], dir:DIR, a path "
+        help="docker://[HOST/]NAME[:TAG][@DIGEST] at a registry, "
+        "docker-archive:PATH[:REF], oci-archive:PATH[:REF], oci:DIR[:REF], dir:DIR, a path "
         "that begins with / or ./, a file that ends in .tar* or .tgz, or -[:REF] for an archive "
         "on standard input; REF is a name, an ID, @N or @sha256:...",
     )

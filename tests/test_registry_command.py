@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,6 +107,11 @@ def test_no_secret_is_ever_told(faulty: FaultyRegistry, level: str) -> None:
 def test_authfile_that_is_not_there(faulty: FaultyRegistry, tmp_path: Path) -> None:
     code, told = refused(faulty.reference(), "--authfile", tmp_path / "none")
     assert code == 2 and "--authfile" in told
+
+
+def test_help_names_it_first() -> None:
+    text = dimgx("--help").stdout.decode()
+    assert re.search(r"IMAGE\s+docker://", text)
 
 
 def test_platforms_of_one_image(faulty: FaultyRegistry, tmp_path: Path) -> None:
