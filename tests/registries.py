@@ -67,7 +67,9 @@ class Authority:
     def certificate(self) -> Path:
         return self.directory / "ca.crt"
 
-    def issue(self, place: Path, name: str, address: str = "IP:127.0.0.1") -> tuple[Path, Path]:
+    def issue(
+        self, place: Path, name: str, address: str = "IP:127.0.0.1,DNS:registry.test"
+    ) -> tuple[Path, Path]:
         """Give the paths of a certificate for `address` and of its key."""
         place.mkdir(exist_ok=True)
         key, request, certificate = (place / f"{name}.{end}" for end in ("key", "csr", "pem"))

@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,11 @@ def endpoints(name: str, *files: Path, daemon: Path | None = None, **more: bool)
         tls_verify=more.get("tls_verify"),
     )
     return spell(find_endpoints(options, parse_image_name(name), print))
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return make_authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture
@@ -319,12 +325,55 @@ def test_through_a_proxy(faulty: FaultyRegistry) -> None:
     assert "proxy" in told
 
 
+@contextmanager
+def tunnel(target: str) -> Iterator[tuple[str, list[bytes]]]:
+    """Run a proxy that connects whoever asks to `target`; give its host and what it was asked."""
+    asked: list[bytes] = []
+
+    def relay(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                client = stack.enter_context(server.accept()[0])
+                asked.append(client.recv(65536))
+                name, _, port = target.partition(":")
+                behind = stack.enter_context(socket.create_connection((name, int(port))))
+                client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                for pair in ((client, behind), (behind, client)):
+                    threading.Thread(target=relay, args=pair, daemon=True).start()
+
+    with ExitStack() as stack, socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{server.getsockname()[1]}", asked
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
+
+
+def test_tls_through_a_proxy(authority: Authority, tmp_path: Path) -> None:
+    with faulty_registry(authority, tmp_path) as registry, tunnel(registry.host) as (host, asked):
+        registry.add(APP)
+        registry.rules.append(wants_password)
+        options = {
+            "cert_dir": str(authority.directory),
+            "credentials": Credentials(USER, PASSWORD),
+            "proxies": Proxies(https=f"http://{host}"),
+        }
+        assert flat("docker://registry.test/app:1", **options) == flat(
+            registry.reference(), **options
+        )
+        assert asked and all(one.startswith(b"CONNECT registry.test:443") for one in asked)
+        assert not any(b"Authorization" in one for one in asked)
+        told = fault("docker://other.test/app:1", SourceError, **options)
+        assert "cannot be trusted" in told
+
+
 # -- TLS -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return make_authority(tmp_path_factory.mktemp("authority"))
 
 
 def test_client_certificate(authority: Authority, tmp_path: Path) -> None:
