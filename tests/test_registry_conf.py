@@ -449,3 +449,12 @@ def test_server_that_cuts_the_handshake() -> None:
         fault(reference, TemporaryError, retry_time_s=0.3)
         server.shutdown(socket.SHUT_RDWR)
         thread.join(5)
+
+
+def test_certificate_that_is_trusted_itself(authority: Authority, tmp_path: Path) -> None:
+    with faulty_registry(authority, tmp_path) as registry:
+        registry.add(APP)
+        own = tmp_path / "own"
+        own.mkdir()
+        (own / "ca.crt").write_bytes((tmp_path / "faulty.pem").read_bytes())
+        assert flat(registry.reference(), cert_dir=str(own))
