@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +17,7 @@ import pytest
 from dimgx.errors import UsageError
 from dimgx.options import parse_args
 from tests.dsl import file, layer
-from tests.programs import dimgx, refused
+from tests.programs import CHECKOUT, dimgx, refused
 from tests.registries import (
     PASSWORD,
     USER,
@@ -120,3 +126,38 @@ def test_platforms_of_one_image(faulty: FaultyRegistry, tmp_path: Path) -> None:
         assert dimgx("--platforms", reference).stdout == b"linux/amd64\n"
         assert dimgx("--platforms", "--platform", "amd64", reference).returncode == 0
         assert dimgx("--platforms", "--platform", "arm64", reference, ok=False).returncode == 2
+
+
+@pytest.mark.parametrize("part", ["/manifests/", "/blobs/"])
+@pytest.mark.parametrize("is_begun", [True, False])
+def test_interrupt_does_not_wait_for_the_network(
+    faulty: FaultyRegistry, tmp_path: Path, part: str, is_begun: bool
+) -> None:
+    waiting, released = threading.Event(), threading.Event()
+
+    def rule(handler: Handler) -> bool:
+        if part not in handler.path or APP.id() in handler.path:
+            return False
+        if is_begun:
+            handler.send(200, b"x", 1000)
+        waiting.set()
+        released.wait(20)
+        handler.close_connection = True
+        return True
+
+    faulty.rules.append(rule)
+    target = tmp_path / "out.tar"
+    command = [sys.executable, "-m", "dimgx", "-t", str(target), "--platform", "linux/amd64",
+               faulty.reference()]  # fmt: skip
+    process = subprocess.Popen(
+        command, env=os.environ | {"PYTHONPATH": str(CHECKOUT)}, stderr=subprocess.PIPE
+    )
+    assert waiting.wait(20)
+    time.sleep(0.3)
+    started = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == -signal.SIGINT
+    assert time.monotonic() - started < 4
+    assert not target.exists()
+    released.set()

@@ -128,6 +128,10 @@ class RegistryClient:
                 problem = exc
             patience.pause(problem)
 
+    def wake(self, thread: int) -> None:
+        """Make the thread that waits for an answer fail at once."""
+        self._transport.wake(thread)
+
     def close(self) -> None:
         """Close all connections."""
         self._stopped.set()

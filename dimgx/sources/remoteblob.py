@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from threading import Event, Lock
+from threading import Event, Lock, get_ident
 from typing import TYPE_CHECKING
 
 from dimgx.digest import Digest
@@ -89,10 +89,14 @@ class _Fetch:
     def __init__(self, client: RegistryClient, digest: Digest, size: int) -> None:
         self._client, self._digest, self._size = client, digest, size
         self._response: Response | None = None
+        self._thread: int | None = None
+        """The one that waits for an answer."""
         self.stopped = Event()
 
     def abort(self) -> None:
         self.stopped.set()
+        if self._thread is not None:
+            self._client.wake(self._thread)
         response = self._response
         # Wakes a thread that waits for bytes; older urllib3 lets it wait until its time is up.
         shutdown = getattr(response.raw, "shutdown", None) if response is not None else None
@@ -107,7 +111,9 @@ class _Fetch:
         offset = 0
         while True:
             try:
+                self._thread = get_ident()
                 self._response = self._client.get_blob(self._digest, offset, patience)
+                self._thread = None
             except BadRange:
                 if offset:
                     return  # it is shorter than stated, which its reader finds out

@@ -12,10 +12,11 @@ import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from threading import Lock
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from dimgx.errors import DimgxError, ImageError, SourceError, TemporaryError
+from dimgx.sources.connections import Waiting, make_adapter
 from dimgx.sources.patience import Transient
 from dimgx.sources.proxies import find_proxy, is_loopback
 from dimgx.sources.tls import Certificates, find_certificates, make_context
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from dimgx.registryoptions import RegistryOptions
 
 _MOST_REDIRECTS = 10
-_CONNECTIONS = 8
 _REDIRECTS = (301, 302, 303, 307, 308)
 _PORTS = {"http": 80, "https": 443}
 _T = TypeVar("_T", bound=BaseException)
@@ -54,6 +54,7 @@ class Transport:
         """Certificates are not checked, and plain http is as good."""
         self._lock = Lock()
         self._session: Session | None = None
+        self._waiting = Waiting()
 
     def send(
         self,
@@ -91,6 +92,10 @@ class Transport:
                 sent.pop("Authorization", None)
             url = target
         raise SourceError(f"{host_of(url)} redirects more than {_MOST_REDIRECTS} times")
+
+    def wake(self, thread: int) -> None:
+        """Make the thread that waits for an answer fail at once."""
+        self._waiting.wake(thread)
 
     def close(self) -> None:
         """Close all connections."""
@@ -167,53 +172,13 @@ class Transport:
         session.mount("https://", self._adapter(certificates, own=False))
         if certificates.own:
             session.mount(f"https://{self._host}/", self._adapter(certificates, own=True))
-        session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=_CONNECTIONS))
+        session.mount("http://", make_adapter(self._waiting, None))
         return session
 
     def _adapter(self, certificates: Certificates, *, own: bool) -> BaseAdapter:
-        from requests.adapters import HTTPAdapter
-        from urllib3 import HTTPSConnectionPool
-        from urllib3._version import __version__ as urllib3_version
-        from urllib3.connection import HTTPSConnection
-
         verify = not self.is_insecure
         context = make_context(self._options, certificates, verify=verify, own=own)
-        if urllib3_version.startswith("1."):
-            # It checks names itself, and cannot let OpenSSL do so where the host is an address.
-            context.check_hostname = False
-
-        class Connection(HTTPSConnection):
-            def connect(self) -> None:
-                super().connect()
-                self.is_verified = True  # or nobody wants it to be: no warning on stderr
-
-        class Pool(HTTPSConnectionPool):
-            ConnectionCls = Connection
-
-        class Adapter(HTTPAdapter):
-            """Uses the context as it is; requests itself would trust certifi's CAs besides."""
-
-            def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-                super().init_poolmanager(*args, ssl_context=context, **kwargs)
-                self.poolmanager.pool_classes_by_scheme = {
-                    **self.poolmanager.pool_classes_by_scheme,
-                    "https": Pool,
-                }
-
-            def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-                manager = super().proxy_manager_for(proxy, ssl_context=context, **kwargs)
-                manager.pool_classes_by_scheme = {
-                    **manager.pool_classes_by_scheme,
-                    "https": Pool,
-                }
-                return manager
-
-            def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-                conn.cert_reqs = "CERT_NONE" if context.verify_mode == ssl.CERT_NONE else (
-                    "CERT_REQUIRED"
-                )  # fmt: skip
-
-        return Adapter(pool_connections=_CONNECTIONS, pool_maxsize=_CONNECTIONS)
+        return make_adapter(self._waiting, context)
 
 
 def iter_body(
