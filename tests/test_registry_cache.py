@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -23,7 +24,7 @@ from tests.programs import dimgx as run_dimgx
 from tests.registries import FaultyRegistry, Handler, faulty_registry, flat
 from tests.writers import image, sha256
 
-BASE = layer(file("etc/base", os.urandom(200_000)))
+BASE = layer(file("etc/base", random.Random(7).randbytes(200_000)))
 TOP = layer(file("etc/top", b"above"))
 APP = image(BASE, TOP)
 BASE_HEX = sha256(APP.blobs("gzip")[0])
@@ -160,7 +161,7 @@ def test_left_over_of_a_killed_process_is_taken_over(cache: Path) -> None:
 
 def test_second_reader_waits_for_the_first(cache: Path) -> None:
     blobs = BlobCache(str(cache), LIMIT)
-    data = os.urandom(5000)
+    data = random.Random(7).randbytes(5000)
     digest = Digest.of(data)
     slot = blobs.open(digest, len(data), Event())
     found: list[bytes] = []

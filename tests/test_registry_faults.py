@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import os
+import random
 import socket
 import threading
 import time
@@ -29,7 +29,7 @@ from tests.registries import (
 )
 from tests.writers import OCI, image, sha256, to_json
 
-NOISE = os.urandom(300_000)
+NOISE = random.Random(7).randbytes(300_000)
 BASE = layer(file("etc/base", b"below"), file("etc/old", bytes(10_000)))
 TOP = layer(whiteout("etc/old"), file("etc/noise", NOISE))
 APP = image(BASE, TOP)
@@ -363,7 +363,7 @@ def test_chosen_layers_only(faulty: FaultyRegistry) -> None:
 
 
 def test_top_layers_are_begun_first_and_several_at_once(faulty: FaultyRegistry) -> None:
-    layers = [layer(file(f"f{k}", os.urandom(1000))) for k in range(6)]
+    layers = [layer(file(f"f{k}", random.Random(k).randbytes(1000))) for k in range(6)]
     picture = image(*layers)
     faulty.add(picture, "six")
     barrier = threading.Barrier(4, timeout=5)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from tests.registries import (
 from tests.writers import image, oci_layout
 
 BASE = layer(file("etc/base", b"below"), file("etc/old", bytes(300_000)))
-TOP = layer(whiteout("etc/old"), file("etc/top", os.urandom(400_000)))
+TOP = layer(whiteout("etc/old"), file("etc/top", random.Random(7).randbytes(400_000)))
 APP = image(BASE, TOP, tags=("app",))
 ARM = image(TOP, architecture="arm64", tags=("app",))
 
