@@ -13,6 +13,7 @@ __version__ = "1.0.0"
 
 __all__ = (
     "Cancelled",
+    "Credentials",
     "DimgxError",
     "Entry",
     "Image",
@@ -21,6 +22,8 @@ __all__ = (
     "LayerSpecError",
     "Listing",
     "Progress",
+    "Proxies",
+    "RegistryOptions",
     "Result",
     "Row",
     "SourceError",
@@ -30,6 +33,7 @@ __all__ = (
     "__version__",
     "flatten",
     "inspect",
+    "list_platforms",
     "open_image",
     "open_stream",
     "open_tree",
@@ -42,6 +46,7 @@ if TYPE_CHECKING:
     from dimgx.api import Result, Tree
     from dimgx.api import flatten as flatten
     from dimgx.api import inspect as inspect
+    from dimgx.api import list_platforms as list_platforms
     from dimgx.api import open_image as open_image
     from dimgx.api import open_stream as open_stream
     from dimgx.api import open_tree as open_tree
@@ -58,6 +63,7 @@ if TYPE_CHECKING:
     from dimgx.image import Image, Layer
     from dimgx.inspector import Listing, Row
     from dimgx.layerspec import select as select
+    from dimgx.registryoptions import Credentials, Proxies, RegistryOptions
 
 _HOMES = {
     "dimgx.errors": (
@@ -78,10 +84,12 @@ _HOMES = {
         "Tree",
         "flatten",
         "inspect",
+        "list_platforms",
         "open_image",
         "open_stream",
         "open_tree",
     ),
+    "dimgx.registryoptions": ("Credentials", "Proxies", "RegistryOptions"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

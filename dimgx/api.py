@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dimgx.extractor import Entry, ExtractOptions, FlatTar, Progress
     from dimgx.image import Image, Layer
     from dimgx.platforms import Platform
+    from dimgx.registryoptions import RegistryOptions
     from dimgx.targets import Target
 
     Verify = Literal["once", "all", "none"]
@@ -37,6 +38,7 @@ __all__ = (
     "Tree",
     "flatten",
     "inspect",
+    "list_platforms",
     "open_image",
     "open_stream",
     "open_tree",
@@ -65,15 +67,19 @@ def open_image(
     stdin: BinaryIO | None = None,
     memory: int | None = None,
     tmpdir: str | Sequence[str] | None = None,
+    registry: RegistryOptions | None = None,
 ) -> Image:
     """Open the image that `reference` names; close it when done, or use it in a `with`.
 
     `platform` picks from an index. `stdin` is what the reference `-` reads. What has to be kept (a
     stream, a compressed archive) lies in memory up to `memory` bytes, a quarter of what is free by
-    default, and in a temporary file of the first usable `tmpdir` beyond that.
+    default, and in a temporary file of the first usable `tmpdir` beyond that. `registry` says how
+    registries are reached: without it without credentials, proxies and settings files, with
+    `RegistryOptions.from_environment(os.environ)` as podman and Docker would.
 
     Raises: UsageError for a malformed reference or platform; SourceError where there is no such
-        file; ImageError where it is no image, or a damaged one, or none of this platform.
+        file or name; ImageError where it is no image, or a damaged one, or none of this platform;
+        TemporaryError where a registry may have it later.
     """
     from dimgx.platforms import parse_platform
     from dimgx.reference import parse_reference
@@ -85,10 +91,31 @@ def open_image(
     parsed = parse_reference(reference)
     with ExitStack() as stack:
         space = stack.enter_context(SpoolSpace(memory, _directories(tmpdir)))
-        image = open_source(parsed, platform=platform, verify=verify, stdin=stdin, spool=space)
+        image = open_source(
+            parsed, platform=platform, verify=verify, stdin=stdin, spool=space, registry=registry
+        )
         image.spool = space
         image.resources.push(stack.pop_all())
     return image
+
+
+def list_platforms(
+    reference: str,
+    *,
+    stdin: BinaryIO | None = None,
+    registry: RegistryOptions | None = None,
+    verify: Verify = "once",
+    memory: int | None = None,
+    tmpdir: str | Sequence[str] | None = None,
+) -> list[Platform]:
+    """Give the platforms that the image `reference` is there for. Parameters as of `open_image`."""
+    from dimgx.reference import parse_reference
+    from dimgx.sources import list_platforms as list_source
+    from dimgx.spool import SpoolSpace
+
+    parsed = parse_reference(reference)
+    with SpoolSpace(memory, _directories(tmpdir)) as space:
+        return list_source(parsed, verify=verify, stdin=stdin, spool=space, registry=registry)
 
 
 def inspect(image: Image, *, sizes: bool = True, threads: int | None = None) -> Listing:

@@ -10,7 +10,7 @@ import os
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from dimgx.errors import ImageError, SourceError
 
@@ -34,6 +34,14 @@ class Blob(Protocol):
 
     def iter_chunks(self) -> Iterator[bytes | memoryview]:
         """Yield the bytes in order, in pieces of at most 1 MiB; each is good until the next."""
+
+
+@runtime_checkable
+class FetchedBlob(Blob, Protocol):
+    """A blob that comes over a network while it is read: who reads it mostly waits."""
+
+    def abort(self) -> None:
+        """Let whoever is reading it end soon, with Cancelled."""
 
 
 @dataclass(frozen=True, slots=True)

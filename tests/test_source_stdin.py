@@ -231,7 +231,6 @@ def test_an_image_one_directory_down(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "way"),
     [
-        ("docker://debian:12", "skopeo copy docker://debian:12 oci-archive:image.tar"),
         ("app:1", "docker save app:1 |"),
         ("docker-daemon:app:1", "docker save app:1 |"),
         ("podman:app", "podman save app |"),

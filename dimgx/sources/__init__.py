@@ -34,13 +34,12 @@ if TYPE_CHECKING:
     from dimgx.image import Image
     from dimgx.platforms import Platform
     from dimgx.reference import Reference
+    from dimgx.registryoptions import RegistryOptions
     from dimgx.spool import SpoolSpace
 
 _Lister = Callable[[], list[Candidate]]
 
 _ELSEWHERE = {
-    "docker": "registries cannot be read yet; this works:"
-    " skopeo copy docker://{name} oci-archive:image.tar, then oci-archive:image.tar",
     "docker-daemon": "the Docker Engine cannot be asked yet; this works:"
     " docker save {name} | dimgx [options] -",
     "podman": "Podman cannot be asked yet; this works: podman save {name} | dimgx [options] -",
@@ -57,21 +56,21 @@ def open_image(
     verify: str = "once",
     stdin: BinaryIO | None = None,
     spool: SpoolSpace,
+    registry: RegistryOptions | None = None,
 ) -> Image:
     """Open the image that `reference` means.
 
     `platform` chooses among several; None means Linux on this machine's CPU, or the only one there
     is. With `verify` "none" the digests of manifests and configs are not checked. `stdin` is what
-    `-` means. Streams and compressed archives are kept in `spool`.
+    `-` means. Streams and compressed archives are kept in `spool`. `registry` says how a registry
+    is reached; None is without credentials.
 
     Raises: SourceError where nothing can be opened there, ImageError where it is no image, is
-    damaged, or does not hold what was asked for.
+    damaged, or does not hold what was asked for; TemporaryError where a registry may have it later.
     """
-    if reference.transport in _ELSEWHERE:
-        problem = _ELSEWHERE[reference.transport].format(name=reference.name)
-        if os.path.exists(reference.text):
-            problem += f"; for the file or directory of that name write ./{reference.text}"
-        raise SourceError(f"{reference.text!r:.300}: {problem}")
+    _check_transport(reference)
+    if reference.transport == "docker":
+        return _open_remote(reference, platform, verify=verify != "none", registry=registry)
     with ExitStack() as resources:
         try:
             files = open_files(reference, stdin, spool, resources)
@@ -82,6 +81,82 @@ def open_image(
         image.watches = tuple(files.watches())
         image.resources = resources.pop_all()
     return image
+
+
+def list_platforms(
+    reference: Reference,
+    *,
+    verify: str = "once",
+    stdin: BinaryIO | None = None,
+    spool: SpoolSpace,
+    registry: RegistryOptions | None = None,
+) -> list[Platform]:
+    """Give the platforms that the image which `reference` means is there for, in its order.
+
+    The parameters and errors are those of `open_image`.
+    """
+    _check_transport(reference)
+    with ExitStack() as resources:
+        if reference.transport == "docker":
+            candidate = _find_remote(reference, resources, [], verify != "none", registry)
+        else:
+            try:
+                files = open_files(reference, stdin, spool, resources)
+                candidate = _find_candidate(files, reference, verify=verify != "none")
+            except OSError as exc:
+                raise SourceError(f"{reference.text!r:.300}: {exc.strerror or exc}") from exc
+        found = dict.fromkeys(variant.platform for variant in candidate.variants)
+    return [platform for platform in found if platform is not None]
+
+
+def _check_transport(reference: Reference) -> None:
+    if reference.transport in _ELSEWHERE:
+        problem = _ELSEWHERE[reference.transport].format(name=reference.name)
+        if os.path.exists(reference.text):
+            problem += f"; for the file or directory of that name write ./{reference.text}"
+        raise SourceError(f"{reference.text!r:.300}: {problem}")
+
+
+def _open_remote(
+    reference: Reference,
+    platform: Platform | None,
+    *,
+    verify: bool,
+    registry: RegistryOptions | None,
+) -> Image:
+    warnings: list[str] = []
+    with ExitStack() as resources:
+        candidate = _find_remote(reference, resources, warnings, verify, registry)
+        variant, odd = choose_variant(candidate, platform, reference.text)
+        image = _open(candidate, variant, (*warnings, *odd))
+        image.reference = reference.text
+        image.resources = resources.pop_all()
+    return image
+
+
+def _find_remote(
+    reference: Reference,
+    resources: ExitStack,
+    warnings: list[str],
+    verify: bool,
+    registry: RegistryOptions | None,
+) -> Candidate:
+    from dimgx.registryoptions import RegistryOptions
+    from dimgx.sources.registry import find_remote
+
+    options = registry or RegistryOptions()
+    return find_remote(reference.name or "", options, resources, warnings.append, verify=verify)
+
+
+def _find_candidate(files: Files, reference: Reference, *, verify: bool) -> Candidate:
+    """Give the image that is meant, whatever its platforms."""
+    problem: ImageError | None = None
+    for lister in _listers(files, reference, verify=verify):
+        try:
+            return choose_candidate(lister(), reference.name, files.where)
+        except ImageError as exc:
+            problem = problem or exc
+    raise problem or _no_image(files)
 
 
 def _read_image(
