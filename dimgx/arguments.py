@@ -102,15 +102,29 @@ def build_parser(version: str) -> argparse.ArgumentParser:
         "image",
         metavar="IMAGE",
         type=_text("an image"),
-        help="docker-archive:PATH[:REF], oci-archive:PATH[:REF], oci:DIR[:REF], dir:DIR, a path "
-        "that begins with / or ./, a file that ends in .tar* or .tgz, or -[:REF] for an archive "
-        "on standard input; REF is a name, an ID, @N or @sha256:...",
+        help="NAME[:TAG] or an ID at the Docker Engine, podman:NAME, docker-archive:PATH[:REF], "
+        "oci-archive:PATH[:REF], oci:DIR[:REF], dir:DIR, a path that begins with / or ./, a file "
+        "that ends in .tar* or .tgz, or -[:REF] for an archive on standard input; REF is a name, "
+        "an ID, @N or @sha256:...",
     )
     source.add_argument(
         "--platform",
         metavar="OS/ARCH[/VARIANT]",
         type=_text("a platform"),
         help="which image of an index (default: linux on this CPU, or the only one there is)",
+    )
+    source.add_argument(
+        "-H",
+        "--host",
+        metavar="URL",
+        type=_text("an engine's address"),
+        help="where the engine listens: unix://, tcp:// or ssh:// (default: $DOCKER_HOST or the "
+        "current Docker context, $CONTAINER_HOST for Podman, else a socket where it usually is)",
+    )
+    source.add_argument(
+        "--pull",
+        choices=("never", "missing", "always"),
+        help="when the engine is to fetch the image first (default: never)",
     )
     source.add_argument(
         "--verify",

@@ -105,17 +105,10 @@ def _run(args: Sequence[str], messages: Messages) -> None:
     tmpdirs = _tmpdirs(options.tmpdir)
     stdout = _check_target(options) if options.target is not None else None
 
-    from dimgx import api, layerspec
+    from dimgx import layerspec
     from dimgx.inspector import list_rows
 
-    image = api.open_image(
-        options.image,
-        platform=options.platform,
-        verify=options.verify,
-        stdin=stdin,
-        memory=options.memory,
-        tmpdir=tmpdirs,
-    )
+    image = _open(options, stdin, tmpdirs)
     with image:
         _tell_image(image, messages)
         selection = layerspec.select(
@@ -129,6 +122,33 @@ def _run(args: Sequence[str], messages: Messages) -> None:
             messages.warn(_suffix_warnings(options))
             _write(image, selection.rows, options, stdout, tmpdirs, clamp_mtime, messages)
         messages.warn(image.warnings)
+
+
+def _open(options: Options, stdin: BinaryIO | None, tmpdirs: Sequence[str]) -> Image:
+    from dimgx import api
+    from dimgx.progress import ProgressLine
+    from dimgx.reading import Progress
+    from dimgx.sources.endpoint import EngineOptions
+
+    line = ProgressLine(sys.stderr) if not options.quiet and _is_terminal(sys.stderr) else None
+
+    def tick(done: int, total: int | None) -> None:
+        if line is not None:
+            line(Progress("pull", done, total))
+
+    try:
+        return api.open_image(
+            options.image,
+            platform=options.platform,
+            verify=options.verify,
+            stdin=stdin,
+            memory=options.memory,
+            tmpdir=tmpdirs,
+            engine=EngineOptions.of(os.environ, host=options.host, pull=options.pull, tick=tick),
+        )
+    finally:
+        if line is not None:
+            line.clear()
 
 
 def _left_out(unknown: Sequence[str]) -> str:

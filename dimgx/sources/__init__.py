@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
-from dimgx.errors import ImageError, SourceError
+from dimgx.errors import ImageError, SourceError, UsageError
 from dimgx.jsondoc import parse_json
 from dimgx.oci import CONFIG_LIMIT
 from dimgx.sources.choice import (
@@ -25,6 +25,7 @@ from dimgx.sources.choice import (
     choose_variant,
 )
 from dimgx.sources.dockersave import list_saved
+from dimgx.sources.endpoint import EngineOptions
 from dimgx.sources.files import Files, read_file
 from dimgx.sources.layout import list_directory, list_layout, open_layout
 from dimgx.sources.opening import open_files
@@ -41,9 +42,6 @@ _Lister = Callable[[], list[Candidate]]
 _ELSEWHERE = {
     "docker": "registries cannot be read yet; this works:"
     " skopeo copy docker://{name} oci-archive:image.tar, then oci-archive:image.tar",
-    "docker-daemon": "the Docker Engine cannot be asked yet; this works:"
-    " docker save {name} | dimgx [options] -",
-    "podman": "Podman cannot be asked yet; this works: podman save {name} | dimgx [options] -",
 }
 _ROOT_DIRECTORIES = frozenset(
     ("bin", "dev", "etc", "home", "lib", "opt", "proc", "root", "sbin", "sys", "tmp", "usr", "var")
@@ -56,17 +54,34 @@ def open_image(
     platform: Platform | None = None,
     verify: str = "once",
     stdin: BinaryIO | None = None,
+    engine: EngineOptions | None = None,
     spool: SpoolSpace,
 ) -> Image:
     """Open the image that `reference` means.
 
     `platform` chooses among several; None means Linux on this machine's CPU, or the only one there
     is. With `verify` "none" the digests of manifests and configs are not checked. `stdin` is what
-    `-` means. Streams and compressed archives are kept in `spool`.
+    `-` means, `engine` which engine is asked and how. Streams and compressed archives are kept in
+    `spool`.
 
     Raises: SourceError where nothing can be opened there, ImageError where it is no image, is
     damaged, or does not hold what was asked for.
     """
+    if reference.transport in ("docker-daemon", "podman"):
+        from dimgx.sources.engine import open_engine_image
+        from dimgx.sources.engines import open_engine
+
+        return open_engine_image(
+            open_engine(reference, engine or EngineOptions()),
+            reference,
+            platform=platform,
+            options=engine or EngineOptions(),
+            spool=spool,
+            read=partial(_read_image, verify=verify != "none"),
+        )
+    if engine is not None and (engine.host or engine.pull != "never"):
+        option = "--host" if engine.host else "--pull"
+        raise UsageError(f"{option} has no effect: {reference.text!r:.300} is at no engine")
     if reference.transport in _ELSEWHERE:
         problem = _ELSEWHERE[reference.transport].format(name=reference.name)
         if os.path.exists(reference.text):
