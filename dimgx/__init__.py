@@ -14,6 +14,7 @@ __version__ = "1.0.0"
 __all__ = (
     "Cancelled",
     "DimgxError",
+    "EngineOptions",
     "Entry",
     "Image",
     "ImageError",
@@ -28,8 +29,12 @@ __all__ = (
     "Tree",
     "UsageError",
     "__version__",
+    "extractlayers",
     "flatten",
+    "imagekey",
     "inspect",
+    "inspectlayers",
+    "normalizeimage",
     "open_image",
     "open_stream",
     "open_tree",
@@ -58,6 +63,11 @@ if TYPE_CHECKING:
     from dimgx.image import Image, Layer
     from dimgx.inspector import Listing, Row
     from dimgx.layerspec import select as select
+    from dimgx.legacy import extractlayers as extractlayers
+    from dimgx.legacy import imagekey as imagekey
+    from dimgx.legacy import inspectlayers as inspectlayers
+    from dimgx.legacy import normalizeimage as normalizeimage
+    from dimgx.sources.endpoint import EngineOptions
 
 _HOMES = {
     "dimgx.errors": (
@@ -72,6 +82,8 @@ _HOMES = {
     "dimgx.image": ("Image", "Layer"),
     "dimgx.inspector": ("Listing", "Row"),
     "dimgx.layerspec": ("select",),
+    "dimgx.legacy": ("extractlayers", "imagekey", "inspectlayers", "normalizeimage"),
+    "dimgx.sources.endpoint": ("EngineOptions",),
     "dimgx.extractor": ("Entry", "Progress"),
     "dimgx.api": (
         "Result",

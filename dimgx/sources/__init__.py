@@ -77,7 +77,7 @@ def open_image(
             platform=platform,
             options=engine or EngineOptions(),
             spool=spool,
-            read=partial(_read_image, verify=verify != "none"),
+            read=partial(read_image, verify=verify != "none"),
         )
     if engine is not None and (engine.host or engine.pull != "never"):
         option = "--host" if engine.host else "--pull"
@@ -90,7 +90,7 @@ def open_image(
     with ExitStack() as resources:
         try:
             files = open_files(reference, stdin, spool, resources)
-            image = _read_image(files, reference, platform, verify=verify != "none")
+            image = read_image(files, reference, platform, verify=verify != "none")
         except OSError as exc:
             raise SourceError(f"{reference.text!r:.300}: {exc.strerror or exc}") from exc
         image.reference = reference.text
@@ -99,9 +99,13 @@ def open_image(
     return image
 
 
-def _read_image(
+def read_image(
     files: Files, reference: Reference, platform: Platform | None, *, verify: bool
 ) -> Image:
+    """Give the image that `files` hold, the one that `reference` means.
+
+    Raises: ImageError where they hold none, a damaged one, or not what was asked for.
+    """
     problem: ImageError | None = None
     second_best = None
     for lister in _listers(files, reference, verify=verify):

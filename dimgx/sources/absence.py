@@ -72,6 +72,12 @@ def _similar(name: str, tags: list[str]) -> list[str]:
     # Also under another registry or owner.
     last = wanted.rpartition("/")[2]
     same += [tag for tag in tags if repository(tag).rpartition("/")[2] == last]
-    by_name = {normal_name(tag): tag for tag in tags}
-    alike = get_close_matches(normal_name(name), by_name, n=3, cutoff=0.8)
+    by_name = {_short(tag): tag for tag in tags}
+    alike = get_close_matches(_short(name), by_name, n=3, cutoff=0.75)
     return list(dict.fromkeys([*same, *(by_name[one] for one in alike)]))[:4]
+
+
+def _short(name: str) -> str:
+    """Give a name without what nearly all names have in common."""
+    short = normal_name(name).removeprefix("docker.io/").removeprefix("library/")
+    return short.removesuffix(":latest")
