@@ -73,7 +73,7 @@ def imagekey(image: Mapping[str, Any]) -> Any:
 def _compare(one: Mapping[str, Any], other: Mapping[str, Any]) -> int:
     if one[":created_dt"] != other[":created_dt"]:
         return -1 if one[":created_dt"] < other[":created_dt"] else 1
-    return (one[":parent_id"] == other[":id"]) - (other[":parent_id"] == one[":id"])
+    return int(one[":parent_id"] == other[":id"]) - int(other[":parent_id"] == one[":id"])
 
 
 _by_age = cmp_to_key(_compare)
@@ -244,19 +244,19 @@ def _layers_by_id(files: ArchiveFiles, client: Client, spec: str) -> dict[str, l
 def _append(entries: Iterable[Entry], length: int, emit: Any, tar_file: TarFile) -> None:
     """Write a flat tar into `tar_file` without its end, and list its members there."""
     left = length
-    fileobj = tar_file.fileobj
-    assert fileobj is not None
+    fileobj: Any = tar_file.fileobj
 
     def write(data: bytes | memoryview) -> None:
         nonlocal left
-        piece = memoryview(data)[:left]
+        piece = data[:left]
         fileobj.write(piece)
         left -= len(piece)
 
     members = [_member(entry) for entry in entries]
     emit(write)
     tar_file.offset += length
-    tar_file.members += members
+    # What `addfile` does for one.
+    tar_file.members += members  # type: ignore[attr-defined]  # the stubs leave it out
 
 
 def _member(entry: Entry) -> TarInfo:
