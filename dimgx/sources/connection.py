@@ -85,18 +85,16 @@ class Connection:
 
         Raises: Refused, besides.
         """
-        count = 0
         with self._request(url, params, None) as response:
             try:
                 while piece := response.raw.read(_PIECE, decode_content=True):
-                    count += len(piece)
                     yield piece
             except Exception as exc:
                 if not _is_transport_error(exc):
                     raise
                 raise TemporaryError(
-                    f"the engine at {self.endpoint} broke off after {count} bytes of the image:"
-                    " look whether it still runs and has room on its disk, and try again"
+                    f"the engine at {self.endpoint} broke off in the middle of the image: look"
+                    " whether it still runs and has room on its disk, and try again"
                 ) from exc
 
     def pull(self, name: str, platform: str | None) -> Iterator[Fields]:
