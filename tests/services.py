@@ -54,7 +54,7 @@ class Engine:
         """Give the lines that the client writes."""
         return self.run(*words).decode().splitlines()
 
-    def build(self, name: str, files: dict[str, bytes], dockerfile: str) -> str:
+    def build(self, name: str, files: dict[str, bytes], dockerfile: str, *more: str) -> str:
         """Build an image, and give its ID."""
         context = self.directory / f"context-{name.replace('/', '-').replace(':', '-')}"
         for path, data in {**files, "Dockerfile": dockerfile.encode()}.items():
@@ -63,7 +63,7 @@ class Engine:
             target.write_bytes(data)
             target.chmod(0o755)
         isolation = ("--isolation=chroot",) if "podman" in self._client[0] else ()
-        self.run("build", *isolation, "-t", name, context)
+        self.run("build", *isolation, *more, "-t", name, context)
         return self.ask("image", "inspect", "--format", "{{.Id}}", name)[0]
 
     def exported(self, name: str) -> bytes:

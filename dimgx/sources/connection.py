@@ -48,14 +48,25 @@ class Refused(DimgxError):
 
 
 class Connection:
-    """A connection to one engine; close it when done.
+    """A connection to one engine; close it when done. `version` is what it tells of itself.
 
     Raises: TemporaryError, SourceError, as the rules have it, from each method.
     """
 
     def __init__(self, endpoint: Endpoint, options: EngineOptions) -> None:
+        from docker.constants import MINIMUM_DOCKER_API_VERSION
+
         self.endpoint = endpoint
-        self._client = _connect(endpoint, options)
+        self._client = _connect(endpoint, options, MINIMUM_DOCKER_API_VERSION)
+        try:
+            what = f"{endpoint}: the version"
+            self.version = Fields(self.get(self.root_url("/version"), "the version"), what)
+            spoken = self.version.text("apiversion") or MINIMUM_DOCKER_API_VERSION
+        except Refused as exc:
+            raise SourceError(f"the engine at {endpoint} does not tell its version: {exc}") from exc
+        finally:
+            self._client.close()
+        self._client = _connect(endpoint, options, spoken)
 
     @property
     def api_version(self) -> tuple[int, ...]:
@@ -152,18 +163,15 @@ def _message(response: Response) -> str:
     return " ".join((text or response.reason or f"status {response.status_code}").split())[:500]
 
 
-def _connect(endpoint: Endpoint, options: EngineOptions) -> APIClient:
+def _connect(endpoint: Endpoint, options: EngineOptions, version: str) -> APIClient:
+    """Give a client; it asks nothing yet, but by ssh it connects."""
+    from docker import APIClient
+    from docker.errors import DockerException
+
     path = endpoint.socket_path
     problem = connect_problem(path) if path is not None else None
     if problem is not None:
         _translate(problem, endpoint)
-    try:
-        from docker import APIClient
-        from docker.errors import DockerException
-    except ImportError as exc:
-        raise SourceError(
-            f"an engine is asked through the Python package `docker`, which is not here: {exc}"
-        ) from exc
     if endpoint.url.startswith("ssh://"):
         _check_ssh(endpoint)
     from shutil import which
@@ -171,11 +179,14 @@ def _connect(endpoint: Endpoint, options: EngineOptions) -> APIClient:
     try:
         client = APIClient(
             base_url=endpoint.url,
-            version="auto",
+            version=version,
             timeout=_ANSWER_S,
             tls=_tls(endpoint) or False,
             use_ssh_client=which("ssh") is not None,
         )
+        if endpoint.tls is not None and endpoint.tls.ca:
+            # Else the environment's own authorities would take the place of those that were named.
+            client.trust_env = False
         if options.docker_config:
             config = os.path.join(options.docker_config, "config.json")
             if os.path.exists(config):
@@ -251,10 +262,8 @@ def _translate(exc: Exception, endpoint: Endpoint) -> NoReturn:
     where = f"the engine at {endpoint}"
     if endpoint.named_by:
         where += f" ({endpoint.named_by})"
-    numbers = {cause.errno for cause in causes if isinstance(cause, OSError)}
-    if numbers & {errno.EACCES, errno.EPERM}:
-        raise SourceError(f"{where}: permission denied{_group_hint(endpoint)}") from exc
     for cause in causes:
+        # First, as these are numbered in a way of their own.
         if isinstance(cause, ssl.SSLError):
             raise SourceError(
                 f"{where}: TLS failed: {_one_line(cause)}: ca.pem, cert.pem and key.pem are looked"
@@ -262,6 +271,8 @@ def _translate(exc: Exception, endpoint: Endpoint) -> NoReturn:
             ) from exc
         if isinstance(cause, socket.gaierror):
             raise SourceError(f"{where}: the host is not known: {_one_line(cause)}") from exc
+        if isinstance(cause, OSError) and cause.errno in (errno.EACCES, errno.EPERM):
+            raise SourceError(f"{where}: permission denied{_group_hint(endpoint)}") from exc
     text = _one_line(exc)
     if "HTTP request to an HTTPS server" in text:
         raise SourceError(f"{where} speaks TLS only: set DOCKER_TLS_VERIFY=1") from exc

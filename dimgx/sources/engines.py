@@ -6,7 +6,6 @@ import shutil
 from typing import TYPE_CHECKING
 
 from dimgx.errors import SourceError
-from dimgx.jsondoc import Fields
 from dimgx.sources.connection import Connection
 from dimgx.sources.daemon import DockerEngine
 from dimgx.sources.endpoint import (
@@ -69,15 +68,9 @@ def _is_far(endpoint: Endpoint) -> bool:
 def _open_service(endpoint: Endpoint, options: EngineOptions) -> Engine:
     """Connect, and find out who it is: each may answer at the other's address."""
     connection = Connection(endpoint, options)
-    try:
-        what = f"{endpoint}: the version"
-        version = Fields(connection.get(connection.url("/version"), "the version"), what)
-        for component in version.objects("components"):
-            if component.text("name") == "Podman Engine":
-                details = component.fields("details")
-                spoken = details.text("minapiversion") if details else None
-                return Podman(ServiceDoor(connection, spoken or "4.0.0"))
-    except BaseException:
-        connection.close()
-        raise
+    for component in connection.version.objects("components"):
+        if component.text("name") == "Podman Engine":
+            details = component.fields("details")
+            spoken = details.text("minapiversion") if details else None
+            return Podman(ServiceDoor(connection, spoken or "4.0.0"))
     return DockerEngine(connection)
