@@ -215,11 +215,12 @@ def _fields(node: Node) -> dict[str, object]:
 
 def compare_with_export(flat: bytes, exported: bytes) -> None:
     """Compare our flat tar with an engine's export, path by path."""
-    ours = _lines(read_tar(flat))
-    theirs = _lines(exported_nodes(exported))
+    ours = lines_of(read_tar(flat))
+    theirs = lines_of(exported_nodes(exported))
     assert ours == theirs
 
 
-def _lines(nodes: Iterator[Node] | list[Node]) -> list[str]:
+def lines_of(nodes: Iterator[Node] | list[Node]) -> list[str]:
+    """Give the listing of a tree, without what the engine itself puts there."""
     own = {path.encode() for path in ENGINE_OWN}
     return full_listing(node for node in nodes if node.path not in own).splitlines()
