@@ -91,9 +91,9 @@ def report(samples: dict[str, Samples], corpus: corpora.Corpus, work: Path, roun
     facts = machine.describe(work)
     version = docker("version", "--format", "{{.Server.Version}}").strip()
     print(
-        f"{corpus.shape}, {corpus.members} members, {corpus.plain_bytes / 1e6:.0f} MB; Docker {version};"
-        f" {facts['cpu']}, {facts['cpus']} CPUs, {facts['system']}, load {facts['load']};"
-        f" medians of {rounds} rounds in turn (minima)"
+        f"{corpus.shape}, {corpus.members} members, {corpus.plain_bytes / 1e6:.0f} MB;"
+        f" Docker {version}; {facts['cpu']}, {facts['cpus']} CPUs, {facts['system']},"
+        f" load {facts['load']}; medians of {rounds} rounds in turn (minima)"
     )
     export, save = samples["docker create + export"], samples["the engine's save"]
     for name, one in samples.items():

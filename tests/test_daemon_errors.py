@@ -100,6 +100,17 @@ def test_no_engine_is_here(clean: Path, monkeypatch: pytest.MonkeyPatch, prefix:
     assert "dimgx [options] docker://debian:12" in told
 
 
+def test_no_engine_is_here_but_a_directory_of_that_name(
+    clean: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.path.exists("/var/run/docker.sock"):
+        pytest.skip("this machine has an engine of its own")
+    (clean / "app").mkdir()
+    monkeypatch.chdir(clean)
+    code, told = programs.refused("app")
+    assert (code, "write ./app" in told) == (2, True)
+
+
 def test_named_socket_that_is_not_there(clean: Path) -> None:
     code, told = programs.refused("app", "-H", f"unix://{clean}/none.sock")
     assert code == 4

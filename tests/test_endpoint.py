@@ -7,16 +7,20 @@ import json
 import os
 import socket
 import ssl
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+import dimgx
 from dimgx.errors import SourceError
 from dimgx.sources import endpoint
 from dimgx.sources.endpoint import EngineOptions, Tls, find_docker, find_podman
 from tests import programs
 from tests.dsl import file, layer
 from tests.fakeengine import fake_engine
+from tests.services import Engine
 from tests.writers import docker_archive, image
 
 
@@ -256,12 +260,25 @@ def test_key_without_certificate(
     assert (code, "key.pem" in told) == (2, True)
 
 
-def test_ssh_without_its_package(tmp_path: Path) -> None:
-    try:
-        import paramiko  # noqa: F401
-    except ImportError:
-        code, told = programs.refused("app:1", "-H", "ssh://me@127.0.0.1:1")
-        assert code == 2
-        assert "pip install 'dimgx[ssh]'" in told
-    else:
-        pytest.skip("the package for ssh is here")
+def test_ssh_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "paramiko", None)
+    with pytest.raises(SourceError, match=r"pip install 'dimgx\[ssh\]'"):
+        dimgx.open_image("app:1", engine=EngineOptions(host="ssh://me@127.0.0.1:1"))
+
+
+def test_ssh(docker_engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The engine is reached through the program `ssh`, here one that goes nowhere."""
+    if find_spec("paramiko") is None:
+        programs.missing("the package for ssh is not here: pip install '.[ssh]'")
+    docker_engine.build("by/ssh", {"root/a": b"a"}, "FROM scratch\nCOPY root/ /\n")
+    program = tmp_path / "ssh"
+    program.write_text(
+        '#!/bin/sh\nfor word; do last="$last $word"; done\n'
+        f'echo "$last" >>{tmp_path}/log\n'
+        f"exec {programs.need('docker')} -H {docker_engine.url} system dial-stdio\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin:/usr/sbin")
+    assert programs.flat_bytes("by/ssh", "-H", "ssh://me@far")[:1] == b"a"
+    assert "-l me" in (tmp_path / "log").read_text()
+    assert "far docker system dial-stdio" in (tmp_path / "log").read_text()

@@ -44,9 +44,14 @@ def explain_absence(engine: Engine, reference: Reference) -> SourceError:
     if not matched:
         problem += f"; its registry may: dimgx [options] docker://{name:.300}"
         problem += ", or --pull missing lets the engine fetch it"
-    if os.path.exists(reference.text):
-        problem += f"; for the file or directory of that name write ./{reference.text:.300}"
-    return SourceError(problem)
+    return SourceError(problem + hint_of_file(reference))
+
+
+def hint_of_file(reference: Reference) -> str:
+    """Say how to name the file or directory, where there is one of this name."""
+    if not os.path.exists(reference.text):
+        return ""
+    return f"; for the file or directory of that name write ./{reference.text:.300}"
 
 
 def _show(images: list[tuple[str, tuple[str, ...]]]) -> str:

@@ -6,6 +6,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from dimgx.errors import SourceError
+from dimgx.sources.absence import hint_of_file
 from dimgx.sources.connection import Connection
 from dimgx.sources.daemon import DockerEngine
 from dimgx.sources.endpoint import (
@@ -38,7 +39,7 @@ def open_engine(reference: Reference, options: EngineOptions) -> Engine:
         raise SourceError(
             f"no Docker Engine is here: nothing listens at {tried}{other}. Start it, or name one"
             " with -H or DOCKER_HOST; without any engine its registry has the image:"
-            f" dimgx [options] docker://{name:.300}"
+            f" dimgx [options] docker://{name:.300}{hint_of_file(reference)}"
         )
     return _open_service(endpoint, options)
 
