@@ -127,13 +127,14 @@ def _run(args: Sequence[str], messages: Messages) -> None:
 def _open(options: Options, stdin: BinaryIO | None, tmpdirs: Sequence[str]) -> Image:
     from dimgx import api
     from dimgx.progress import ProgressLine
-    from dimgx.reading import Progress
     from dimgx.sources.endpoint import EngineOptions
 
     line = ProgressLine(sys.stderr) if not options.quiet and _is_terminal(sys.stderr) else None
 
     def tick(done: int, total: int | None) -> None:
         if line is not None:
+            from dimgx.reading import Progress
+
             line(Progress("pull", done, total))
 
     try:
