@@ -43,9 +43,9 @@ def docker_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="session")
-def podman_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+def podman_service() -> Iterator[Engine]:
     """Give Podman's service with storage of the tests' own."""
     from tests import services
 
-    with services.running_podman(tmp_path_factory.mktemp("podman")) as engine:
+    with services.running_podman() as engine:
         yield engine

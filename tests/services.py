@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import socket
 import subprocess
 import tarfile
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -138,15 +140,21 @@ def fresh_docker(beside: Engine) -> Iterator[Engine]:
 
 
 @contextmanager
-def running_podman(directory: Path) -> Iterator[Engine]:
-    """Start Podman's service with storage of its own."""
+def running_podman() -> Iterator[Engine]:
+    """Start Podman's service with storage of its own, at a path as short as Podman wants it."""
     need_root()
     program = need("podman")
+    directory = Path(tempfile.mkdtemp(prefix="podman-"))
     path = directory / "podman.sock"
     client = [program, "--root", str(directory / "root"), "--runroot", str(directory / "run")]
-    with _started([*client, "system", "service", "--time=0", f"unix://{path}"], path,
-                  directory / "log"):  # fmt: skip
-        yield Engine(client, f"unix://{path}", directory)
+    service = [*client, "system", "service", "--time=0", f"unix://{path}"]
+    try:
+        with _started(service, path, directory / "log"):
+            yield Engine(client, f"unix://{path}", directory)
+    finally:
+        # Podman mounts its storage on itself and leaves that behind.
+        run(["umount", "--lazy", directory / "root" / "overlay"], ok=False)
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def busybox() -> bytes:
