@@ -15,6 +15,7 @@ __all__ = (
     "Cancelled",
     "Credentials",
     "DimgxError",
+    "EngineOptions",
     "Entry",
     "Image",
     "ImageError",
@@ -31,9 +32,13 @@ __all__ = (
     "Tree",
     "UsageError",
     "__version__",
+    "extractlayers",
     "flatten",
+    "imagekey",
     "inspect",
+    "inspectlayers",
     "list_platforms",
+    "normalizeimage",
     "open_image",
     "open_stream",
     "open_tree",
@@ -63,7 +68,12 @@ if TYPE_CHECKING:
     from dimgx.image import Image, Layer
     from dimgx.inspector import Listing, Row
     from dimgx.layerspec import select as select
+    from dimgx.legacy import extractlayers as extractlayers
+    from dimgx.legacy import imagekey as imagekey
+    from dimgx.legacy import inspectlayers as inspectlayers
+    from dimgx.legacy import normalizeimage as normalizeimage
     from dimgx.registryoptions import Credentials, Proxies, RegistryOptions
+    from dimgx.sources.endpoint import EngineOptions
 
 _HOMES = {
     "dimgx.errors": (
@@ -78,6 +88,8 @@ _HOMES = {
     "dimgx.image": ("Image", "Layer"),
     "dimgx.inspector": ("Listing", "Row"),
     "dimgx.layerspec": ("select",),
+    "dimgx.legacy": ("extractlayers", "imagekey", "inspectlayers", "normalizeimage"),
+    "dimgx.sources.endpoint": ("EngineOptions",),
     "dimgx.extractor": ("Entry", "Progress"),
     "dimgx.api": (
         "Result",

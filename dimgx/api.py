@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
-from dimgx.errors import LayerSpecError
+from dimgx.errors import Cancelled, LayerSpecError
 from dimgx.inspector import Listing, Row, layers_of, list_rows
 from dimgx.inspector import inspect as _inspect
 from dimgx.layerspec import select
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dimgx.image import Image, Layer
     from dimgx.platforms import Platform
     from dimgx.registryoptions import RegistryOptions
+    from dimgx.sources.endpoint import EngineOptions
     from dimgx.targets import Target
 
     Verify = Literal["once", "all", "none"]
@@ -68,6 +69,7 @@ def open_image(
     memory: int | None = None,
     tmpdir: str | Sequence[str] | None = None,
     registry: RegistryOptions | None = None,
+    engine: EngineOptions | None = None,
 ) -> Image:
     """Open the image that `reference` names; close it when done, or use it in a `with`.
 
@@ -75,11 +77,12 @@ def open_image(
     stream, a compressed archive) lies in memory up to `memory` bytes, a quarter of what is free by
     default, and in a temporary file of the first usable `tmpdir` beyond that. `registry` says how
     registries are reached: without it without credentials, proxies and settings files, with
-    `RegistryOptions.from_environment(os.environ)` as podman and Docker would.
+    `RegistryOptions.from_environment(os.environ)` as podman and Docker would. `engine` says which
+    Docker Engine or Podman is asked; without it a default socket's.
 
     Raises: UsageError for a malformed reference or platform; SourceError where there is no such
-        file or name; ImageError where it is no image, or a damaged one, or none of this platform;
-        TemporaryError where a registry may have it later.
+        file, name or engine; ImageError where it is no image, or a damaged one, or none of this
+        platform; TemporaryError where a registry or an engine may have it later.
     """
     from dimgx.platforms import parse_platform
     from dimgx.reference import parse_reference
@@ -92,7 +95,13 @@ def open_image(
     with ExitStack() as stack:
         space = stack.enter_context(SpoolSpace(memory, _directories(tmpdir)))
         image = open_source(
-            parsed, platform=platform, verify=verify, stdin=stdin, spool=space, registry=registry
+            parsed,
+            platform=platform,
+            verify=verify,
+            stdin=stdin,
+            spool=space,
+            registry=registry,
+            engine=engine,
         )
         image.spool = space
         image.resources.push(stack.pop_all())
@@ -104,6 +113,7 @@ def list_platforms(
     *,
     stdin: BinaryIO | None = None,
     registry: RegistryOptions | None = None,
+    engine: EngineOptions | None = None,
     verify: Verify = "once",
     memory: int | None = None,
     tmpdir: str | Sequence[str] | None = None,
@@ -115,7 +125,9 @@ def list_platforms(
 
     parsed = parse_reference(reference)
     with SpoolSpace(memory, _directories(tmpdir)) as space:
-        return list_source(parsed, verify=verify, stdin=stdin, spool=space, registry=registry)
+        return list_source(
+            parsed, verify=verify, stdin=stdin, spool=space, registry=registry, engine=engine
+        )
 
 
 def inspect(image: Image, *, sizes: bool = True, threads: int | None = None) -> Listing:
@@ -162,9 +174,7 @@ def flatten(
 
     check_level(compression, level)
     chosen = _chosen(image, layers)
-    options = _options(
-        image, verify, threads, memory, tmpdir, root_entry, clamp_mtime, progress, cancel
-    )
+    options = _options(verify, threads, memory, tmpdir, root_entry, clamp_mtime, progress, cancel)
     with ExitStack() as stack:
         opened = (
             open_target(os.fspath(target), force=force)
@@ -172,7 +182,7 @@ def flatten(
             else open_stream_target(target)
         )
         stack.callback(opened.abort)
-        flat = stack.enter_context(_open_flat(chosen, options))
+        flat = stack.enter_context(_open_flat(image, chosen, options))
         if not opened.is_atomic:
             flat.verify()
             image.check_unchanged()
@@ -211,10 +221,8 @@ def open_stream(
 
     check_level(compression, level)
     chosen = _chosen(image, layers)
-    options = _options(
-        image, verify, threads, memory, tmpdir, root_entry, clamp_mtime, progress, cancel
-    )
-    flat = _open_flat(chosen, options)
+    options = _options(verify, threads, memory, tmpdir, root_entry, clamp_mtime, progress, cancel)
+    flat = _open_flat(image, chosen, options)
 
     def produce(write: Callable[[bytes | memoryview], object]) -> None:
         flat.verify()
@@ -241,8 +249,8 @@ def open_tree(
     All digests have matched when it is there. The parameters are those of `flatten`.
     """
     chosen = _chosen(image, layers)
-    options = _options(image, verify, threads, memory, tmpdir, False, None, progress, cancel)
-    flat = _open_flat(chosen, options)
+    options = _options(verify, threads, memory, tmpdir, False, None, progress, cancel)
+    flat = _open_flat(image, chosen, options)
     try:
         flat.verify()
     except BaseException:
@@ -328,7 +336,6 @@ def _emit(
 
 
 def _options(
-    image: Image,
     verify: Verify,
     threads: int | None,
     memory: int | None,
@@ -340,9 +347,6 @@ def _options(
 ) -> ExtractOptions:
     from dimgx.extractor import ExtractOptions
 
-    if memory is not None and image.spool is not None:
-        # What was kept of the source is there already.
-        memory = max(0, memory - image.spool.used)
     return ExtractOptions(
         verify=verify,
         threads=threads,
@@ -355,9 +359,20 @@ def _options(
     )
 
 
-def _open_flat(layers: Sequence[Layer], options: ExtractOptions) -> FlatTar:
-    from dimgx.extractor import open_flat
+def _open_flat(image: Image, layers: Sequence[Layer], options: ExtractOptions) -> FlatTar:
+    from dimgx.extractor import Progress, open_flat
 
+    def tick(done: int, total: int | None) -> None:
+        if options.cancel is not None and options.cancel():
+            raise Cancelled("cancelled")
+        if options.progress is not None:
+            options.progress(Progress("read", done, total))
+
+    if image.fetch is not None:
+        layers = image.fetch(layers, tick)
+    if options.memory is not None and image.spool is not None:
+        # What was kept of the source is there already.
+        options = replace(options, memory=max(0, options.memory - image.spool.used))
     return open_flat(layers, options)
 
 

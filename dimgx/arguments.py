@@ -162,10 +162,10 @@ def build_parser(version: str) -> argparse.ArgumentParser:
         "image",
         metavar="IMAGE",
         type=_text("an image"),
-        help="docker://[HOST/]NAME[:TAG][@DIGEST] at a registry, "
-        "docker-archive:PATH[:REF], oci-archive:PATH[:REF], oci:DIR[:REF], dir:DIR, a path "
-        "that begins with / or ./, a file that ends in .tar* or .tgz, or -[:REF] for an archive "
-        "on standard input; REF is a name, an ID, @N or @sha256:...",
+        help="docker://[HOST/]NAME[:TAG][@DIGEST] at a registry, NAME[:TAG] or an ID at the Docker "
+        "Engine, podman:NAME, docker-archive:PATH[:REF], oci-archive:PATH[:REF], oci:DIR[:REF], "
+        "dir:DIR, a path that begins with / or ./, a file that ends in .tar* or .tgz, or -[:REF] "
+        "for an archive on standard input; REF is a name, an ID, @N or @sha256:...",
     )
     source.add_argument(
         "--platform",
@@ -179,6 +179,19 @@ def build_parser(version: str) -> argparse.ArgumentParser:
         const=True,
         help="list the platforms that there are; with --platform the exit code is 0 if it is "
         "among them, else 2",
+    )
+    source.add_argument(
+        "-H",
+        "--host",
+        metavar="URL",
+        type=_text("an engine's address"),
+        help="where the engine listens: unix://, tcp:// or ssh:// (default: $DOCKER_HOST or the "
+        "current Docker context, $CONTAINER_HOST for Podman, else a socket where it usually is)",
+    )
+    source.add_argument(
+        "--pull",
+        choices=("never", "missing", "always"),
+        help="when the engine is to fetch the image first (default: never)",
     )
     source.add_argument(
         "--verify",

@@ -116,18 +116,10 @@ def _run(args: Sequence[str], messages: Messages) -> None:
         _show_platforms(options, stdin, tmpdirs, registry)
         return
 
-    from dimgx import api, layerspec
+    from dimgx import layerspec
     from dimgx.inspector import list_rows
 
-    image = api.open_image(
-        options.image,
-        platform=options.platform,
-        verify=options.verify,
-        stdin=stdin,
-        memory=options.memory,
-        tmpdir=tmpdirs,
-        registry=registry,
-    )
+    image = _open(options, stdin, tmpdirs, registry)
     with image:
         _tell_image(image, messages)
         selection = layerspec.select(
@@ -141,6 +133,40 @@ def _run(args: Sequence[str], messages: Messages) -> None:
             messages.warn(_suffix_warnings(options))
             _write(image, selection.rows, options, stdout, tmpdirs, clamp_mtime, messages)
         messages.warn(image.warnings)
+
+
+def _open(
+    options: Options,
+    stdin: BinaryIO | None,
+    tmpdirs: Sequence[str],
+    registry: RegistryOptions | None,
+) -> Image:
+    from dimgx import api
+    from dimgx.progress import ProgressLine
+    from dimgx.sources.endpoint import EngineOptions
+
+    line = ProgressLine(sys.stderr) if not options.quiet and _is_terminal(sys.stderr) else None
+
+    def tick(done: int, total: int | None) -> None:
+        if line is not None:
+            from dimgx.reading import Progress
+
+            line(Progress("pull", done, total))
+
+    try:
+        return api.open_image(
+            options.image,
+            platform=options.platform,
+            verify=options.verify,
+            stdin=stdin,
+            memory=options.memory,
+            tmpdir=tmpdirs,
+            registry=registry,
+            engine=EngineOptions.of(os.environ, host=options.host, pull=options.pull, tick=tick),
+        )
+    finally:
+        if line is not None:
+            line.clear()
 
 
 def _left_out(unknown: Sequence[str]) -> str:
@@ -157,12 +183,14 @@ def _show_platforms(
 ) -> None:
     from dimgx import api
     from dimgx.platforms import parse_platform
+    from dimgx.sources.endpoint import EngineOptions
 
     wish = None if options.platform is None else parse_platform(options.platform)
     found = api.list_platforms(
         options.image,
         stdin=stdin,
         registry=registry,
+        engine=EngineOptions.of(os.environ, host=options.host, pull=options.pull),
         verify=options.verify,
         memory=options.memory,
         tmpdir=tmpdirs,

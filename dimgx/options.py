@@ -62,6 +62,8 @@ class Options:
     level: int | None
     verify: Literal["once", "all", "none"]
     platform: str | None
+    host: str | None
+    pull: Literal["never", "missing", "always"]
     threads: int | None
     memory: int | None
     tmpdir: str | None
@@ -117,6 +119,8 @@ def parse_args(argv: Sequence[str], version: str) -> Options:
         level=level,
         verify=said["verify"] or "once",
         platform=said["platform"],
+        host=said["host"],
+        pull=said["pull"] or "never",
         threads=said["threads"],
         memory=said["memory"],
         tmpdir=said["tmpdir"],

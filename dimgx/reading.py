@@ -41,9 +41,9 @@ _T = TypeVar("_T")
 class Progress:
     """How far the work is."""
 
-    phase: Literal["read", "write"]
+    phase: Literal["pull", "read", "write"]
     done: int
-    """Bytes: of stored layers while reading, of the tar while writing."""
+    """Bytes: pulled by an engine, of stored layers while reading, of the tar while writing."""
     total: int | None
     """Bytes that it will be, about; None where that is not known."""
 

@@ -8,13 +8,12 @@ the other is looked at.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
-from dimgx.errors import ImageError, SourceError
+from dimgx.errors import ImageError, SourceError, UsageError
 from dimgx.jsondoc import parse_json
 from dimgx.oci import CONFIG_LIMIT
 from dimgx.sources.choice import (
@@ -25,6 +24,7 @@ from dimgx.sources.choice import (
     choose_variant,
 )
 from dimgx.sources.dockersave import list_saved
+from dimgx.sources.endpoint import EngineOptions
 from dimgx.sources.files import Files, read_file
 from dimgx.sources.layout import list_directory, list_layout, open_layout
 from dimgx.sources.opening import open_files
@@ -39,11 +39,6 @@ if TYPE_CHECKING:
 
 _Lister = Callable[[], list[Candidate]]
 
-_ELSEWHERE = {
-    "docker-daemon": "the Docker Engine cannot be asked yet; this works:"
-    " docker save {name} | dimgx [options] -",
-    "podman": "Podman cannot be asked yet; this works: podman save {name} | dimgx [options] -",
-}
 _ROOT_DIRECTORIES = frozenset(
     ("bin", "dev", "etc", "home", "lib", "opt", "proc", "root", "sbin", "sys", "tmp", "usr", "var")
 )
@@ -55,6 +50,7 @@ def open_image(
     platform: Platform | None = None,
     verify: str = "once",
     stdin: BinaryIO | None = None,
+    engine: EngineOptions | None = None,
     spool: SpoolSpace,
     registry: RegistryOptions | None = None,
 ) -> Image:
@@ -63,18 +59,33 @@ def open_image(
     `platform` chooses among several; None means Linux on this machine's CPU, or the only one there
     is. With `verify` "none" the digests of manifests and configs are not checked. `stdin` is what
     `-` means. Streams and compressed archives are kept in `spool`. `registry` says how a registry
-    is reached; None is without credentials.
+    is reached, None without credentials; `engine` which engine is asked and how.
 
     Raises: SourceError where nothing can be opened there, ImageError where it is no image, is
-    damaged, or does not hold what was asked for; TemporaryError where a registry may have it later.
+    damaged, or does not hold what was asked for; TemporaryError where a registry or an engine may
+    have it later.
     """
-    _check_transport(reference)
+    if reference.transport in ("docker-daemon", "podman"):
+        from dimgx.sources.engine import open_engine_image
+        from dimgx.sources.engines import open_engine
+
+        return open_engine_image(
+            open_engine(reference, engine or EngineOptions()),
+            reference,
+            platform=platform,
+            options=engine or EngineOptions(),
+            spool=spool,
+            read=partial(read_image, verify=verify != "none"),
+        )
+    if engine is not None and (engine.host or engine.pull != "never"):
+        option = "--host" if engine.host else "--pull"
+        raise UsageError(f"{option} has no effect: {reference.text!r:.300} is at no engine")
     if reference.transport == "docker":
         return _open_remote(reference, platform, verify=verify != "none", registry=registry)
     with ExitStack() as resources:
         try:
             files = open_files(reference, stdin, spool, resources)
-            image = _read_image(files, reference, platform, verify=verify != "none")
+            image = read_image(files, reference, platform, verify=verify != "none")
         except OSError as exc:
             raise SourceError(f"{reference.text!r:.300}: {exc.strerror or exc}") from exc
         image.reference = reference.text
@@ -90,12 +101,16 @@ def list_platforms(
     stdin: BinaryIO | None = None,
     spool: SpoolSpace,
     registry: RegistryOptions | None = None,
+    engine: EngineOptions | None = None,
 ) -> list[Platform]:
     """Give the platforms that the image which `reference` means is there for, in its order.
 
     The parameters and errors are those of `open_image`.
     """
-    _check_transport(reference)
+    if reference.transport in ("docker-daemon", "podman"):
+        # An engine has one platform of an image, or shows one.
+        with open_image(reference, verify=verify, spool=spool, engine=engine) as image:
+            return [image.platform] if image.platform is not None else []
     with ExitStack() as resources:
         if reference.transport == "docker":
             candidate = _find_remote(reference, resources, [], verify != "none", registry)
@@ -107,14 +122,6 @@ def list_platforms(
                 raise SourceError(f"{reference.text!r:.300}: {exc.strerror or exc}") from exc
         found = dict.fromkeys(variant.platform for variant in candidate.variants)
     return [platform for platform in found if platform is not None]
-
-
-def _check_transport(reference: Reference) -> None:
-    if reference.transport in _ELSEWHERE:
-        problem = _ELSEWHERE[reference.transport].format(name=reference.name)
-        if os.path.exists(reference.text):
-            problem += f"; for the file or directory of that name write ./{reference.text}"
-        raise SourceError(f"{reference.text!r:.300}: {problem}")
 
 
 def _open_remote(
@@ -159,9 +166,13 @@ def _find_candidate(files: Files, reference: Reference, *, verify: bool) -> Cand
     raise problem or _no_image(files)
 
 
-def _read_image(
+def read_image(
     files: Files, reference: Reference, platform: Platform | None, *, verify: bool
 ) -> Image:
+    """Give the image that `files` hold, the one that `reference` means.
+
+    Raises: ImageError where they hold none, a damaged one, or not what was asked for.
+    """
     problem: ImageError | None = None
     second_best = None
     for lister in _listers(files, reference, verify=verify):
