@@ -15,14 +15,14 @@ from dimgx.errors import Cancelled, LayerSpecError
 from dimgx.inspector import Listing, Row, layers_of, list_rows
 from dimgx.inspector import inspect as _inspect
 from dimgx.layerspec import select
+from dimgx.tree import Tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from io import BufferedReader
-    from types import TracebackType
 
     from dimgx.codec import Compression
-    from dimgx.extractor import Entry, ExtractOptions, FlatTar, Progress
+    from dimgx.extractor import ExtractOptions, FlatTar, Progress
     from dimgx.image import Image, Layer
     from dimgx.platforms import Platform
     from dimgx.registryoptions import RegistryOptions
@@ -257,46 +257,6 @@ def open_tree(
         flat.close()
         raise
     return Tree(flat)
-
-
-class Tree:
-    """The merged tree of an image. A context manager; iterating gives its entries.
-
-    Paths are bytes without a leading or trailing slash; `str` is taken too. The root directory is
-    no entry.
-    """
-
-    def __init__(self, flat: FlatTar) -> None:
-        self._flat = flat
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What was odd but usable, one sentence each."""
-        return tuple(self._flat.warnings)
-
-    def __iter__(self) -> Iterator[Entry]:
-        return self._flat.iter_entries()
-
-    def open(self, path: str | bytes) -> BufferedReader:
-        """Open the file at `path` for reading; a name of a hard-linked file gives its content.
-
-        Raises: ImageError where there is no such entry or it is no regular file.
-        """
-        from dimgx.stream import open_iterated
-
-        return open_iterated(self._flat.open_file(os.fsencode(path).strip(b"/")))
-
-    def close(self) -> None:
-        """Let go of the layers."""
-        self._flat.close()
-
-    def __enter__(self) -> Tree:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _Counter:
