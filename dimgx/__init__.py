@@ -13,7 +13,9 @@ __version__ = "1.0.0"
 
 __all__ = (
     "Cancelled",
+    "Credentials",
     "DimgxError",
+    "EngineOptions",
     "Entry",
     "Image",
     "ImageError",
@@ -21,6 +23,8 @@ __all__ = (
     "LayerSpecError",
     "Listing",
     "Progress",
+    "Proxies",
+    "RegistryOptions",
     "Result",
     "Row",
     "SourceError",
@@ -28,8 +32,13 @@ __all__ = (
     "Tree",
     "UsageError",
     "__version__",
+    "extractlayers",
     "flatten",
+    "imagekey",
     "inspect",
+    "inspectlayers",
+    "list_platforms",
+    "normalizeimage",
     "open_image",
     "open_stream",
     "open_tree",
@@ -42,6 +51,7 @@ if TYPE_CHECKING:
     from dimgx.api import Result, Tree
     from dimgx.api import flatten as flatten
     from dimgx.api import inspect as inspect
+    from dimgx.api import list_platforms as list_platforms
     from dimgx.api import open_image as open_image
     from dimgx.api import open_stream as open_stream
     from dimgx.api import open_tree as open_tree
@@ -58,6 +68,12 @@ if TYPE_CHECKING:
     from dimgx.image import Image, Layer
     from dimgx.inspector import Listing, Row
     from dimgx.layerspec import select as select
+    from dimgx.legacy import extractlayers as extractlayers
+    from dimgx.legacy import imagekey as imagekey
+    from dimgx.legacy import inspectlayers as inspectlayers
+    from dimgx.legacy import normalizeimage as normalizeimage
+    from dimgx.registryoptions import Credentials, Proxies, RegistryOptions
+    from dimgx.sources.endpoint import EngineOptions
 
 _HOMES = {
     "dimgx.errors": (
@@ -72,16 +88,20 @@ _HOMES = {
     "dimgx.image": ("Image", "Layer"),
     "dimgx.inspector": ("Listing", "Row"),
     "dimgx.layerspec": ("select",),
+    "dimgx.legacy": ("extractlayers", "imagekey", "inspectlayers", "normalizeimage"),
+    "dimgx.sources.endpoint": ("EngineOptions",),
     "dimgx.extractor": ("Entry", "Progress"),
     "dimgx.api": (
         "Result",
         "Tree",
         "flatten",
         "inspect",
+        "list_platforms",
         "open_image",
         "open_stream",
         "open_tree",
     ),
+    "dimgx.registryoptions": ("Credentials", "Proxies", "RegistryOptions"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

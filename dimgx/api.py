@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
-from dimgx.errors import LayerSpecError
+from dimgx.errors import Cancelled, LayerSpecError
 from dimgx.inspector import Listing, Row, layers_of, list_rows
 from dimgx.inspector import inspect as _inspect
 from dimgx.layerspec import select
+from dimgx.tree import Tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from io import BufferedReader
-    from types import TracebackType
 
     from dimgx.codec import Compression
-    from dimgx.extractor import Entry, ExtractOptions, FlatTar, Progress
+    from dimgx.extractor import ExtractOptions, FlatTar, Progress
     from dimgx.image import Image, Layer
     from dimgx.platforms import Platform
+    from dimgx.registryoptions import RegistryOptions
+    from dimgx.sources.endpoint import EngineOptions
     from dimgx.targets import Target
 
     Verify = Literal["once", "all", "none"]
@@ -37,6 +39,7 @@ __all__ = (
     "Tree",
     "flatten",
     "inspect",
+    "list_platforms",
     "open_image",
     "open_stream",
     "open_tree",
@@ -65,15 +68,21 @@ def open_image(
     stdin: BinaryIO | None = None,
     memory: int | None = None,
     tmpdir: str | Sequence[str] | None = None,
+    registry: RegistryOptions | None = None,
+    engine: EngineOptions | None = None,
 ) -> Image:
     """Open the image that `reference` names; close it when done, or use it in a `with`.
 
     `platform` picks from an index. `stdin` is what the reference `-` reads. What has to be kept (a
     stream, a compressed archive) lies in memory up to `memory` bytes, a quarter of what is free by
-    default, and in a temporary file of the first usable `tmpdir` beyond that.
+    default, and in a temporary file of the first usable `tmpdir` beyond that. `registry` says how
+    registries are reached: without it without credentials, proxies and settings files, with
+    `RegistryOptions.from_environment(os.environ)` as podman and Docker would. `engine` says which
+    Docker Engine or Podman is asked; without it a default socket's.
 
     Raises: UsageError for a malformed reference or platform; SourceError where there is no such
-        file; ImageError where it is no image, or a damaged one, or none of this platform.
+        file, name or engine; ImageError where it is no image, or a damaged one, or none of this
+        platform; TemporaryError where a registry or an engine may have it later.
     """
     from dimgx.platforms import parse_platform
     from dimgx.reference import parse_reference
@@ -85,10 +94,40 @@ def open_image(
     parsed = parse_reference(reference)
     with ExitStack() as stack:
         space = stack.enter_context(SpoolSpace(memory, _directories(tmpdir)))
-        image = open_source(parsed, platform=platform, verify=verify, stdin=stdin, spool=space)
+        image = open_source(
+            parsed,
+            platform=platform,
+            verify=verify,
+            stdin=stdin,
+            spool=space,
+            registry=registry,
+            engine=engine,
+        )
         image.spool = space
         image.resources.push(stack.pop_all())
     return image
+
+
+def list_platforms(
+    reference: str,
+    *,
+    stdin: BinaryIO | None = None,
+    registry: RegistryOptions | None = None,
+    engine: EngineOptions | None = None,
+    verify: Verify = "once",
+    memory: int | None = None,
+    tmpdir: str | Sequence[str] | None = None,
+) -> list[Platform]:
+    """Give the platforms that the image `reference` is there for. Parameters as of `open_image`."""
+    from dimgx.reference import parse_reference
+    from dimgx.sources import list_platforms as list_source
+    from dimgx.spool import SpoolSpace
+
+    parsed = parse_reference(reference)
+    with SpoolSpace(memory, _directories(tmpdir)) as space:
+        return list_source(
+            parsed, verify=verify, stdin=stdin, spool=space, registry=registry, engine=engine
+        )
 
 
 def inspect(image: Image, *, sizes: bool = True, threads: int | None = None) -> Listing:
@@ -135,9 +174,7 @@ def flatten(
 
     check_level(compression, level)
     chosen = _chosen(image, layers)
-    options = _options(
-        image, verify, threads, memory, tmpdir, root_entry, clamp_mtime, progress, cancel
-    )
+    options = _options(verify, threads, memory, tmpdir, root_entry, clamp_mtime, progress, cancel)
     with ExitStack() as stack:
         opened = (
             open_target(os.fspath(target), force=force)
@@ -145,7 +182,7 @@ def flatten(
             else open_stream_target(target)
         )
         stack.callback(opened.abort)
-        flat = stack.enter_context(_open_flat(chosen, options))
+        flat = stack.enter_context(_open_flat(image, chosen, options))
         if not opened.is_atomic:
             flat.verify()
             image.check_unchanged()
@@ -184,10 +221,8 @@ def open_stream(
 
     check_level(compression, level)
     chosen = _chosen(image, layers)
-    options = _options(
-        image, verify, threads, memory, tmpdir, root_entry, clamp_mtime, progress, cancel
-    )
-    flat = _open_flat(chosen, options)
+    options = _options(verify, threads, memory, tmpdir, root_entry, clamp_mtime, progress, cancel)
+    flat = _open_flat(image, chosen, options)
 
     def produce(write: Callable[[bytes | memoryview], object]) -> None:
         flat.verify()
@@ -214,54 +249,14 @@ def open_tree(
     All digests have matched when it is there. The parameters are those of `flatten`.
     """
     chosen = _chosen(image, layers)
-    options = _options(image, verify, threads, memory, tmpdir, False, None, progress, cancel)
-    flat = _open_flat(chosen, options)
+    options = _options(verify, threads, memory, tmpdir, False, None, progress, cancel)
+    flat = _open_flat(image, chosen, options)
     try:
         flat.verify()
     except BaseException:
         flat.close()
         raise
     return Tree(flat)
-
-
-class Tree:
-    """The merged tree of an image. A context manager; iterating gives its entries.
-
-    Paths are bytes without a leading or trailing slash; `str` is taken too. The root directory is
-    no entry.
-    """
-
-    def __init__(self, flat: FlatTar) -> None:
-        self._flat = flat
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What was odd but usable, one sentence each."""
-        return tuple(self._flat.warnings)
-
-    def __iter__(self) -> Iterator[Entry]:
-        return self._flat.iter_entries()
-
-    def open(self, path: str | bytes) -> BufferedReader:
-        """Open the file at `path` for reading; a name of a hard-linked file gives its content.
-
-        Raises: ImageError where there is no such entry or it is no regular file.
-        """
-        from dimgx.stream import open_iterated
-
-        return open_iterated(self._flat.open_file(os.fsencode(path).strip(b"/")))
-
-    def close(self) -> None:
-        """Let go of the layers."""
-        self._flat.close()
-
-    def __enter__(self) -> Tree:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _Counter:
@@ -301,7 +296,6 @@ def _emit(
 
 
 def _options(
-    image: Image,
     verify: Verify,
     threads: int | None,
     memory: int | None,
@@ -313,9 +307,6 @@ def _options(
 ) -> ExtractOptions:
     from dimgx.extractor import ExtractOptions
 
-    if memory is not None and image.spool is not None:
-        # What was kept of the source is there already.
-        memory = max(0, memory - image.spool.used)
     return ExtractOptions(
         verify=verify,
         threads=threads,
@@ -328,9 +319,20 @@ def _options(
     )
 
 
-def _open_flat(layers: Sequence[Layer], options: ExtractOptions) -> FlatTar:
-    from dimgx.extractor import open_flat
+def _open_flat(image: Image, layers: Sequence[Layer], options: ExtractOptions) -> FlatTar:
+    from dimgx.extractor import Progress, open_flat
 
+    def tick(done: int, total: int | None) -> None:
+        if options.cancel is not None and options.cancel():
+            raise Cancelled("cancelled")
+        if options.progress is not None:
+            options.progress(Progress("read", done, total))
+
+    if image.fetch is not None:
+        layers = image.fetch(layers, tick)
+    if options.memory is not None and image.spool is not None:
+        # What was kept of the source is there already.
+        options = replace(options, memory=max(0, options.memory - image.spool.used))
     return open_flat(layers, options)
 
 

@@ -46,7 +46,9 @@ class _PrintCompletion(argparse.Action):
         for action in parser._actions:
             if action.dest in ("image", "target"):
                 action.complete = shtab.FILE  # type: ignore[attr-defined]  # shtab's own protocol
-            elif action.dest == "tmpdir":
+            elif action.dest == "authfile":
+                action.complete = shtab.FILE  # type: ignore[attr-defined]  # as above
+            elif action.dest in ("tmpdir", "cert_dir", "cache_dir"):
                 action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]  # as above
         print(shtab.complete(parser, str(values)))
         parser.exit()
@@ -73,6 +75,12 @@ def _level(text: str) -> int:
     return int(text)
 
 
+def _seconds(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,3})?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return float(text)
+
+
 def _text(what: str) -> Any:
     def check(text: str) -> str:
         if not text or "\0" in text.removeprefix(DASH):
@@ -80,6 +88,58 @@ def _text(what: str) -> Any:
         return text
 
     return check
+
+
+def _add_registry(group: argparse._ArgumentGroup, flag: dict[str, Any]) -> None:
+    group.add_argument(
+        "--creds",
+        metavar="USER[:PASSWORD]",
+        type=_text("a user"),
+        help="without a password it is asked for (default: what `podman login` and `docker login` "
+        "keep, credential helpers too)",
+    )
+    group.add_argument(
+        "--password-stdin", **flag, const=True, help="read the password from standard input"
+    )
+    group.add_argument(
+        "--authfile",
+        metavar="FILE",
+        type=_text("a file"),
+        help="look for credentials there only (default: $REGISTRY_AUTH_FILE, the auth.json of "
+        "podman, $DOCKER_CONFIG/config.json, ~/.docker/config.json)",
+    )
+    group.add_argument(
+        "--tls-verify",
+        metavar="true|false",
+        choices=("true", "false"),
+        help="false takes any certificate, and plain http; true insists on https, for loopback "
+        "too (default: https, on loopback plain http as well)",
+    )
+    group.add_argument(
+        "--cert-dir",
+        metavar="DIR",
+        type=_text("a directory"),
+        help="with CAs (*.crt) and client certificates (*.cert, *.key) (default: certs.d/HOST of "
+        "podman and Docker)",
+    )
+    group.add_argument(
+        "--retry-time",
+        metavar="SECONDS",
+        type=_seconds,
+        help="how long to try again what fails for the moment (default: 30)",
+    )
+    group.add_argument(
+        "--cache-dir",
+        metavar="DIR",
+        type=_text("a directory"),
+        help="keep what was fetched there (default: $DIMGX_CACHE_DIR, or nowhere)",
+    )
+    group.add_argument(
+        "--cache-size",
+        metavar="SIZE",
+        type=_size,
+        help="at most; what was used longest ago goes (default: 10G)",
+    )
 
 
 def build_parser(version: str) -> argparse.ArgumentParser:
@@ -102,15 +162,36 @@ def build_parser(version: str) -> argparse.ArgumentParser:
         "image",
         metavar="IMAGE",
         type=_text("an image"),
-        help="docker-archive:PATH[:REF], oci-archive:PATH[:REF], oci:DIR[:REF], dir:DIR, a path "
-        "that begins with / or ./, a file that ends in .tar* or .tgz, or -[:REF] for an archive "
-        "on standard input; REF is a name, an ID, @N or @sha256:...",
+        help="docker://[HOST/]NAME[:TAG][@DIGEST] at a registry, NAME[:TAG] or an ID at the Docker "
+        "Engine, podman:NAME, docker-archive:PATH[:REF], oci-archive:PATH[:REF], oci:DIR[:REF], "
+        "dir:DIR, a path that begins with / or ./, a file that ends in .tar* or .tgz, or -[:REF] "
+        "for an archive on standard input; REF is a name, an ID, @N or @sha256:...",
     )
     source.add_argument(
         "--platform",
         metavar="OS/ARCH[/VARIANT]",
         type=_text("a platform"),
         help="which image of an index (default: linux on this CPU, or the only one there is)",
+    )
+    source.add_argument(
+        "--platforms",
+        **flag,
+        const=True,
+        help="list the platforms that there are; with --platform the exit code is 0 if it is "
+        "among them, else 2",
+    )
+    source.add_argument(
+        "-H",
+        "--host",
+        metavar="URL",
+        type=_text("an engine's address"),
+        help="where the engine listens: unix://, tcp:// or ssh:// (default: $DOCKER_HOST or the "
+        "current Docker context, $CONTAINER_HOST for Podman, else a socket where it usually is)",
+    )
+    source.add_argument(
+        "--pull",
+        choices=("never", "missing", "always"),
+        help="when the engine is to fetch the image first (default: never)",
     )
     source.add_argument(
         "--verify",
@@ -138,6 +219,8 @@ def build_parser(version: str) -> argparse.ArgumentParser:
         help="where that file is made (default: $DIMGX_TMPDIR, $TMPDIR, /var/tmp, /tmp, the "
         "first with room)",
     )
+
+    _add_registry(parser.add_argument_group("registry, for docker://"), flag)
 
     layers = parser.add_argument_group(
         "layers",

@@ -9,6 +9,7 @@ import sys
 from dimgx import __version__
 from dimgx.errors import (
     DimgxError,
+    ImageError,
     LayerSpecError,
     SourceError,
     TemporaryError,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from dimgx.inspector import Row
     from dimgx.messages import Messages
     from dimgx.options import Options
+    from dimgx.registryoptions import RegistryOptions
 
 EXIT_DONE, EXIT_USAGE, EXIT_WORLD, EXIT_LAYER_SPEC, EXIT_LATER, EXIT_BUG = 0, 1, 2, 3, 4, 70
 
@@ -105,17 +107,19 @@ def _run(args: Sequence[str], messages: Messages) -> None:
     tmpdirs = _tmpdirs(options.tmpdir)
     stdout = _check_target(options) if options.target is not None else None
 
-    from dimgx import api, layerspec
+    registry = None
+    if options.image.startswith("docker://"):
+        from dimgx.access import registry_options
+
+        registry = registry_options(options, os.environ)
+    if options.platforms:
+        _show_platforms(options, stdin, tmpdirs, registry)
+        return
+
+    from dimgx import layerspec
     from dimgx.inspector import list_rows
 
-    image = api.open_image(
-        options.image,
-        platform=options.platform,
-        verify=options.verify,
-        stdin=stdin,
-        memory=options.memory,
-        tmpdir=tmpdirs,
-    )
+    image = _open(options, stdin, tmpdirs, registry)
     with image:
         _tell_image(image, messages)
         selection = layerspec.select(
@@ -131,10 +135,71 @@ def _run(args: Sequence[str], messages: Messages) -> None:
         messages.warn(image.warnings)
 
 
+def _open(
+    options: Options,
+    stdin: BinaryIO | None,
+    tmpdirs: Sequence[str],
+    registry: RegistryOptions | None,
+) -> Image:
+    from dimgx import api
+    from dimgx.progress import ProgressLine
+    from dimgx.sources.endpoint import EngineOptions
+
+    line = ProgressLine(sys.stderr) if not options.quiet and _is_terminal(sys.stderr) else None
+
+    def tick(done: int, total: int | None) -> None:
+        if line is not None:
+            from dimgx.reading import Progress
+
+            line(Progress("pull", done, total))
+
+    try:
+        return api.open_image(
+            options.image,
+            platform=options.platform,
+            verify=options.verify,
+            stdin=stdin,
+            memory=options.memory,
+            tmpdir=tmpdirs,
+            registry=registry,
+            engine=EngineOptions.of(os.environ, host=options.host, pull=options.pull, tick=tick),
+        )
+    finally:
+        if line is not None:
+            line.clear()
+
+
 def _left_out(unknown: Sequence[str]) -> str:
     count = len(unknown)
     what = "a layer spec names" if count == 1 else f"{count} layer specs name"
     return f"{what} no row and {'is' if count == 1 else 'are'} left out: {', '.join(unknown)}"
+
+
+def _show_platforms(
+    options: Options,
+    stdin: BinaryIO | None,
+    tmpdirs: Sequence[str],
+    registry: RegistryOptions | None,
+) -> None:
+    from dimgx import api
+    from dimgx.platforms import parse_platform
+    from dimgx.sources.endpoint import EngineOptions
+
+    wish = None if options.platform is None else parse_platform(options.platform)
+    found = api.list_platforms(
+        options.image,
+        stdin=stdin,
+        registry=registry,
+        engine=EngineOptions.of(os.environ, host=options.host, pull=options.pull),
+        verify=options.verify,
+        memory=options.memory,
+        tmpdir=tmpdirs,
+    )
+    if sys.stdout is None:
+        raise SourceError("standard output is closed, so there is nowhere to list to")
+    _print("".join(f"{platform}\n" for platform in found))
+    if wish is not None and all(wish.rank(platform) is None for platform in found):
+        raise ImageError(f"{options.image} holds no image for {wish}")
 
 
 def _show(image: Image, rows: Sequence[Row], options: Options) -> None:

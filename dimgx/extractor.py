@@ -13,12 +13,15 @@ from dimgx.emit import Emitter, Write
 from dimgx.errors import Cancelled, ImageError
 from dimgx.image import Layer
 from dimgx.merge import plan_merge
-from dimgx.reading import ExtractOptions, Progress, Reading
+from dimgx.reading import ExtractOptions, Progress, Reading, has_fetched
 from dimgx.spool import SpoolSpace
 from dimgx.system import usable_cpus
 from dimgx.tarfields import FILE, LINK, show
 
 __all__ = ("Entry", "ExtractOptions", "FlatTar", "Progress", "open_flat")
+
+_MOST_FETCHED = 4
+"""Layers that are fetched at once, where the CPUs alone would allow fewer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,8 @@ def open_flat(layers: Sequence[Layer], options: ExtractOptions) -> FlatTar:
     with ExitStack() as stack:
         space = stack.enter_context(SpoolSpace(options.memory, options.tmpdirs))
         threads = options.threads or usable_cpus()
+        if has_fetched(layers):
+            threads = max(threads, _MOST_FETCHED)
         pool = ThreadPoolExecutor(threads, thread_name_prefix="dimgx")
         stack.callback(pool.shutdown, cancel_futures=True)
         reading = Reading(layers, options, space, pool)

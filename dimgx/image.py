@@ -7,10 +7,11 @@ A source (an archive, a layout directory, an engine, a registry) opens a referen
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from dimgx.errors import ImageError, SourceError
 
@@ -34,6 +35,14 @@ class Blob(Protocol):
 
     def iter_chunks(self) -> Iterator[bytes | memoryview]:
         """Yield the bytes in order, in pieces of at most 1 MiB; each is good until the next."""
+
+
+@runtime_checkable
+class FetchedBlob(Blob, Protocol):
+    """A blob that comes over a network while it is read: who reads it mostly waits."""
+
+    def abort(self) -> None:
+        """Let whoever is reading it end soon, with Cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +114,8 @@ class Layer:
     diff_id: Digest | None = None
     """Digest of the uncompressed tar, where the config states it."""
     media_type: str | None = None
+    length: int | None = None
+    """Bytes of the uncompressed tar, where the source states them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +135,10 @@ class HistoryStep:
     tags: tuple[str, ...] = ()
     size: int | None = None
     """Bytes that this step added, where the source states them."""
+
+
+Fetch = Callable[["Sequence[Layer]", Callable[[int, int | None], None] | None], tuple[Layer, ...]]
+"""Gives the layers that are wanted; what it calls meanwhile is told of bytes done and in all."""
 
 
 @dataclass(slots=True)
@@ -150,6 +165,8 @@ class Image:
     """The open files that the image is read from, where they could change meanwhile."""
     spool: SpoolSpace | None = field(default=None, repr=False)
     """Where what had to be kept of the source lies."""
+    fetch: Fetch | None = field(default=None, repr=False)
+    """Where the layers are still elsewhere: gives layers with their blobs at hand."""
     resources: ExitStack = field(default_factory=ExitStack, repr=False)
     """What is held open for the layers' blobs."""
 

@@ -195,6 +195,8 @@ def _tar_size(layer: Layer, stopped: Event) -> int | None:
 
     if isinstance(layer.blob, UnreadableBlob):
         return None
+    if layer.length is not None:
+        return layer.length
     chunks = layer.blob.iter_chunks()
     head = bytes(next(chunks, b""))
     compression = sniff(head[:64])

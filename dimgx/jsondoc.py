@@ -93,6 +93,10 @@ class Fields:
     def _wrong(self, key: str, expected: str) -> ImageError:
         return ImageError(f"{self.what}: {key} is no {expected}")
 
+    def value(self, key: str) -> object:
+        """Give what stands there, whatever its type."""
+        return self._values.get(key)
+
     def text(self, key: str) -> str | None:
         """Give a string."""
         value = self._values.get(key)

@@ -6,7 +6,7 @@ An option that would have no effect is an error: who gives one means something b
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from dimgx.arguments import DASH, build_parser
@@ -62,6 +62,8 @@ class Options:
     level: int | None
     verify: Literal["once", "all", "none"]
     platform: str | None
+    host: str | None
+    pull: Literal["never", "missing", "always"]
     threads: int | None
     memory: int | None
     tmpdir: str | None
@@ -71,6 +73,15 @@ class Options:
     quiet: bool
     log_level: str
     log_format: str | None
+    platforms: bool = False
+    creds: str | None = field(default=None, repr=False)
+    password_stdin: bool = False
+    authfile: str | None = None
+    tls_verify: bool | None = None
+    cert_dir: str | None = None
+    retry_time_s: float | None = None
+    cache_dir: str | None = None
+    cache_size: int | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -80,6 +91,8 @@ def parse_args(argv: Sequence[str], version: str) -> Options:
     Raises: UsageError; SystemExit with code 0 for --help, --version and --print-completion.
     """
     dashed = [DASH + arg[1:] if arg.startswith("-:") else arg for arg in argv]
+    # Alone it is true; it never takes the next word, which may be the image.
+    dashed = ["--tls-verify=true" if arg == "--tls-verify" else arg for arg in dashed]
     parsed = build_parser(version).parse_intermixed_args(dashed)
     said: dict[str, Any] = {
         name: "-" + value.removeprefix(DASH)
@@ -106,6 +119,8 @@ def parse_args(argv: Sequence[str], version: str) -> Options:
         level=level,
         verify=said["verify"] or "once",
         platform=said["platform"],
+        host=said["host"],
+        pull=said["pull"] or "never",
         threads=said["threads"],
         memory=said["memory"],
         tmpdir=said["tmpdir"],
@@ -115,6 +130,15 @@ def parse_args(argv: Sequence[str], version: str) -> Options:
         quiet=bool(said["quiet"]),
         log_level=said["log_level"] or ("INFO" if said["verbose"] else "WARNING"),
         log_format=said["log_format"],
+        platforms=bool(said["platforms"]),
+        creds=said["creds"],
+        password_stdin=bool(said["password_stdin"]),
+        authfile=said["authfile"],
+        tls_verify=None if said["tls_verify"] is None else said["tls_verify"] == "true",
+        cert_dir=said["cert_dir"],
+        retry_time_s=said["retry_time"],
+        cache_dir=said["cache_dir"],
+        cache_size=said["cache_size"],
         warnings=(warning,) if warning else (),
     )
 
@@ -128,7 +152,34 @@ _NEED_TARGET = {
 }
 
 
+_NEED_REGISTRY = (
+    "creds", "password_stdin", "authfile", "tls_verify", "cert_dir", "retry_time", "cache_dir",
+    "cache_size",
+)  # fmt: skip
+_NOT_WITH_PLATFORMS = {
+    "target": "-t",
+    "layers": "-l",
+    "reverse": "-r/-R",
+    "json": "--json",
+    "quiet": "-q/-Q",
+    "threads": "--threads",
+}
+
+
 def _check_effects(said: dict[str, Any]) -> None:
+    if not said["image"].startswith("docker://"):
+        for name in _NEED_REGISTRY:
+            if said[name] is not None:
+                option = name.replace("_", "-")
+                raise UsageError(f"--{option} has no effect on an image that is not docker://")
+    if said["password_stdin"] and (said["creds"] is None or ":" in said["creds"]):
+        raise UsageError("--password-stdin goes with --creds USER, without a password there")
+    if said["creds"] is not None and said["authfile"] is not None:
+        raise UsageError("--creds and --authfile exclude each other")
+    if said["platforms"]:
+        for name, option in _NOT_WITH_PLATFORMS.items():
+            if said[name] is not None:
+                raise UsageError(f"{option} has no effect with --platforms")
     target = said["target"]
     if target is None:
         for name, option in _NEED_TARGET.items():

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 _INTERVAL_S = 0.1
 _BAR = 24
-_WORDS = {"read": "reading", "write": "writing"}
+_WORDS = {"read": "reading", "write": "writing", "pull": "pulling"}
 
 
 class ProgressLine:

@@ -1,7 +1,8 @@
 """Reading layers: each becomes a plain tar behind a file descriptor, walked and checked.
 
 1. A layer that lies plain in an archive stays where it is. Any other is decoded into the spool by
-   worker threads, largest first, as many at once as there are CPUs.
+   worker threads, largest first, as many at once as there are CPUs. Layers that come over a network
+   are begun at the top, some more at once; waiting for them keeps no other from being decoded.
 2. A worker walks what it decoded while others decode; what lies plain is walked meanwhile.
 3. Digests are computed once for each byte: of compressed bytes by the worker that decodes them, of
    plain layers by workers beside everything else, up to `wait_for_checks()`.
@@ -9,21 +10,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
-from threading import Lock
+from threading import Lock, Semaphore
 from typing import Literal, TypeVar
 
 from dimgx.codec import iter_decoded, sniff, window_size
 from dimgx.digest import Digest, iter_verified
 from dimgx.errors import Cancelled, ImageError
-from dimgx.image import Extent, Layer
+from dimgx.image import Extent, FetchedBlob, Layer
 from dimgx.layerindex import LayerIndex
 from dimgx.spool import Spool, SpoolSpace
-from dimgx.system import pread
+from dimgx.system import pread, usable_cpus
 from dimgx.tarwalk import walk_layer
 
 _HEAD = 64
@@ -39,9 +41,9 @@ _T = TypeVar("_T")
 class Progress:
     """How far the work is."""
 
-    phase: Literal["read", "write"]
+    phase: Literal["pull", "read", "write"]
     done: int
-    """Bytes: of stored layers while reading, of the tar while writing."""
+    """Bytes: pulled by an engine, of stored layers while reading, of the tar while writing."""
     total: int | None
     """Bytes that it will be, about; None where that is not known."""
 
@@ -96,19 +98,25 @@ class Reading:
         self._done = 0
         self._stopped = False
         self._walking = Lock()
+        self._cpus = Semaphore(options.threads or usable_cpus())
         self._checks: list[Future[None]] = []
 
     def stop(self) -> None:
         """Make the workers end at their next piece."""
         self._stopped = True
+        for layer in self._distinct:
+            if isinstance(layer.blob, FetchedBlob):
+                layer.blob.abort()
 
     def read_all(self) -> list[PlainLayer]:
         """Read every layer once, however often it stands in the image."""
-        by_size = sorted(self._distinct, key=lambda layer: -(layer.blob.size or 0))
-        plain = {layer: self._find_plain(layer) for layer in by_size}
+        ordered = sorted(self._distinct, key=lambda layer: -(layer.blob.size or 0))
+        if has_fetched(ordered):
+            ordered = list(reversed(self._distinct))
+        plain = {layer: self._find_plain(layer) for layer in ordered}
         decoding = {
             layer: self._pool.submit(self._in_context, layer, partial(self._decode, layer))
-            for layer in by_size
+            for layer in ordered
             if plain[layer] is None
         }
         walked: dict[Layer, PlainLayer] = {}
@@ -116,6 +124,10 @@ class Reading:
             if tar is not None:
                 self._check_plain(layer, tar)
                 walked[layer] = self._in_context(layer, partial(self._walk, tar, None))
+        if has_fetched(ordered):
+            # What is refused at once need not wait for what takes long.
+            for future in wait(decoding.values(), return_when=FIRST_EXCEPTION).done:
+                future.result()
         for layer, future in decoding.items():
             walked[layer] = future.result()
         return [walked[layer] for layer in self._layers]
@@ -187,11 +199,22 @@ class Reading:
 
     def _decode(self, layer: Layer) -> PlainLayer:
         """Decode a layer into the spool and walk it. Runs in a worker."""
+        chunks = layer.blob.iter_chunks()
+        if not isinstance(layer.blob, FetchedBlob):
+            return self._decode_chunks(layer, chunks)
+        with ExitStack() as stack, self._cpus:
+            # Not left to the collector: it may hold a connection.
+            stack.callback(getattr(chunks, "close", lambda: None))
+            return self._decode_chunks(layer, _outside(self._cpus, chunks))
+
+    def _decode_chunks(self, layer: Layer, blob: Iterator[bytes | memoryview]) -> PlainLayer:
         verify = self._options.verify
         digest = None if verify == "none" else layer.digest
-        stored = self._ticking(layer.blob.iter_chunks())
+        stored = self._ticking(blob)
         chunks = iter_verified(stored, digest, layer.size, "its blob")
-        first = bytes(next(chunks, b""))
+        first = b""
+        while len(first) < _HEAD and (piece := next(chunks, b"")):
+            first += piece
         compression = sniff(first[:_HEAD])
         window = window_size(first[:_HEAD], compression)
         decoded = iter_decoded(chain((first,), chunks), compression)
@@ -226,6 +249,24 @@ class Reading:
             index = walk_layer(tar.fd, tar.offset, tar.size, clamp_mtime_s=clamp)
         _refuse_windows(index)
         return PlainLayer(tar, index, spool)
+
+
+def has_fetched(layers: Iterable[Layer]) -> bool:
+    """Tell whether any of the layers comes over a network."""
+    return any(isinstance(layer.blob, FetchedBlob) for layer in layers)
+
+
+def _outside(held: Semaphore, chunks: Iterator[_T]) -> Iterator[_T]:
+    """Pass `chunks` on, letting go of `held` while each is waited for."""
+    while True:
+        held.release()
+        try:
+            found = list(islice(chunks, 1))
+        finally:
+            held.acquire()
+        if not found:
+            return
+        yield found[0]
 
 
 def _check_size(layer: Layer, size: int) -> None:

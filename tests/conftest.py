@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import portable
 
-pytest.register_assert_rewrite("tests.cases", "tests.programs")
+if TYPE_CHECKING:
+    from tests.services import Engine
+
+pytest.register_assert_rewrite("tests.cases", "tests.services", "tests.programs")
 
 # The same examples each time, so that a red run is about the change; `HYPOTHESIS_PROFILE=explore`
 # looks for new ones.
@@ -26,3 +31,21 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
 
 if portable.IS_WANTED:
     portable.take_away()
+
+
+@pytest.fixture(scope="session")
+def docker_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """Give a Docker Engine of the tests' own."""
+    from tests import services
+
+    with services.running_docker(tmp_path_factory.mktemp("docker")) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def podman_service() -> Iterator[Engine]:
+    """Give Podman's service with storage of the tests' own."""
+    from tests import services
+
+    with services.running_podman() as engine:
+        yield engine

@@ -23,7 +23,10 @@ MODULES = {
 }
 COMMAND = {
     f"dimgx.{name}"
-    for name in ("__main__", "arguments", "cli", "messages", "options", "progress", "signals")
+    for name in (
+        *("__main__", "access", "arguments", "cli"),
+        *("messages", "options", "progress", "signals"),
+    )
 }
 HEAVY = (
     "backports.zstd",

@@ -228,26 +228,6 @@ def test_an_image_one_directory_down(tmp_path: Path) -> None:
     assert "below 'app'" in text
 
 
-@pytest.mark.parametrize(
-    ("text", "way"),
-    [
-        ("docker://debian:12", "skopeo copy docker://debian:12 oci-archive:image.tar"),
-        ("app:1", "docker save app:1 |"),
-        ("docker-daemon:app:1", "docker save app:1 |"),
-        ("podman:app", "podman save app |"),
-        ("containers-storage:app", "podman save app |"),
-    ],
-)
-def test_what_cannot_be_opened_yet_says_what_works(text: str, way: str) -> None:
-    assert way in problem(text)
-
-
-def test_a_bare_name_of_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "app").mkdir()
-    monkeypatch.chdir(tmp_path)
-    assert "./app" in problem("app")
-
-
 def test_an_archive_that_changes_meanwhile(tmp_path: Path) -> None:
     path = Path(stored(tmp_path, ARCHIVE))
     with pytest.raises(SourceError, match="changed while it was read"), opened(str(path)):

@@ -8,13 +8,12 @@ the other is looked at.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
-from dimgx.errors import ImageError, SourceError
+from dimgx.errors import ImageError, SourceError, UsageError
 from dimgx.jsondoc import parse_json
 from dimgx.oci import CONFIG_LIMIT
 from dimgx.sources.choice import (
@@ -25,6 +24,7 @@ from dimgx.sources.choice import (
     choose_variant,
 )
 from dimgx.sources.dockersave import list_saved
+from dimgx.sources.endpoint import EngineOptions
 from dimgx.sources.files import Files, read_file
 from dimgx.sources.layout import list_directory, list_layout, open_layout
 from dimgx.sources.opening import open_files
@@ -34,17 +34,11 @@ if TYPE_CHECKING:
     from dimgx.image import Image
     from dimgx.platforms import Platform
     from dimgx.reference import Reference
+    from dimgx.registryoptions import RegistryOptions
     from dimgx.spool import SpoolSpace
 
 _Lister = Callable[[], list[Candidate]]
 
-_ELSEWHERE = {
-    "docker": "registries cannot be read yet; this works:"
-    " skopeo copy docker://{name} oci-archive:image.tar, then oci-archive:image.tar",
-    "docker-daemon": "the Docker Engine cannot be asked yet; this works:"
-    " docker save {name} | dimgx [options] -",
-    "podman": "Podman cannot be asked yet; this works: podman save {name} | dimgx [options] -",
-}
 _ROOT_DIRECTORIES = frozenset(
     ("bin", "dev", "etc", "home", "lib", "opt", "proc", "root", "sbin", "sys", "tmp", "usr", "var")
 )
@@ -56,26 +50,42 @@ def open_image(
     platform: Platform | None = None,
     verify: str = "once",
     stdin: BinaryIO | None = None,
+    engine: EngineOptions | None = None,
     spool: SpoolSpace,
+    registry: RegistryOptions | None = None,
 ) -> Image:
     """Open the image that `reference` means.
 
     `platform` chooses among several; None means Linux on this machine's CPU, or the only one there
     is. With `verify` "none" the digests of manifests and configs are not checked. `stdin` is what
-    `-` means. Streams and compressed archives are kept in `spool`.
+    `-` means. Streams and compressed archives are kept in `spool`. `registry` says how a registry
+    is reached, None without credentials; `engine` which engine is asked and how.
 
     Raises: SourceError where nothing can be opened there, ImageError where it is no image, is
-    damaged, or does not hold what was asked for.
+    damaged, or does not hold what was asked for; TemporaryError where a registry or an engine may
+    have it later.
     """
-    if reference.transport in _ELSEWHERE:
-        problem = _ELSEWHERE[reference.transport].format(name=reference.name)
-        if os.path.exists(reference.text):
-            problem += f"; for the file or directory of that name write ./{reference.text}"
-        raise SourceError(f"{reference.text!r:.300}: {problem}")
+    if reference.transport in ("docker-daemon", "podman"):
+        from dimgx.sources.engine import open_engine_image
+        from dimgx.sources.engines import open_engine
+
+        return open_engine_image(
+            open_engine(reference, engine or EngineOptions()),
+            reference,
+            platform=platform,
+            options=engine or EngineOptions(),
+            spool=spool,
+            read=partial(read_image, verify=verify != "none"),
+        )
+    if engine is not None and (engine.host or engine.pull != "never"):
+        option = "--host" if engine.host else "--pull"
+        raise UsageError(f"{option} has no effect: {reference.text!r:.300} is at no engine")
+    if reference.transport == "docker":
+        return _open_remote(reference, platform, verify=verify != "none", registry=registry)
     with ExitStack() as resources:
         try:
             files = open_files(reference, stdin, spool, resources)
-            image = _read_image(files, reference, platform, verify=verify != "none")
+            image = read_image(files, reference, platform, verify=verify != "none")
         except OSError as exc:
             raise SourceError(f"{reference.text!r:.300}: {exc.strerror or exc}") from exc
         image.reference = reference.text
@@ -84,9 +94,85 @@ def open_image(
     return image
 
 
-def _read_image(
+def list_platforms(
+    reference: Reference,
+    *,
+    verify: str = "once",
+    stdin: BinaryIO | None = None,
+    spool: SpoolSpace,
+    registry: RegistryOptions | None = None,
+    engine: EngineOptions | None = None,
+) -> list[Platform]:
+    """Give the platforms that the image which `reference` means is there for, in its order.
+
+    The parameters and errors are those of `open_image`.
+    """
+    if reference.transport in ("docker-daemon", "podman"):
+        # An engine has one platform of an image, or shows one.
+        with open_image(reference, verify=verify, spool=spool, engine=engine) as image:
+            return [image.platform] if image.platform is not None else []
+    with ExitStack() as resources:
+        if reference.transport == "docker":
+            candidate = _find_remote(reference, resources, [], verify != "none", registry)
+        else:
+            try:
+                files = open_files(reference, stdin, spool, resources)
+                candidate = _find_candidate(files, reference, verify=verify != "none")
+            except OSError as exc:
+                raise SourceError(f"{reference.text!r:.300}: {exc.strerror or exc}") from exc
+        found = dict.fromkeys(variant.platform for variant in candidate.variants)
+    return [platform for platform in found if platform is not None]
+
+
+def _open_remote(
+    reference: Reference,
+    platform: Platform | None,
+    *,
+    verify: bool,
+    registry: RegistryOptions | None,
+) -> Image:
+    warnings: list[str] = []
+    with ExitStack() as resources:
+        candidate = _find_remote(reference, resources, warnings, verify, registry)
+        variant, odd = choose_variant(candidate, platform, reference.text)
+        image = _open(candidate, variant, (*warnings, *odd))
+        image.reference = reference.text
+        image.resources = resources.pop_all()
+    return image
+
+
+def _find_remote(
+    reference: Reference,
+    resources: ExitStack,
+    warnings: list[str],
+    verify: bool,
+    registry: RegistryOptions | None,
+) -> Candidate:
+    from dimgx.registryoptions import RegistryOptions
+    from dimgx.sources.registry import find_remote
+
+    options = registry or RegistryOptions()
+    return find_remote(reference.name or "", options, resources, warnings.append, verify=verify)
+
+
+def _find_candidate(files: Files, reference: Reference, *, verify: bool) -> Candidate:
+    """Give the image that is meant, whatever its platforms."""
+    problem: ImageError | None = None
+    for lister in _listers(files, reference, verify=verify):
+        try:
+            return choose_candidate(lister(), reference.name, files.where)
+        except ImageError as exc:
+            problem = problem or exc
+    raise problem or _no_image(files)
+
+
+def read_image(
     files: Files, reference: Reference, platform: Platform | None, *, verify: bool
 ) -> Image:
+    """Give the image that `files` hold, the one that `reference` means.
+
+    Raises: ImageError where they hold none, a damaged one, or not what was asked for.
+    """
     problem: ImageError | None = None
     second_best = None
     for lister in _listers(files, reference, verify=verify):

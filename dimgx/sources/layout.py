@@ -18,7 +18,7 @@ from functools import partial
 
 from dimgx.digest import Digest
 from dimgx.errors import ImageError
-from dimgx.image import Extent, Image, Layer, UnreadableBlob
+from dimgx.image import Extent, Image
 from dimgx.jsondoc import Fields, parse_json
 from dimgx.oci import (
     CONFIG_LIMIT,
@@ -35,6 +35,7 @@ from dimgx.oci import (
 )
 from dimgx.sources.choice import Candidate, Variant, join_platforms
 from dimgx.sources.files import Files, check_digest, read_extent, read_file
+from dimgx.sources.manifests import make_image, require_image
 
 _DEEPEST_INDEX = 8
 _MOST_MANIFESTS = 10_000
@@ -216,43 +217,16 @@ class _Lister:
         return self._configs[descriptor]
 
     def _open(self, descriptor: Descriptor, manifest: Manifest, platform: Platform | None) -> Image:
-        if not manifest.is_image:
-            raise ImageError(f"{self._where} holds no image, but something else in an image's form")
+        require_image(self._where, manifest)
         config = self._config(manifest)
-        diff_ids = config.diff_ids
-        if diff_ids is not None and len(diff_ids) != len(manifest.layers):
-            raise ImageError(
-                f"{self._where}: the config has {len(diff_ids)} layers, but the manifest lists"
-                f" {len(manifest.layers)}"
-            )
-        return Image(
-            reference=self._where,
-            layers=tuple(
-                self._layer(layer, diff_ids[i] if diff_ids else None)
-                for i, layer in enumerate(manifest.layers)
-            ),
-            config=config,
-            id=str(config.digest),
-            digest=descriptor.digest,
-            platform=platform,
-            history=config.history,
+        return make_image(
+            self._where,
+            descriptor,
+            manifest,
+            config,
+            platform,
+            lambda layer: self._store.find(layer.digest),
         )
-
-    def _layer(self, layer: Descriptor, diff_id: Digest | None) -> Layer:
-        blob: Extent | UnreadableBlob | None = self._store.find(layer.digest)
-        problem = None
-        if layer.is_encrypted:
-            problem = "is encrypted: decrypt the image first, as in `skopeo copy --decryption-key`"
-        elif not layer.is_tar_layer:
-            problem = f"is no tar: its media type is {layer.media_type!r:.200}"
-        elif blob is None and layer.is_foreign:
-            problem = "is not stored with the image, as its licence has it (a foreign layer)"
-        elif blob is None:
-            problem = "is missing"
-        if problem is not None or blob is None:
-            text = f"{self._where}: the layer {layer.digest} {problem}"
-            blob = UnreadableBlob(text, layer.size)
-        return Layer(blob, layer.digest, layer.size, diff_id, layer.media_type)
 
 
 def _fail(error: ImageError) -> Image:

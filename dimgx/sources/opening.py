@@ -72,14 +72,14 @@ def open_files(
     status = os.fstat(fd)
     if stat.S_ISREG(status.st_mode):
         return _open_extent(Extent(fd, 0, status.st_size), where, spool, resources)
-    return _open_stream(_iter_fd(fd), where, spool, resources)
+    return open_stream(_iter_fd(fd), where, spool, resources)
 
 
 def _open_stdin(stdin: BinaryIO, spool: SpoolSpace, resources: ExitStack) -> Files:
     try:
         fd = stdin.fileno()
     except (AttributeError, io.UnsupportedOperation):
-        return _open_stream(_iter_reader(stdin), _STDIN, spool, resources)
+        return open_stream(_iter_reader(stdin), _STDIN, spool, resources)
     if os.isatty(fd):
         raise SourceError(
             "standard input is a terminal: pipe an archive in, as in"
@@ -90,8 +90,8 @@ def _open_stdin(stdin: BinaryIO, spool: SpoolSpace, resources: ExitStack) -> Fil
         offset = min(stdin.tell(), status.st_size)
         return _open_extent(Extent(fd, offset, status.st_size - offset), _STDIN, spool, resources)
     if not hasattr(os, "get_blocking") or os.get_blocking(fd):
-        return _open_stream(_iter_reader(stdin), _STDIN, spool, resources)
-    return _open_stream(_iter_fd(fd), _STDIN, spool, resources)
+        return open_stream(_iter_reader(stdin), _STDIN, spool, resources)
+    return open_stream(_iter_fd(fd), _STDIN, spool, resources)
 
 
 def _iter_reader(reader: BinaryIO) -> Iterator[bytes]:
@@ -123,9 +123,13 @@ def _open_extent(
     return _index(extent, where, watch)
 
 
-def _open_stream(
+def open_stream(
     chunks: Iterator[bytes], where: str, spool: SpoolSpace, resources: ExitStack
 ) -> ArchiveFiles:
+    """Give the files of an archive that comes in pieces; it is kept in `spool`.
+
+    Raises: ImageError where it is no archive.
+    """
     head = b""
     while len(head) < _HEAD and (chunk := next(chunks, b"")):
         head += chunk

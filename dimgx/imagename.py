@@ -1,0 +1,100 @@
+"""The name of an image at a registry: `[host[:port]/]path[:tag][@digest]`.
+
+1. What stands before the first slash is a host where it has a dot, a colon or a capital letter, or
+   is `localhost`; else the name is one of Docker Hub, whose own images lie below `library/`.
+2. Without tag and digest the tag is `latest`. Where both are given the digest decides.
+
+Spec: distribution's reference package, grammar and "familiar names".
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from dimgx.digest import Digest
+from dimgx.errors import ImageError, UsageError
+
+DOCKER_HUB = "docker.io"
+_LONGEST_PATH = 255
+_LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
+_DOMAIN = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?")
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_DOMAIN_MARK = re.compile(r"[.:A-Z]")
+_BARE_ID = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageName:
+    """A name, completed and taken apart."""
+
+    domain: str
+    """`host[:port]`; `docker.io` for Docker Hub."""
+    path: str
+    """The repository at that registry, with `library/` where Docker Hub wants it."""
+    tag: str | None = None
+    digest: Digest | None = None
+
+    @property
+    def wanted(self) -> str:
+        """What to ask the registry for: the digest, else the tag."""
+        return str(self.digest) if self.digest is not None else self.tag or "latest"
+
+    @property
+    def repository(self) -> str:
+        """The name without tag and digest."""
+        return f"{self.domain}/{self.path}"
+
+    @property
+    def familiar(self) -> str:
+        """The name without what is understood: as `docker images` shows it."""
+        name = self.repository
+        if self.domain == DOCKER_HUB:
+            rest = self.path.removeprefix("library/")
+            name = self.path if "/" in rest else rest
+        return f"{name}:{self.tag}" if self.tag else name
+
+    def __str__(self) -> str:
+        tag = f":{self.tag}" if self.tag else ""
+        digest = f"@{self.digest}" if self.digest else ""
+        return f"{self.repository}{tag}{digest}"
+
+
+def parse_image_name(text: str) -> ImageName:
+    """Give the name that `text` spells, completed as Docker completes it.
+
+    Raises: UsageError where the grammar is not met.
+    """
+    rest, at, digest_text = text.partition("@")
+    digest = None
+    if at:
+        try:
+            digest = Digest.parse(digest_text)
+        except ImageError as exc:
+            raise UsageError(f"{text!r:.300}: {exc}") from None
+    if _BARE_ID.fullmatch(text):
+        raise UsageError(f"{text} is an ID; a registry is asked by name, as in name@sha256:{text}")
+    domain, slash, remainder = rest.partition("/")
+    if not slash or not (_DOMAIN_MARK.search(domain) or domain == "localhost"):
+        domain, remainder = DOCKER_HUB, rest
+    elif domain == "index.docker.io":
+        domain = DOCKER_HUB
+    if not _DOMAIN.fullmatch(domain):
+        raise _wrong(text, f"{domain!r:.100} is no host[:port]")
+    path, colon, tag = remainder.partition(":")
+    if domain == DOCKER_HUB and "/" not in path:
+        path = f"library/{path}"
+    if not _PATH.fullmatch(path):
+        reason = "names are in lower case" if path != path.lower() else "it is no image's name"
+        raise _wrong(text, reason)
+    if len(path) > _LONGEST_PATH:
+        raise _wrong(text, f"names have at most {_LONGEST_PATH} characters")
+    if colon and not _TAG.fullmatch(tag):
+        raise _wrong(text, f"{tag!r:.150} is no tag")
+    return ImageName(domain, path, tag or (None if digest else "latest"), digest)
+
+
+def _wrong(text: str, reason: str) -> UsageError:
+    return UsageError(f"{text!r:.300}: {reason} (write [host[:port]/]name[:tag][@digest])")

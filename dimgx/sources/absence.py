@@ -1,0 +1,88 @@
+"""Why an engine does not know an image: an ambiguous ID, a container's name, a slip of the hand."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from dimgx.errors import DimgxError, SourceError
+from dimgx.reference import normal_name, repository
+
+if TYPE_CHECKING:
+    from dimgx.reference import Reference
+    from dimgx.sources.engine import Engine
+
+_ID = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})")
+_MOST_SHOWN = 8
+
+
+def explain_absence(engine: Engine, reference: Reference) -> SourceError:
+    """Give the error that says why `engine` has no image of this name, and what to do."""
+    name = reference.name or ""
+    images = engine.list_images()
+    matched = _ID.fullmatch(name)
+    if matched:
+        hits = [
+            image for image in images if image[0].removeprefix("sha256:").startswith(matched[1])
+        ]
+        if len(hits) > 1:
+            return SourceError(f"the ID {name} is ambiguous at {engine.where}: {_show(hits)}")
+    try:
+        owner = engine.find_container(name)
+    except DimgxError:
+        owner = None
+    if owner is not None:
+        return SourceError(
+            f"{name!r:.300} is a container, not an image: its image is {owner:.300}; what the"
+            f" container itself holds writes `docker export {name:.300}`"
+        )
+    problem = f"{engine.where} has no image {name!r:.300}"
+    similar = _similar(name, [tag for _, tags in images for tag in tags])
+    if similar:
+        problem += f" (similar: {', '.join(similar)})"
+    if not matched:
+        problem += f"; its registry may: dimgx [options] docker://{name:.300}"
+        problem += ", or --pull missing lets the engine fetch it"
+    return SourceError(problem + hint_of_file(reference))
+
+
+def hint_of_file(reference: Reference) -> str:
+    """Say how to name the file or directory, where there is one of this name."""
+    if not os.path.exists(reference.text):
+        return ""
+    return f"; for the file or directory of that name write ./{reference.text:.300}"
+
+
+def _show(images: list[tuple[str, tuple[str, ...]]]) -> str:
+    shown = []
+    # Enough digits to tell all of them apart.
+    digits = 12
+    while digits < 64 and len({id[: digits + 7] for id, _ in images}) < len(images):
+        digits += 4
+    for id, tags in images[:_MOST_SHOWN]:
+        short = id.removeprefix("sha256:")[:digits]
+        shown.append(f"{short} ({tags[0]})" if tags else short)
+    if len(images) > _MOST_SHOWN:
+        shown.append(f"{len(images) - _MOST_SHOWN} more")
+    return ", ".join(shown)
+
+
+def _similar(name: str, tags: list[str]) -> list[str]:
+    """Give the tags that may have been meant: those of the same repository, then those alike."""
+    from difflib import get_close_matches
+
+    wanted = repository(name)
+    same = [tag for tag in tags if repository(tag) == wanted]
+    # Also under another registry or owner.
+    last = wanted.rpartition("/")[2]
+    same += [tag for tag in tags if repository(tag).rpartition("/")[2] == last]
+    by_name = {_short(tag): tag for tag in tags}
+    alike = get_close_matches(_short(name), by_name, n=3, cutoff=0.75)
+    return list(dict.fromkeys([*same, *(by_name[one] for one in alike)]))[:4]
+
+
+def _short(name: str) -> str:
+    """Give a name without what nearly all names have in common."""
+    short = normal_name(name).removeprefix("docker.io/").removeprefix("library/")
+    return short.removesuffix(":latest")

@@ -1,0 +1,224 @@
+"""A directory of blobs by digest that many processes may share.
+
+1. A blob lies under `blobs/<algorithm>/<hex>`. It gets there by a rename, once it is whole and
+   its digest is right; it is checked again each time before it is used, and a bad one is removed.
+2. While it comes it lies under `partial/`, locked: another process that wants the same blob waits
+   for it, as long as it grows. A lock ends with its process, so nothing is left to clean up but
+   files that the next one takes over.
+3. The cache never stands in the way: where it cannot be written, the blob just goes by.
+4. Use sets a file's time; over the bound the blobs used longest ago are removed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from threading import Event
+from typing import TYPE_CHECKING
+
+from dimgx.digest import Digest
+from dimgx.errors import Cancelled
+from dimgx.image import Extent
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+_POLL_S = 0.1
+_STALLED_POLLS = 100
+_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_WRITE = (
+    os.O_RDWR
+    | os.O_CREAT
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_BINARY", 0)
+    | getattr(os, "O_NOFOLLOW", 0)
+)
+
+
+class BlobCache:
+    """Blobs in `directory`, at most `limit` bytes of them."""
+
+    def __init__(self, directory: str, limit: int) -> None:
+        self._directory, self._limit = directory, limit
+
+    def open(self, digest: Digest, size: int, stopped: Event) -> Slot:
+        """Give the place of one blob: it is there, or it is to be written.
+
+        Waits for another process that is fetching the same. Raises: Cancelled.
+        """
+        slot = self._find(digest, size)
+        if slot is not None:
+            return slot
+        if size > self._limit:
+            return Slot()
+        path = self._path("partial", digest)
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            os.makedirs(os.path.dirname(self._path("blobs", digest)), exist_ok=True)
+            fd = self._lock(path, stopped)
+        except OSError:
+            return Slot()
+        if fd is None:
+            return Slot()
+        found = self._find(digest, size)  # the process that we waited for has stored it
+        if found is not None:
+            _remove(path)
+            os.close(fd)
+            return found
+        return Slot(self, digest, fd, path)
+
+    def store(self, slot: Slot) -> None:
+        """Put a blob that is whole and right where it belongs, and make room."""
+        assert slot.digest is not None
+        target = self._path("blobs", slot.digest)
+        try:
+            os.replace(slot.path, target)
+            self._trim(target)
+        except OSError:
+            _remove(slot.path)
+
+    def _path(self, part: str, digest: Digest) -> str:
+        return os.path.join(self._directory, part, digest.algorithm, digest.hex)
+
+    def _find(self, digest: Digest, size: int) -> Slot | None:
+        path = self._path("blobs", digest)
+        try:
+            fd = os.open(path, _READ)
+        except OSError:
+            return None
+        with ExitStack() as stack:
+            stack.callback(os.close, fd)
+            found = os.fstat(fd).st_size
+            if _has_digest(fd, found, digest):
+                if found != size:  # whoever states that size is wrong
+                    return None
+                try:
+                    os.utime(path)
+                except OSError:  # another user's file, or gone meanwhile: it can be read still
+                    pass
+                stack.pop_all()
+                return Slot(fd=fd, stored=Extent(fd, 0, size))
+        _remove(path)
+        return None
+
+    def _lock(self, path: str, stopped: Event) -> int | None:
+        """Open the file at `path` for this process alone; None where another one is stuck."""
+        try:
+            import fcntl
+        except ImportError:  # no locks of this kind: the name is this process's own
+            path = f"{path}.{os.getpid()}"
+            return os.open(path, _WRITE | os.O_TRUNC, 0o666)
+        last, stalled = -1, 0
+        while True:
+            fd = os.open(path, _WRITE, 0o666)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                size = os.fstat(fd).st_size
+                os.close(fd)
+                stalled = 0 if size != last else stalled + 1
+                last = size
+                if stalled > _STALLED_POLLS:
+                    return None
+                if stopped.wait(_POLL_S):
+                    raise Cancelled("cancelled") from None
+                continue
+            if _is_at(fd, path):
+                os.ftruncate(fd, 0)
+                return fd
+            os.close(fd)  # stored or given up meanwhile: look again
+
+    def _trim(self, newest: str) -> None:
+        """Remove what was used longest ago, as far as the bound wants it."""
+        found = []
+        for algorithm in os.scandir(os.path.join(self._directory, "blobs")):
+            for entry in os.scandir(algorithm.path) if algorithm.is_dir() else ():
+                try:
+                    status = entry.stat()
+                except OSError:
+                    continue
+                found.append((entry.path == newest, status.st_mtime_ns, status.st_size, entry.path))
+        total = sum(size for _, _, size, _ in found)
+        for is_newest, _, size, path in sorted(found):
+            if total <= self._limit or is_newest:
+                return
+            _remove(path)
+            total -= size
+
+
+class Slot:
+    """The place of one blob in a cache, or of none: then all that is written is dropped."""
+
+    def __init__(
+        self,
+        cache: BlobCache | None = None,
+        digest: Digest | None = None,
+        fd: int | None = None,
+        path: str = "",
+        stored: Extent | None = None,
+    ) -> None:
+        self._cache, self.digest, self._fd, self.path = cache, digest, fd, path
+        self._stored = stored
+        self._hash: _Hash | None = digest.new_hash() if digest is not None else None
+        self._offset = 0
+
+    def iter_stored(self) -> Iterator[bytes | memoryview] | None:
+        """Give the blob's bytes, checked already; None where they are to be fetched."""
+        return None if self._stored is None else self._stored.iter_chunks()
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append what was fetched."""
+        if self._hash is None or self._fd is None:
+            return
+        self._hash.update(data)
+        view = memoryview(data)
+        try:
+            while view:
+                count = os.write(self._fd, view)
+                view = view[count:]
+        except OSError:  # the disk is full
+            self.close()
+
+    def commit(self) -> None:
+        """Keep what was written, if it is what its digest says."""
+        if self._hash is None or self._cache is None or self._fd is None:
+            return
+        if self.digest is not None and self._hash.hexdigest() == self.digest.hex:
+            if os.name == "nt":
+                os.close(self._fd)
+                self._fd = None
+            self._cache.store(self)
+            self._cache = None
+        self.close()
+
+    def close(self) -> None:
+        """Let go; what is not committed is forgotten."""
+        if self._cache is not None:
+            _remove(self.path)
+            self._cache = None
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+        self._hash = None
+
+
+def _has_digest(fd: int, size: int, digest: Digest) -> bool:
+    found = digest.new_hash()
+    for piece in Extent(fd, 0, size).iter_chunks():
+        found.update(piece)
+    return found.hexdigest() == digest.hex
+
+
+def _is_at(fd: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path, follow_symlinks=False))
+    except OSError:
+        return False
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass

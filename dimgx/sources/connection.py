@@ -1,0 +1,309 @@
+"""HTTP to an engine, over whatever its address asks for; the `docker` package knows how.
+
+Foreign errors are translated here and nowhere else:
+
+1. Nothing listens where something was named, or it does not answer: TemporaryError.
+2. Permission, TLS, an unknown host, a package that is missing: SourceError, for good.
+3. An answer that says no: `Refused`, with the engine's own words.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+import stat
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import quote
+
+from dimgx.errors import DimgxError, SourceError, TemporaryError
+from dimgx.jsondoc import Fields, parse_json
+from dimgx.sources.endpoint import Endpoint, EngineOptions, connect_problem
+
+if TYPE_CHECKING:
+    from docker import APIClient
+    from docker.tls import TLSConfig
+    from requests import Response
+
+_CONNECT_S = 20
+_ANSWER_S = 120
+"""For short answers; an archive may take any time to begin."""
+_DOCUMENT_LIMIT = 64 << 20
+_PIECE = 1 << 20
+
+
+class Refused(DimgxError):
+    """The engine answered that it will not, or cannot."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+    @property
+    def is_unknown(self) -> bool:
+        """There is no such thing."""
+        return self.status == 404
+
+
+class Connection:
+    """A connection to one engine; close it when done. `version` is what it tells of itself.
+
+    Raises: TemporaryError, SourceError, as the rules have it, from each method.
+    """
+
+    def __init__(self, endpoint: Endpoint, options: EngineOptions) -> None:
+        from docker.constants import MINIMUM_DOCKER_API_VERSION
+
+        self.endpoint = endpoint
+        self._client = _connect(endpoint, options, MINIMUM_DOCKER_API_VERSION)
+        try:
+            what = f"{endpoint}: the version"
+            self.version = Fields(self.get(self.root_url("/version"), "the version"), what)
+            spoken = self.version.text("apiversion") or MINIMUM_DOCKER_API_VERSION
+        except Refused as exc:
+            raise SourceError(f"the engine at {endpoint} does not tell its version: {exc}") from exc
+        finally:
+            self._client.close()
+        self._client = _connect(endpoint, options, spoken)
+
+    @property
+    def api_version(self) -> tuple[int, ...]:
+        """The version of Docker's API that is spoken, as in (1, 41)."""
+        digits = (part for part in str(self._client.api_version).split(".") if part.isdigit())
+        return tuple(map(int, digits))
+
+    def url(self, path: str) -> str:
+        """Give the address of `path` in Docker's API."""
+        return f"{self._client.base_url}/v{self._client.api_version}{path}"
+
+    def root_url(self, path: str) -> str:
+        """Give the address of `path` with its own version, as Podman's own API has it."""
+        return f"{self._client.base_url}{path}"
+
+    def get(self, url: str, what: str, params: Mapping[str, str | int] | None = None) -> object:
+        """Give the JSON value at `url`, which errors call `what`.
+
+        Raises: Refused, besides.
+        """
+        with self._request(url, params, _ANSWER_S) as response:
+            data = response.content
+        return parse_json(data, f"{self.endpoint}: {what}", _DOCUMENT_LIMIT)
+
+    def iter_get(self, url: str, params: Mapping[str, str | int] | None = None) -> Iterator[bytes]:
+        """Yield what the engine sends, however long it takes to begin.
+
+        Raises: Refused, besides.
+        """
+        with self._request(url, params, None) as response:
+            try:
+                while piece := response.raw.read(_PIECE, decode_content=True):
+                    yield piece
+            except Exception as exc:
+                if not _is_transport_error(exc):
+                    raise
+                raise TemporaryError(
+                    f"the engine at {self.endpoint} broke off in the middle of the image: look"
+                    " whether it still runs and has room on its disk, and try again"
+                ) from exc
+
+    def pull(self, name: str, platform: str | None) -> Iterator[Fields]:
+        """Let the engine pull `name` with the user's credentials, and yield what it reports.
+
+        Raises: Refused, besides.
+        """
+        from docker.errors import APIError, DockerException
+
+        what = f"{self.endpoint}: the answer to pulling"
+        try:
+            answers: Any = self._client.pull(name, stream=True, decode=True, platform=platform)
+            for answer in answers:
+                yield Fields(answer, what)
+        except APIError as exc:
+            raise Refused(exc.status_code or 500, str(exc.explanation or exc)) from exc
+        except DockerException as exc:  # credentials, as a rule
+            raise SourceError(f"{name:.300} cannot be pulled: {_one_line(exc)}") from exc
+        except Exception as exc:
+            _translate(exc, self.endpoint)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._client.close()
+
+    def _request(
+        self, url: str, params: Mapping[str, str | int] | None, timeout_s: int | None
+    ) -> Response:
+        try:
+            response = self._client.get(
+                url, params=dict(params or {}), stream=True, timeout=(_CONNECT_S, timeout_s)
+            )
+            if response.status_code < 400:
+                return response
+            with response:
+                raise Refused(response.status_code, _message(response))
+        except DimgxError:
+            raise
+        except Exception as exc:
+            _translate(exc, self.endpoint)
+
+
+def quoted(name: str) -> str:
+    """Give an image's name as it stands in an address."""
+    return quote(name, safe="/:@")
+
+
+def _message(response: Response) -> str:
+    """Give the engine's own words about what is wrong."""
+    try:
+        fields = Fields(parse_json(response.content, "the answer", _DOCUMENT_LIMIT), "the answer")
+        text = fields.text("message") or fields.text("cause")
+    except DimgxError:
+        text = None
+    return " ".join((text or response.reason or f"status {response.status_code}").split())[:500]
+
+
+def _connect(endpoint: Endpoint, options: EngineOptions, version: str) -> APIClient:
+    """Give a client; it asks nothing yet, but by ssh it connects."""
+    from docker import APIClient
+    from docker.errors import DockerException
+
+    path = endpoint.socket_path
+    problem = connect_problem(path) if path is not None else None
+    if problem is not None:
+        _translate(problem, endpoint)
+    if endpoint.url.startswith("ssh://"):
+        _check_ssh(endpoint)
+    from shutil import which
+
+    try:
+        client = APIClient(
+            base_url=endpoint.url,
+            version=version,
+            timeout=_ANSWER_S,
+            tls=_tls(endpoint) or False,
+            use_ssh_client=which("ssh") is not None,
+        )
+        if endpoint.tls is not None and endpoint.tls.ca:
+            # Else the environment's own authorities would take the place of those that were named.
+            client.trust_env = False
+        if options.docker_config:
+            config = os.path.join(options.docker_config, "config.json")
+            if os.path.exists(config):
+                client.reload_config(config)
+        return client
+    except DimgxError:
+        raise
+    except (DockerException, OSError, ValueError) as exc:
+        _translate(exc, endpoint)
+    except Exception as exc:
+        if not _is_transport_error(exc):
+            raise
+        _translate(exc, endpoint)
+
+
+def _check_ssh(endpoint: Endpoint) -> None:
+    from importlib.util import find_spec
+
+    if find_spec("paramiko") is None:
+        raise SourceError(f"{endpoint}: ssh needs one more package: pip install 'dimgx[ssh]'")
+
+
+def _tls(endpoint: Endpoint) -> TLSConfig | None:
+    from docker.errors import TLSParameterError
+    from docker.tls import TLSConfig
+
+    tls = endpoint.tls
+    if tls is None or not endpoint.url.startswith(("tcp://", "https://")):
+        return None
+    if (tls.cert is None) != (tls.key is None):
+        raise SourceError(
+            f"{endpoint}: TLS needs both cert.pem and key.pem, and only {tls.cert or tls.key} is"
+            " there"
+        )
+    try:
+        return TLSConfig(
+            client_cert=(tls.cert, tls.key) if tls.cert and tls.key else None,
+            ca_cert=tls.ca,
+            verify=tls.is_verified,
+        )
+    except TLSParameterError as exc:
+        raise SourceError(f"{endpoint}: {_one_line(exc)}") from exc
+
+
+def _causes(exc: BaseException) -> Iterator[BaseException]:
+    """Yield an exception and all that stand behind it, however they were wrapped."""
+    pending, seen = [exc], set[int]()
+    while pending:
+        one = pending.pop(0)
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        behind = [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
+        pending += [item for item in behind if isinstance(item, BaseException)]
+
+
+def _is_transport_error(exc: BaseException) -> bool:
+    from http.client import HTTPException
+
+    from requests.exceptions import RequestException
+    from urllib3.exceptions import HTTPError
+
+    return isinstance(exc, (OSError, RequestException, HTTPError, HTTPException))
+
+
+def _translate(exc: Exception, endpoint: Endpoint) -> NoReturn:
+    """Raise what a failure to reach the engine means.
+
+    Raises: TemporaryError, SourceError; `exc` itself where it has nothing to do with that.
+    """
+    causes = list(_causes(exc))
+    where = f"the engine at {endpoint}"
+    if endpoint.named_by:
+        where += f" ({endpoint.named_by})"
+    for cause in causes:
+        # First, as these are numbered in a way of their own.
+        if isinstance(cause, ssl.SSLError):
+            raise SourceError(
+                f"{where}: TLS failed: {_one_line(cause)}: ca.pem, cert.pem and key.pem are looked"
+                " for in DOCKER_CERT_PATH, and DOCKER_TLS_VERIFY asks for them"
+            ) from exc
+        if isinstance(cause, socket.gaierror):
+            raise SourceError(f"{where}: the host is not known: {_one_line(cause)}") from exc
+        if isinstance(cause, OSError) and cause.errno in (errno.EACCES, errno.EPERM):
+            raise SourceError(f"{where}: permission denied{_group_hint(endpoint)}") from exc
+    text = _one_line(exc)
+    if "HTTP request to an HTTPS server" in text:
+        raise SourceError(f"{where} speaks TLS only: set DOCKER_TLS_VERIFY=1") from exc
+    if not any(map(_is_transport_error, causes)):
+        raise SourceError(f"{where}: {text}") from exc
+    reason = next(
+        (os.strerror(c.errno) for c in causes if isinstance(c, OSError) and c.errno), text
+    )
+    raise TemporaryError(f"{where} does not answer: {reason}: is it started?") from exc
+
+
+def _group_hint(endpoint: Endpoint) -> str:
+    """Say who may use the socket."""
+    path = endpoint.socket_path
+    if path is None:
+        return ""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return f": the directory of {path} is closed to you"
+    name = str(status.st_gid)
+    try:
+        import grp
+
+        name = grp.getgrgid(status.st_gid).gr_name
+    except (ImportError, KeyError):
+        pass
+    if status.st_gid == 0 or not status.st_mode & stat.S_IWGRP:
+        return f": {path} is for root only (sudo)"
+    return f": {path} is for the group {name}: `sudo usermod -aG {name} $USER`, then log in again"
+
+
+def _one_line(exc: BaseException) -> str:
+    return " ".join(str(exc).split())[:300]

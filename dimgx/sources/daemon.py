@@ -1,0 +1,256 @@
+"""The Docker Engine, through its API.
+
+1. `inspect` names the image, its layers and its platform; `history` its steps, newest first, each
+   with the ID and the tags of the image that it was, as long as the chain of parents goes.
+2. The history does not say which steps brought a layer. What the ancestors' own layers, the steps'
+   sizes and their commands tell is enough for nearly all images; where it is not, the config of
+   the saved image tells (`Described.is_certain`).
+3. Platforms: the engine chooses from API 1.48 on (1.49 to describe); before, the archive's index.
+
+Spec: Docker Engine API; moby daemon/images/image_history.go.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from dimgx.digest import Digest
+from dimgx.image import HistoryStep, SizeKind
+from dimgx.jsondoc import Fields
+from dimgx.oci import parse_platform_fields
+from dimgx.platforms import Platform
+from dimgx.sources.connection import Connection, Refused, quoted
+from dimgx.sources.engine import Described
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+_MISSING = "<missing>"
+_NO_TAG = ("<none>:<none>", "<none>@<none>")
+# What changes the config alone; whatever else may change files without a byte of content.
+_CONFIG_STEP = re.compile(
+    r"(?:.*#\(nop\) +)?(?:ARG|CMD|ENTRYPOINT|ENV|EXPOSE|HEALTHCHECK|LABEL|MAINTAINER|ONBUILD|SHELL"
+    r"|STOPSIGNAL|USER|VOLUME)(?: |$)"
+)
+
+
+class DockerEngine:
+    """The Docker Engine at the other end of a connection."""
+
+    size_kind: SizeKind = "unpacked"
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.where = f"the Docker Engine at {connection.endpoint}"
+
+    def describe(self, name: str, platform: Platform | None) -> Described:
+        """Give what it tells of an image."""
+        image = self._inspect(name, self._choice(platform, (1, 49)))
+        id = full_id(image.text("id"), image.what)
+        tags = clean_tags(image.texts("repotags"))
+        digests = [text.rpartition("@")[2] for text in image.texts("repodigests")]
+        history = self._history(id, self._choice(platform, (1, 48)))
+        steps = [_parse_step(fields) for fields in reversed(history)]
+        ancestors = self._ancestors(steps[:-1])
+        steps = [
+            replace(step, created=rfc3339(ancestors[i].value("created")) or step.created)
+            if i in ancestors
+            else step
+            for i, step in enumerate(steps)
+        ]
+        if steps:
+            created = rfc3339(image.value("created")) or steps[-1].created
+            steps[-1] = replace(steps[-1], id=id, tags=tags, created=created)
+        diff_ids = layers_of(image)
+        counts = {i: len(layers_of(fields)) for i, fields in ancestors.items()}
+        empty = find_empty(steps, counts, len(diff_ids))
+        if empty is not None:
+            steps = [
+                replace(step, empty=is_empty) for step, is_empty in zip(steps, empty, strict=True)
+            ]
+        return Described(
+            id=id,
+            tags=tags,
+            platform=parse_platform_fields(image),
+            diff_ids=diff_ids,
+            steps=tuple(_linked(steps)),
+            is_certain=empty is not None or not steps,
+            images=tuple((counts[i], steps[i].id or "") for i in counts),
+            is_content="descriptor" in image or id in digests,
+        )
+
+    def iter_saved(self, id: str, platform: Platform | None) -> Iterator[bytes]:
+        """Yield the archive of an image."""
+        url = self._connection.url(f"/images/{quoted(id)}/get")
+        return self._connection.iter_get(url, self._choice(platform, (1, 48)))
+
+    def iter_pulled(self, name: str, platform: Platform | None) -> Iterator[Fields]:
+        """Fetch an image from its registry."""
+        return self._connection.pull(name, str(platform) if platform else None)
+
+    def list_images(self) -> list[tuple[str, tuple[str, ...]]]:
+        """Give the ID and the tags of every image, intermediate ones too."""
+        url = self._connection.url("/images/json")
+        found = self._connection.get(url, "the list of images", {"all": 1})
+        return parse_images(found, str(self._connection.endpoint))
+
+    def find_container(self, name: str) -> str | None:
+        """Give the image of a container."""
+        try:
+            url = self._connection.url(f"/containers/{quoted(name)}/json")
+            found = Fields(self._connection.get(url, name), name)
+        except Refused:
+            return None
+        config = found.fields("config")
+        return (config and config.text("image")) or found.text("image")
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._connection.close()
+
+    def _inspect(self, name: str, params: dict[str, str]) -> Fields:
+        url = self._connection.url(f"/images/{quoted(name)}/json")
+        what = f"{self.where}: the image {name!r:.200}"
+        return Fields(self._connection.get(url, name, params), what)
+
+    def _history(self, id: str, params: dict[str, str]) -> list[Fields]:
+        what = f"{self.where}: the history of {id:.20}"
+        found = self._connection.get(
+            self._connection.url(f"/images/{quoted(id)}/history"), "the history", params
+        )
+        return Fields({"steps": found}, what).objects("steps")
+
+    def _ancestors(self, steps: Sequence[HistoryStep]) -> dict[int, Fields]:
+        """Give what is told of the steps that are images of their own."""
+        found = {}
+        for index, step in enumerate(steps):
+            if step.id is None:
+                continue
+            try:
+                found[index] = self._inspect(step.id, {})
+            except Refused:  # removed meanwhile
+                continue
+        return found
+
+    def _choice(self, platform: Platform | None, since: tuple[int, int]) -> dict[str, str]:
+        if platform is None or self._connection.api_version < since:
+            return {}
+        from json import dumps
+
+        named = {"os": platform.os, "architecture": platform.architecture}
+        if platform.variant:
+            named["variant"] = platform.variant
+        return {"platform": dumps(named)}
+
+
+def full_id(text: str | None, what: str) -> str:
+    """Give an image ID as `sha256:<hex>`, however the engine spells it.
+
+    Raises: ImageError where it is none.
+    """
+    spelled = (text or "").lower()
+    return str(Digest.parse(spelled if ":" in spelled else f"sha256:{spelled}"))
+
+
+def clean_tags(tags: Sequence[str]) -> tuple[str, ...]:
+    """Give names that are names."""
+    return tuple(tag for tag in tags if tag and tag not in _NO_TAG)
+
+
+def layers_of(image: Fields) -> tuple[Digest, ...]:
+    """Give the diff_ids that `inspect` lists, base to top."""
+    rootfs = image.fields("rootfs")
+    return tuple(map(Digest.parse, rootfs.texts("layers"))) if rootfs else ()
+
+
+def parse_images(found: object, what: str) -> list[tuple[str, tuple[str, ...]]]:
+    """Give ID and tags of each image of an engine's list."""
+    images = Fields({"images": found}, what).objects("images")
+    return [
+        (full_id(image.text("id"), what), clean_tags(image.texts("repotags"))) for image in images
+    ]
+
+
+def rfc3339(created: object) -> str | None:
+    """Give a time as RFC 3339: engines tell it as that, or as seconds since 1970."""
+    if isinstance(created, str):
+        return created or None
+    moment = moment_of(created)
+    if moment is None:
+        return None
+    return moment.replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
+
+
+def moment_of(seconds: object) -> datetime | None:
+    """Give the time so many seconds after 1970, which may be before it; None for what is none."""
+    from datetime import UTC, datetime, timedelta
+
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        return None
+    try:
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
+    except (OverflowError, ValueError):
+        return None
+
+
+def _parse_step(fields: Fields) -> HistoryStep:
+    id = fields.text("id")
+    return HistoryStep(
+        empty=False,
+        created=rfc3339(fields.value("created")),
+        created_by=fields.text("createdby") or None,
+        comment=fields.text("comment") or None,
+        id=None if not id or id == _MISSING else full_id(id, fields.what),
+        tags=clean_tags(fields.texts("tags")),
+        size=fields.integer("size"),
+    )
+
+
+def _linked(steps: Sequence[HistoryStep]) -> Iterator[HistoryStep]:
+    """Yield the steps with the parents that have an ID."""
+    below: str | None = None
+    for step in steps:
+        yield replace(step, parent_id=below)
+        below = step.id
+
+
+def find_empty(
+    steps: Sequence[HistoryStep], counts: dict[int, int], total: int
+) -> list[bool] | None:
+    """Tell of each step whether it brought no layer; None where that cannot be told.
+
+    `counts` gives how many layers there are after some of the steps, `total` after the last.
+    """
+    found: list[bool] = []
+    below = 0
+    marks = [
+        *((i, counts[i]) for i in sorted(counts) if i < len(steps) - 1),
+        (len(steps) - 1, total),
+    ]
+    for index, count in marks:
+        part = steps[len(found) : index + 1]
+        empty = _find_empty_between(part, count - below)
+        if empty is None:
+            return None
+        found += empty
+        below = count
+    return found
+
+
+def _find_empty_between(steps: Sequence[HistoryStep], count: int) -> list[bool] | None:
+    """Tell which of `steps`, that brought `count` layers together, brought none."""
+    if count == len(steps):
+        return [False] * count
+    sized = [bool(step.size) for step in steps]
+    # A layer may be without content: a directory, a change of mode, something removed.
+    possible = [
+        size or not _CONFIG_STEP.match(step.created_by or "")
+        for step, size in zip(steps, sized, strict=True)
+    ]
+    for guess in (sized, possible):
+        if sum(guess) == count:
+            return [not is_layer for is_layer in guess]
+    return None

@@ -1,0 +1,318 @@
+"""Images that an engine holds: listed from what it tells, fetched only when layers are read.
+
+1. Names and IDs are the engine's to resolve; what it does not know is explained (`absence`).
+2. Rows come from its history; a step that is an image of its own has that image's ID and tags.
+3. Layers wait. The first that is read has the engine save the lowest image of its own that holds
+   all that are wanted, once, into the spool; from then on it is an archive like any other.
+4. What was saved must have the layers that were told, else the image has changed meanwhile.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+from dimgx.digest import Digest
+from dimgx.errors import ImageError, SourceError, TemporaryError
+from dimgx.image import HistoryStep, Image, Layer, SizeKind
+from dimgx.platforms import Platform, host_platform
+from dimgx.reference import Reference
+from dimgx.sources.absence import explain_absence
+from dimgx.sources.connection import Refused
+from dimgx.sources.endpoint import EngineOptions, Tick
+from dimgx.sources.files import Files
+from dimgx.sources.opening import open_stream
+
+if TYPE_CHECKING:
+    from dimgx.jsondoc import Fields
+    from dimgx.spool import SpoolSpace
+
+Reader = Callable[[Files, Reference, Platform | None], Image]
+"""Gives the image that an archive holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What an engine tells of an image."""
+
+    id: str
+    """`sha256:<hex>`."""
+    tags: tuple[str, ...]
+    platform: Platform | None
+    diff_ids: tuple[Digest, ...]
+    """Base to top."""
+    steps: tuple[HistoryStep, ...]
+    """Base to top."""
+    is_certain: bool = True
+    """It is known which steps brought a layer; else only the image's config tells."""
+    images: tuple[tuple[int, str], ...] = ()
+    """Ancestors that are images of their own: how many layers they have, and their IDs."""
+    lengths: tuple[int | None, ...] = ()
+    """Bytes of the layers' plain tars, where the engine knows them."""
+    is_content: bool = False
+    """The ID is that of a manifest or an index, which may hold more platforms."""
+
+
+class Engine(Protocol):
+    """What keeps images. Its methods raise Refused where it says no."""
+
+    where: str
+    """What people call it."""
+    size_kind: SizeKind
+
+    def describe(self, name: str, platform: Platform | None) -> Described:
+        """Give what it tells of an image, for `platform` where it can choose."""
+
+    def iter_saved(self, id: str, platform: Platform | None) -> Iterator[bytes]:
+        """Yield the archive of an image."""
+
+    def iter_pulled(self, name: str, platform: Platform | None) -> Iterator[Fields]:
+        """Fetch an image from its registry, and yield how far it is."""
+
+    def list_images(self) -> list[tuple[str, tuple[str, ...]]]:
+        """Give the ID and the tags of every image."""
+
+    def find_container(self, name: str) -> str | None:
+        """Give the image of a container, None where there is no such container."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+def open_engine_image(
+    engine: Engine,
+    reference: Reference,
+    *,
+    platform: Platform | None,
+    options: EngineOptions,
+    spool: SpoolSpace,
+    read: Reader,
+) -> Image:
+    """Open the image that `reference` names at `engine`, which is closed with it.
+
+    Raises: SourceError where there is no such image; ImageError where it is not of `platform`;
+        TemporaryError where the engine does not do its part.
+    """
+    with ExitStack() as resources:
+        resources.callback(engine.close)
+        described = _describe(engine, reference, platform, options)
+        saved = _Saved(engine, described, spool, read)
+        if not _fits(described, platform):
+            if described.is_content:
+                # The engine cannot tell of other platforms than its own, but saves them too.
+                image = saved.read_whole(platform)
+                image.reference = reference.text
+                image.resources = saved.resources = _joined(resources, saved.resources)
+                return image
+            raise ImageError(
+                f"{reference.text!r:.300} is for {described.platform}, not for {platform}: with"
+                f" --pull always {engine.where} fetches the other, docker:// needs no engine"
+            )
+        if not described.is_certain:
+            described = _with_layers_of(described, saved)
+        image = Image(
+            reference=reference.text,
+            layers=tuple(
+                Layer(_Pending(saved, index), diff_id=diff_id, length=length)
+                for index, (diff_id, length) in enumerate(
+                    zip(described.diff_ids, _lengths(described), strict=True)
+                )
+            ),
+            id=described.id,
+            tags=described.tags,
+            platform=described.platform,
+            history=described.steps,
+            size_kind=engine.size_kind,
+            warnings=tuple(_platform_warnings(described.platform, platform)),
+        )
+        image.fetch = saved.fetch
+        image.resources = saved.resources = _joined(resources, saved.resources)
+        return image
+
+
+def _joined(outer: ExitStack, inner: ExitStack) -> ExitStack:
+    """Give one stack that closes `inner` first."""
+    stack = outer.pop_all()
+    stack.push(inner.pop_all())
+    return stack
+
+
+def _lengths(described: Described) -> Sequence[int | None]:
+    return described.lengths or (None,) * len(described.diff_ids)
+
+
+def _describe(
+    engine: Engine, reference: Reference, platform: Platform | None, options: EngineOptions
+) -> Described:
+    name = reference.name or ""
+    if options.pull == "always":
+        _pull(engine, name, platform, options)
+    try:
+        described = engine.describe(name, platform)
+        if options.pull != "missing" or _fits(described, platform) or described.is_content:
+            return described
+    except Refused as exc:
+        if not exc.is_unknown:
+            raise translated(exc, engine.where) from exc
+        if options.pull != "missing":
+            raise explain_absence(engine, reference) from exc
+    _pull(engine, name, platform, options)
+    try:
+        return engine.describe(name, platform)
+    except Refused as exc:
+        raise translated(exc, engine.where) from exc
+
+
+def _pull(engine: Engine, name: str, platform: Platform | None, options: EngineOptions) -> None:
+    """Have the image fetched, and pass on how far that is: the sum over its layers."""
+    parts: dict[str, tuple[int, int]] = {}
+    try:
+        for answer in engine.iter_pulled(name, platform):
+            problem = answer.text("error")
+            if problem:
+                raise SourceError(f"{engine.where} cannot pull {name:.300}: {problem:.500}")
+            detail, part = answer.fields("progressdetail"), answer.text("id")
+            if options.tick is None or part is None:
+                continue
+            total = detail.integer("total") if detail else None
+            # Unpacking is reported in the same way, and is not to be counted again.
+            if total and detail is not None and answer.text("status") == "Downloading":
+                parts[part] = detail.integer("current") or 0, total
+                done, totals = zip(*parts.values(), strict=True)
+                options.tick(sum(done), sum(totals))
+    except Refused as exc:
+        if exc.status >= 500 and "manifest unknown" not in str(exc):
+            raise translated(exc, engine.where) from exc
+        raise SourceError(f"{engine.where} cannot pull {name:.300}: {exc}") from exc
+
+
+def translated(refused: Refused, where: str) -> SourceError | TemporaryError:
+    """Give the error that an engine's refusal comes to."""
+    if refused.status >= 500:
+        return TemporaryError(f"{where} failed: {refused}")
+    return SourceError(f"{where} refused: {refused}")
+
+
+def _fits(described: Described, platform: Platform | None) -> bool:
+    if platform is None or described.platform is None:
+        return True
+    return platform.rank(described.platform) is not None
+
+
+def _platform_warnings(found: Platform | None, wanted: Platform | None) -> list[str]:
+    if found is not None and found.os == "windows":
+        raise ImageError("this is a Windows image, which has no Linux root file system")
+    default = host_platform()
+    if wanted is None and found is not None and default.rank(found) is None:
+        return [f"the image is for {found}, not for {default}"]
+    return []
+
+
+def _with_layers_of(described: Described, saved: _Saved) -> Described:
+    """Learn from the image's config which steps brought a layer."""
+    config = saved.archive(len(described.diff_ids), None).config
+    told = config.history if config else ()
+    if len(told) != len(described.steps):
+        return described
+    pairs = zip(described.steps, told, strict=True)
+    return replace(described, steps=tuple(replace(step, empty=own.empty) for step, own in pairs))
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """The blob of a layer that the engine has not been asked for yet."""
+
+    saved: _Saved
+    index: int
+    size: int | None = None
+
+    def iter_chunks(self) -> Iterator[bytes | memoryview]:
+        return self.saved.archive(self.index + 1, None).layers[self.index].blob.iter_chunks()
+
+
+class _Saved:
+    """What the engine saves of an image, once it is needed."""
+
+    def __init__(
+        self, engine: Engine, described: Described, spool: SpoolSpace, read: Reader
+    ) -> None:
+        self._engine, self._described, self._space, self._read = engine, described, spool, read
+        self._lock = threading.Lock()
+        self._archive: Image | None = None
+        self.resources = ExitStack()
+        """What is held open for the archives."""
+
+    def fetch(self, layers: Sequence[Layer], tick: Tick | None) -> tuple[Layer, ...]:
+        """Give `layers` with their blobs at hand; `tick` is told of bytes done and in all."""
+        waiting = [layer.blob.index for layer in layers if isinstance(layer.blob, _Pending)]
+        if not waiting:
+            return tuple(layers)
+        here = self.archive(max(waiting) + 1, tick).layers
+        return tuple(
+            here[layer.blob.index] if isinstance(layer.blob, _Pending) else layer
+            for layer in layers
+        )
+
+    def archive(self, count: int, tick: Tick | None) -> Image:
+        """Give the archive of an image that has the lowest `count` layers and no more than needed.
+
+        Raises: TemporaryError, SourceError, ImageError.
+        """
+        described = self._described
+        with self._lock:
+            if self._archive is None or len(self._archive.layers) < count:
+                size, id = min(
+                    (found for found in described.images if found[0] >= count),
+                    default=(len(described.diff_ids), described.id),
+                )
+                found = self._save(id, described.platform, tick, self._expected(size))
+                told = tuple(layer.diff_id for layer in found.layers)
+                if told != described.diff_ids[:size]:
+                    raise ImageError(
+                        f"{self._engine.where} saved other layers than it lists for {id:.20}:"
+                        " has the image changed? run this again"
+                    )
+                self._archive = found
+            return self._archive
+
+    def read_whole(self, platform: Platform | None) -> Image:
+        """Give the image as its archive has it, for `platform`."""
+        return self._save(self._described.id, platform, None, None)
+
+    def _save(
+        self, id: str, platform: Platform | None, tick: Tick | None, total: int | None
+    ) -> Image:
+        where = self._engine.where
+        chunks = _ticking(self._engine.iter_saved(id, platform), tick, total)
+        try:
+            files = open_stream(chunks, f"what {where} saved", self._space, self.resources)
+        except Refused as exc:
+            raise translated(exc, where) from exc
+        # In an archive of several platforms the ID is that of the index above them.
+        name = f"@{id}" if self._described.is_content else None
+        return self._read(files, Reference(id, "docker-archive", None, name), platform)
+
+    def _expected(self, count: int) -> int | None:
+        """Give about how many bytes the lowest `count` layers come to."""
+        total, layers = 0, 0
+        for step in self._described.steps:
+            layers += not step.empty
+            if layers > count:
+                break
+            total += step.size or 0
+        return total or None
+
+
+def _ticking(chunks: Iterator[bytes], tick: Tick | None, total: int | None) -> Iterator[bytes]:
+    """Pass `chunks` on, and tell how far that is, from before the first."""
+    done = 0
+    if tick is not None:
+        tick(0, total)
+    for chunk in chunks:
+        done += len(chunk)
+        if tick is not None:
+            tick(done, None if total is None else max(done, total))
+        yield chunk

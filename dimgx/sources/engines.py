@@ -1,0 +1,77 @@
+"""From a reference to the engine that is meant: Docker, Podman's service, or the program."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+from dimgx.errors import SourceError
+from dimgx.sources.absence import hint_of_file
+from dimgx.sources.connection import Connection
+from dimgx.sources.daemon import DockerEngine
+from dimgx.sources.endpoint import (
+    Endpoint,
+    EngineOptions,
+    docker_sockets,
+    find_docker,
+    find_podman,
+    podman_sockets,
+)
+from dimgx.sources.engine import Engine
+from dimgx.sources.podman import Podman, ProgramDoor, ServiceDoor
+
+if TYPE_CHECKING:
+    from dimgx.reference import Reference
+
+
+def open_engine(reference: Reference, options: EngineOptions) -> Engine:
+    """Give the engine that keeps the image of `reference`.
+
+    Raises: SourceError where there is none, or for good; TemporaryError where it does not answer.
+    """
+    if reference.transport == "podman":
+        return _open_podman(reference, options)
+    endpoint = find_docker(options)
+    if endpoint is None:
+        name = reference.name or ""
+        tried = ", ".join(docker_sockets(options))
+        other = " (Podman's socket is there: podman:NAME)" if find_podman(options) else ""
+        raise SourceError(
+            f"no Docker Engine is here: nothing listens at {tried}{other}. Start it, or name one"
+            " with -H or DOCKER_HOST; without any engine its registry has the image:"
+            f" dimgx [options] docker://{name:.300}{hint_of_file(reference)}"
+        )
+    return _open_service(endpoint, options)
+
+
+def _open_podman(reference: Reference, options: EngineOptions) -> Engine:
+    endpoint = find_podman(options)
+    program = shutil.which("podman")
+    if endpoint is not None and not (program and _is_far(endpoint)):
+        return _open_service(endpoint, options)
+    if program is None:
+        name = reference.name or ""
+        tried = ", ".join(podman_sockets(options))
+        raise SourceError(
+            f"no Podman is here: nothing listens at {tried}, and there is no program `podman`."
+            " Start its service (systemctl --user start podman.socket), name one with -H or"
+            " CONTAINER_HOST, or install podman; without it the image's registry has it:"
+            f" dimgx [options] docker://{name:.300}"
+        )
+    return Podman(ProgramDoor(program, endpoint.url if endpoint else None))
+
+
+def _is_far(endpoint: Endpoint) -> bool:
+    """Tell whether only the program can get there: by ssh to a socket's path."""
+    return endpoint.url.startswith("ssh://") and "/" in endpoint.url.removeprefix("ssh://")
+
+
+def _open_service(endpoint: Endpoint, options: EngineOptions) -> Engine:
+    """Connect, and find out who it is: each may answer at the other's address."""
+    connection = Connection(endpoint, options)
+    for component in connection.version.objects("components"):
+        if component.text("name") == "Podman Engine":
+            details = component.fields("details")
+            spoken = details.text("minapiversion") if details else None
+            return Podman(ServiceDoor(connection, spoken or "4.0.0"))
+    return DockerEngine(connection)

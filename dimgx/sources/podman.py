@@ -1,0 +1,302 @@
+"""Podman: through its service's own API, or through the program where there is no service.
+
+Both tell the same: `inspect` has the config's history, so it is known which steps brought a layer,
+and names the parent of an image that was built here. A size is that of the layer's plain tar.
+
+Docker's API, which the service speaks as well, leaves some of that out and gives steps the IDs of
+other images that share their layer.
+
+Spec: Podman's libpod API; podman-image-inspect(1), podman-history(1), podman-save(1).
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from dimgx.errors import SourceError, TemporaryError
+from dimgx.image import HistoryStep, SizeKind
+from dimgx.jsondoc import Fields, parse_json
+from dimgx.oci import parse_platform_fields
+from dimgx.platforms import Platform
+from dimgx.sources.connection import Connection, Refused, quoted
+from dimgx.sources.daemon import clean_tags, full_id, layers_of, parse_images, rfc3339
+from dimgx.sources.engine import Described
+
+_DOCUMENT_LIMIT = 64 << 20
+_PIECE = 1 << 20
+_MOST_ANCESTORS = 1000
+_UNKNOWN = ("not known", "no such", "unable to find", "not find")
+
+
+class Door(Protocol):
+    """A way to Podman."""
+
+    where: str
+
+    def inspect(self, name: str) -> Fields:
+        """Give what `podman image inspect` tells."""
+
+    def history(self, id: str) -> list[Fields]:
+        """Give what `podman history` tells, newest first."""
+
+    def iter_saved(self, id: str) -> Iterator[bytes]:
+        """Yield a docker-archive."""
+
+    def iter_pulled(self, name: str, platform: str | None) -> Iterator[Fields]:
+        """Fetch an image."""
+
+    def images(self) -> object:
+        """Give the list of all images."""
+
+    def container(self, name: str) -> Fields:
+        """Give what `podman container inspect` tells."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+class Podman:
+    """Podman behind one of its doors."""
+
+    size_kind: SizeKind = "tar"
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self.where = door.where
+
+    def describe(self, name: str, platform: Platform | None) -> Described:
+        """Give what it tells of an image; there is one of each name, whatever its platform."""
+        image = self._door.inspect(name)
+        id = full_id(image.text("id"), image.what)
+        tags = clean_tags(image.texts("repotags"))
+        diff_ids = layers_of(image)
+        told = self._door.history(id)[::-1]
+        sizes = [fields.integer("size") for fields in told]
+        steps = _steps_of(image)
+        if len(sizes) == len(steps):
+            steps = [replace(step, size=size) for step, size in zip(steps, sizes, strict=True)]
+        lengths: tuple[int | None, ...] = ()
+        layered = [step.size for step in steps if not step.empty]
+        if len(layered) == len(diff_ids) and len(sizes) == len(steps):
+            lengths = tuple(layered)
+        images = []
+        for count, ancestor in self._ancestors(image, steps):
+            own = full_id(ancestor.text("id"), ancestor.what)
+            steps[count - 1] = replace(
+                steps[count - 1], id=own, tags=clean_tags(ancestor.texts("repotags"))
+            )
+            images.append((len(layers_of(ancestor)), own))
+        if steps:
+            steps[-1] = replace(steps[-1], id=id, tags=tags)
+        return Described(
+            id=id,
+            tags=tags,
+            platform=parse_platform_fields(image),
+            diff_ids=diff_ids,
+            steps=tuple(steps),
+            images=tuple(images),
+            lengths=lengths,
+        )
+
+    def iter_saved(self, id: str, platform: Platform | None) -> Iterator[bytes]:
+        """Yield the archive of an image."""
+        return self._door.iter_saved(id.removeprefix("sha256:"))
+
+    def iter_pulled(self, name: str, platform: Platform | None) -> Iterator[Fields]:
+        """Fetch an image from its registry."""
+        return self._door.iter_pulled(name, str(platform) if platform else None)
+
+    def list_images(self) -> list[tuple[str, tuple[str, ...]]]:
+        """Give the ID and the tags of every image, intermediate ones too."""
+        return parse_images(self._door.images(), self.where)
+
+    def find_container(self, name: str) -> str | None:
+        """Give the image of a container."""
+        try:
+            return self._door.container(name).text("imagename")
+        except Refused:
+            return None
+
+    def close(self) -> None:
+        """Let go of the door."""
+        self._door.close()
+
+    def _ancestors(
+        self, image: Fields, steps: Sequence[HistoryStep]
+    ) -> Iterator[tuple[int, Fields]]:
+        """Yield the images that `image` was built on and how many steps each has, newest first."""
+        below = len(steps)
+        parent = image.text("parent")
+        for _ in range(_MOST_ANCESTORS):
+            if not parent:
+                return
+            try:
+                ancestor = self._door.inspect(parent)
+            except Refused:  # removed meanwhile
+                return
+            older = _steps_of(ancestor)
+            # Each has fewer steps than the one above, so a circle of parents ends here too.
+            if not 0 < len(older) < below or not _is_start(older, steps):
+                return
+            below = len(older)
+            yield below, ancestor
+            parent = ancestor.text("parent")
+
+
+def _steps_of(image: Fields) -> list[HistoryStep]:
+    return [
+        HistoryStep(
+            empty=fields.boolean("empty_layer"),
+            created=rfc3339(fields.value("created")),
+            created_by=fields.text("created_by") or None,
+            comment=fields.text("comment") or None,
+            author=fields.text("author") or None,
+        )
+        for fields in image.objects("history")
+    ]
+
+
+def _is_start(older: Sequence[HistoryStep], steps: Sequence[HistoryStep]) -> bool:
+    return all(
+        (own.created, own.created_by) == (step.created, step.created_by)
+        for own, step in zip(older, steps, strict=False)
+    )
+
+
+class ServiceDoor:
+    """Podman's service at the other end of a connection; `version` is that of its own API."""
+
+    def __init__(self, connection: Connection, version: str) -> None:
+        self._connection = connection
+        self._version = version
+        self.where = f"Podman at {connection.endpoint}"
+
+    def inspect(self, name: str) -> Fields:
+        """Give what is told of an image."""
+        return Fields(self._get(f"/images/{quoted(name)}/json"), f"{self.where}: {name:.200}")
+
+    def history(self, id: str) -> list[Fields]:
+        """Give the steps, newest first."""
+        found = self._get(f"/images/{quoted(id)}/history")
+        return Fields({"steps": found}, f"{self.where}: the history").objects("steps")
+
+    def iter_saved(self, id: str) -> Iterator[bytes]:
+        """Yield a docker-archive."""
+        return self._connection.iter_get(
+            self._url(f"/images/{quoted(id)}/get"), {"format": "docker-archive"}
+        )
+
+    def iter_pulled(self, name: str, platform: str | None) -> Iterator[Fields]:
+        """Fetch an image, as Docker's API does it."""
+        return self._connection.pull(name, platform)
+
+    def images(self) -> object:
+        """Give the list of all images."""
+        return self._get("/images/json", {"all": "true"})
+
+    def container(self, name: str) -> Fields:
+        """Give what is told of a container."""
+        return Fields(self._get(f"/containers/{quoted(name)}/json"), self.where)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._connection.close()
+
+    def _get(self, path: str, params: dict[str, str | int] | None = None) -> object:
+        return self._connection.get(self._url(path), path, params)
+
+    def _url(self, path: str) -> str:
+        return self._connection.root_url(f"/v{self._version}/libpod{path}")
+
+
+class ProgramDoor:
+    """The program `podman`, run once for each question."""
+
+    def __init__(self, program: str, url: str | None = None) -> None:
+        self._command = [program, *(("--url", url) if url else ())]
+        self.where = f"Podman ({' '.join(self._command)})"
+
+    def inspect(self, name: str) -> Fields:
+        """Give what is told of an image."""
+        found = self._ask("image", "inspect", "--", name)
+        first = found[0] if isinstance(found, list) and found else found
+        return Fields(first, f"{self.where}: {name:.200}")
+
+    def history(self, id: str) -> list[Fields]:
+        """Give the steps, newest first."""
+        found = self._ask("history", "--format", "json", "--", id)
+        return Fields({"steps": found}, f"{self.where}: the history").objects("steps")
+
+    def iter_saved(self, id: str) -> Iterator[bytes]:
+        """Yield a docker-archive."""
+        with tempfile.TemporaryFile() as errors:
+            command = [*self._command, "save", "--format", "docker-archive", "--", id]
+            with _start(command, errors.fileno()) as process:
+                assert process.stdout is not None
+                try:
+                    while piece := process.stdout.read(_PIECE):
+                        yield piece
+                except BaseException:
+                    process.kill()
+                    raise
+            if process.returncode:
+                errors.seek(0)
+                raise _refused(errors.read(65536))
+
+    def iter_pulled(self, name: str, platform: str | None) -> Iterator[Fields]:
+        """Fetch an image; nothing is reported but the end."""
+        choice = ("--platform", platform) if platform else ()
+        self._run("pull", "--quiet", *choice, "--", name)
+        yield from ()
+
+    def images(self) -> object:
+        """Give the list of all images."""
+        found = self._ask("images", "--all", "--format", "json")
+        # The program calls tags names, and says nothing where there are none.
+        return [
+            {"Id": fields.text("id"), "RepoTags": fields.texts("names")}
+            for fields in Fields({"images": found}, self.where).objects("images")
+        ]
+
+    def container(self, name: str) -> Fields:
+        """Give what is told of a container."""
+        found = self._ask("container", "inspect", "--", name)
+        return Fields(found[0] if isinstance(found, list) and found else found, self.where)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _ask(self, *words: str) -> object:
+        return parse_json(self._run(*words), self.where, _DOCUMENT_LIMIT)
+
+    def _run(self, *words: str) -> bytes:
+        with _start([*self._command, *words], subprocess.PIPE) as process:
+            out, errors = process.communicate()
+        if process.returncode:
+            raise _refused(errors)
+        return out
+
+
+def _start(command: list[str], errors: int) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
+        )
+    except OSError as exc:
+        raise SourceError(f"{command[0]}: {exc.strerror}") from exc
+
+
+def _refused(errors: bytes) -> Exception:
+    """Give the error that the program's last words come to."""
+    lines = errors.decode("utf-8", "replace").split("\n")
+    text = next((line for line in reversed(lines) if line.strip()), "podman failed").strip()
+    text = text.removeprefix("Error: ")[:500]
+    if any(words in text.lower() for words in _UNKNOWN):
+        return Refused(404, text)
+    if "unable to connect" in text.lower() or "cannot connect" in text.lower():
+        return TemporaryError(f"podman: {text}")
+    return Refused(400, text)

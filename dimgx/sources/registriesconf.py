@@ -1,0 +1,244 @@
+"""Where to look for an image: mirrors, other locations, blocked and insecure registries.
+
+1. Of the tables of registries.conf the one with the longest prefix of the name counts; its mirrors
+   come first, then its location. `blocked` ends it.
+2. Where no table names mirrors, those of the Docker daemon's settings stand for Docker Hub's.
+3. What either of the two calls insecure is.
+
+Spec: containers-registries.conf(5); Docker's daemon.json.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from dimgx.errors import ImageError, SourceError
+from dimgx.imagename import DOCKER_HUB, ImageName
+from dimgx.jsondoc import Fields, parse_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dimgx.registryoptions import RegistryOptions
+
+_FILE_LIMIT = 4 << 20
+_HUB_HOST = "registry-1.docker.io"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A place where an image may lie."""
+
+    domain: str
+    """What credentials and certificates are looked up by."""
+    path: str
+    """The repository there."""
+    is_insecure: bool = False
+    is_mirror: bool = False
+    scheme: str | None = None
+    """The only one to use, where settings name it."""
+
+    @property
+    def host(self) -> str:
+        """`host[:port]` to connect to."""
+        return _HUB_HOST if self.domain in (DOCKER_HUB, "index.docker.io") else self.domain
+
+
+@dataclass(frozen=True, slots=True)
+class _Mirror:
+    location: str
+    is_insecure: bool
+    pulls: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    prefix: str
+    location: str
+    is_insecure: bool
+    is_blocked: bool
+    mirrors: tuple[_Mirror, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Daemon:
+    mirrors: tuple[str, ...] = ()
+    insecure: tuple[str, ...] = field(default=())
+
+
+def find_endpoints(
+    options: RegistryOptions, name: ImageName, warn: Callable[[str], None]
+) -> list[Endpoint]:
+    """Give the places to look for `name`, in order; the last is the registry itself.
+
+    Raises: SourceError where it is blocked or settings are malformed.
+    """
+    table = _choose(_read_tables(options.conf_files, warn), name)
+    daemon = _read_daemon(options.daemon_files)
+    if table is not None and table.is_blocked:
+        raise SourceError(f"{name} is blocked by registries.conf, in the table {table.prefix!r}")
+    found: list[Endpoint] = []
+    primary = Endpoint(name.domain, name.path)
+    if table is not None:
+        for mirror in table.mirrors:
+            unwanted = "digest-only" if name.digest is None else "tag-only"
+            if mirror.pulls != unwanted:
+                place = _rewrite(name, table.prefix, mirror.location)
+                found.append(replace(place, is_insecure=mirror.is_insecure, is_mirror=True))
+        primary = replace(
+            _rewrite(name, table.prefix, table.location), is_insecure=table.is_insecure
+        )
+    if not found and primary.domain == DOCKER_HUB:
+        found += [_mirror_of(url, name) for url in daemon.mirrors]
+    places = [
+        replace(place, is_insecure=place.is_insecure or _is_insecure(place.domain, daemon.insecure))
+        for place in (*found, primary)
+    ]
+    if options.tls_verify is not None:
+        places = [replace(place, is_insecure=not options.tls_verify) for place in places]
+    return places
+
+
+def _mirror_of(url: str, name: ImageName) -> Endpoint:
+    parts = urlsplit(url if "://" in url else f"https://{url}")
+    path = "/".join(filter(None, (parts.path.strip("/"), name.path)))
+    return Endpoint(
+        parts.netloc.rpartition("@")[2], path, is_mirror=True, scheme=parts.scheme or None
+    )
+
+
+def _choose(tables: Iterable[_Table], name: ImageName) -> _Table | None:
+    spelled = str(name)
+    fitting = [table for table in tables if _fits(table.prefix, spelled, name.domain)]
+    # A whole name beats a wildcard, as it says more.
+    return max(fitting, key=lambda t: (len(t.prefix), t.prefix[:1] != "*"), default=None)
+
+
+def _fits(prefix: str, spelled: str, domain: str) -> bool:
+    if prefix.startswith("*."):
+        return domain.partition(":")[0].endswith(prefix[1:])
+    return spelled.startswith(prefix) and (
+        len(spelled) == len(prefix) or spelled[len(prefix)] in ":/@"
+    )
+
+
+def _rewrite(name: ImageName, prefix: str, location: str) -> Endpoint:
+    """Give the place that `location` puts in the place of `prefix`."""
+    repository = name.repository
+    if location and prefix.startswith("*."):
+        repository = location + repository.removeprefix(name.domain)
+    elif location:
+        # A prefix may go as far as a tag or digest; the repository is what matters here.
+        repository = location + repository[len(prefix) :]
+    domain, _, path = repository.partition("/")
+    head, slash, last = path.partition("@")[0].rpartition("/")
+    return Endpoint(domain, head + slash + last.partition(":")[0])
+
+
+def _read_tables(files: Sequence[str], warn: Callable[[str], None]) -> Iterable[_Table]:
+    import tomllib
+
+    found: dict[str, _Table] = {}
+    for name in files:
+        try:
+            with open(name, "rb") as file:
+                data = file.read(_FILE_LIMIT)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as exc:
+            warn(f"{name} cannot be read, so what it says of registries is not known:"
+                 f" {exc.strerror}")  # fmt: skip
+            continue
+        try:
+            document = tomllib.loads(data.decode())
+        except ValueError as exc:
+            raise SourceError(f"{name} is not valid TOML: {exc}") from None
+        if "registries" in document:
+            warn(f"{name} is of the old version 1, which is not read")
+            continue
+        tables = document.get("registry", [])
+        if not isinstance(tables, list):
+            raise SourceError(f"{name}: registry is no array of tables")
+        for table in tables:
+            parsed = _parse_table(table, name)
+            found[parsed.prefix] = parsed
+    return found.values()
+
+
+def _parse_table(table: Any, name: str) -> _Table:
+    location = _text(table, "location", name)
+    prefix = _text(table, "prefix", name) or location
+    if not prefix:
+        raise SourceError(f"{name}: a table of registries has neither prefix nor location")
+    mirrors = table.get("mirror", [])
+    by_digest = _truth(table, "mirror-by-digest-only", name)
+    return _Table(
+        prefix,
+        location,
+        _truth(table, "insecure", name),
+        _truth(table, "blocked", name),
+        tuple(
+            _Mirror(
+                _text(mirror, "location", name),
+                _truth(mirror, "insecure", name),
+                "digest-only" if by_digest else _text(mirror, "pull-from-mirror", name) or "all",
+            )
+            for mirror in (mirrors if isinstance(mirrors, list) else [])
+            if _text(mirror, "location", name)
+        ),
+    )
+
+
+def _text(table: Any, key: str, name: str) -> str:
+    value = table.get(key, "") if isinstance(table, dict) else None
+    if not isinstance(value, str):
+        raise SourceError(f"{name}: {key} is no string")
+    value = re.sub(r"^https?://", "", value) if key == "location" else value
+    return value.rstrip("/")
+
+
+def _truth(table: Any, key: str, name: str) -> bool:
+    value = table.get(key, False) if isinstance(table, dict) else None
+    if not isinstance(value, bool):
+        raise SourceError(f"{name}: {key} is neither true nor false")
+    return value
+
+
+def _read_daemon(files: Sequence[str]) -> _Daemon:
+    """Give what the first readable file of a Docker daemon says; others' files may be hidden."""
+    for name in files:
+        try:
+            with open(name, "rb") as file:
+                data = file.read(_FILE_LIMIT)
+        except OSError:
+            continue
+        if not data.strip():
+            continue
+        try:
+            fields = Fields(parse_json(data, name, _FILE_LIMIT), name)
+            return _Daemon(
+                tuple(fields.texts("registry-mirrors")), tuple(fields.texts("insecure-registries"))
+            )
+        except ImageError as exc:
+            raise SourceError(f"Docker's settings: {exc}") from None
+    return _Daemon()
+
+
+def _is_insecure(domain: str, rules: Iterable[str]) -> bool:
+    """Tell whether the daemon's `insecure-registries` hold a host: by name, or by network."""
+    host = domain.rpartition(":")[0] if re.search(r":[0-9]+$", domain) else domain
+    for rule in rules:
+        plain = re.sub(r"^https?://", "", rule).rstrip("/")
+        if plain in (domain, host):
+            return True
+        try:
+            if ip_address(host.strip("[]")) in ip_network(plain, strict=False):
+                return True
+        except ValueError:
+            continue
+    return False

@@ -1,0 +1,229 @@
+"""One repository at one registry: its manifests, blobs and tags.
+
+1. The first request finds out whether the registry speaks https; plain http is tried after that
+   for loopback and insecure registries only.
+2. What may heal (429, 5xx, time-outs, cuts) is tried again for a while; see `patience`.
+3. A refusal is told in words: which credentials were tried, which tags are near.
+
+Spec: distribution-spec, "Pull".
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from threading import Event
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from dimgx.digest import Digest
+from dimgx.errors import DimgxError, ImageError, SourceError
+from dimgx.oci import INDEX_TYPES, MANIFEST_LIMIT, MANIFEST_TYPES
+from dimgx.sources.patience import Patience, Transient, parse_retry_after
+from dimgx.sources.proxies import is_loopback
+from dimgx.sources.tokens import Authorizer, Denied
+from dimgx.sources.transport import NoConnection, NotTLS, Refused, Transport, read_body
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from requests import Response
+
+    from dimgx.registryoptions import Credentials, RegistryOptions
+    from dimgx.sources.registriesconf import Endpoint
+
+_ERROR_LIMIT = 64 << 10
+_TAGS_LIMIT = 4 << 20
+_MOST_TAGS_SHOWN = 5
+_MOST_REFUSALS = 8
+_ACCEPTED = ", ".join(sorted(MANIFEST_TYPES | INDEX_TYPES))
+
+
+class NotThere(SourceError):
+    """The registry has no such repository, manifest or blob."""
+
+
+class BadRange(ImageError):
+    """The registry has no bytes in the range that was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedManifest:
+    """A manifest or an index as it came."""
+
+    data: bytes
+    media_type: str
+    stated_digest: str | None
+    """What the registry says its digest is."""
+
+
+class RegistryClient:
+    """Asks for what one repository holds. Any thread may use it, once the first answer is there."""
+
+    def __init__(
+        self, endpoint: Endpoint, options: RegistryOptions, credentials: Credentials | None
+    ) -> None:
+        self.endpoint = endpoint
+        self._options = options
+        self._transport = Transport(options, endpoint.host, is_insecure=endpoint.is_insecure)
+        self._auth = Authorizer(self._transport, endpoint.host, endpoint.path, credentials)
+        self._schemes = _schemes(endpoint, options)
+        # A mirror that does not answer at once is passed over.
+        self._retry_time_s = 0.0 if endpoint.is_mirror else options.retry_time_s
+        self._stopped = Event()
+        self._has_worked = False
+
+    @property
+    def host(self) -> str:
+        """`host[:port]`, for people."""
+        return self.endpoint.host
+
+    def persist(self) -> None:
+        """From now on be as patient with a mirror as with a registry: it is the one to use."""
+        self._retry_time_s = self._options.retry_time_s
+
+    def new_patience(self, stopped: Event | None = None) -> Patience:
+        """Give the patience for one thing to fetch."""
+        return Patience(self._retry_time_s, stopped or self._stopped)
+
+    def get_manifest(self, reference: str) -> FetchedManifest:
+        """Give the manifest under a tag or digest, as it came, at most 4 MiB.
+
+        Raises: NotThere, Denied, SourceError, TemporaryError; ImageError where it is too large.
+        """
+        what = f"the manifest {reference}"
+        patience = self.new_patience()
+        while True:
+            response = self.get(f"manifests/{quote(reference, safe=':@')}", patience,
+                                what, {"Accept": _ACCEPTED})  # fmt: skip
+            try:
+                data = read_body(response, self.host, MANIFEST_LIMIT, f"{what} at {self.host}")
+            except Transient as exc:
+                patience.pause(exc)
+                continue
+            return FetchedManifest(
+                data,
+                response.headers.get("Content-Type", "").partition(";")[0].strip(),
+                response.headers.get("Docker-Content-Digest"),
+            )
+
+    def get_blob(self, digest: Digest, offset: int, patience: Patience) -> Response:
+        """Give the answer to a request for the blob's bytes from `offset` on, its body unread.
+
+        Raises: as `get_manifest`; BadRange where the blob has no such bytes.
+        """
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        return self.get(f"blobs/{digest}", patience, f"the blob {digest}", headers)
+
+    def get(self, path: str, patience: Patience, what: str, headers: Mapping[str, str]) -> Response:
+        """Give the answer 200 or 206 to a request below this repository."""
+        while True:
+            try:
+                return self._get_once(f"/v2/{self.endpoint.path}/{path}", what, headers)
+            except Refused as exc:
+                if patience.is_fresh:
+                    raise
+                problem = Transient(str(exc))
+            except Transient as exc:
+                problem = exc
+            patience.pause(problem)
+
+    def wake(self, thread: int) -> None:
+        """Make the thread that waits for an answer fail at once."""
+        self._transport.wake(thread)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._stopped.set()
+        self._transport.close()
+
+    def _get_once(self, path: str, what: str, headers: Mapping[str, str]) -> Response:
+        # Where authorization has worked before, its token may expire under several threads' hands.
+        for left in range(_MOST_REFUSALS if self._has_worked else 1, -1, -1):
+            header = self._auth.header()
+            sent = {**headers, "Authorization": header} if header else dict(headers)
+            response = self._send(path, sent)
+            if response.status_code != 401 or not left:
+                break
+            try:
+                again = self._auth.refused(header, response)
+            finally:
+                response.close()
+            if not again:
+                break
+        if response.status_code in (200, 206):
+            self._has_worked = True
+            return response
+        raise self._problem(response, what)
+
+    def _send(self, path: str, headers: Mapping[str, str]) -> Response:
+        """Send a request by the first scheme that the registry speaks."""
+        while len(self._schemes) > 1:
+            try:
+                response = self._transport.send("GET", self._url(path), headers)
+            except (NoConnection, Transient, Refused) as exc:
+                # Nothing but TLS itself is a reason to do without, where it is checked.
+                if not (isinstance(exc, NotTLS) or self.endpoint.is_insecure):
+                    raise
+                self._schemes = self._schemes[1:]
+            else:
+                self._schemes = self._schemes[:1]
+                return response
+        return self._transport.send("GET", self._url(path), headers)
+
+    def _url(self, path: str) -> str:
+        return f"{self._schemes[0]}://{self.endpoint.host}{path}"
+
+    def _problem(self, response: Response, what: str) -> DimgxError:
+        """Give the error that an answer stands for."""
+        status = response.status_code
+        said = self._auth.redact(self._read_problem(response))
+        where = f"{what} of {self.host}/{self.endpoint.path}"
+        if status == 429:
+            wait = parse_retry_after(response.headers)
+            return Transient(f"{self.host} limits how often one may ask (429){said}", wait)
+        if status in (408, 500, 502, 503, 504) or status > 504:
+            return Transient(f"{self.host} fails ({status}){said}",
+                             parse_retry_after(response.headers))  # fmt: skip
+        if status in (401, 403):
+            return Denied(f"{where} is refused ({status}){said}; {self._auth.tried()}")
+        if status == 404:
+            return NotThere(f"{where} is not there (404){said}")
+        if status == 416:
+            return BadRange(f"{where} ends before the range that was asked for")
+        return SourceError(f"{where}: {self.host} answers with status {status}{said}")
+
+    def _read_problem(self, response: Response) -> str:
+        """Give what the registry says itself, as ": CODE: message"."""
+        try:
+            data = read_body(response, self.host, _ERROR_LIMIT, "an error")
+            errors = json.loads(data)["errors"]
+            texts = [f"{e.get('code', '')}: {e.get('message', '')}" for e in errors[:2]]
+        except (DimgxError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            return ""
+        shown = "".join(char if char.isprintable() else " " for char in "; ".join(texts))
+        return f": {shown:.300}"
+
+    def near_tags(self, wanted: str) -> Sequence[str]:
+        """Give the tags of the repository that look most like `wanted`, as far as it lists them."""
+        from difflib import get_close_matches
+
+        try:
+            patience = Patience(0, self._stopped)
+            response = self.get("tags/list?n=1000", patience, "the list of tags", {})
+            tags = json.loads(read_body(response, self.host, _TAGS_LIMIT, "the tags"))["tags"]
+            known = [tag for tag in tags or () if isinstance(tag, str) and tag.isprintable()]
+        except (DimgxError, ValueError, LookupError, TypeError, RecursionError):
+            return ()
+        near = get_close_matches(wanted, known[:5000], _MOST_TAGS_SHOWN, 0.4)
+        return near or known[-_MOST_TAGS_SHOWN:]
+
+
+def _schemes(endpoint: Endpoint, options: RegistryOptions) -> tuple[str, ...]:
+    if endpoint.scheme is not None:
+        return (endpoint.scheme,)
+    host = endpoint.host.rpartition(":")[0] if ":" in endpoint.host else endpoint.host
+    if endpoint.host.startswith("["):
+        host = endpoint.host.partition("]")[0][1:]
+    is_near = is_loopback(host) and options.tls_verify is not True
+    return ("https", "http") if endpoint.is_insecure or is_near else ("https",)

@@ -1,0 +1,168 @@
+"""A blob at a registry: read while it comes, over as many connections as break on the way.
+
+1. A connection that ends early is followed by one from where it ended. Only an answer 206 that
+   begins there counts; a 200 is the whole blob, and is skipped up to there.
+2. Nothing is checked here but how the bytes join; size and digest are the reader's business.
+3. With a cache a blob that is there is read from there, and one that was fetched is kept.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from threading import Event, Lock, get_ident
+from typing import TYPE_CHECKING
+
+from dimgx.digest import Digest
+from dimgx.errors import Cancelled, ImageError
+from dimgx.sources.patience import Transient
+from dimgx.sources.registryclient import BadRange, NotThere
+from dimgx.sources.transport import iter_body
+
+if TYPE_CHECKING:
+    from requests import Response
+
+    from dimgx.sources.blobcache import BlobCache
+    from dimgx.sources.registryclient import RegistryClient
+
+_RANGE = re.compile(r"bytes ([0-9]{1,19})-[0-9]*/(?:[0-9]+|\*)")
+
+
+class RemoteBlob:
+    """One blob, by its digest; it can be read any number of times, by several at once."""
+
+    def __init__(
+        self, client: RegistryClient, digest: Digest, size: int, cache: BlobCache | None = None
+    ) -> None:
+        self._client, self._digest, self._cache = client, digest, cache
+        self._size = size
+        self._lock = Lock()
+        self._fetches: set[_Fetch] = set()
+
+    @property
+    def size(self) -> int:
+        """Bytes, as the manifest states them."""
+        return self._size
+
+    def iter_chunks(self) -> Iterator[bytes | memoryview]:
+        """Yield the bytes in order, 256 KiB at a time, as they come.
+
+        Raises: NotThere, Denied, TemporaryError; Cancelled after `abort`.
+        """
+        fetch = _Fetch(self._client, self._digest, self._size)
+        with self._lock:
+            self._fetches.add(fetch)
+        try:
+            if self._cache is None:
+                yield from fetch.iter_chunks()
+            else:
+                yield from self._through(self._cache, fetch)
+        finally:
+            with self._lock:
+                self._fetches.discard(fetch)
+
+    def abort(self) -> None:
+        """Let whoever is reading end soon, with Cancelled."""
+        with self._lock:
+            fetches = list(self._fetches)
+        for fetch in fetches:
+            fetch.abort()
+
+    def _through(self, cache: BlobCache, fetch: _Fetch) -> Iterator[bytes | memoryview]:
+        slot = cache.open(self._digest, self._size, fetch.stopped)
+        try:
+            stored = slot.iter_stored()
+            if stored is not None:
+                yield from stored
+                return
+            for chunk in fetch.iter_chunks():
+                slot.write(chunk)
+                yield chunk
+            slot.commit()
+        finally:
+            slot.close()
+
+
+class _Fetch:
+    """One pass over a blob."""
+
+    def __init__(self, client: RegistryClient, digest: Digest, size: int) -> None:
+        self._client, self._digest, self._size = client, digest, size
+        self._response: Response | None = None
+        self._thread: int | None = None
+        """The one that waits for an answer."""
+        self.stopped = Event()
+
+    def abort(self) -> None:
+        self.stopped.set()
+        if self._thread is not None:
+            self._client.wake(self._thread)
+        response = self._response
+        # Wakes a thread that waits for bytes; older urllib3 lets it wait until its time is up.
+        shutdown = getattr(response.raw, "shutdown", None) if response is not None else None
+        if shutdown is not None:
+            try:
+                shutdown()
+            except (OSError, RuntimeError, ValueError):  # it has ended meanwhile
+                pass
+
+    def iter_chunks(self) -> Iterator[bytes]:
+        patience = self._client.new_patience(self.stopped)
+        offset = 0
+        while True:
+            try:
+                self._thread = get_ident()
+                self._response = self._client.get_blob(self._digest, offset, patience)
+                self._thread = None
+            except BadRange:
+                if offset:
+                    return  # it is shorter than stated, which its reader finds out
+                raise
+            except NotThere as exc:
+                raise ImageError(f"{exc}: the image is not whole there") from None
+            try:
+                skip = self._skipped(self._response, offset)
+                for chunk in iter_body(self._response, self._client.host):
+                    if self.stopped.is_set():
+                        raise Cancelled("cancelled")
+                    if skip >= len(chunk):
+                        skip -= len(chunk)
+                        continue
+                    new = chunk[skip:] if skip else chunk
+                    skip = 0
+                    offset += len(new)
+                    patience.progress(len(new))
+                    yield new
+                if offset >= self._size or _states_its_end(self._response, offset):
+                    return
+                problem = Transient(self._cut(offset))
+            except Transient as exc:
+                problem = Transient(f"{self._cut(offset)}: {exc}")
+            finally:
+                self._response.close()
+                self._response = None
+            if self.stopped.is_set():
+                raise Cancelled("cancelled")
+            patience.pause(problem)
+
+    def _skipped(self, response: Response, offset: int) -> int:
+        """Give how many bytes of the body have come already.
+
+        Raises: Transient where it is neither the whole blob nor what is lacking.
+        """
+        if response.status_code != 206:
+            return offset
+        match = _RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+        if match is None or int(match[1]) != offset:
+            raise Transient(f"{self._client.host} sends another range than was asked for")
+        return 0
+
+    def _cut(self, offset: int) -> str:
+        return f"{self._client.host}: the blob {self._digest} broke off at byte {offset} of" \
+               f" {self._size}"  # fmt: skip
+
+
+def _states_its_end(response: Response, offset: int) -> bool:
+    """Tell whether the whole blob has come by the registry's own word, shorter than stated."""
+    stated = response.headers.get("Content-Length", "")
+    return response.status_code == 200 and stated.isdigit() and int(stated) == offset

@@ -1,0 +1,314 @@
+"""HTTP to a registry and to where it sends us on: one request at a time, its failures translated.
+
+1. Redirects are followed here, ten at most. Credentials go to the origin that they are for and to
+   no other; there is no way from https back to http but where that is allowed anyway.
+2. No URL beyond its host is shown in an error: blob stores have signatures in them.
+3. Nothing is read from the environment, no cookie is kept, nothing is decompressed.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from threading import Lock
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urljoin, urlsplit
+
+from dimgx.errors import DimgxError, ImageError, SourceError, TemporaryError
+from dimgx.sources.connections import Waiting, make_adapter
+from dimgx.sources.patience import Transient
+from dimgx.sources.proxies import find_proxy, is_loopback
+from dimgx.sources.tls import Certificates, find_certificates, make_context
+
+if TYPE_CHECKING:
+    from requests import Response, Session
+    from requests.adapters import BaseAdapter
+
+    from dimgx.registryoptions import RegistryOptions
+
+_MOST_REDIRECTS = 10
+_REDIRECTS = (301, 302, 303, 307, 308)
+_PORTS = {"http": 80, "https": 443}
+_T = TypeVar("_T", bound=BaseException)
+
+
+class NoConnection(SourceError):
+    """No connection comes about: no such host, or no TLS with it."""
+
+
+class NotTLS(NoConnection):
+    """The other side does not speak TLS there."""
+
+
+class Refused(TemporaryError):
+    """Nobody listens there."""
+
+
+class Transport:
+    """Connections on behalf of one registry, `host[:port]`. Any thread may use it."""
+
+    def __init__(self, options: RegistryOptions, host: str, *, is_insecure: bool) -> None:
+        self._options, self._host = options, host
+        self.is_insecure = is_insecure
+        """Certificates are not checked, and plain http is as good."""
+        self._lock = Lock()
+        self._session: Session | None = None
+        self._waiting = Waiting()
+
+    def send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: Mapping[str, str] | None = None,
+    ) -> Response:
+        """Give the answer to a request, its body unread; whoever reads it closes it.
+
+        Raises: Transient for what may heal, Refused, NotTLS, SourceError for what will not.
+        """
+        from dimgx import __version__
+
+        sent = {
+            "User-Agent": f"dimgx/{__version__}",
+            "Accept-Encoding": "identity",
+            **headers,
+        }
+        seen = set()
+        for _ in range(_MOST_REDIRECTS + 1):
+            response = self._send_once(method, url, sent, body)
+            location = response.headers.get("Location")
+            if response.status_code not in _REDIRECTS or not location:
+                return response
+            response.close()
+            if method != "GET":
+                raise SourceError(f"{host_of(url)} redirects a {method}, which is not followed")
+            target = _joined(url, location)
+            self._check_redirect(url, target)
+            if target in seen:
+                raise SourceError(f"{host_of(url)} redirects in a circle")
+            seen.add(target)
+            if _origin(target) != _origin(url):
+                sent.pop("Authorization", None)
+            url = target
+        raise SourceError(f"{host_of(url)} redirects more than {_MOST_REDIRECTS} times")
+
+    def wake(self, thread: int) -> None:
+        """Make the thread that waits for an answer fail at once."""
+        self._waiting.wake(thread)
+
+    def close(self) -> None:
+        """Close all connections."""
+        with self._lock:
+            if self._session is not None:
+                self._session.close()
+                self._session = None
+
+    def _check_redirect(self, url: str, target: str) -> None:
+        scheme, host = urlsplit(target).scheme, urlsplit(target).hostname or ""
+        if scheme not in _PORTS or not host:
+            raise SourceError(f"{host_of(url)} redirects to what is no http or https URL")
+        allowed = self.is_insecure or is_loopback(host)
+        if scheme == "http" and urlsplit(url).scheme == "https" and not allowed:
+            raise SourceError(
+                f"{host_of(url)} redirects from https to plain http at {host_of(target)}, which"
+                " only --tls-verify=false allows"
+            )
+
+    def _send_once(
+        self, method: str, url: str, headers: Mapping[str, str], body: Mapping[str, str] | None
+    ) -> Response:
+        import requests
+
+        request = requests.Request(method, url, headers=dict(headers), data=body)
+        host = host_of(url)
+        try:
+            prepared = request.prepare()
+            # A user and a password in a URL are nothing that a registry may choose.
+            if urlsplit(url).username is not None:
+                prepared.headers.pop("Authorization", None)
+                if "Authorization" in headers:
+                    prepared.headers["Authorization"] = headers["Authorization"]
+            proxy = self._proxy_for(url)
+            # Not by way of Session.send, which reads the bodies of redirects whole.
+            return (
+                self._open_session()
+                .get_adapter(url)
+                .send(
+                    prepared,
+                    stream=True,
+                    timeout=self._options.timeout_s,
+                    proxies={urlsplit(url).scheme: proxy} if proxy else {},
+                    verify=not self.is_insecure,
+                )
+            )
+        except (requests.RequestException, OSError, ValueError) as exc:
+            # The other's text may hold the URL, and with it a signature: it is dropped.
+            raise translate(exc, host, self._proxy_host(url)) from None
+
+    def _proxy_for(self, url: str) -> str | None:
+        parts = urlsplit(url)
+        port = parts.port or _PORTS[parts.scheme]
+        return find_proxy(self._options.proxies, parts.scheme, parts.hostname or "", port)
+
+    def _proxy_host(self, url: str) -> str | None:
+        try:
+            proxy = self._proxy_for(url)
+        except (ValueError, KeyError):
+            return None
+        return host_of(proxy) if proxy else None
+
+    def _open_session(self) -> Session:
+        with self._lock:
+            if self._session is None:
+                self._session = self._make_session()
+            return self._session
+
+    def _make_session(self) -> Session:
+        import requests
+
+        session = requests.Session()
+        certificates = find_certificates(self._options, self._host)
+        session.mount("https://", self._adapter(certificates, own=False))
+        if certificates.own:
+            session.mount(f"https://{self._host}/", self._adapter(certificates, own=True))
+        session.mount("http://", make_adapter(self._waiting, None))
+        return session
+
+    def _adapter(self, certificates: Certificates, *, own: bool) -> BaseAdapter:
+        verify = not self.is_insecure
+        context = make_context(self._options, certificates, verify=verify, own=own)
+        return make_adapter(self._waiting, context)
+
+
+def iter_body(
+    response: Response, host: str, *, size: int = 1 << 18, decode: bool = False
+) -> Iterator[bytes]:
+    """Yield the body as it comes, `size` bytes at a time; `decode` undoes a Content-Encoding.
+
+    Raises: Transient where it is cut or stalls.
+    """
+    from urllib3.exceptions import HTTPError
+
+    while True:
+        try:
+            data: bytes = response.raw.read(size, decode_content=decode)
+        except (HTTPError, OSError, ValueError) as exc:
+            raise translate(exc, host, None) from None
+        if not data:
+            return
+        yield data
+
+
+def read_body(response: Response, host: str, limit: int, what: str) -> bytes:
+    """Give the whole of a small body, and close the response.
+
+    Raises: ImageError where it is larger than `limit` bytes; Transient where it is cut.
+    """
+    try:
+        stated = response.headers.get("Content-Length", "")
+        found = bytearray()
+        if stated.isdigit() and int(stated) > limit:
+            raise ImageError(f"{what} has {stated} bytes; at most {limit} are read")
+        for piece in iter_body(response, host, size=1 << 16, decode=True):
+            found += piece
+            if len(found) > limit:
+                raise ImageError(f"{what} has more than the {limit} bytes that are read")
+        # Older urllib3 does not look whether all has come.
+        if stated.isdigit() and len(found) < int(stated) and not _is_encoded(response):
+            raise Transient(f"{host} cut {what}")
+        return bytes(found)
+    finally:
+        response.close()
+
+
+def _is_encoded(response: Response) -> bool:
+    return response.headers.get("Content-Encoding", "identity") != "identity"
+
+
+def host_of(url: str) -> str:
+    """Give host and port of a URL, and nothing of it that could be secret."""
+    return urlsplit(url).netloc.rpartition("@")[2] or "the registry"
+
+
+def _origin(url: str) -> tuple[str, str, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, (parts.hostname or "").lower(), parts.port or _PORTS.get(parts.scheme)
+
+
+def _joined(url: str, location: str) -> str:
+    try:
+        target = urljoin(url, location)
+        urlsplit(target).port  # noqa: B018  # raises where it is no number
+    except ValueError:
+        raise SourceError(f"{host_of(url)} redirects to what is no URL") from None
+    return target
+
+
+def translate(exc: BaseException, host: str, proxy: str | None) -> DimgxError:
+    """Give our error for one of requests, urllib3, ssl or socket, without what could be secret."""
+    import requests
+    from urllib3.exceptions import ProxyError, SSLError
+
+    if isinstance(exc, DimgxError):
+        return exc
+    if _find(exc, ProxyError) or isinstance(exc, requests.exceptions.ProxyError):
+        return Transient(f"the proxy {proxy or ''} does not let us through to {host}")
+    where = f"the proxy {proxy} to {host}" if proxy else host
+    certificate = next((e for e in _chain(exc) if _is_about_certificate(e)), None)
+    if certificate is not None:
+        reason = getattr(certificate, "verify_message", "it is for another host")
+        return SourceError(
+            f"the certificate of {host} cannot be trusted: {reason}; put its CA"
+            " as ca.crt into a directory for --cert-dir, or give --tls-verify=false"
+        )
+    tls = _find(exc, ssl.SSLError) or _find(exc, SSLError)
+    if tls is not None:
+        reason = getattr(tls, "reason", None) or "the handshake failed"
+        if reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
+            return NotTLS(f"{host} does not speak TLS; --tls-verify=false lets plain http pass")
+        if reason in ("UNEXPECTED_EOF_WHILE_READING",):
+            return Transient(f"{host} cut the connection")
+        if "TIMED OUT" in str(reason).upper():
+            return Transient(f"{where} does not answer in time")
+        return NoConnection(
+            f"TLS with {host} failed: {str(reason).lower().replace('_', ' ')}; a client certificate"
+            " goes into --cert-dir, and --tls-verify=false lets plain http pass"
+        )
+    lookup = _find(exc, socket.gaierror)
+    if lookup is not None:
+        if lookup.errno == getattr(socket, "EAI_AGAIN", None):
+            return Transient(f"the name of {where} cannot be looked up at the moment")
+        return NoConnection(f"there is no host {where}: check the name, or set a proxy")
+    if _find(exc, ConnectionRefusedError):
+        return Refused(f"{where} refuses the connection: nothing listens there")
+    if _find(exc, TimeoutError) or "timeout" in type(exc).__name__.lower():
+        return Transient(f"{where} does not answer in time")
+    if isinstance(exc, requests.exceptions.InvalidURL | ValueError) and not _find(exc, OSError):
+        return SourceError(f"{host} gave a URL or an answer that makes no sense")
+    reason = next((e.strerror for e in _chain(exc) if isinstance(e, OSError) and e.strerror), None)
+    return Transient(f"the connection to {where} broke" + (f": {reason}" if reason else ""))
+
+
+def _chain(exc: BaseException) -> Iterator[BaseException]:
+    """Yield what an error was caused by, however its library keeps that."""
+    todo, seen = [exc], set()
+    while todo:
+        found = todo.pop(0)
+        if id(found) in seen:
+            continue
+        seen.add(id(found))
+        yield found
+        links = (found.__cause__, found.__context__, getattr(found, "reason", None), *found.args)
+        todo += [link for link in links if isinstance(link, BaseException)]
+
+
+def _is_about_certificate(exc: BaseException) -> bool:
+    # urllib3 has an error of its own for a name that does not fit.
+    return isinstance(exc, ssl.SSLCertVerificationError) or (
+        type(exc).__name__ == "CertificateError"
+    )
+
+
+def _find(exc: BaseException, kind: type[_T]) -> _T | None:
+    return next((found for found in _chain(exc) if isinstance(found, kind)), None)

@@ -1,0 +1,234 @@
+"""Real engines for tests: a Docker Engine and Podman's service with storage of their own.
+
+Nothing of the machine's own engines is touched: sockets, storage and settings lie in a temporary
+directory, and each process is ended by its own id.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import socket
+import subprocess
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.listing import Node, full_listing, read_tar
+from tests.programs import missing, need, need_root, run
+
+_START_S = 60
+
+# What the engine itself puts into every container, on top of the image: mount points for its own
+# files and file systems (moby's init layer; the names of Podman's are among them), and the mark by
+# which programs know that they are in a container.
+ENGINE_OWN = frozenset(
+    (
+        ".dockerenv", "dev", "dev/console", "dev/pts", "dev/shm", "etc", "etc/hostname",
+        "etc/hosts", "etc/mtab", "etc/resolv.conf", "proc", "run", "run/.containerenv", "sys",
+    )
+)  # fmt: skip
+
+
+class Engine:
+    """A running engine and the client that speaks to it."""
+
+    def __init__(self, client: Sequence[str], url: str, directory: Path) -> None:
+        self._client = tuple(client)
+        self.url = url
+        self.directory = directory
+
+    def run(self, *words: str | Path, stdin: bytes = b"", ok: bool = True) -> bytes:
+        """Run the engine's own client."""
+        env = {
+            "DOCKER_BUILDKIT": "0",
+            "DOCKER_CONFIG": str(self.directory / "client"),
+            "DOCKER_HOST": self.url,
+            "DOCKER_CONTEXT": "",
+        }
+        return run([*self._client, *words], stdin=stdin, ok=ok, env=env).stdout
+
+    def ask(self, *words: str | Path) -> list[str]:
+        """Give the lines that the client writes."""
+        return self.run(*words).decode().splitlines()
+
+    def build(self, name: str, files: dict[str, bytes], dockerfile: str, *more: str) -> str:
+        """Build an image, and give its ID."""
+        context = self.directory / f"context-{name.replace('/', '-').replace(':', '-')}"
+        for path, data in {**files, "Dockerfile": dockerfile.encode()}.items():
+            target = context / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
+            target.chmod(0o755)
+        isolation = ("--isolation=chroot",) if "podman" in self._client[0] else ()
+        self.run("build", *isolation, *more, "-t", name, context)
+        return self.ask("image", "inspect", "--format", "{{.Id}}", name)[0]
+
+    def exported(self, name: str) -> bytes:
+        """Give what a container of the image holds, as a tar."""
+        container = self.ask("create", name, "true")[0]
+        try:
+            return self.run("export", container)
+        finally:
+            self.run("rm", container)
+
+
+def _wait(path: Path, process: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + _START_S
+    while time.monotonic() < end:
+        with socket.socket(socket.AF_UNIX) as tried:
+            try:
+                tried.connect(str(path))
+                return
+            except OSError:
+                pass
+        if process.poll() is not None:
+            break
+        time.sleep(0.1)
+    told = log.read_text(errors="replace").strip().splitlines()[-3:]
+    missing(f"{process.args[0]} does not start here: {' | '.join(told)}")  # type: ignore[index]
+
+
+@contextmanager
+def _started(command: Sequence[str | Path], path: Path, log: Path) -> Iterator[None]:
+    with log.open("wb") as out:
+        process = subprocess.Popen([str(word) for word in command], stdout=out, stderr=out)
+    try:
+        _wait(path, process, log)
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def running_docker(directory: Path, *options: str) -> Iterator[Engine]:
+    """Start a Docker Engine of its own, without a network."""
+    need_root()
+    daemon, client = need("dockerd"), need("docker")
+    need("runc")
+    path = directory / "docker.sock"
+    (directory / "client").mkdir()
+    command = [
+        daemon, "-H", f"unix://{path}", "--data-root", directory / "root",
+        "--exec-root", directory / "exec", "--pidfile", directory / "pid", "--bridge=none",
+        "--iptables=false", "--ip6tables=false", *options,
+    ]  # fmt: skip
+    try:
+        with _started(command, path, directory / "log"):
+            yield Engine([client], f"unix://{path}", directory)
+    finally:
+        # The daemon mounts its data on themselves and leaves that behind.
+        run(["umount", "--lazy", directory / "root"], ok=False)
+
+
+@contextmanager
+def fresh_docker(beside: Engine) -> Iterator[Engine]:
+    """Start one more Docker Engine, that holds nothing yet."""
+    directory = beside.directory / "fresh"
+    directory.mkdir()
+    with running_docker(directory) as engine:
+        yield engine
+
+
+@contextmanager
+def running_podman() -> Iterator[Engine]:
+    """Start Podman's service with storage of its own, at a path as short as Podman wants it."""
+    need_root()
+    program = need("podman")
+    directory = Path(tempfile.mkdtemp(prefix="podman-"))
+    path = directory / "podman.sock"
+    client = [program, "--root", str(directory / "root"), "--runroot", str(directory / "run")]
+    service = [*client, "system", "service", "--time=0", f"unix://{path}"]
+    try:
+        with _started(service, path, directory / "log"):
+            yield Engine(client, f"unix://{path}", directory)
+    finally:
+        # Podman mounts its storage on itself and leaves that behind.
+        run(["umount", "--lazy", directory / "root" / "overlay"], ok=False)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def busybox() -> bytes:
+    """Give a shell and its tools as one program that needs no libraries."""
+    data = Path(need("busybox")).read_bytes()
+    if b"/ld-linux" in data[:4096]:  # the interpreter that a program with libraries names
+        missing("busybox is not linked statically (busybox-static is)")
+    return data
+
+
+def program_with_libraries(name: str) -> dict[str, bytes]:
+    """Give a program and all that it needs to run, by path."""
+    path = Path(need(name)).resolve()
+    files = {f"usr/bin/{name}": path.read_bytes()}
+    for line in run(["ldd", path]).stdout.decode().splitlines():
+        for word in line.split():
+            if word.startswith("/"):
+                files[word.lstrip("/")] = Path(word).read_bytes()
+    return files
+
+
+def exported_nodes(tar: bytes) -> Iterator[Node]:
+    """Read an engine's export, in whatever order and spelling it is written."""
+    kinds = {
+        tarfile.REGTYPE: "f", tarfile.DIRTYPE: "d", tarfile.SYMTYPE: "l", tarfile.CHRTYPE: "c",
+        tarfile.BLKTYPE: "b", tarfile.FIFOTYPE: "p",
+    }  # fmt: skip
+    nodes: dict[bytes, Node] = {}
+    names: dict[bytes, list[bytes]] = {}
+    with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
+        for member in archive:
+            path = os.fsencode(member.name).strip(b"/")
+            if member.type == tarfile.LNKTYPE:
+                first = os.fsencode(member.linkname).strip(b"/")
+                names.setdefault(first, [first]).append(path)
+                continue
+            reader = archive.extractfile(member) if member.isreg() else None
+            prefix = "SCHILY.xattr."
+            nodes[path] = Node(
+                kind=kinds[member.type],
+                path=path,
+                mode=member.mode & 0o7777,
+                uid=member.uid,
+                gid=member.gid,
+                mtime=int(member.mtime),
+                data=reader.read() if reader else b"",
+                target=os.fsencode(member.linkname) if member.issym() else b"",
+                device=(member.devmajor, member.devminor) if member.isdev() else (0, 0),
+                xattrs={
+                    os.fsencode(key.removeprefix(prefix)): os.fsencode(value)
+                    for key, value in member.pax_headers.items()
+                    if key.startswith(prefix)
+                },
+            )
+    for first, group in names.items():
+        group.sort(key=lambda path: path.split(b"/"))
+        for path in group:
+            node = nodes[first]
+            nodes[path] = Node(**{**_fields(node), "path": path, "first": group[0]})
+    yield from nodes.values()
+
+
+def _fields(node: Node) -> dict[str, object]:
+    return {name: getattr(node, name) for name in Node.__slots__}
+
+
+def compare_with_export(flat: bytes, exported: bytes) -> None:
+    """Compare our flat tar with an engine's export, path by path."""
+    ours = lines_of(read_tar(flat))
+    theirs = lines_of(exported_nodes(exported))
+    assert ours == theirs
+
+
+def lines_of(nodes: Iterator[Node] | list[Node]) -> list[str]:
+    """Give the listing of a tree, without what the engine itself puts there."""
+    own = {path.encode() for path in ENGINE_OWN}
+    return full_listing(node for node in nodes if node.path not in own).splitlines()

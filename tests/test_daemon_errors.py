@@ -1,0 +1,176 @@
+"""What an engine's troubles come to: one line and the right exit code."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests import programs, services
+from tests.services import Engine
+
+EMPTY = {"DOCKER_HOST": "", "DOCKER_CONTEXT": "", "CONTAINER_HOST": "", "DOCKER_TLS_VERIFY": ""}
+
+
+@pytest.fixture(scope="module")
+def docker(docker_engine: Engine) -> Engine:
+    files = {"root/bin/busybox": services.busybox()}
+    for name in ("app/web:1", "app/web:2", "lone"):
+        docker_engine.build(name, files, f"FROM scratch\nCOPY root/ /\nLABEL name={name}\n")
+    return docker_engine
+
+
+@pytest.fixture
+def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Give a home without settings, in an environment that names no engine."""
+    for name in (*EMPTY, "DOCKER_CERT_PATH", "XDG_RUNTIME_DIR", "DOCKER_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def refused(name: str, engine: Engine, *words: str) -> tuple[int, str]:
+    return programs.refused(name, "-H", engine.url, *words)
+
+
+def test_no_such_image(docker: Engine) -> None:
+    code, told = refused("app/web:3", docker)
+    assert code == 2
+    assert "similar: app/web:1, app/web:2" in told or "similar: app/web:2, app/web:1" in told
+    assert "docker://app/web:3" in told
+    assert "--pull missing" in told
+
+
+def test_misspelled_name(docker: Engine) -> None:
+    assert "similar: lone" in refused("lome", docker)[1]
+
+
+def test_unlike_names_are_not_called_similar(docker: Engine) -> None:
+    assert "similar" not in refused("nginx", docker)[1]
+
+
+def test_name_of_another_owner(docker: Engine) -> None:
+    assert "app/web:1" in refused("other/web", docker)[1]
+
+
+def test_ambiguous_id_lists_the_candidates(docker: Engine) -> None:
+    ids = docker.ask("images", "-a", "-q", "--no-trunc")
+    # With more than sixteen images two begin alike.
+    for number in range(17 - len(set(ids))):
+        docker.build(f"more:{number}", {}, f"FROM lone\nLABEL number={number}\n")
+    ids = sorted({line.removeprefix("sha256:") for line in
+                  docker.ask("images", "-a", "-q", "--no-trunc")})  # fmt: skip
+    first = next(a[0] for a, b in pairwise(ids) if a[0] == b[0])
+    code, told = refused(first, docker)
+    assert code == 2
+    assert "ambiguous" in told
+    assert sum(id[:12] in told for id in ids if id.startswith(first)) >= 2
+
+
+def test_name_of_a_container(docker: Engine) -> None:
+    docker.run("create", "--name", "box", "app/web:1", "true")
+    code, told = refused("box", docker)
+    docker.run("rm", "box")
+    assert code == 2
+    assert "is a container" in told
+    assert "its image is app/web:1" in told
+
+
+def test_name_of_a_file_too(
+    docker: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "thing").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert "./thing" in refused("thing", docker)[1]
+
+
+@pytest.mark.parametrize("prefix", ["", "podman:"])
+def test_no_engine_is_here(clean: Path, monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
+    if any(map(os.path.exists, ("/var/run/docker.sock", "/run/podman/podman.sock"))):
+        pytest.skip("this machine has an engine of its own")
+    monkeypatch.setenv("PATH", str(clean))
+    code, told = programs.refused(f"{prefix}debian:12")
+    assert code == 2
+    assert ".sock" in told
+    assert "dimgx [options] docker://debian:12" in told
+
+
+def test_no_engine_is_here_but_a_directory_of_that_name(
+    clean: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.path.exists("/var/run/docker.sock"):
+        pytest.skip("this machine has an engine of its own")
+    (clean / "app").mkdir()
+    monkeypatch.chdir(clean)
+    code, told = programs.refused("app")
+    assert (code, "write ./app" in told) == (2, True)
+
+
+def test_named_socket_that_is_not_there(clean: Path) -> None:
+    code, told = programs.refused("app", "-H", f"unix://{clean}/none.sock")
+    assert code == 4
+    assert "does not answer" in told
+
+
+def test_named_host_that_refuses(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{free.getsockname()[1]}")
+        code, told = programs.refused("app")
+    assert code == 4
+    assert "DOCKER_HOST" in told
+
+
+def test_unknown_host(clean: Path) -> None:
+    code, told = programs.refused("app", "-H", "tcp://no.such.host.invalid:2375")
+    assert (code, "not known" in told) == (2, True)
+
+
+@pytest.mark.parametrize("url", ["tcp://host", "gopher://host:1", "tcp://", "unix://"])
+def test_address_that_is_none(clean: Path, url: str) -> None:
+    if url == "unix://" and os.path.exists("/var/run/docker.sock"):
+        pytest.skip("this machine has an engine of its own")
+    code, _ = programs.refused("app", "-H", url)
+    assert code == (4 if url == "unix://" else 2)
+
+
+def test_permission_denied(tmp_path: Path, docker: Engine) -> None:
+    """The socket belongs to a group, and who is not in it is told so."""
+    path = Path(docker.url.removeprefix("unix://"))
+    os.chown(path, 0, 3)
+    path.chmod(0o660)
+    for parent in list(path.parents)[:-1]:
+        parent.chmod(parent.stat().st_mode | 0o011)
+    # What is needed is loaded before, as others may not be able to read this checkout.
+    script = (
+        f"import os, sys; sys.path.insert(0, {str(programs.CHECKOUT)!r});"
+        "import docker, grp, socket, dimgx.api, dimgx.cli, dimgx.options, dimgx.messages;"
+        "import dimgx.layerspec, dimgx.platforms, dimgx.progress, dimgx.reading, dimgx.signals;"
+        "import dimgx.sources.engines, dimgx.spool;"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534);"
+        f"sys.exit(dimgx.cli.main(['-H', {docker.url!r}, 'lone']))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    told = done.stderr.decode()
+    assert done.returncode == 2, told
+    assert "permission denied" in told
+    assert "group sys" in told
+
+
+def test_host_has_no_effect_on_a_file(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(b"")
+    for words in (("-H", "unix:///x"), ("--pull", "always")):
+        code, told = programs.refused(f"docker-archive:{tmp_path}/a.tar", *words)
+        assert (code, "no effect" in told) == (1, True)
+
+
+def test_pull_fails_where_there_is_no_such_image(docker: Engine) -> None:
+    for words in (("--pull", "missing"), ("--pull", "always")):
+        code, told = refused("127.0.0.1:9/no/such:1", docker, *words)
+        assert code in (2, 4)
+        assert "127.0.0.1:9" in told

@@ -1,0 +1,220 @@
+"""The archive as it comes from the engine: late, cut short, refused; and newer engines' answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import dimgx
+from dimgx import EngineOptions
+from dimgx.sources import connection
+from tests import programs
+from tests.dsl import dir_, file, layer, whiteout
+from tests.fakeengine import FakeEngine, fake_engine
+from tests.listing import list_tar
+from tests.writers import Picture, docker_archive, image, oci_archive
+
+BASE = layer(dir_("etc"), file("etc/a", b"a" * 5000), file("etc/b", b"b"))
+TOP = layer(whiteout("etc/b"), file("top", b"top"))
+HISTORY = [
+    {"created": "2024-01-01T00:00:00Z", "created_by": "COPY rootfs /"},
+    {"created": "2024-01-01T00:00:00Z", "created_by": "ENV A=1", "empty_layer": True},
+    {"created": "2024-01-01T00:00:00Z", "created_by": "RUN rm /etc/b; echo top >/top"},
+]
+APP = image(BASE, TOP, tags=("app:1",), history=HISTORY)
+TREE = ["d etc", "f etc/a <5000 bytes 3cb0ba60a5dc>", "f top 'top'"]
+
+
+def flat(engine: FakeEngine, name: str = "app:1", *words: str) -> list[str]:
+    return list_tar(programs.flat_bytes(name, "-H", engine.url, *words))
+
+
+def names(engine: FakeEngine, name: str = "app:1", *words: str) -> list[str]:
+    return [line.split()[1] for line in flat(engine, name, *words)]
+
+
+def test_archive_that_begins_late(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No time-out counts while the engine prepares."""
+    monkeypatch.setattr(connection, "_ANSWER_S", 0.5)
+    with fake_engine(delay_s=2) as engine:
+        engine.add(APP, docker_archive(APP))
+        with dimgx.open_image("app:1", engine=EngineOptions(host=engine.url)) as found:
+            dimgx.flatten(found, tmp_path / "out.tar")
+    assert (tmp_path / "out.tar").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("cut", [0, 1, 700, 4096, 9000])
+def test_engine_that_dies_in_the_middle(tmp_path: Path, cut: int) -> None:
+    target = tmp_path / "out.tar"
+    with fake_engine(cut=cut) as engine:
+        engine.add(APP, docker_archive(APP))
+        code, told = programs.refused("app:1", "-H", engine.url, "-t", target)
+    assert code == 4
+    assert "broke off in the middle" in told
+    assert not target.exists()
+
+
+def test_engine_that_fails_to_save() -> None:
+    with fake_engine() as engine:
+        id = engine.add(APP, b"")
+        engine.answers[f"/images/{id}/get"] = lambda query: 500
+        code, told = programs.refused("app:1", "-H", engine.url, "-t", "-")
+    assert (code, "status 500" in told) == (4, True)
+
+
+def test_engine_that_forbids() -> None:
+    with fake_engine() as engine:
+        engine.answers["/images/app:1/json"] = lambda query: 403
+        code, told = programs.refused("app:1", "-H", engine.url)
+    assert (code, "refused" in told) == (2, True)
+
+
+def test_image_that_changes_meanwhile(tmp_path: Path) -> None:
+    other = image(TOP, BASE, tags=("app:1",), history=HISTORY)
+    with fake_engine() as engine:
+        engine.add(APP, docker_archive(other))
+        code, told = programs.refused("app:1", "-H", engine.url, "-t", tmp_path / "out.tar")
+    assert (code, "changed" in told) == (2, True)
+
+
+def test_archive_that_is_none() -> None:
+    with fake_engine() as engine:
+        engine.add(APP, b"<html>" + bytes(9000))
+        code, told = programs.refused("app:1", "-H", engine.url, "-t", "-")
+    assert code == 2
+    assert "saved" in told
+
+
+def test_answer_that_is_no_json() -> None:
+    with fake_engine() as engine:
+        engine.answers["/images/app:1/json"] = lambda query: b"<html>"
+        code, told = programs.refused("app:1", "-H", engine.url)
+    assert (code, "JSON" in told) == (2, True)
+
+
+def test_history_that_leaves_open_which_steps_have_layers() -> None:
+    """Two steps of no size, of which one has a layer: only the image's config tells."""
+    nothing = layer(dir_("etc"))
+    steps = [
+        HISTORY[0],
+        {"created_by": "RUN /bin/sh -c true", "empty_layer": True},
+        {"created_by": "RUN /bin/sh -c touch /etc"},
+    ]
+    picture = image(BASE, nothing, tags=("app:1",), history=steps)
+    with fake_engine() as engine:
+        id = engine.add(picture, docker_archive(picture))
+        told = [
+            {"Id": id if place == 2 else "<missing>", "CreatedBy": step["created_by"],
+             "Created": 1700000000, "Size": 9 if place == 0 else 0}
+            for place, step in enumerate(steps)
+        ][::-1]  # fmt: skip
+        engine.answers[f"/images/{id}/history"] = lambda query: told
+        document = json.loads(programs.dimgx("-H", engine.url, "--json", "app:1").stdout)
+    assert [row["empty"] for row in document["rows"]] == [False, True, False]
+    assert [row["size"] for row in document["rows"]] == [0, 0, 9]
+
+
+def test_times_before_1970_and_of_the_year_one() -> None:
+    with fake_engine() as engine:
+        id = engine.add(APP, b"")
+        told = [
+            {"Id": id, "CreatedBy": "x", "Created": -62135596800, "Size": 1},
+            {"Id": "<missing>", "CreatedBy": "x", "Created": -1, "Size": 0},
+            {"Id": "<missing>", "CreatedBy": "x", "Created": "2024-01-01T01:02:03.123456789+02:00",
+             "Size": 1},
+        ]  # fmt: skip
+        engine.answers[f"/images/{id}/history"] = lambda query: told
+        engine.answers["/images/app:1/json"](None).pop("Created")  # type: ignore[arg-type]
+        done = programs.dimgx("-H", engine.url, "--json", "app:1")
+        assert [row["created"] for row in json.loads(done.stdout)["rows"]] == [
+            "0001-01-01T00:00:00Z", "1969-12-31T23:59:59Z", "2024-01-01T01:02:03.123456789+02:00"
+        ]  # fmt: skip
+        assert programs.dimgx("-H", engine.url, "app:1").stdout.count(b"\n") == 4
+
+
+ARM = image(TOP, BASE, tags=("app:1",), architecture="arm64", history=HISTORY)
+INDEX = "sha256:" + "1" * 64
+
+
+def test_platform_goes_to_a_new_engine() -> None:
+    with fake_engine(api="1.51") as engine:
+        engine.add(ARM, docker_archive(ARM))
+        assert "etc/b" in names(engine, "app:1", "--platform", "linux/arm64")
+        wanted = {"os": "linux", "architecture": "arm64"}
+        chosen = [json.loads(query.get("platform", "null")) for path, query in engine.asked
+                  if path.startswith("/images/")]  # fmt: skip
+    assert chosen == [wanted] * 3
+
+
+def test_platform_of_an_old_engine_comes_from_the_index(tmp_path: Path) -> None:
+    """The containerd store tells of one platform and saves all."""
+    amd = image(BASE, TOP, tags=("app:1",), history=HISTORY)
+    saved = oci_archive(amd, ARM, nested=True)
+    nested = _index_digest(saved)
+    with fake_engine(api="1.44") as engine:
+        engine.add(amd, saved, inspect={"Id": nested, "RepoDigests": [f"app@{nested}"]})
+        assert "etc/b" in names(engine, "app:1", "--platform", "linux/arm64")
+        assert "etc/b" not in names(engine, "app:1", "--platform", "linux/amd64")
+        assert all("platform" not in query for _, query in engine.asked)
+
+
+def _index_digest(saved: bytes) -> str:
+    import io
+    import tarfile
+
+    with tarfile.open(fileobj=io.BytesIO(saved)) as tar:
+        reader = tar.extractfile("index.json")
+        assert reader is not None
+        return str(json.load(reader)["manifests"][0]["digest"])
+
+
+@pytest.mark.parametrize("vintage", ["1.10", "digest.tar", "25", "29"])
+def test_every_vintage_of_save(vintage: str) -> None:
+    picture = Picture((BASE, TOP), ("app:1",), history=HISTORY)
+    saved = docker_archive(picture, vintage=vintage)  # type: ignore[arg-type]
+    with fake_engine() as engine:
+        engine.add(picture, saved)
+        assert [line.split()[1] for line in flat(engine)] == ["etc", "etc/a", "top"]
+
+
+def test_pull_reports_and_fails_as_the_engine_says(tmp_path: Path) -> None:
+    answers = [
+        {"status": "Pulling fs layer", "id": "abc"},
+        {"status": "Downloading", "id": "abc", "progressDetail": {"current": 5, "total": 10}},
+        {"status": "Downloading", "id": "def", "progressDetail": {"current": 1, "total": 20}},
+        {"status": "Extracting", "id": "abc", "progressDetail": {"current": 9, "total": 10}},
+    ]
+    lines = b"\r\n".join(json.dumps(answer).encode() for answer in answers)
+    seen: list[tuple[int, int | None]] = []
+    with fake_engine() as engine:
+        engine.add(APP, docker_archive(APP))
+        engine.answers["/images/create"] = lambda query: lines
+        options = EngineOptions(
+            host=engine.url, pull="always", tick=lambda done, total: seen.append((done, total))
+        )
+        with dimgx.open_image("app:1", engine=options):
+            pass
+        assert ("/images/create", {"tag": "1", "fromImage": "app"}) in engine.asked
+        assert seen == [(5, 10), (6, 30)]
+        engine.answers["/images/create"] = lambda query: b'{"error": "denied: not yours"}'
+        code, told = programs.refused("app:1", "-H", engine.url, "--pull", "always")
+        assert (code, "denied: not yours" in told) == (2, True)
+        # What is there is not pulled again.
+        asked = len([path for path, _ in engine.asked if path == "/images/create"])
+        programs.dimgx("-H", engine.url, "--pull", "missing", "-q", "app:1")
+        assert asked == len([path for path, _ in engine.asked if path == "/images/create"])
+
+
+def test_credentials_go_with_a_pull(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(
+        '{"auths": {"registry.example:5000": {"auth": "dTpw"}}}'  # u:p
+    )
+    with fake_engine() as engine:
+        engine.answers["/images/create"] = lambda query: b"{}"
+        engine.add(image(BASE, TOP, tags=("registry.example:5000/app:1",), history=HISTORY), b"")
+        options = EngineOptions(host=engine.url, pull="always", docker_config=str(tmp_path))
+        with dimgx.open_image("registry.example:5000/app:1", engine=options):
+            pass
+        assert engine.headers["/images/create"]["X-Registry-Auth"]

@@ -1,0 +1,284 @@
+"""Where an engine is looked for: options, the environment, contexts, default sockets; and TLS."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import ssl
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import dimgx
+from dimgx.errors import SourceError
+from dimgx.sources import endpoint
+from dimgx.sources.endpoint import EngineOptions, Tls, find_docker, find_podman
+from tests import programs
+from tests.dsl import file, layer
+from tests.fakeengine import fake_engine
+from tests.services import Engine
+from tests.writers import docker_archive, image
+
+
+def write_context(home: Path, name: str, host: str, **more: object) -> Path:
+    """Write a context as `docker context create` does, and give the directory of its TLS files."""
+    key = hashlib.sha256(name.encode()).hexdigest()
+    meta = home / ".docker" / "contexts" / "meta" / key / "meta.json"
+    meta.parent.mkdir(parents=True)
+    docker = {"Host": host, "SkipTLSVerify": False, **more}
+    meta.write_text(json.dumps({"Name": name, "Metadata": {}, "Endpoints": {"docker": docker}}))
+    return home / ".docker" / "contexts" / "tls" / key / "docker"
+
+
+def options(home: Path, **environment: str) -> EngineOptions:
+    return EngineOptions.of({"HOME": str(home), **environment})
+
+
+URLS = [
+    ("unix:///x/y.sock", "unix:///x/y.sock"),
+    ("/x/y.sock", "unix:///x/y.sock"),
+    ("unix://", "unix:///var/run/docker.sock"),
+    ("tcp://h:1", "tcp://h:1"),
+    ("h:1", "tcp://h:1"),
+    ("ssh://me@h", "ssh://me@h"),
+    (" tcp://h:1 ", "tcp://h:1"),
+]
+
+
+@pytest.mark.parametrize(("said", "url"), URLS)
+def test_spelling_of_an_address(tmp_path: Path, said: str, url: str) -> None:
+    found = find_docker(options(tmp_path, DOCKER_HOST=said))
+    assert found is not None
+    assert (found.url, found.named_by) == (url, "DOCKER_HOST")
+
+
+def test_option_comes_before_the_environment(tmp_path: Path) -> None:
+    told = {"HOME": str(tmp_path), "DOCKER_HOST": "tcp://a:1", "CONTAINER_HOST": "tcp://b:1"}
+    for find in (find_docker, find_podman):
+        found = find(EngineOptions.of(told, host="tcp://c:1"))
+        assert found is not None
+        assert (found.url, found.named_by) == ("tcp://c:1", "--host")
+    found = find_podman(EngineOptions.of(told))
+    assert found is not None
+    assert (found.url, found.named_by) == ("tcp://b:1", "CONTAINER_HOST")
+
+
+def test_contexts(tmp_path: Path) -> None:
+    write_context(tmp_path, "far", "ssh://me@far")
+    write_context(tmp_path, "near", "unix:///near.sock")
+    (tmp_path / ".docker" / "config.json").write_text('{"currentContext": "near", "auths": {}}')
+    cases: list[tuple[dict[str, str], str]] = [
+        ({}, "unix:///near.sock"),
+        ({"DOCKER_CONTEXT": "far"}, "ssh://me@far"),
+        ({"DOCKER_CONTEXT": "far", "DOCKER_HOST": "tcp://h:1"}, "tcp://h:1"),
+        ({"DOCKER_CONFIG": str(tmp_path / ".docker"), "HOME": "/nowhere"}, "unix:///near.sock"),
+    ]
+    for environment, url in cases:
+        found = find_docker(options(tmp_path, **environment))
+        assert found is not None
+        assert found.url == url
+
+
+def test_context_default_is_a_default_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "docker_sockets", lambda options: [])
+    assert find_docker(options(tmp_path, DOCKER_CONTEXT="default")) is None
+
+
+@pytest.mark.parametrize("by", ["DOCKER_CONTEXT", "config.json"])
+def test_context_that_does_not_exist(tmp_path: Path, by: str) -> None:
+    environment = {"DOCKER_CONTEXT": "lost"} if by == "DOCKER_CONTEXT" else {}
+    (tmp_path / ".docker").mkdir()
+    (tmp_path / ".docker" / "config.json").write_text('{"currentContext": "lost"}')
+    with pytest.raises(SourceError, match=r"no Docker context 'lost'.*docker context ls"):
+        find_docker(options(tmp_path, **environment))
+
+
+def test_context_that_is_broken(tmp_path: Path) -> None:
+    write_context(tmp_path, "odd", "")
+    with pytest.raises(SourceError, match="has no Docker Engine's address"):
+        find_docker(options(tmp_path, DOCKER_CONTEXT="odd"))
+    (tmp_path / ".docker" / "config.json").write_text("{")
+    with pytest.raises(SourceError, match=r"config\.json is not valid JSON"):
+        find_docker(options(tmp_path))
+
+
+def listening(path: Path) -> socket.socket:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(path))
+    server.listen()
+    return server
+
+
+def test_default_sockets_rootless_ones_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = options(tmp_path, XDG_RUNTIME_DIR=str(tmp_path / "run"))
+    known = endpoint.docker_sockets
+    monkeypatch.setattr(endpoint, "docker_sockets", lambda options: known(options)[1:])
+    assert find_docker(told) is None
+    with listening(tmp_path / ".docker" / "run" / "docker.sock"):
+        found = find_docker(told)
+        assert found is not None
+        assert (found.socket_path or "").endswith(".docker/run/docker.sock")
+        assert found.named_by is None
+        with listening(tmp_path / "run" / "docker.sock"):
+            found = find_docker(told)
+            assert found is not None
+            assert (found.socket_path or "").endswith("run/docker.sock")
+        # What nobody listens at any more is passed over.
+        found = find_docker(told)
+        assert found is not None
+        assert (found.socket_path or "").endswith(".docker/run/docker.sock")
+
+
+def test_podmans_own_socket(tmp_path: Path) -> None:
+    if os.path.exists("/run/podman/podman.sock"):
+        pytest.skip("this machine runs a service of Podman's own")
+    told = options(tmp_path, XDG_RUNTIME_DIR=str(tmp_path))
+    assert find_podman(told) is None
+    with listening(tmp_path / "podman" / "podman.sock"):
+        found = find_podman(told)
+    assert found is not None
+    assert found.url == f"unix://{tmp_path}/podman/podman.sock"
+
+
+def test_tls_files(tmp_path: Path) -> None:
+    certs = tmp_path / "certs"
+    certs.mkdir()
+    for name in ("ca.pem", "cert.pem", "key.pem"):
+        (certs / name).write_text("")
+    whole = Tls(*(str(certs / name) for name in ("ca.pem", "cert.pem", "key.pem")), True)
+    told = {"DOCKER_HOST": "tcp://h:1", "DOCKER_CERT_PATH": str(certs)}
+    found = find_docker(options(tmp_path, DOCKER_TLS_VERIFY="1", **told))
+    assert found is not None
+    assert found.tls == whole
+    found = find_docker(options(tmp_path, **told))
+    assert found is not None and found.tls is not None
+    assert not found.tls.is_verified
+    found = find_docker(options(tmp_path, DOCKER_TLS_VERIFY="", DOCKER_HOST="tcp://h:1"))
+    assert found is not None
+    assert found.tls is None
+
+
+def certificates(directory: Path) -> None:
+    """Make an authority, and certificates of it for a server and a client."""
+    openssl = programs.need("openssl")
+    directory.mkdir()
+
+    def make(*words: str | Path) -> None:
+        programs.run([openssl, *words])
+
+    ca, ca_key = directory / "ca.pem", directory / "ca.key"
+    make("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=test", "-days", "2",
+         "-keyout", ca_key, "-out", ca)  # fmt: skip
+    for name in ("server", "client"):
+        key, request = directory / f"{name}.key", directory / f"{name}.csr"
+        extensions = directory / f"{name}.ext"
+        extensions.write_text("subjectAltName=IP:127.0.0.1\n")
+        make("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}", "-keyout", key,
+             "-out", request)  # fmt: skip
+        make("x509", "-req", "-in", request, "-CA", ca, "-CAkey", ca_key, "-CAcreateserial",
+             "-days", "2", "-extfile", extensions, "-out", directory / f"{name}.crt")  # fmt: skip
+    (directory / "client.crt").rename(directory / "cert.pem")
+    (directory / "client.key").rename(directory / "key.pem")
+
+
+@pytest.fixture(scope="module")
+def certs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("tls") / "certs"
+    certificates(directory)
+    return directory
+
+
+def server_context(certs: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certs / "server.crt", certs / "server.key")
+    context.load_verify_locations(certs / "ca.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+APP = image(layer(file("a", b"a")), tags=("app:1",))
+
+
+def test_tls_with_certificates(certs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    monkeypatch.setenv("DOCKER_CERT_PATH", str(certs))
+    with fake_engine(tls=server_context(certs)) as engine:
+        engine.add(APP, docker_archive(APP))
+        monkeypatch.setenv("DOCKER_HOST", engine.url)
+        assert programs.flat_bytes("app:1")[:1] == b"a"
+
+
+def test_tls_of_a_context(certs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("DOCKER_HOST", "DOCKER_CONFIG", "DOCKER_CONTEXT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with fake_engine(tls=server_context(certs)) as engine:
+        engine.add(APP, docker_archive(APP))
+        files = write_context(tmp_path, "remote", engine.url)
+        files.mkdir(parents=True)
+        for name in ("ca.pem", "cert.pem", "key.pem"):
+            (files / name).write_bytes((certs / name).read_bytes())
+        (tmp_path / ".docker" / "config.json").write_text('{"currentContext": "remote"}')
+        assert programs.flat_bytes("app:1")[:1] == b"a"
+
+
+def test_tls_of_a_stranger_is_refused(
+    certs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    certificates(tmp_path / "other")
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    monkeypatch.setenv("DOCKER_CERT_PATH", str(tmp_path / "other"))
+    with fake_engine(tls=server_context(certs)) as engine:
+        code, told = programs.refused("app:1", "-H", engine.url)
+    assert code == 2
+    assert "TLS failed" in told
+    assert "DOCKER_CERT_PATH" in told
+
+
+def test_tls_where_there_is_none(certs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    monkeypatch.setenv("DOCKER_CERT_PATH", str(certs))
+    with fake_engine() as engine:
+        code, told = programs.refused("app:1", "-H", engine.url)
+    assert (code, "TLS failed" in told) == (2, True)
+
+
+def test_key_without_certificate(
+    certs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "key.pem").write_bytes((certs / "key.pem").read_bytes())
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    monkeypatch.setenv("DOCKER_CERT_PATH", str(tmp_path))
+    code, told = programs.refused("app:1", "-H", "tcp://127.0.0.1:1")
+    assert (code, "key.pem" in told) == (2, True)
+
+
+def test_ssh_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "paramiko", None)
+    with pytest.raises(SourceError, match=r"pip install 'dimgx\[ssh\]'"):
+        dimgx.open_image("app:1", engine=EngineOptions(host="ssh://me@127.0.0.1:1"))
+
+
+def test_ssh(docker_engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The engine is reached through the program `ssh`, here one that goes nowhere."""
+    if find_spec("paramiko") is None:
+        programs.missing("the package for ssh is not here: pip install '.[ssh]'")
+    docker_engine.build("by/ssh", {"root/a": b"a"}, "FROM scratch\nCOPY root/ /\n")
+    program = tmp_path / "ssh"
+    program.write_text(
+        '#!/bin/sh\nfor word; do last="$last $word"; done\n'
+        f'echo "$last" >>{tmp_path}/log\n'
+        f"exec {programs.need('docker')} -H {docker_engine.url} system dial-stdio\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin:/usr/sbin")
+    assert programs.flat_bytes("by/ssh", "-H", "ssh://me@far")[:1] == b"a"
+    assert "-l me" in (tmp_path / "log").read_text()
+    assert "far docker system dial-stdio" in (tmp_path / "log").read_text()

@@ -1,0 +1,173 @@
+"""Podman's service and program, against what Podman itself makes of its images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import dimgx
+from dimgx import EngineOptions
+from tests import programs, services
+from tests.services import Engine
+
+FILE = r"""FROM scratch
+COPY root/ /
+ENV A=1
+RUN mkdir -p /srv/a /srv/b/c; echo one >/srv/a/f; ln /srv/a/f /srv/a/g; mkfifo /srv/p; \
+    echo >/srv/b/c/x
+LABEL x=y
+RUN rm -r /srv/b; echo two >/srv/a/f; ln -s a /srv/b; chmod 4711 /srv/a/g; true
+RUN rm /srv/b; mkdir -m 700 /srv/b; echo back >/srv/b/y; chown -R 12:34 /srv/b
+"""
+
+
+@pytest.fixture(scope="module")
+def podman(podman_service: Engine) -> Engine:
+    files = {f"root/bin/{name}": services.busybox() for name in
+             ("sh", "mkdir", "ln", "rm", "chmod", "chown", "mkfifo", "true")}  # fmt: skip
+    for name, form in (("quay.example:5000/oci/app:1", "oci"), ("dock", "docker")):
+        podman_service.build(name, files, FILE, "--format", form)
+    podman_service.run("tag", "quay.example:5000/oci/app:1", "second:name")
+    return podman_service
+
+
+NAMES = ("podman:quay.example:5000/oci/app:1", "podman:dock", "containers-storage:second:name")
+
+
+def rows(name: str, engine: Engine) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = json.loads(
+        programs.dimgx("-H", engine.url, "--json", name).stdout
+    )["rows"]
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tree_is_that_of_a_container(podman: Engine, name: str) -> None:
+    flat = programs.flat_bytes(name, "-H", podman.url)
+    services.compare_with_export(flat, podman.exported(name.partition(":")[2]))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_same_bytes_as_from_the_saved_archive(podman: Engine, name: str) -> None:
+    saved = podman.run("save", "--format", "docker-archive", name.partition(":")[2])
+    flat = programs.flat_bytes(name, "-H", podman.url)
+    assert programs.dimgx("-t", "-", "-", stdin=saved).stdout == flat
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_are_those_of_podman(podman: Engine, name: str) -> None:
+    plain = name.partition(":")[2]
+    told = json.loads(podman.run("history", "--format", "json", plain))
+    found = rows(name, podman)
+    assert [[row["created_by"], row["size"], row["created"]] for row in found] == [
+        [step["CreatedBy"], step["size"], step["created"]] for step in told
+    ]
+    config = json.loads(podman.run("image", "inspect", plain))[0]
+    empty = [step.get("empty_layer", False) for step in config["History"]]
+    assert [row["empty"] for row in found[::-1]] == empty
+    diff_ids = [row["diff_id"] for row in found[::-1] if not row["empty"]]
+    assert diff_ids == config["RootFS"]["Layers"]
+    assert found[0]["tags"] == config["RepoTags"]
+
+
+def test_ancestors_are_the_parents(podman: Engine) -> None:
+    name = "dock"
+    for row in rows("podman:dock", podman):
+        told = json.loads(podman.run("image", "inspect", name))[0]
+        assert row["id"] == f"sha256:{told['Id']}"
+        assert len(told["History"]) == int(str(row["position"])) + 1
+        name = told["Parent"]
+
+
+def test_sizes_are_those_of_the_plain_tars(podman: Engine) -> None:
+    saved = podman.run("save", "--format", "docker-archive", "dock")
+    archived = json.loads(programs.dimgx("--json", "-", stdin=saved).stdout)
+    assert archived["size_kind"] == "tar"
+    sizes = [row["size"] for row in rows("podman:dock", podman)]
+    assert sizes == [row["size"] for row in archived["rows"]]
+
+
+def test_only_the_topmost_chosen_image_is_saved(podman: Engine) -> None:
+    with dimgx.open_image("podman:dock", engine=EngineOptions(host=podman.url)) as image:
+        with dimgx.open_tree(image, layers=["@0"]) as tree:
+            assert "bin/sh" in {entry.path.decode() for entry in tree}
+        assert image.spool is not None
+        base = rows("podman:dock", podman)[-1]
+        saved = podman.run("save", "--format", "docker-archive", str(base["id"]))
+        assert image.spool.used == len(saved)
+
+
+def test_docker_reference_at_podmans_socket(podman: Engine) -> None:
+    """A DOCKER_HOST that is Podman's, as many have it."""
+    assert rows("dock", podman) == rows("podman:dock", podman)
+    flat = programs.flat_bytes("dock", "-H", podman.url)
+    assert flat == programs.flat_bytes("podman:dock", "-H", podman.url)
+
+
+def test_podman_reference_at_dockers_socket(docker_engine: Engine) -> None:
+    docker_engine.build("for/podman", {"root/x": b"x"}, "FROM scratch\nCOPY root/ /\n")
+    assert rows("podman:for/podman", docker_engine) == rows("for/podman", docker_engine)
+
+
+@pytest.fixture
+def alone(podman: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engine:
+    """The program `podman` with the same storage, and no service that is known."""
+    settings = tmp_path / "storage.conf"
+    settings.write_text(
+        f'[storage]\ndriver = "overlay"\ngraphroot = "{podman.directory}/root"\n'
+        f'runroot = "{podman.directory}/run"\n'
+    )
+    monkeypatch.setenv("CONTAINERS_STORAGE_CONF", str(settings))
+    for name in ("CONTAINER_HOST", "DOCKER_HOST", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    if Path("/run/podman/podman.sock").exists():
+        pytest.skip("this machine runs a service of Podman's own")
+    return podman
+
+
+def test_program_where_there_is_no_service(alone: Engine) -> None:
+    with_service = programs.dimgx("-H", alone.url, "--json", "podman:dock").stdout
+    assert programs.dimgx("--json", "podman:dock").stdout == with_service
+    flat = programs.flat_bytes("podman:dock", "-H", alone.url)
+    assert programs.flat_bytes("podman:dock") == flat
+
+
+def test_program_knows_no_such_image(alone: Engine) -> None:
+    code, told = programs.refused("podman:second:nam")
+    assert code == 2
+    assert "localhost/second:name" in told
+    assert "docker://second:nam" in told
+
+
+def test_program_that_dies(alone: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It ends in the middle of the archive, and says why."""
+    real = programs.need("podman")
+    path = tmp_path / "bin" / "podman"
+    path.parent.mkdir()
+    path.write_text(
+        f'#!/bin/sh\n[ "$1" = save ] || exec {real} "$@"\n'
+        f'{real} "$@" | head -c 100000; echo "Error: no space left" >&2; exit 125\n'
+    )
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{path.parent}:/usr/bin:/bin:/usr/sbin")
+    code, told = programs.refused("podman:dock", "-t", tmp_path / "out.tar")
+    assert (code, "no space left" in told) == (2, True)
+    assert not (tmp_path / "out.tar").exists()
+
+
+def test_no_such_image(podman: Engine) -> None:
+    code, told = programs.refused("podman:second:nme", "-H", podman.url)
+    assert code == 2
+    assert "localhost/second:name" in told
+    assert "docker://second:nme" in told
+
+
+def test_name_of_a_container(podman: Engine) -> None:
+    podman.run("create", "--name", "box", "dock", "true")
+    code, told = programs.refused("podman:box", "-H", podman.url)
+    podman.run("rm", "box")
+    assert code == 2
+    assert "is a container" in told
+    assert "localhost/dock:latest" in told

@@ -1,0 +1,433 @@
+"""Credentials: where they are found, whom they are shown to, and that nobody else sees them."""
+
+from __future__ import annotations
+
+import base64
+import json
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from dimgx import Credentials, RegistryOptions, SourceError, TemporaryError
+from dimgx.sources.auth import find_credentials
+from dimgx.sources.tokens import parse_challenges
+from tests.dsl import file, layer
+from tests.registries import (
+    PASSWORD,
+    USER,
+    FaultyRegistry,
+    Handler,
+    fails,
+    fault,
+    faulty_registry,
+    flat,
+    wants_password,
+    wants_token,
+)
+from tests.writers import Json, image, to_json
+
+APP = image(layer(file("a", b"a")), layer(file("b", b"b")), layer(file("c", b"c")))
+ANNA = Credentials(USER, PASSWORD)
+
+
+@pytest.fixture
+def faulty() -> Iterator[FaultyRegistry]:
+    with faulty_registry() as registry:
+        registry.add(APP)
+        yield registry
+
+
+@pytest.fixture(scope="module")
+def expected() -> bytes:
+    with faulty_registry() as plain:
+        plain.add(APP)
+        return flat(plain.reference())
+
+
+def pair(user: str, password: str) -> str:
+    return base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def knows_anna(handler: Handler) -> bool:
+    return handler.headers.get("Authorization") == f"Basic {pair(USER, PASSWORD)}"
+
+
+# -- challenges ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ('Basic realm="x"', [("basic", {"realm": "x"})]),
+        (
+            'Bearer realm="https://a/t",service="s",scope="repository:o/n:pull,push"',
+            [("bearer", {"realm": "https://a/t", "service": "s",
+                         "scope": "repository:o/n:pull,push"})],
+        ),
+        (
+            'Basic realm="a, b", BEARER Realm=https://a/t , error="x \\"y\\""',
+            [("basic", {"realm": "a, b"}),
+             ("bearer", {"realm": "https://a/t", "error": 'x "y"'})],
+        ),
+        ("Negotiate", [("negotiate", {})]),
+        ("", []),
+        (",,, ", []),
+    ],
+)  # fmt: skip
+def test_challenges(header: str, expected: list[tuple[str, dict[str, str]]]) -> None:
+    found = [(one.scheme, dict(one.parameters)) for one in parse_challenges(header)]
+    assert found == expected
+
+
+# -- tokens --------------------------------------------------------------------------------------
+
+
+def token_queries(registry: FaultyRegistry) -> list[dict[str, list[str]]]:
+    parts = [urlsplit(path) for path, _ in registry.requests]
+    return [parse_qs(part.query) for part in parts if part.path == "/token"]
+
+
+def test_anonymous_token(faulty: FaultyRegistry, expected: bytes) -> None:
+    faulty.rules.append(wants_token(faulty))
+    assert flat(faulty.reference()) == expected
+    assert token_queries(faulty) == [{"service": ["test"], "scope": ["repository:app:pull"]}]
+    # Only the very first request went without.
+    assert [path for path, h in faulty.requests if "Authorization" not in h] == [
+        "/v2/app/manifests/1", faulty.requests[1][0],
+    ]  # fmt: skip
+
+
+def test_token_with_credentials(faulty: FaultyRegistry, expected: bytes) -> None:
+    faulty.rules.append(wants_token(faulty, check=knows_anna))
+    assert flat(faulty.reference(), credentials=ANNA) == expected
+    assert token_queries(faulty)[0]["account"] == [USER]
+    basic = [path for path, h in faulty.requests if h.get("Authorization", "").startswith("Basic")]
+    assert len(basic) == 1 and basic[0].startswith("/token?")
+
+
+@pytest.mark.parametrize("uses", [1, 2])
+def test_token_that_expires_between_requests(
+    faulty: FaultyRegistry, expected: bytes, uses: int
+) -> None:
+    faulty.rules.append(wants_token(faulty, uses=uses))
+    assert flat(faulty.reference()) == expected
+
+
+def test_token_that_expires_by_its_own_word(faulty: FaultyRegistry, expected: bytes) -> None:
+    faulty.rules.append(wants_token(faulty, expires_in=1))
+    assert flat(faulty.reference()) == expected
+
+
+def test_token_that_never_helps(faulty: FaultyRegistry) -> None:
+    faulty.rules.append(wants_token(faulty, uses=0))
+    told = fault(faulty.reference(), SourceError)
+    assert "401" in told and "no credentials" in told
+
+
+def test_wrong_password_at_the_token_service(faulty: FaultyRegistry) -> None:
+    faulty.rules.append(wants_token(faulty, check=lambda _: False))
+    told = fault(faulty.reference(), SourceError, credentials=ANNA)
+    assert f"user '{USER}'" in told and "401" in told
+
+
+def test_identity_token(faulty: FaultyRegistry, expected: bytes) -> None:
+    seen = []
+
+    def check(handler: Handler) -> bool:
+        seen.append((handler.command, parse_qs(handler.body().decode())))
+        return True
+
+    faulty.rules.append(wants_token(faulty, check=check))
+    own = Credentials(identity_token="refresh-of-the-test", origin="a file")
+    assert flat(faulty.reference(), credentials=own) == expected
+    method, form = seen[0]
+    assert method == "POST"
+    assert form["grant_type"] == ["refresh_token"]
+    assert form["refresh_token"] == ["refresh-of-the-test"]
+    assert form["scope"] == ["repository:app:pull"]
+
+
+def test_registry_token(faulty: FaultyRegistry, expected: bytes) -> None:
+    def rule(handler: Handler) -> bool:
+        if handler.headers.get("Authorization") == "Bearer own-of-the-test":
+            return False
+        handler.send(401, b"{}", WWW_Authenticate='Bearer realm="http://127.0.0.1:1/none"')
+        return True
+
+    faulty.rules.append(rule)
+    own = Credentials(registry_token="own-of-the-test")
+    assert flat(faulty.reference(), credentials=own) == expected
+    other = Credentials(registry_token="other-of-the-test", origin="somewhere")
+    assert "a token from somewhere" in fault(faulty.reference(), SourceError, credentials=other)
+
+
+@pytest.mark.parametrize(
+    "realm",
+    [
+        "http://token.example.com/t",
+        "ftp://token.example.com/t",
+        "token.example.com/t",
+        "",
+        "https://user:pw@token.example.com/t",
+        "https:///t",
+        "http://[::1/t",
+        "file:///etc/passwd",
+    ],
+)
+def test_realm_that_is_no_https_url(faulty: FaultyRegistry, realm: str) -> None:
+    faulty.rules.append(wants_token(faulty, realm=realm or "%"))
+    told = fault(faulty.reference(), SourceError, credentials=ANNA)
+    assert "no https URL" in told
+
+
+def test_failing_token_service(faulty: FaultyRegistry, expected: bytes) -> None:
+    faulty.rules += [fails(503, times=2, part="/token", Retry_After="0"), wants_token(faulty)]
+    assert flat(faulty.reference()) == expected
+    faulty.rules[0] = fails(429, times=99, part="/token", Retry_After="900")
+    assert "come back in 900 s" in fault(faulty.reference(), TemporaryError)
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"no", b"[]", b"{}", b'{"token": 5}', b'{"token": "a\\r\\nb: c"}']
+)
+def test_token_service_that_makes_no_sense(faulty: FaultyRegistry, answer: bytes) -> None:
+    def rule(handler: Handler) -> bool:
+        if not handler.path.startswith("/token"):
+            return False
+        handler.send(200, answer)
+        return True
+
+    faulty.rules += [rule, wants_token(faulty)]
+    assert "token service" in fault(faulty.reference(), SourceError)
+
+
+# -- basic ---------------------------------------------------------------------------------------
+
+
+def test_basic(faulty: FaultyRegistry, expected: bytes) -> None:
+    faulty.rules.append(wants_password)
+    assert flat(faulty.reference(), credentials=ANNA) == expected
+    told = fault(faulty.reference(), SourceError, credentials=Credentials(USER, "no", origin="x"))
+    assert f"user '{USER}' from x" in told
+    assert "no credentials for it were found" in fault(faulty.reference(), SourceError)
+
+
+def test_forbidden(faulty: FaultyRegistry) -> None:
+    def rule(handler: Handler) -> bool:
+        said = {"errors": [{"code": "DENIED", "message": handler.headers["Authorization"]}]}
+        handler.send(403, to_json(said))
+        return True
+
+    faulty.rules += [wants_password, rule]
+    told = fault(faulty.reference(), SourceError, credentials=ANNA)
+    assert "403" in told and "DENIED" in told
+    assert pair(USER, PASSWORD) not in told  # though the registry repeats it
+
+
+def test_secrets_are_in_no_representation() -> None:
+    own = Credentials(USER, PASSWORD, "identity-of-the-test", "token-of-the-test")
+    for text in (repr(own), str(own), repr(RegistryOptions(credentials=own))):
+        assert PASSWORD not in text and "of-the-test" not in text
+
+
+# -- files ---------------------------------------------------------------------------------------
+
+
+def found_in(
+    tmp_path: Path, document: Json, domain: str, path: str = "o/n", name: str = "config.json"
+) -> tuple[Credentials | None, list[str]]:
+    place = tmp_path / name
+    place.write_bytes(to_json(document))
+    warnings: list[str] = []
+    found = find_credentials([str(tmp_path / "none"), str(place)], domain, path, warnings.append)
+    return found, warnings
+
+
+@pytest.mark.parametrize(
+    ("key", "domain"),
+    [
+        ("quay.io", "quay.io"),
+        ("https://quay.io", "quay.io"),
+        ("https://quay.io/v2/", "quay.io"),
+        ("http://quay.io/v1/", "quay.io"),
+        ("quay.io/o", "quay.io"),
+        ("quay.io/o/n", "quay.io"),
+        ("https://index.docker.io/v1/", "docker.io"),
+        ("docker.io", "docker.io"),
+        ("index.docker.io", "docker.io"),
+        ("docker.io/o", "docker.io"),
+        ("localhost:5000", "localhost:5000"),
+    ],
+)
+def test_keys_that_fit(tmp_path: Path, key: str, domain: str) -> None:
+    found, warnings = found_in(tmp_path, {"auths": {key: {"auth": pair("u", "p:q")}}}, domain)
+    assert found is not None and (found.user, found.password) == ("u", "p:q")
+    assert str(tmp_path) in str(found) and not warnings
+
+
+@pytest.mark.parametrize("key", ["quay.io:443", "io", "quay.i", "quay.io/other", "quay.io/o/n2"])
+def test_keys_that_do_not_fit(tmp_path: Path, key: str) -> None:
+    found, _ = found_in(tmp_path, {"auths": {key: {"auth": pair("u", "p")}}}, "quay.io")
+    assert found is None
+
+
+def test_longest_key_counts(tmp_path: Path) -> None:
+    auths = {key: {"auth": pair(key, "p")} for key in ("h.io", "h.io/a/b", "h.io/a", "h.io/a/b/c")}
+    for path, user in (("a/b", "h.io/a/b"), ("a/x", "h.io/a"), ("x", "h.io")):
+        found, _ = found_in(tmp_path, {"auths": auths}, "h.io", path)
+        assert found is not None and found.user == user
+
+
+def test_forms_of_an_entry(tmp_path: Path) -> None:
+    for entry, expected in (
+        ({"identitytoken": "t"}, Credentials("", "", "t", "")),
+        ({"auth": pair("<token>", ""), "identitytoken": "t"}, Credentials("", "", "t", "")),
+        ({"auth": pair("u", ""), "identitytoken": "t"}, Credentials("u", "", "t", "")),
+        ({"username": "u", "password": "p"}, Credentials("u", "p", "", "")),
+        ({"registrytoken": "r"}, Credentials("", "", "", "r")),
+        ({}, None),
+    ):
+        found, _ = found_in(tmp_path, {"auths": {"h.io": entry}}, "h.io")
+        if expected is None:
+            assert found is None
+        else:
+            assert found is not None
+            assert (found.user, found.password, found.identity_token, found.registry_token) == (
+                expected.user, expected.password, expected.identity_token, expected.registry_token,
+            )  # fmt: skip
+
+
+def test_oldest_form(tmp_path: Path) -> None:
+    document = {"https://h.io/v1/": {"auth": pair("u", "p"), "email": "x@y"}}
+    found, _ = found_in(tmp_path, document, "h.io", name=".dockercfg")
+    assert found is not None and found.user == "u"
+    assert found_in(tmp_path, document, "h.io")[0] is None
+
+
+@pytest.mark.parametrize(
+    "data", ["{", "[]", '{"auths": {"h.io": {"auth": "%%%"}}}', '{"auths": {"h.io": {"auth": 5}}}']
+)
+def test_damaged_files(tmp_path: Path, data: str) -> None:
+    place = tmp_path / "config.json"
+    place.write_text(data)
+    with pytest.raises(SourceError, match=r"config\.json"):
+        find_credentials([str(place)], "h.io", "n", print)
+
+
+def test_empty_file_is_passed_over(tmp_path: Path) -> None:
+    place = tmp_path / "config.json"
+    place.write_text("")
+    assert find_credentials([str(place)], "h.io", "n", print) is None
+
+
+# -- helpers -------------------------------------------------------------------------------------
+
+
+def make_helper(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, script: str
+) -> None:
+    place = tmp_path / "bin"
+    place.mkdir(exist_ok=True)
+    program = place / f"docker-credential-{name}"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{place}:/usr/bin:/bin")
+
+
+def answers(user: str, secret: str) -> str:
+    return f"read server; echo '{json.dumps({'Username': user, 'Secret': secret})}'"
+
+
+def test_helper_for_a_host_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_helper(tmp_path, monkeypatch, "one", answers("helped", "p"))
+    make_helper(tmp_path, monkeypatch, "two", answers("stored", "p"))
+    document = {
+        "credHelpers": {"h.io": "one"},
+        "credsStore": "two",
+        "auths": {"h.io": {"auth": pair("kept", "p")}, "i.io": {}},
+    }
+    for domain, user in (("h.io", "helped"), ("i.io", "stored")):
+        found, warnings = found_in(tmp_path, document, domain)
+        assert found is not None and found.user == user and not warnings
+
+
+def test_helper_with_an_identity_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_helper(tmp_path, monkeypatch, "one", answers("<token>", "refresh"))
+    found, _ = found_in(tmp_path, {"credsStore": "one"}, "h.io")
+    assert found is not None
+    assert (found.user, found.identity_token) == ("", "refresh")
+
+
+def test_helper_is_asked_for_docker_hub_by_its_url(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = 'read s; [ "$s" = https://index.docker.io/v1/ ] && ' + answers("u", "p")[13:]
+    make_helper(tmp_path, monkeypatch, "one", script)
+    found, _ = found_in(tmp_path, {"credsStore": "one"}, "docker.io")
+    assert found is not None and found.user == "u"
+
+
+@pytest.mark.parametrize(
+    ("script", "warning"),
+    [
+        (None, "not installed"),
+        ("echo broken >&2; exit 3", "failed"),
+        ("echo 'no json, but s3cret'", "no JSON"),
+        ("echo 'credentials not found in native keychain'; exit 1", ""),
+    ],
+)
+def test_helper_that_does_not_help(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str | None, warning: str
+) -> None:
+    make_helper(tmp_path, monkeypatch, "there", "exit 0")
+    if script is not None:
+        make_helper(tmp_path, monkeypatch, "one", script)
+    document = {"credsStore": "one", "auths": {"h.io": {"auth": pair("kept", "p")}}}
+    found, warnings = found_in(tmp_path, document, "h.io")
+    assert found is not None and found.user == "kept"
+    assert [warning in text for text in warnings] == ([True] if warning else [])
+    assert "s3cret" not in "".join(warnings)
+
+
+def test_helper_cannot_be_just_any_program(tmp_path: Path) -> None:
+    found, warnings = found_in(tmp_path, {"credsStore": "/../../bin/sh"}, "h.io")
+    assert found is None and "no name of a credential helper" in warnings[0]
+
+
+def test_missing_helper_warns_and_goes_on(faulty: FaultyRegistry, tmp_path: Path) -> None:
+    place = tmp_path / "config.json"
+    document = {"credsStore": "not-there-at-all",
+                "auths": {faulty.host: {"auth": pair(USER, PASSWORD)}}}  # fmt: skip
+    place.write_bytes(to_json(document))
+    faulty.rules.append(wants_password)
+    import dimgx
+
+    options = RegistryOptions(auth_files=(str(place),))
+    with dimgx.open_image(faulty.reference(), platform="linux/amd64", registry=options) as found:
+        assert "not installed" in found.warnings[0]
+
+
+# -- the environment -----------------------------------------------------------------------------
+
+
+def test_places_of_files() -> None:
+    home = {"HOME": "/h", "XDG_RUNTIME_DIR": "/r"}
+    last = "/h/.dockercfg"
+    cases = [
+        (home, ("/r/containers/auth.json", "/h/.config/containers/auth.json",
+                "/h/.docker/config.json", last)),
+        (home | {"DOCKER_CONFIG": "/d"}, ("/r/containers/auth.json",
+                                          "/h/.config/containers/auth.json", "/d/config.json",
+                                          last)),
+        (home | {"XDG_CONFIG_HOME": "/c"}, ("/r/containers/auth.json", "/c/containers/auth.json",
+                                            "/h/.docker/config.json", last)),
+        (home | {"REGISTRY_AUTH_FILE": "/a"}, ("/a",)),
+    ]  # fmt: skip
+    for environ, files in cases:
+        assert RegistryOptions.from_environment(environ).auth_files == files
+    assert RegistryOptions.from_environment({}).credentials is None
+
+

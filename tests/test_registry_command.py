@@ -1,0 +1,163 @@
+"""What the command line makes of registries: options, exit codes, what is told and what never."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dimgx.errors import UsageError
+from dimgx.options import parse_args
+from tests.dsl import file, layer
+from tests.programs import CHECKOUT, dimgx, refused
+from tests.registries import (
+    PASSWORD,
+    USER,
+    FaultyRegistry,
+    Handler,
+    fails,
+    faulty_registry,
+    plain_environment,
+    wants_token,
+)
+from tests.writers import image, oci_layout
+
+APP = image(layer(file("a", b"a")), tags=("app",))
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return plain_environment(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def faulty() -> Iterator[FaultyRegistry]:
+    with faulty_registry() as registry:
+        registry.add(APP)
+        yield registry
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--creds", "u:p", "x.tar"], "--creds has no effect"),
+        (["--tls-verify=false", "oci:x"], "--tls-verify has no effect"),
+        (["--cache-dir", "x", "-"], "--cache-dir has no effect"),
+        (["--password-stdin", "docker://x"], "--creds USER"),
+        (["--password-stdin", "--creds", "u:p", "docker://x"], "--creds USER"),
+        (["--creds", "u", "--authfile", "f", "docker://x"], "exclude each other"),
+        (["--retry-time", "soon", "docker://x"], "seconds"),
+        (["--retry-time", "-1", "docker://x"], ""),
+        (["--tls-verify=maybe", "docker://x"], ""),
+        (["--platforms", "-t", "out.tar", "docker://x"], "--platforms"),
+        (["--platforms", "-l", "@0", "docker://x"], "--platforms"),
+        (["--platforms", "--json", "docker://x"], "--platforms"),
+        (["--platforms", "-q", "x.tar"], "--platforms"),
+    ],
+)
+def test_options_that_make_no_sense(words: list[str], problem: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        parse_args(words, "1")
+    assert problem in str(raised.value)
+
+
+def test_tls_verify_never_takes_the_image() -> None:
+    for words, value in (
+        (["docker://x"], None),
+        (["--tls-verify", "docker://x"], True),
+        (["--tls-verify=true", "docker://x"], True),
+        (["docker://x", "--tls-verify=false"], False),
+    ):
+        parsed = parse_args(words, "1")
+        assert (parsed.image, parsed.tls_verify) == ("docker://x", value)
+
+
+def test_options_do_not_show_the_password() -> None:
+    assert PASSWORD not in repr(parse_args(["--creds", f"u:{PASSWORD}", "docker://x"], "1"))
+
+
+def test_exit_codes(faulty: FaultyRegistry) -> None:
+    faulty.rules.append(fails(429, times=9, Retry_After="60"))
+    code, told = refused(faulty.reference())
+    assert code == 4 and "come back in 60 s" in told
+    faulty.rules[:] = [fails(502, times=99)]
+    assert refused(faulty.reference(), "--retry-time", "0.2")[0] == 4
+    faulty.rules.clear()
+    assert refused(faulty.reference("none"))[0] == 2
+    assert refused("docker://127.0.0.1:1/x")[0] == 4
+    assert refused("docker://no-such-host.invalid/x", "--retry-time", "0")[0] in (2, 4)
+    assert refused("docker://x/Y")[0] == 1
+
+
+@pytest.mark.parametrize("level", ["DEBUG", "INFO"])
+def test_no_secret_is_ever_told(faulty: FaultyRegistry, level: str) -> None:
+    def check(handler: Handler) -> bool:
+        return handler.headers["Authorization"].startswith("Basic ")
+
+    faulty.rules.append(wants_token(faulty, check=check))
+    for _ in range(2):
+        done = dimgx("--creds", f"{USER}:{PASSWORD}", "--log-level", level, "-t", "-",
+                     "--platform", "linux/amd64", faulty.reference(), ok=False)  # fmt: skip
+        assert PASSWORD.encode() not in done.stderr and b"of-the-test" not in done.stderr
+        faulty.rules[:] = [fails(403, times=99)]
+
+
+def test_authfile_that_is_not_there(faulty: FaultyRegistry, tmp_path: Path) -> None:
+    code, told = refused(faulty.reference(), "--authfile", tmp_path / "none")
+    assert code == 2 and "--authfile" in told
+
+
+def test_help_names_it_first() -> None:
+    text = dimgx("--help").stdout.decode()
+    assert re.search(r"IMAGE\s+docker://", text)
+
+
+def test_platforms_of_one_image(faulty: FaultyRegistry, tmp_path: Path) -> None:
+    on_disk = f"oci:{oci_layout(tmp_path / 'x', APP)}"
+    for reference in (faulty.reference(), on_disk):
+        assert dimgx("--platforms", reference).stdout == b"linux/amd64\n"
+        assert dimgx("--platforms", "--platform", "amd64", reference).returncode == 0
+        assert dimgx("--platforms", "--platform", "arm64", reference, ok=False).returncode == 2
+
+
+@pytest.mark.parametrize("part", ["/manifests/", "/blobs/"])
+@pytest.mark.parametrize("is_begun", [True, False])
+def test_interrupt_does_not_wait_for_the_network(
+    faulty: FaultyRegistry, tmp_path: Path, part: str, is_begun: bool
+) -> None:
+    waiting, released = threading.Event(), threading.Event()
+
+    def rule(handler: Handler) -> bool:
+        if part not in handler.path or APP.id() in handler.path:
+            return False
+        if is_begun:
+            handler.send(200, b"x", 1000)
+        waiting.set()
+        released.wait(20)
+        handler.close_connection = True
+        return True
+
+    faulty.rules.append(rule)
+    target = tmp_path / "out.tar"
+    command = [sys.executable, "-m", "dimgx", "-t", str(target), "--platform", "linux/amd64",
+               faulty.reference()]  # fmt: skip
+    process = subprocess.Popen(
+        command, env=os.environ | {"PYTHONPATH": str(CHECKOUT)}, stderr=subprocess.PIPE
+    )
+    assert waiting.wait(20)
+    time.sleep(0.3)
+    started = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == -signal.SIGINT
+    assert time.monotonic() - started < 4
+    assert not target.exists()
+    released.set()

@@ -1,0 +1,460 @@
+"""Where registries are looked for, through what, and whom is trusted on the way."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+import dimgx
+from dimgx import Credentials, Proxies, RegistryOptions, SourceError, TemporaryError
+from dimgx.imagename import parse_image_name
+from dimgx.sources.proxies import find_proxy
+from dimgx.sources.registriesconf import Endpoint, find_endpoints
+from tests.dsl import file, layer
+from tests.registries import (
+    PASSWORD,
+    USER,
+    Authority,
+    FaultyRegistry,
+    Handler,
+    fails,
+    fault,
+    faulty_registry,
+    flat,
+    make_authority,
+    wants_password,
+    wants_token,
+)
+from tests.writers import image
+
+APP = image(layer(file("a", b"a")))
+D = "sha256:" + "0" * 64
+
+CONF = """
+unqualified-search-registries = ["example.com"]
+
+[[registry]]
+prefix = "example.com/foo"
+location = "internal.example.net/bar"
+
+[[registry.mirror]]
+location = "mirror-0.local/for-foo"
+
+[[registry.mirror]]
+location = "mirror-1.local/mirrors/foo"
+insecure = true
+pull-from-mirror = "digest-only"
+
+[[registry]]
+prefix = "example.com"
+insecure = true
+
+[[registry]]
+location = "blocked.com/bad"
+blocked = true
+
+[[registry]]
+prefix = "*.wild.com"
+insecure = true
+
+[[registry]]
+prefix = "moved.wild.com"
+location = "new.com:5000/old"
+mirror-by-digest-only = true
+mirror = [{location = "near.com"}]
+
+[[registry]]
+location = "docker.io"
+mirror = [{location = "hub.local"}]
+"""
+
+
+def spell(places: list[Endpoint]) -> list[str]:
+    return [
+        f"{p.domain}/{p.path}{' insecure' * p.is_insecure}{' mirror' * p.is_mirror}" for p in places
+    ]
+
+
+def endpoints(name: str, *files: Path, daemon: Path | None = None, **more: bool) -> list[str]:
+    options = RegistryOptions(
+        conf_files=tuple(map(str, files)),
+        daemon_files=(str(daemon),) if daemon else (),
+        tls_verify=more.get("tls_verify"),
+    )
+    return spell(find_endpoints(options, parse_image_name(name), print))
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return make_authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture
+def conf(tmp_path: Path) -> Path:
+    path = tmp_path / "registries.conf"
+    path.write_text(CONF)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("other.com/n", ["other.com/n"]),
+        ("example.com/n", ["example.com/n insecure"]),
+        ("example.com:5000/n", ["example.com:5000/n insecure"]),
+        ("example.community/n", ["example.community/n"]),
+        ("example.com/foo/image:latest",
+         ["mirror-0.local/for-foo/image mirror", "internal.example.net/bar/image"]),
+        (f"example.com/foo/image@{D}",
+         ["mirror-0.local/for-foo/image mirror", "mirror-1.local/mirrors/foo/image insecure mirror",
+          "internal.example.net/bar/image"]),
+        ("example.com/foo", ["mirror-0.local/for-foo mirror", "internal.example.net/bar"]),
+        ("example.com/foobar", ["example.com/foobar insecure"]),
+        ("a.b.wild.com/n", ["a.b.wild.com/n insecure"]),
+        ("a.wild.com:99/n", ["a.wild.com:99/n insecure"]),
+        ("wild.com/n", ["wild.com/n"]),
+        ("moved.wild.com/n", ["new.com:5000/old/n"]),
+        (f"moved.wild.com/n@{D}", ["near.com/n mirror", "new.com:5000/old/n"]),
+        ("debian", ["hub.local/library/debian mirror", "docker.io/library/debian"]),
+    ],
+)  # fmt: skip
+def test_tables_of_registries_conf(conf: Path, name: str, expected: list[str]) -> None:
+    assert endpoints(name, conf) == expected
+
+
+def test_blocked(conf: Path) -> None:
+    for name in ("blocked.com/bad", "blocked.com/bad/n", "blocked.com/bad:1"):
+        with pytest.raises(SourceError, match="is blocked by"):
+            endpoints(name, conf)
+    assert endpoints("blocked.com/badly", conf) == ["blocked.com/badly"]
+
+
+def test_tls_verify_counts_for_all(conf: Path) -> None:
+    assert endpoints("example.com/n", conf, tls_verify=True) == ["example.com/n"]
+    assert endpoints("other.com/n", conf, tls_verify=False) == ["other.com/n insecure"]
+
+
+def test_drop_ins_replace_tables(conf: Path, tmp_path: Path) -> None:
+    later = tmp_path / "later.conf"
+    later.write_text('[[registry]]\nprefix = "example.com"\nlocation = "c.com"\n')
+    assert endpoints("example.com/n", conf, later) == ["c.com/n"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[[registry]", "[registry]\nprefix = 'x'", "[[registry]]\ninsecure = 1\nlocation = 'x'",
+     "[[registry]]\ninsecure = true", "[[registry]]\nprefix = 5", "registry = [1]"],
+)  # fmt: skip
+def test_malformed_registries_conf(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "registries.conf"
+    path.write_text(text)
+    with pytest.raises(SourceError, match=r"registries\.conf"):
+        endpoints("x.com/n", path)
+
+
+def test_settings_of_the_docker_daemon(tmp_path: Path, conf: Path) -> None:
+    daemon = tmp_path / "daemon.json"
+    daemon.write_text(
+        '{"registry-mirrors": ["https://m.local/", "http://n.local:5000/sub"],'
+        ' "insecure-registries": ["in.local:5000", "10.0.0.0/8", "http://plain.local"]}'
+    )
+    hub = ["m.local/library/debian mirror", "n.local:5000/sub/library/debian mirror",
+           "docker.io/library/debian"]  # fmt: skip
+    assert endpoints("debian", daemon=daemon) == hub
+    assert endpoints("quay.io/n", daemon=daemon) == ["quay.io/n"]
+    for host in ("in.local:5000", "10.1.2.3:5000", "10.1.2.3", "plain.local", "plain.local:80"):
+        assert endpoints(f"{host}/n", daemon=daemon) == [f"{host}/n insecure"]
+    for host in ("in.local", "in.local:5001", "11.1.2.3"):
+        assert endpoints(f"{host}/n", daemon=daemon) == [f"{host}/n"]
+    # A table that names mirrors itself counts more.
+    assert endpoints("debian", conf, daemon=daemon)[0] == "hub.local/library/debian mirror"
+
+
+def test_settings_that_cannot_be_read(tmp_path: Path) -> None:
+    daemon = tmp_path / "daemon.json"
+    daemon.mkdir()
+    assert endpoints("x.com/n", daemon=daemon) == ["x.com/n"]
+    broken = tmp_path / "broken.json"
+    broken.write_text("{")
+    with pytest.raises(SourceError, match=r"broken\.json"):
+        endpoints("x.com/n", daemon=broken)
+
+
+def test_which_files_count(tmp_path: Path) -> None:
+    own = tmp_path / ".config/containers"
+    (own / "registries.conf.d").mkdir(parents=True)
+    for name in ("10-a.conf", "05-b.conf", "no.txt"):
+        (own / "registries.conf.d" / name).touch()
+    drop_ins = tuple(str(own / "registries.conf.d" / name) for name in ("05-b.conf", "10-a.conf"))
+    environ = {"HOME": str(tmp_path)}
+    found = RegistryOptions.from_environment(environ).conf_files
+    assert found[0] == "/etc/containers/registries.conf" and found[-2:] == drop_ins
+    (own / "registries.conf").touch()
+    found = RegistryOptions.from_environment(environ).conf_files
+    assert found == (str(own / "registries.conf"), *drop_ins)
+    environ["CONTAINERS_REGISTRIES_CONF"] = "/x"
+    assert RegistryOptions.from_environment(environ).conf_files == ("/x",)
+
+
+# -- mirrors at work -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def faulty() -> Iterator[FaultyRegistry]:
+    with faulty_registry() as registry:
+        registry.add(APP)
+        yield registry
+
+
+def mirrored(tmp_path: Path, mirror: str, host: str) -> tuple[str, ...]:
+    path = tmp_path / "registries.conf"
+    path.write_text(
+        f'[[registry]]\nprefix = "{host}"\nlocation = "{host}"\n'
+        f'mirror = [{{location = "{mirror}", insecure = true}}]\n'
+    )
+    return (str(path),)
+
+
+def test_mirror_serves_all(faulty: FaultyRegistry, tmp_path: Path) -> None:
+    with faulty_registry() as mirror:
+        mirror.add(APP)
+        conf = mirrored(tmp_path, mirror.host, faulty.host)
+        assert flat(faulty.reference(), conf_files=conf)
+        assert len(mirror.requests) == 3 and not faulty.requests
+
+
+def test_named_credentials_are_not_for_mirrors(faulty: FaultyRegistry, tmp_path: Path) -> None:
+    with faulty_registry() as mirror:
+        for registry in (mirror, faulty):
+            registry.rules.append(wants_password)
+        conf = mirrored(tmp_path, mirror.host, faulty.host)
+        assert flat(faulty.reference(), conf_files=conf, credentials=Credentials(USER, PASSWORD))
+        assert mirror.requests
+        assert not any("Authorization" in headers for _, headers in mirror.requests)
+
+
+@pytest.mark.parametrize("trouble", ["empty", "failing", "closed"])
+def test_mirror_that_does_not_help(faulty: FaultyRegistry, tmp_path: Path, trouble: str) -> None:
+    with faulty_registry() as mirror:
+        host = mirror.host
+        if trouble == "failing":
+            mirror.rules.append(fails(503, times=99))
+        elif trouble == "closed":
+            with socket.socket() as taken:
+                taken.bind(("127.0.0.1", 0))
+                host = f"127.0.0.1:{taken.getsockname()[1]}"
+        options = RegistryOptions(conf_files=mirrored(tmp_path, host, faulty.host))
+        with dimgx.open_image(
+            faulty.reference(), platform="linux/amd64", registry=options
+        ) as found:
+            assert "passed over the mirror" in found.warnings[0] and host in found.warnings[0]
+        faulty.manifests.clear()
+        told = fault(faulty.reference(), SourceError, conf_files=options.conf_files)
+        assert "404" in told and host in told
+
+
+# -- proxies -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rules", "host", "port", "is_proxied"),
+    [
+        ("", "h.io", 443, True),
+        ("*", "h.io", 443, False),
+        ("h.io", "h.io", 443, False),
+        ("h.io", "a.h.io", 443, False),
+        ("h.io", "ah.io", 443, True),
+        (".h.io", "a.h.io", 443, False),
+        (".h.io", "h.io", 443, True),
+        ("*.h.io", "a.h.io", 443, False),
+        ("h.io:5000", "h.io", 443, True),
+        ("h.io:5000", "h.io", 5000, False),
+        ("a.io, H.IO", "h.io", 443, False),
+        ("10.0.0.0/8", "10.1.2.3", 443, False),
+        ("10.0.0.0/8", "11.1.2.3", 443, True),
+        ("10.1.2.3", "10.1.2.3", 443, False),
+        ("fc00::/7", "fc00::1", 443, False),
+        ("[fc00::1]:443", "fc00::1", 443, False),
+        ("", "127.0.0.1", 443, False),
+        ("", "localhost", 443, False),
+        ("", "::1", 443, False),
+    ],
+)
+def test_who_is_reached_through_a_proxy(
+    rules: str, host: str, port: int, is_proxied: bool
+) -> None:
+    proxies = Proxies(https="http://proxy:3128", none=rules)
+    assert find_proxy(proxies, "https", host, port) == (
+        "http://proxy:3128" if is_proxied else None
+    )
+
+
+def test_proxies_of_the_environment() -> None:
+    environ = {"HTTPS_PROXY": "http://a", "http_proxy": "http://b", "NO_PROXY": "c"}
+    found = RegistryOptions.from_environment(environ).proxies
+    assert (found.https, found.http, found.none) == ("http://a", "http://b", "c")
+    assert RegistryOptions.from_environment({"ALL_PROXY": "p"}).proxies.http == "p"
+    cgi = {"HTTP_PROXY": "http://visitor", "REQUEST_METHOD": "GET"}
+    assert RegistryOptions.from_environment(cgi).proxies.http == ""
+
+
+def test_through_a_proxy(faulty: FaultyRegistry) -> None:
+    def forward(handler: Handler) -> bool:
+        # A proxy is asked with the whole URL.
+        if not handler.path.startswith("http://registry.test/"):
+            return False
+        handler.path = handler.path.removeprefix("http://registry.test")
+        faulty.answer(handler)
+        return True
+
+    with faulty_registry() as proxy:
+        proxy.rules.append(forward)
+        proxies = Proxies(http=f"http://user:pa55-word@{proxy.host}")
+        own = "docker://registry.test/app:1"
+        direct = flat(faulty.reference())
+        # Plain http is what an insecure registry may speak; its https fails at this proxy.
+        assert flat(own, proxies=proxies, tls_verify=False) == direct
+        assert any("Proxy-Authorization" in headers for _, headers in proxy.requests)
+    told = fault(own, TemporaryError, proxies=proxies, tls_verify=False, retry_time_s=0.2)
+    assert "proxy" in told
+
+
+@contextmanager
+def tunnel(target: str) -> Iterator[tuple[str, list[bytes]]]:
+    """Run a proxy that connects whoever asks to `target`; give its host and what it was asked."""
+    asked: list[bytes] = []
+
+    def relay(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                client = stack.enter_context(server.accept()[0])
+                asked.append(client.recv(65536))
+                name, _, port = target.partition(":")
+                behind = stack.enter_context(socket.create_connection((name, int(port))))
+                client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                for pair in ((client, behind), (behind, client)):
+                    threading.Thread(target=relay, args=pair, daemon=True).start()
+
+    with ExitStack() as stack, socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{server.getsockname()[1]}", asked
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
+
+
+def test_tls_through_a_proxy(authority: Authority, tmp_path: Path) -> None:
+    with faulty_registry(authority, tmp_path) as registry, tunnel(registry.host) as (host, asked):
+        registry.add(APP)
+        registry.rules.append(wants_password)
+        options = {
+            "cert_dir": str(authority.directory),
+            "credentials": Credentials(USER, PASSWORD),
+            "proxies": Proxies(https=f"http://{host}"),
+        }
+        assert flat("docker://registry.test/app:1", **options) == flat(
+            registry.reference(), **options
+        )
+        assert asked and all(one.startswith(b"CONNECT registry.test:443") for one in asked)
+        assert not any(b"Authorization" in one for one in asked)
+        told = fault("docker://other.test/app:1", SourceError, **options)
+        assert "cannot be trusted" in told
+
+
+# -- TLS -----------------------------------------------------------------------------------------
+
+
+def test_client_certificate(authority: Authority, tmp_path: Path) -> None:
+    with faulty_registry(authority, tmp_path, client_certificate=True) as registry:
+        registry.add(APP)
+        roots = (str(tmp_path / "certs.d"),)
+        own = tmp_path / "certs.d" / registry.host
+        own.mkdir(parents=True)
+        (own / "ca.crt").write_bytes(authority.certificate.read_bytes())
+        told = fault(registry.reference(), dimgx.DimgxError, cert_roots=roots, retry_time_s=0.2)
+        assert registry.host in told
+        certificate, key = authority.issue(tmp_path / "own", "me", "DNS:me")
+        (own / "me.cert").write_bytes(certificate.read_bytes())
+        told = fault(registry.reference(), SourceError, cert_roots=roots)
+        assert "me.key is missing" in told
+        (own / "me.key").write_bytes(key.read_bytes())
+        assert flat(registry.reference(), cert_roots=roots)
+
+
+def test_certificate_of_another_host(authority: Authority, tmp_path: Path) -> None:
+    with faulty_registry(authority, tmp_path) as registry:
+        registry.add(APP)
+        told = fault(
+            registry.reference().replace("127.0.0.1", "localhost"),
+            SourceError,
+            cert_dir=str(authority.directory),
+        )
+        assert "cannot be trusted" in told
+
+
+def test_tls_does_not_stop_in_the_middle(authority: Authority, tmp_path: Path) -> None:
+    """A redirect or a realm that would leave https for a host elsewhere is refused."""
+    with faulty_registry(authority, tmp_path) as registry:
+        registry.add(APP)
+        where = "http://192.0.2.1/x"
+        registry.rules.append(lambda handler: handler.send(307, b"", Location=where) is None)
+        told = fault(registry.reference(), SourceError, cert_dir=str(authority.directory))
+        assert "from https to plain http" in told
+        registry.rules[:] = [wants_token(registry)]
+        assert flat(registry.reference(), cert_dir=str(authority.directory))
+
+
+def test_bad_certificate_settings(tmp_path: Path) -> None:
+    (tmp_path / "ca.crt").write_text("nothing")
+    for options in (
+        {"cert_dir": str(tmp_path)},
+        {"cert_dir": str(tmp_path / "none")},
+        {"ca_bundles": (str(tmp_path / "none"),)},
+    ):
+        assert str(tmp_path) in fault("docker://127.0.0.1:1/n", SourceError, **options)
+
+
+def test_bundles_of_the_environment(tmp_path: Path) -> None:
+    environ = {"SSL_CERT_FILE": "/a", "REQUESTS_CA_BUNDLE": "/b", "CURL_CA_BUNDLE": "/a",
+               "SSL_CERT_DIR": f"{tmp_path}{os.pathsep}/no/such"}  # fmt: skip
+    found = RegistryOptions.from_environment(environ).ca_bundles
+    assert found == ("/a", "/b", str(tmp_path))
+
+
+def test_server_that_cuts_the_handshake() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            try:
+                while True:
+                    server.accept()[0].close()
+            except OSError:
+                pass
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        reference = f"docker://127.0.0.1:{server.getsockname()[1]}/app"
+        fault(reference, TemporaryError, retry_time_s=0.3)
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
+
+
+def test_certificate_that_is_trusted_itself(authority: Authority, tmp_path: Path) -> None:
+    with faulty_registry(authority, tmp_path) as registry:
+        registry.add(APP)
+        own = tmp_path / "own"
+        own.mkdir()
+        (own / "ca.crt").write_bytes((tmp_path / "faulty.pem").read_bytes())
+        assert flat(registry.reference(), cert_dir=str(own))

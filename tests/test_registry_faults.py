@@ -1,0 +1,548 @@
+"""A registry that cuts, stalls, lies, limits and redirects: the right bytes, or one line."""
+
+from __future__ import annotations
+
+import io
+import random
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import dimgx
+from dimgx import Credentials, ImageError, RegistryOptions, SourceError, TemporaryError
+from tests.dsl import file, layer, whiteout
+from tests.registries import (
+    PASSWORD,
+    USER,
+    FaultyRegistry,
+    Handler,
+    Rule,
+    fails,
+    fault,
+    faulty_registry,
+    flat,
+    wants_password,
+)
+from tests.writers import OCI, image, sha256, to_json
+
+NOISE = random.Random(7).randbytes(300_000)
+BASE = layer(file("etc/base", b"below"), file("etc/old", bytes(10_000)))
+TOP = layer(whiteout("etc/old"), file("etc/noise", NOISE))
+APP = image(BASE, TOP)
+BIG = APP.blobs("gzip")[1]
+BIG_PATH = f"/blobs/sha256:{sha256(BIG)}"
+
+
+@pytest.fixture(scope="module")
+def expected() -> bytes:
+    with faulty_registry() as plain:
+        plain.add(APP)
+        return flat(plain.reference())
+
+
+@pytest.fixture
+def faulty() -> Iterator[FaultyRegistry]:
+    with faulty_registry() as registry:
+        registry.add(APP)
+        yield registry
+
+
+# -- cuts ----------------------------------------------------------------------------------------
+
+
+def cuts_at(*places: int, part: str = BIG_PATH) -> Rule:
+    """Cut the answers to the first requests for `part`, each after so many bytes of the blob."""
+    left = list(places)
+
+    def rule(handler: Handler) -> bool:
+        if part not in handler.path or not left:
+            return False
+        place, start = left.pop(0), handler.range_start()
+        stated = {"Content_Range": f"bytes {start}-{len(BIG) - 1}/{len(BIG)}"} if start else {}
+        handler.send(206 if start else 200, BIG[start:place], len(BIG) - start, **stated)
+        handler.cut()
+        return True
+
+    return rule
+
+
+PLACES = [0, 1, 63, 64, 65, 1000, 65_535, 65_536, 65_537, 262_144, len(BIG) - 1]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_cut_anywhere(faulty: FaultyRegistry, expected: bytes, place: int) -> None:
+    faulty.rules.append(cuts_at(place))
+    assert flat(faulty.reference()) == expected
+    ranges = [headers.get("Range") for path, headers in faulty.requests if BIG_PATH in path]
+    assert ranges == [None, f"bytes={place}-" if place else None]
+
+
+def test_cut_again_and_again(faulty: FaultyRegistry, expected: bytes) -> None:
+    faulty.rules.append(cuts_at(10, 10, 70_000, 70_001, 200_000))
+    assert flat(faulty.reference()) == expected
+
+
+def test_cut_in_the_manifest_and_in_the_config(faulty: FaultyRegistry, expected: bytes) -> None:
+    config = APP.config_json()
+
+    def rule(handler: Handler) -> bool:
+        is_first = len([path for path, _ in faulty.requests if path == handler.path]) == 1
+        if not is_first or BIG_PATH in handler.path:
+            return False
+        if "manifests" in handler.path:
+            handler.send(200, b'{"schema', 500)
+        elif sha256(config) in handler.path:
+            handler.send(200, config[:10], len(config))
+        else:
+            return False
+        handler.cut()
+        return True
+
+    faulty.rules.append(rule)
+    assert flat(faulty.reference()) == expected
+
+
+def test_cut_for_good_is_given_up(faulty: FaultyRegistry) -> None:
+    faulty.rules.append(cuts_at(*[100] * 1000))
+    told = fault(faulty.reference(), TemporaryError, retry_time_s=0.6)
+    assert "byte 100 of" in told and "--retry-time" in told
+
+
+@pytest.mark.parametrize("answer", ["200", "wrong 206", "earlier 206", "no range 206"])
+def test_answers_to_a_range_request(
+    faulty: FaultyRegistry, expected: bytes, answer: str
+) -> None:
+    wrong = iter((True,))
+
+    def rule(handler: Handler) -> bool:
+        start = handler.range_start()
+        if BIG_PATH not in handler.path or not start:
+            return False
+        if answer == "200":
+            handler.send(200, BIG)
+        elif not next(wrong, False):
+            return False
+        elif answer == "earlier 206":
+            handler.send(206, BIG[99:], Content_Range=f"bytes 99-{len(BIG) - 1}/{len(BIG)}")
+        elif answer == "wrong 206":
+            stated = f"bytes {start + 5}-{len(BIG) - 1}/{len(BIG)}"
+            handler.send(206, BIG[start + 5 :], Content_Range=stated)
+        else:
+            handler.send(206, BIG)
+        return True
+
+    faulty.rules += [cuts_at(1000), rule]
+    assert flat(faulty.reference()) == expected
+
+
+# -- silence and limits --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", ["/manifests/", BIG_PATH])
+def test_silence_is_waited_out_and_tried_again(
+    faulty: FaultyRegistry, expected: bytes, part: str
+) -> None:
+    released = threading.Event()
+
+    def rule(handler: Handler) -> bool:
+        if part in handler.path and not released.is_set():
+            released.set()
+            handler.send(200, b"", 1000)
+            time.sleep(1.2)
+            handler.close_connection = True
+            return True
+        return False
+
+    faulty.rules.append(rule)
+    assert flat(faulty.reference(), timeout_s=0.5) == expected
+
+
+def test_silence_for_good(faulty: FaultyRegistry) -> None:
+    def rule(handler: Handler) -> bool:
+        time.sleep(1)
+        return True
+
+    faulty.rules.append(rule)
+    told = fault(faulty.reference(), TemporaryError, timeout_s=0.2, retry_time_s=0.5,
+                 tls_verify=None)  # fmt: skip
+    assert "in time" in told or "broke" in told
+
+
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+@pytest.mark.parametrize("part", ["/manifests/", "/blobs/"])
+def test_passing_failures(
+    faulty: FaultyRegistry, expected: bytes, status: int, part: str
+) -> None:
+    faulty.rules.append(fails(status, times=2, part=part, Retry_After="0"))
+    assert flat(faulty.reference()) == expected
+
+
+def test_retry_after_is_waited_for(faulty: FaultyRegistry, expected: bytes) -> None:
+    faulty.rules.append(fails(503, part="/manifests/", Retry_After="1"))
+    started = time.monotonic()
+    assert flat(faulty.reference()) == expected
+    assert time.monotonic() - started >= 1
+
+
+@pytest.mark.parametrize("after", ["3600", "Fri, 31 Dec 2100 23:59:59 GMT"])
+def test_rate_limit_says_when_to_come_back(faulty: FaultyRegistry, after: str) -> None:
+    faulty.rules.append(fails(429, times=9, Retry_After=after))
+    started = time.monotonic()
+    told = fault(faulty.reference(), TemporaryError)
+    assert "429" in told and "come back in" in told and (after != "3600" or "3600 s" in told)
+    assert time.monotonic() - started < 2
+
+
+def test_failures_for_good(faulty: FaultyRegistry) -> None:
+    faulty.rules.append(fails(500, times=1000))
+    assert "fails (500)" in fault(faulty.reference(), TemporaryError, retry_time_s=0.3)
+    assert len(faulty.requests) > 1
+    faulty.requests.clear()
+    assert "(500)" in fault(faulty.reference(), TemporaryError, retry_time_s=0)
+    assert len(faulty.requests) == 1
+
+
+def test_nobody_there() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        host = f"127.0.0.1:{taken.getsockname()[1]}"
+        started = time.monotonic()
+        assert "refuses the connection" in fault(f"docker://{host}/app", TemporaryError)
+        assert time.monotonic() - started < 2
+
+
+def test_host_that_is_not() -> None:
+    told = fault("docker://no-such-host.invalid/app", dimgx.DimgxError)
+    assert "no-such-host.invalid" in told
+
+
+# -- lies ----------------------------------------------------------------------------------------
+
+
+def test_blob_that_does_not_match(faulty: FaultyRegistry) -> None:
+    bad = bytearray(BIG)
+    bad[200_000] ^= 1
+    faulty.blobs[sha256(BIG)] = bytes(bad)
+    told = fault(faulty.reference(), ImageError)
+    assert "layer 2/2" in told and sha256(BIG) in told
+
+
+@pytest.mark.parametrize("change", [-5, 5])
+def test_blob_of_another_size(faulty: FaultyRegistry, change: int) -> None:
+    faulty.blobs[sha256(BIG)] = BIG[:change] if change < 0 else BIG + bytes(change)
+    told = fault(faulty.reference(), ImageError)
+    assert "layer 2/2" in told and ("early" in told or "more than" in told)
+
+
+def test_blob_that_is_missing(faulty: FaultyRegistry) -> None:
+    del faulty.blobs[sha256(BIG)]
+    assert "not whole" in fault(faulty.reference(), ImageError)
+
+
+def test_config_that_does_not_match(faulty: FaultyRegistry) -> None:
+    digest = APP.id()
+    faulty.blobs[digest] = faulty.blobs[digest].replace(b"amd64", b"arm64")
+    assert digest in fault(faulty.reference(), ImageError)
+
+
+def test_manifest_that_does_not_match(faulty: FaultyRegistry) -> None:
+    other = faulty.add(image(BASE), tag="2")
+    faulty.manifests[other["digest"]] = faulty.manifests["1"]
+    name = faulty.reference().rpartition(":")[0]
+    assert other["digest"] in fault(f"{name}@{other['digest']}", ImageError)
+
+
+def test_manifest_that_is_too_large(faulty: FaultyRegistry) -> None:
+    media_type, data = faulty.manifests["1"]
+    faulty.manifests["1"] = (media_type, data + b" " * (4 << 20))
+    assert "at most 4194304" in fault(faulty.reference(), ImageError)
+
+
+def test_manifest_that_never_ends(faulty: FaultyRegistry) -> None:
+    def rule(handler: Handler) -> bool:
+        if "/manifests/" not in handler.path:
+            return False
+        handler.send_response(200)
+        handler.end_headers()
+        try:
+            for _ in range(200):
+                handler.wfile.write(b" " * 65536)
+        except OSError:
+            pass
+        handler.close_connection = True
+        return True
+
+    faulty.rules.append(rule)
+    assert "more than the 4194304 bytes" in fault(faulty.reference(), ImageError)
+
+
+@pytest.mark.parametrize(
+    ("media_type", "document"),
+    [
+        ("application/vnd.docker.distribution.manifest.v1+prettyjws", {"schemaVersion": 1}),
+        ("application/json", {"schemaVersion": 1, "fsLayers": [], "history": []}),
+    ],
+)
+def test_schema_1(faulty: FaultyRegistry, media_type: str, document: dict[str, object]) -> None:
+    faulty.manifests["old"] = (media_type, to_json(document))
+    assert "schema 1" in fault(faulty.reference("old"), ImageError)
+
+
+def test_answers_that_make_no_sense(faulty: FaultyRegistry) -> None:
+    faulty.manifests["html"] = ("text/html", b"<html>log in first</html>")
+    assert "not valid JSON" in fault(faulty.reference("html"), ImageError)
+    faulty.rules.append(fails(418, times=9))
+    assert "418" in fault(faulty.reference(), SourceError)
+
+
+def test_missing_tag(faulty: FaultyRegistry) -> None:
+    for tag in ("v1.2.3", "v1.2.4", "nightly"):
+        faulty.add(APP, tag)
+    told = fault(faulty.reference("v1.2.5"), SourceError)
+    assert "near tags" in told and "v1.2.4" in told and "nightly" not in told
+    faulty.rules.append(fails(500, times=9, part="/tags/"))
+    assert "404" in fault(faulty.reference("v1.2.5"), SourceError)
+
+
+# -- indexes -------------------------------------------------------------------------------------
+
+
+def test_only_the_wanted_manifest_of_an_index_is_fetched(
+    faulty: FaultyRegistry, expected: bytes
+) -> None:
+    wanted = faulty.add(APP) | {"platform": {"os": "linux", "architecture": "amd64"}}
+    others = []
+    for architecture in ("arm64", "s390x"):
+        other = faulty.add(image(BASE, architecture=architecture), architecture)
+        others.append(other | {"platform": {"os": "linux", "architecture": architecture}})
+    attestation = faulty.add(image(TOP), "att") | {
+        "platform": {"os": "unknown", "architecture": "unknown"}
+    }
+    inner = faulty.add_index([wanted, attestation], "inner")
+    faulty.add_index([*others, inner], "outer")
+    faulty.requests.clear()
+    assert flat(faulty.reference("outer")) == expected
+    fetched = [path for path in faulty.paths() if "manifests" in path]
+    assert fetched == [f"manifests/{name}" for name in ("outer", inner["digest"], wanted["digest"])]
+    found = dimgx.list_platforms(faulty.reference("outer"))
+    assert list(map(str, found)) == ["linux/arm64", "linux/s390x", "linux/amd64"]
+
+
+def test_index_that_holds_itself_in_ever_new_guises(faulty: FaultyRegistry) -> None:
+    inner = faulty.add(APP)
+    for depth in range(12):
+        inner = faulty.add_index([inner], f"depth{depth}")
+    assert "nested deeper" in fault(faulty.reference("depth11"), ImageError)
+
+
+def test_signature_is_no_image(faulty: FaultyRegistry) -> None:
+    kind = "application/vnd.dev.cosign.simplesigning.v1+json"
+    faulty.add(image(BASE), "sig", media_types=[kind])
+    assert "no image" in fault(faulty.reference("sig"), ImageError)
+
+
+# -- what is fetched, and when -------------------------------------------------------------------
+
+
+def test_opening_fetches_no_layer(faulty: FaultyRegistry) -> None:
+    with dimgx.open_image(faulty.reference(), platform="linux/amd64") as found:
+        listing = dimgx.inspect(found)
+    assert [row.size for row in listing.rows] == [len(BIG), len(APP.blobs("gzip")[0])]
+    assert listing.size_kind == "blob"
+    assert faulty.paths() == ["manifests/1", f"blobs/sha256:{APP.id()}"]
+
+
+def test_chosen_layers_only(faulty: FaultyRegistry) -> None:
+    flat(faulty.reference(), layers=["@0"])
+    assert not any(BIG_PATH in path for path, _ in faulty.requests)
+    assert all(headers["Accept-Encoding"] == "identity" for _, headers in faulty.requests)
+
+
+def test_top_layers_are_begun_first_and_several_at_once(faulty: FaultyRegistry) -> None:
+    layers = [layer(file(f"f{k}", random.Random(k).randbytes(1000))) for k in range(6)]
+    picture = image(*layers)
+    faulty.add(picture, "six")
+    barrier = threading.Barrier(4, timeout=5)
+    order = []
+
+    def rule(handler: Handler) -> bool:
+        if "/blobs/" in handler.path and picture.id() not in handler.path:
+            order.append(handler.path.rpartition(":")[2])
+            if len(order) <= 4:
+                barrier.wait()  # breaks where fewer than four come at once
+        return False
+
+    faulty.rules.append(rule)
+    flat(faulty.reference("six"))
+    digests = [sha256(blob) for blob in picture.blobs("gzip")]
+    assert set(order[:4]) == set(digests[2:]) and set(order[4:]) == set(digests[:2])
+
+
+def test_one_refused_layer_ends_the_rest(faulty: FaultyRegistry) -> None:
+    low = sha256(APP.blobs("gzip")[0])
+
+    def rule(handler: Handler) -> bool:
+        if BIG_PATH in handler.path:
+            handler.send(200, BIG[:1000], len(BIG))
+            time.sleep(3)
+            handler.close_connection = True
+            return True
+        return False
+
+    faulty.rules.append(rule)
+    del faulty.blobs[low]
+    started = time.monotonic()
+    assert low in fault(faulty.reference(), ImageError, timeout_s=20)
+    assert time.monotonic() - started < 2.5
+
+
+def test_layer_that_is_there_twice_is_fetched_once(faulty: FaultyRegistry) -> None:
+    faulty.add(image(TOP, BASE, TOP), "twice")
+    flat(faulty.reference("twice"))
+    assert sum(BIG_PATH in path for path, _ in faulty.requests) == 1
+
+
+def test_image_can_be_read_again_after_a_reader_left(
+    faulty: FaultyRegistry, expected: bytes
+) -> None:
+    with dimgx.open_image(faulty.reference(), platform="linux/amd64") as found:
+        chunks = found.layers[1].blob.iter_chunks()
+        next(chunks)
+        chunks.close()  # type: ignore[attr-defined]  # a generator
+        for _ in range(2):
+            target = io.BytesIO()
+            dimgx.flatten(found, target)
+            assert target.getvalue() == expected
+
+
+# -- redirects -----------------------------------------------------------------------------------
+
+
+def redirects(target: str, part: str = "/blobs/") -> Rule:
+    """Send whoever wants a blob to the same path at `target`."""
+
+    def rule(handler: Handler) -> bool:
+        if part not in handler.path or "signature" in handler.path:
+            return False
+        where = f"{target}{handler.path}?signature=of-the-test"
+        handler.send(307, b"", Location=where)
+        return True
+
+    return rule
+
+
+def blob_store(registry: FaultyRegistry) -> None:
+    """Make a registry serve what is redirected to it."""
+
+    def rule(handler: Handler) -> bool:
+        digest = handler.path.partition("?")[0].rpartition(":")[2]
+        if "signature" not in handler.path or digest not in registry.blobs:
+            return False
+        registry.send_blob(handler, registry.blobs[digest])
+        return True
+
+    registry.rules.append(rule)
+
+
+def test_redirects_take_no_credentials_along(faulty: FaultyRegistry, expected: bytes) -> None:
+    with faulty_registry() as store:
+        store.blobs |= faulty.blobs
+        blob_store(store)
+        store.rules.append(cuts_at(5000))
+        # Another name of the same machine is another host.
+        host = store.host.replace("127.0.0.1", "localhost")
+        faulty.rules += [wants_password, redirects(f"http://{host}")]
+        assert flat(faulty.reference(), credentials=Credentials(USER, PASSWORD)) == expected
+        assert len(store.requests) >= 3
+        assert not any("Authorization" in headers for _, headers in store.requests)
+        assert any("Authorization" in headers for _, headers in faulty.requests)
+
+
+def test_redirect_within_the_registry_keeps_them(faulty: FaultyRegistry, expected: bytes) -> None:
+    faulty.rules += [wants_password, redirects(f"http://{faulty.host}")]
+    blob_store(faulty)
+    assert flat(faulty.reference(), credentials=Credentials(USER, PASSWORD)) == expected
+
+
+@pytest.mark.parametrize(
+    ("location", "problem"),
+    [
+        ("/v2/app/manifests/1", "circle"),
+        ("/v2/app/manifests/{n}", "more than 10 times"),
+        ("ftp://127.0.0.1/x", "no http"),
+        ("http://127.0.0.1:notaport/x", "no URL"),
+        ("http://[::1/x", "no URL"),
+    ],
+)
+def test_redirects_that_lead_nowhere(
+    faulty: FaultyRegistry, location: str, problem: str
+) -> None:
+    def rule(handler: Handler) -> bool:
+        handler.send(307, b"", Location=location.replace("{n}", str(len(faulty.requests))))
+        return True
+
+    faulty.rules.append(rule)
+    assert problem in fault(faulty.reference(), SourceError)
+
+
+def test_failing_blob_store_shows_no_signature(faulty: FaultyRegistry) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        faulty.rules.append(redirects(f"http://127.0.0.1:{taken.getsockname()[1]}", BIG_PATH))
+        told = fault(faulty.reference(), TemporaryError, retry_time_s=0.3)
+        assert "refuses" in told
+
+
+# -- ends ----------------------------------------------------------------------------------------
+
+
+def test_cancelling_wakes_who_waits_for_bytes(faulty: FaultyRegistry) -> None:
+    begun = threading.Event()
+
+    def rule(handler: Handler) -> bool:
+        if BIG_PATH not in handler.path:
+            return False
+        handler.send(200, BIG[:70_000], len(BIG))
+        begun.set()
+        time.sleep(4)
+        handler.close_connection = True
+        return True
+
+    faulty.rules.append(rule)
+    options = RegistryOptions(timeout_s=30)
+    with dimgx.open_image(faulty.reference(), platform="linux/amd64", registry=options) as found:
+        blob = found.layers[1].blob
+        outcome: list[object] = []
+
+        def work() -> None:
+            try:
+                outcome.extend(blob.iter_chunks())
+            except dimgx.DimgxError as exc:
+                outcome.append(exc)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        begun.wait(5)
+        time.sleep(0.2)
+        started = time.monotonic()
+        blob.abort()  # type: ignore[attr-defined]  # of a blob that is fetched
+        thread.join(10)
+        assert time.monotonic() - started < 2
+        assert isinstance(outcome[-1], dimgx.Cancelled)
+
+
+def test_no_thread_is_left(faulty: FaultyRegistry, tmp_path: Path) -> None:
+    flat(faulty.reference())
+    names = [thread.name for thread in threading.enumerate()]
+    assert not [name for name in names if name.startswith("dimgx")]
+
+
+def test_layers_of_other_kinds(faulty: FaultyRegistry) -> None:
+    kinds = [f"{OCI}.layer.v1.tar+gzip+encrypted", None]
+    faulty.add(APP, "locked", media_types=kinds)
+    assert "encrypted" in fault(faulty.reference("locked"), ImageError)
+    assert flat(faulty.reference("locked"), layers=["@1"])
