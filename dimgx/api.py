@@ -177,7 +177,7 @@ def flatten(
     options = _options(verify, threads, memory, tmpdir, root_entry, clamp_mtime, progress, cancel)
     with ExitStack() as stack:
         opened = (
-            open_target(os.fspath(target), force=force)
+            open_target(os.fspath(target), force=force, resources=stack)
             if isinstance(target, (str, os.PathLike))
             else open_stream_target(target)
         )

@@ -20,15 +20,18 @@ import os
 import re
 import stat
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from dimgx import system
 from dimgx.errors import SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import ExitStack
 
     from dimgx.targets import Target
+
+_T = TypeVar("_T", bound="Target")
 
 _STANDARD = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 _DESCRIPTOR = re.compile(r"/(?:dev|proc/(?:self|thread-self|[0-9]+))/fd/([0-9]+)")
@@ -59,8 +62,11 @@ _REASONS = {
 }
 
 
-def open_target(path: str, *, force: bool) -> Target:
+def open_target(path: str, *, force: bool, resources: ExitStack | None = None) -> Target:
     """Give the target that `path` leads to; `force` allows to replace a file that is there.
+
+    With `resources`, its `abort` is left there before anything is made, so that an interrupt at
+    any moment (an exception out of a signal handler) leaves nothing behind.
 
     Raises: SourceError where it exists (without `force`), is a directory, or cannot be written.
     """
@@ -69,17 +75,25 @@ def open_target(path: str, *, force: bool) -> Target:
     with _translated(path):
         place, descriptor = _resolve(path)
         if descriptor is not None:
-            return _StreamTarget(os.dup(descriptor), path)
+            return _registered(_StreamTarget(os.dup(descriptor), path), resources)
         try:
             status = os.stat(place)
         except FileNotFoundError:
             status = None
         if status is None or stat.S_ISREG(status.st_mode):
-            return _FileTarget(path, place, status, force=force)
+            target = _FileTarget(path, place, status, force=force)
+            _registered(target, resources).create()
+            return target
         if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         flags = os.O_WRONLY | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_CLOEXEC", 0)
-        return _StreamTarget(os.open(place, flags), path)
+        return _registered(_StreamTarget(os.open(place, flags), path), resources)
+
+
+def _registered(target: _T, resources: ExitStack | None) -> _T:
+    if resources is not None:
+        resources.callback(target.abort)
+    return target
 
 
 def open_stream_target(file: BinaryIO | int, name: str = "stdout") -> Target:
@@ -109,17 +123,23 @@ class _FileTarget:
             raise _exists(path)
         self._path = path
         self._place = place
+        self._replaced = replaced
         self._force = force
+        self._fd = -1
         self._written = 0
         self._flushed = 0
         self._directory = os.path.dirname(place) or os.curdir
         # Short whatever the target's name, which may be as long as a name can be.
         self._temporary = os.path.join(self._directory, f".dimgx-{os.urandom(8).hex()}.tmp")
+
+    def create(self) -> None:
+        """Make the temporary file."""
+        replaced = self._replaced
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-        # What replaces a private file is private from its first byte on.
-        self._fd = os.open(self._temporary, flags, 0o600 if replaced else 0o666)
         try:
+            # What replaces a private file is private from its first byte on.
+            self._fd = os.open(self._temporary, flags, 0o600 if replaced else 0o666)
             if replaced and hasattr(os, "fchown"):
                 mode = stat.S_IMODE(replaced.st_mode)
                 try:
@@ -160,9 +180,11 @@ class _FileTarget:
             with suppress(OSError):
                 os.close(fd)
         if self._temporary:
-            temporary, self._temporary = self._temporary, ""
+            # By its name alone, which nobody else has: an interrupt may have come between the
+            # file and its descriptor.
             with suppress(OSError):
-                os.unlink(temporary)
+                os.unlink(self._temporary)
+            self._temporary = ""
 
     def _publish_new(self) -> None:
         """Give the file its name unless something has that name by now."""
