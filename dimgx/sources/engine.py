@@ -49,7 +49,7 @@ class Described:
     is_certain: bool = True
     """It is known which steps brought a layer; else only the image's config tells."""
     images: tuple[tuple[int, str], ...] = ()
-    """Ancestors that are images of their own: how many layers they have, and their IDs."""
+    """Ancestors that are images of their own, base to top: how many layers they have, their IDs."""
     lengths: tuple[int | None, ...] = ()
     """Bytes of the layers' plain tars, where the engine knows them."""
     is_content: bool = False
@@ -264,9 +264,9 @@ class _Saved:
         described = self._described
         with self._lock:
             if self._archive is None or len(self._archive.layers) < count:
-                size, id = min(
+                size, id = next(
                     (found for found in described.images if found[0] >= count),
-                    default=(len(described.diff_ids), described.id),
+                    (len(described.diff_ids), described.id),
                 )
                 found = self._save(id, described.platform, tick, self._expected(size))
                 told = tuple(layer.diff_id for layer in found.layers)
