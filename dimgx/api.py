@@ -8,29 +8,28 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
 
-from dimgx.errors import Cancelled, LayerSpecError
-from dimgx.inspector import Listing, Row, layers_of, list_rows
+from dimgx.inspector import Listing, Row
 from dimgx.inspector import inspect as _inspect
 from dimgx.layerspec import select
+from dimgx.recipe import Recipe, directories, open_flat_of
 from dimgx.tree import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from io import BufferedReader
+    from typing import Unpack
 
     from dimgx.codec import Compression
-    from dimgx.extractor import ExtractOptions, FlatTar, Progress
-    from dimgx.image import Image, Layer
+    from dimgx.extractor import FlatTar
+    from dimgx.image import Image
     from dimgx.platforms import Platform
+    from dimgx.recipe import TarOptions, TreeOptions, Verify
     from dimgx.registryoptions import RegistryOptions
     from dimgx.sources.endpoint import EngineOptions
     from dimgx.targets import Target
-
-    Verify = Literal["once", "all", "none"]
-    Layers = Sequence[str | Row]
 
 __all__ = (
     "Listing",
@@ -93,7 +92,7 @@ def open_image(
         platform = parse_platform(platform)
     parsed = parse_reference(reference)
     with ExitStack() as stack:
-        space = stack.enter_context(SpoolSpace(memory, _directories(tmpdir)))
+        space = stack.enter_context(SpoolSpace(memory, directories(tmpdir)))
         image = open_source(
             parsed,
             platform=platform,
@@ -124,7 +123,7 @@ def list_platforms(
     from dimgx.spool import SpoolSpace
 
     parsed = parse_reference(reference)
-    with SpoolSpace(memory, _directories(tmpdir)) as space:
+    with SpoolSpace(memory, directories(tmpdir)) as space:
         return list_source(
             parsed, verify=verify, stdin=stdin, spool=space, registry=registry, engine=engine
         )
@@ -138,43 +137,34 @@ def inspect(image: Image, *, sizes: bool = True, threads: int | None = None) -> 
 
     Raises: ImageError where a layer that is measured is damaged.
     """
-    return _inspect(image, sizes=sizes, threads=_threads(threads))
+    return _inspect(image, sizes=sizes, threads=Recipe(threads=threads).worker_count)
 
 
 def flatten(
     image: Image,
     target: str | os.PathLike[str] | BinaryIO,
     *,
-    layers: Layers | None = None,
     compression: Compression | None = None,
     level: int | None = None,
     force: bool = False,
-    verify: Verify = "once",
-    threads: int | None = None,
-    memory: int | None = None,
-    tmpdir: str | Sequence[str] | None = None,
-    root_entry: bool = False,
-    clamp_mtime: int | None = None,
     sha256: bool = False,
-    progress: Callable[[Progress], None] | None = None,
-    cancel: Callable[[], bool] | None = None,
+    **options: Unpack[TarOptions],
 ) -> Result:
     """Write the flattened tar of `image` to `target`, a path or a binary file open for writing.
 
     A path appears whole and verified, or not at all; `force` lets it replace a file. A binary
-    file, a FIFO or a device gets its first byte when all digests have matched. `layers` are layer
-    specs or rows, those named later covering those named earlier; without it all layers, base to
-    top. `clamp_mtime` is in seconds since 1970. `progress` and `cancel` are called from time to
-    time, maybe in other threads; when `cancel` gives true, `Cancelled` is raised.
+    file, a FIFO or a device gets its first byte when all digests have matched. `options` are the
+    fields of `Recipe`: which layers, what of them, how the work is done. `progress` and `cancel`
+    are called from time to time, maybe in other threads; when `cancel` gives true, `Cancelled` is
+    raised.
 
     Raises: ImageError, SourceError, LayerSpecError, UsageError, Cancelled.
     """
     from dimgx.encode import check_level
     from dimgx.targets.tarfile import open_stream_target, open_target
 
+    recipe = Recipe(**options)
     check_level(compression, level)
-    chosen = _chosen(image, layers)
-    options = _options(verify, threads, memory, tmpdir, root_entry, clamp_mtime, progress, cancel)
     with ExitStack() as stack:
         opened = (
             open_target(os.fspath(target), force=force, resources=stack)
@@ -182,12 +172,12 @@ def flatten(
             else open_stream_target(target)
         )
         stack.callback(opened.abort)
-        flat = stack.enter_context(_open_flat(image, chosen, options))
+        flat = stack.enter_context(open_flat_of(image, recipe))
         if not opened.is_atomic:
             flat.verify()
             image.check_unchanged()
         counter = _Counter(opened, sha256)
-        _emit(flat, counter.write, compression, level, threads)
+        _emit(flat, counter.write, compression, level, recipe.worker_count)
         flat.verify()
         image.check_unchanged()
         opened.commit()
@@ -197,17 +187,9 @@ def flatten(
 def open_stream(
     image: Image,
     *,
-    layers: Layers | None = None,
     compression: Compression | None = None,
     level: int | None = None,
-    verify: Verify = "once",
-    threads: int | None = None,
-    memory: int | None = None,
-    tmpdir: str | Sequence[str] | None = None,
-    root_entry: bool = False,
-    clamp_mtime: int | None = None,
-    progress: Callable[[Progress], None] | None = None,
-    cancel: Callable[[], bool] | None = None,
+    **options: Unpack[TarOptions],
 ) -> BufferedReader:
     """Give the flattened tar as a binary file to read from; close it when done, early or not.
 
@@ -219,38 +201,25 @@ def open_stream(
     from dimgx.encode import check_level
     from dimgx.stream import open_pulled
 
+    recipe = Recipe(**options)
     check_level(compression, level)
-    chosen = _chosen(image, layers)
-    options = _options(verify, threads, memory, tmpdir, root_entry, clamp_mtime, progress, cancel)
-    flat = _open_flat(image, chosen, options)
+    flat = open_flat_of(image, recipe)
 
     def produce(write: Callable[[bytes | memoryview], object]) -> None:
         flat.verify()
         image.check_unchanged()
-        _emit(flat, write, compression, level, threads)
+        _emit(flat, write, compression, level, recipe.worker_count)
         image.check_unchanged()
 
     return open_pulled(produce, flat.close)
 
 
-def open_tree(
-    image: Image,
-    *,
-    layers: Layers | None = None,
-    verify: Verify = "once",
-    threads: int | None = None,
-    memory: int | None = None,
-    tmpdir: str | Sequence[str] | None = None,
-    progress: Callable[[Progress], None] | None = None,
-    cancel: Callable[[], bool] | None = None,
-) -> Tree:
+def open_tree(image: Image, **options: Unpack[TreeOptions]) -> Tree:
     """Open the merged tree: its entries in the order of a walk, and the content of its files.
 
     All digests have matched when it is there. The parameters are those of `flatten`.
     """
-    chosen = _chosen(image, layers)
-    options = _options(verify, threads, memory, tmpdir, False, None, progress, cancel)
-    flat = _open_flat(image, chosen, options)
+    flat = open_flat_of(image, Recipe(**options))
     try:
         flat.verify()
     except BaseException:
@@ -282,84 +251,14 @@ def _emit(
     write: Callable[[bytes | memoryview], object],
     compression: Compression | None,
     level: int | None,
-    threads: int | None,
+    threads: int,
 ) -> None:
     from dimgx.codec import open_encoder
 
-    encoder = open_encoder(write, compression, level, _threads(threads))
+    encoder = open_encoder(write, compression, level, threads)
     try:
         flat.emit(encoder.write)
         encoder.finish()
     except BaseException:
         encoder.abort()
         raise
-
-
-def _options(
-    verify: Verify,
-    threads: int | None,
-    memory: int | None,
-    tmpdir: str | Sequence[str] | None,
-    root_entry: bool,
-    clamp_mtime: int | None,
-    progress: Callable[[Progress], None] | None,
-    cancel: Callable[[], bool] | None,
-) -> ExtractOptions:
-    from dimgx.extractor import ExtractOptions
-
-    return ExtractOptions(
-        verify=verify,
-        threads=threads,
-        memory=memory,
-        tmpdirs=_directories(tmpdir),
-        root_entry=root_entry,
-        clamp_mtime_s=clamp_mtime,
-        progress=progress,
-        cancel=cancel,
-    )
-
-
-def _open_flat(image: Image, layers: Sequence[Layer], options: ExtractOptions) -> FlatTar:
-    from dimgx.extractor import Progress, open_flat
-
-    def tick(done: int, total: int | None) -> None:
-        if options.cancel is not None and options.cancel():
-            raise Cancelled("cancelled")
-        if options.progress is not None:
-            options.progress(Progress("read", done, total))
-
-    if image.fetch is not None:
-        layers = image.fetch(layers, tick)
-    if options.memory is not None and image.spool is not None:
-        # What was kept of the source is there already.
-        options = replace(options, memory=max(0, options.memory - image.spool.used))
-    return open_flat(layers, options)
-
-
-def _chosen(image: Image, layers: Layers | None) -> tuple[Layer, ...]:
-    if layers is None:
-        return image.layers
-    rows = list_rows(image)
-    chosen: list[Row] = []
-    for item in layers:
-        chosen += select(rows, (item,), strict=True).rows if isinstance(item, str) else (item,)
-    # Each row once, at its last place, as the command does.
-    last = {row.position: row for row in reversed(chosen)}
-    found = layers_of(image, reversed(last.values()))
-    if not found:
-        raise LayerSpecError("nothing is left to flatten: the chosen rows have no layer")
-    return found
-
-
-def _directories(tmpdir: str | Sequence[str] | None) -> tuple[str, ...]:
-    if tmpdir is None:
-        return ()
-    return (tmpdir,) if isinstance(tmpdir, str) else tuple(tmpdir)
-
-
-def _threads(threads: int | None) -> int:
-    if threads is not None:
-        return threads
-    from dimgx.system import usable_cpus
-
-    return usable_cpus()
