@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import re
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
+from dimgx.argumenttypes import seconds, size, text_of, thread_count
 from dimgx.errors import SourceError, UsageError
+from dimgx.targetarguments import FLAG, add_target
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+_FILES = ("images", "target", "origin", "report", "write_config", "add_layers", "authfile")
 SHELLS = ("bash", "zsh", "tcsh")
-# argparse takes `-:name`, an image on standard input, for an option; this stands in for its dash.
-DASH = "\0stdin"
-_UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) *([kmgt]?)(i?b)?", re.IGNORECASE)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -44,67 +42,37 @@ class _PrintCompletion(argparse.Action):
                 "completion needs shtab, which is not installed: pip install 'dimgx[completion]'"
             ) from None
         for action in parser._actions:
-            if action.dest in ("image", "target"):
+            if action.dest in (
+                "images",
+                "target",
+                "origin",
+                "report",
+                "write_config",
+                "add_layers",
+                "authfile",
+            ):
                 action.complete = shtab.FILE  # type: ignore[attr-defined]  # shtab's own protocol
-            elif action.dest == "authfile":
-                action.complete = shtab.FILE  # type: ignore[attr-defined]  # as above
             elif action.dest in ("tmpdir", "cert_dir", "cache_dir"):
                 action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]  # as above
         print(shtab.complete(parser, str(values)))
         parser.exit()
 
 
-def _size(text: str) -> int:
-    match = _SIZE.fullmatch(text.strip())
-    if not match:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size, as in 512M or 2GiB")
-    number, unit, suffix = match.groups()
-    base = 1000 if (suffix or "").lower() == "b" and unit else 1024
-    return int(float(number) * base ** _UNITS[unit.lower()])
-
-
-def _count(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,4}", text) or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of threads from 1 on")
-    return int(text)
-
-
-def _level(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,2}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a level, a number from 0 on")
-    return int(text)
-
-
-def _seconds(text: str) -> float:
-    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,3})?", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
-    return float(text)
-
-
-def _text(what: str) -> Any:
-    def check(text: str) -> str:
-        if not text or "\0" in text.removeprefix(DASH):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
-        return text
-
-    return check
-
-
-def _add_registry(group: argparse._ArgumentGroup, flag: dict[str, Any]) -> None:
+def _add_registry(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--creds",
         metavar="USER[:PASSWORD]",
-        type=_text("a user"),
+        type=text_of("a user"),
         help="without a password it is asked for (default: what `podman login` and `docker login` "
         "keep, credential helpers too)",
     )
     group.add_argument(
-        "--password-stdin", **flag, const=True, help="read the password from standard input"
+        "--password-stdin", **FLAG, const=True, help="read the password from standard input"
     )
     group.add_argument(
         "--authfile",
         metavar="FILE",
-        type=_text("a file"),
+        type=text_of("a file"),
         help="look for credentials there only (default: $REGISTRY_AUTH_FILE, the auth.json of "
         "podman, $DOCKER_CONFIG/config.json, ~/.docker/config.json)",
     )
@@ -118,26 +86,26 @@ def _add_registry(group: argparse._ArgumentGroup, flag: dict[str, Any]) -> None:
     group.add_argument(
         "--cert-dir",
         metavar="DIR",
-        type=_text("a directory"),
+        type=text_of("a directory"),
         help="with CAs (*.crt) and client certificates (*.cert, *.key) (default: certs.d/HOST of "
         "podman and Docker)",
     )
     group.add_argument(
         "--retry-time",
         metavar="SECONDS",
-        type=_seconds,
+        type=seconds,
         help="how long to try again what fails for the moment (default: 30)",
     )
     group.add_argument(
         "--cache-dir",
         metavar="DIR",
-        type=_text("a directory"),
+        type=text_of("a directory"),
         help="keep what was fetched there (default: $DIMGX_CACHE_DIR, or nowhere)",
     )
     group.add_argument(
         "--cache-size",
         metavar="SIZE",
-        type=_size,
+        type=size,
         help="at most; what was used longest ago goes (default: 10G)",
     )
 
@@ -146,22 +114,23 @@ def build_parser(version: str) -> argparse.ArgumentParser:
     """Give the parser of the command line; its values are None where nothing was said."""
     parser = _Parser(
         prog="dimgx",
-        usage="dimgx [options] [-l LAYER_SPEC]... [-t TARGET] IMAGE",
+        usage="dimgx [options] [-l LAYER_SPEC]... [-t TARGET] IMAGE...",
         description="Flatten a container image into one root file system tar, or list what it is "
         "made of.",
         epilog="Exit codes: 0 done; 1 the command line is wrong; 2 the image or the world is "
-        "wrong, for good; 3 a layer spec names no row, or too many; 4 try again later; 70 a bug "
+        "wrong, for good; 3 a layer spec names no row, or too many; 4 try again later; 5 --check "
+        "would write; 70 a bug "
         "in dimgx. A signal ends it by that signal.",
         add_help=False,
         allow_abbrev=False,
     )
-    flag: dict[str, Any] = {"action": "store_const", "default": None}
 
     source = parser.add_argument_group("source")
     source.add_argument(
-        "image",
+        "images",
         metavar="IMAGE",
-        type=_text("an image"),
+        nargs="*",
+        type=text_of("an image"),
         help="docker://[HOST/]NAME[:TAG][@DIGEST] at a registry, NAME[:TAG] or an ID at the Docker "
         "Engine, podman:NAME, docker-archive:PATH[:REF], oci-archive:PATH[:REF], oci:DIR[:REF], "
         "dir:DIR, a path that begins with / or ./, a file that ends in .tar* or .tgz, or -[:REF] "
@@ -170,12 +139,12 @@ def build_parser(version: str) -> argparse.ArgumentParser:
     source.add_argument(
         "--platform",
         metavar="OS/ARCH[/VARIANT]",
-        type=_text("a platform"),
+        type=text_of("a platform"),
         help="which image of an index (default: linux on this CPU, or the only one there is)",
     )
     source.add_argument(
         "--platforms",
-        **flag,
+        **FLAG,
         const=True,
         help="list the platforms that there are; with --platform the exit code is 0 if it is "
         "among them, else 2",
@@ -184,7 +153,7 @@ def build_parser(version: str) -> argparse.ArgumentParser:
         "-H",
         "--host",
         metavar="URL",
-        type=_text("an engine's address"),
+        type=text_of("an engine's address"),
         help="where the engine listens: unix://, tcp:// or ssh:// (default: $DOCKER_HOST or the "
         "current Docker context, $CONTAINER_HOST for Podman, else a socket where it usually is)",
     )
@@ -200,27 +169,27 @@ def build_parser(version: str) -> argparse.ArgumentParser:
         "skip digests",
     )
     source.add_argument(
-        "--no-verify", dest="verify", **flag, const="none", help="the same as --verify none"
+        "--no-verify", dest="verify", **FLAG, const="none", help="the same as --verify none"
     )
     source.add_argument(
-        "--threads", metavar="N", type=_count, help="default: the CPUs that dimgx may use"
+        "--threads", metavar="N", type=thread_count, help="default: the CPUs that dimgx may use"
     )
     source.add_argument(
         "--memory",
         metavar="SIZE",
-        type=_size,
+        type=size,
         help="for decoded layers, as in 512M or 2G; beyond it they lie in a temporary file "
         "(default: a quarter of what is free)",
     )
     source.add_argument(
         "--tmpdir",
         metavar="DIR",
-        type=_text("a directory"),
+        type=text_of("a directory"),
         help="where that file is made (default: $DIMGX_TMPDIR, $TMPDIR, /var/tmp, /tmp, the "
         "first with room)",
     )
 
-    _add_registry(parser.add_argument_group("registry, for docker://"), flag)
+    _add_registry(parser.add_argument_group("registry, for docker://"))
 
     layers = parser.add_argument_group(
         "layers",
@@ -235,83 +204,40 @@ def build_parser(version: str) -> argparse.ArgumentParser:
         action="append",
         help="use these rows only (default: all, base to top); repeatable",
     )
-    layers.add_argument("-r", "--reverse", **flag, const=True, help="turn the list of rows round")
+    layers.add_argument("-r", "--reverse", **FLAG, const=True, help="turn the list of rows round")
     layers.add_argument(
-        "-R", "--no-reverse", dest="reverse", **flag, const=False, help="do not (default)"
+        "-R", "--no-reverse", dest="reverse", **FLAG, const=False, help="do not (default)"
     )
     layers.add_argument(
-        "-s", "--strict", **flag, const=True, help="a LAYER_SPEC that names no row is an error"
+        "-s", "--strict", **FLAG, const=True, help="a LAYER_SPEC that names no row is an error"
     )
     layers.add_argument(
         "-S",
         "--no-strict",
         dest="strict",
-        **flag,
+        **FLAG,
         const=False,
         help="warn of it and leave it out (default)",
     )
 
-    target = parser.add_argument_group("target")
-    target.add_argument(
-        "-t",
-        "--target",
-        "-o",
-        "--output",
-        metavar="TARGET",
-        help="write the flattened tar there, whole and verified or not at all; - is standard "
-        "output",
-    )
-    target.add_argument("-w", "--force", **flag, const=True, help="replace a target that exists")
-    target.add_argument(
-        "-W", "--no-force", dest="force", **flag, const=False, help="refuse to (default)"
-    )
-    compression = target.add_mutually_exclusive_group()
-    for letters, const in (
-        (("-j", "--bzip2"), "bzip2"),
-        (("-z", "--gzip"), "gzip"),
-        (("-C", "--no-compress"), "none"),
-        (("-J", "--xz"), "xz"),
-        (("--zstd",), "zstd"),
-    ):
-        compression.add_argument(
-            *letters,
-            dest="compression",
-            **flag,
-            const=const,
-            help=f"compress with {const}" if const != "none" else "write a plain tar",
-        )
-    target.add_argument(
-        "--compress-level",
-        metavar="N",
-        type=_level,
-        help="0-9, zstd 1-19 (default: gzip 2, bzip2 9, xz 6, zstd 3)",
-    )
-    target.add_argument(
-        "--root-entry", **flag, const=True, help="begin with ./, the root directory itself"
-    )
-    target.add_argument(
-        "--clamp-mtime",
-        **flag,
-        const=True,
-        help="let no time be later than $SOURCE_DATE_EPOCH",
-    )
+    add_target(parser)
 
     shown = parser.add_argument_group("what is shown")
     shown.add_argument(
         "-q",
         "--quiet",
-        **flag,
+        **FLAG,
         const=True,
         help="list only the IDs; with a target: no progress",
     )
     shown.add_argument(
-        "-Q", "--no-quiet", dest="quiet", **flag, const=False, help="list the table (default)"
+        "-Q", "--no-quiet", dest="quiet", **FLAG, const=False, help="list the table (default)"
     )
-    shown.add_argument("--json", **flag, const=True, help="list as one JSON document")
+    shown.add_argument("--json", **FLAG, const=True, help="list as one JSON document")
     shown.add_argument(
         "-v",
         "--verbose",
-        **flag,
+        **FLAG,
         const=True,
         help="tell on standard error what was resolved and written: --log-level INFO",
     )

@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from dimgx.arguments import LOG_LEVELS, build_parser
 from dimgx.errors import UsageError
-from dimgx.options import SUFFIXES, Options, parse_args
+from dimgx.options import Options, parse_args
+from dimgx.targetname import SUFFIXES, TargetName
 
 
 def parse(*args: str) -> Options:
     return parse_args(args, "1")
 
 
+def target(*args: str) -> TargetName:
+    found = parse(*args, "image").target
+    assert found is not None
+    return found
+
+
 def test_options_may_stand_anywhere() -> None:
     options = parse("-l", "@0", "image", "-l", "@1:@2", "-r")
-    assert (options.image, options.layers, options.reverse) == ("image", ("@0", "@1:@2"), True)
+    assert (options.images, options.layers, options.reverse) == (("image",), ("@0", "@1:@2"), True)
 
 
 def test_letters_may_be_joined() -> None:
     options = parse("-rzwtout.tar.gz", "image")
-    assert (options.reverse, options.force, options.target) == (True, True, "out.tar.gz")
-    assert options.compression == "gzip"
+    assert (options.reverse, options.force) == (True, True)
+    assert options.target == TargetName("out.tar.gz", "tar", "gzip")
 
 
 @pytest.mark.parametrize("option", ["-t", "--target", "-o", "--output"])
 def test_target_has_two_names(option: str) -> None:
-    assert parse(option, "x.tar", "image").target == "x.tar"
+    assert target(option, "x.tar") == TargetName("x.tar", "tar", None)
 
 
 @pytest.mark.parametrize("image", ["-", "-:app:1.0", "-:@0"])
 def test_image_on_standard_input(image: str) -> None:
-    assert parse("-q", image).image == image
-    assert parse(image, "-q").image == image
+    assert parse("-q", image).images == (image,)
+    assert parse(image, "-q").images == (image,)
 
 
 def test_later_one_of_a_pair_counts() -> None:
@@ -47,32 +56,30 @@ def test_later_one_of_a_pair_counts() -> None:
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_suffix_decides(suffix: str) -> None:
-    for target in (f"a{suffix}", f"./x.zst/A{suffix.upper()}"):
-        options = parse("-t", target, "image")
-        assert options.compression == SUFFIXES[suffix]
-        assert options.warnings == ()
+    for path in (f"a{suffix}", f"./x.zst/A{suffix.upper()}"):
+        assert target("-t", path) == TargetName(path, "tar", SUFFIXES[suffix])
 
 
-@pytest.mark.parametrize("target", ["out", "out.gz", "rootfs.zip", "tar"])
-def test_unknown_suffix_is_plain_with_a_warning(target: str) -> None:
-    options = parse("-t", target, "image")
-    assert options.compression is None
-    assert "suffix" in options.warnings[0]
-    assert parse("-C", "-t", target, "image").warnings == ()
+@pytest.mark.parametrize("path", ["out", "out.gz", "rootfs.zip", "tar"])
+def test_unknown_suffix_is_plain_with_a_warning(path: str) -> None:
+    found = target("-t", path)
+    assert found.compression is None
+    assert "suffix" in found.warnings[0]
+    assert target("-C", "-t", path).warnings == ()
 
 
 def test_option_wins_over_the_suffix_with_a_warning() -> None:
-    options = parse("-z", "-t", "out.tar.bz2", "image")
-    assert options.compression == "gzip"
-    assert options.warnings == ("the target's name ends in .tar.bz2, but gzip was asked for",)
-    assert parse("-C", "-t", "out.tgz", "image").compression is None
+    found = target("-z", "-t", "out.tar.bz2")
+    assert found.compression == "gzip"
+    assert found.warnings == ("the target's name ends in .tar.bz2, but gzip was asked for",)
+    assert target("-C", "-t", "out.tgz").compression is None
 
 
-@pytest.mark.parametrize("target", ["-", "/dev/stdout"])
-def test_standard_output_is_plain(target: str) -> None:
-    options = parse("-t", target, "image")
-    assert (options.to_stdout, options.compression, options.warnings) == (True, None, ())
-    assert parse("--zstd", "-t", target, "image").compression == "zstd"
+@pytest.mark.parametrize("path", ["-", "/dev/stdout"])
+def test_standard_output_is_plain(path: str) -> None:
+    found = target("-t", path)
+    assert (found.is_stdout, found.compression, found.warnings) == (True, None, ())
+    assert target("--zstd", "-t", path).compression == "zstd"
 
 
 @pytest.mark.parametrize(
@@ -80,7 +87,7 @@ def test_standard_output_is_plain(target: str) -> None:
     [("-j", "bzip2"), ("-z", "gzip"), ("-C", None), ("-J", "xz"), ("--zstd", "zstd")],
 )
 def test_compression(option: str, expected: str | None) -> None:
-    assert parse(option, "-t", "x", "image").compression == expected
+    assert target(option, "-t", "x").compression == expected
 
 
 @pytest.mark.parametrize(
@@ -151,6 +158,48 @@ def test_defaults() -> None:
         ["--log-level", "LOUD", "image"],
         ["-v", "--log-level", "ERROR", "image"],
         ["--print-completion", "powershell"],
+        ["--origin", "x.tar", "image"],
+        ["--origin", "x.tar", "-q"],
+        ["--include", "a", "image"],
+        ["--report", "r.json", "image"],
+        ["--write-config", "c.json", "image"],
+        ["--update", "image"],
+        ["--check", "-t", "-", "image"],
+        ["--check", "--update", "-t", "x.tar", "image"],
+        ["--check", "-w", "-t", "x.tar", "image"],
+        ["--check", "--report", "-", "-t", "x.tar", "image"],
+        ["--report", "-", "-t", "-", "image"],
+        ["--load", "-t", "x.tar", "image"],
+        ["--load", "--import", "image"],
+        ["--load", "-w", "image"],
+        ["--load=rkt", "image"],
+        ["--import", "--keep-layers", "image"],
+        ["--tag", "a", "-t", "x.tar", "image"],
+        ["--keep-layers", "-t", "x.tar", "image"],
+        ["--keep-layers", "-l", "@0", "-t", "oci:x", "image"],
+        ["--keep-layers", "--squash-from", "@1", "-t", "oci:x", "image"],
+        ["--squash-from", "@1", "-t", "x.tar", "image"],
+        ["--squash-from", "@1", "--prefix", "a", "-t", "oci:x", "image"],
+        ["--root-entry", "-t", "oci:x", "image"],
+        ["--raw", "--exclude", "a", "-t", "x.tar", "image"],
+        ["--strip-components", "-1", "-t", "x.tar", "image"],
+        ["--format", "oci-dir", "-t", "oci-archive:x", "image"],
+        ["--format", "squashfs", "-t", "x", "image"],
+        ["-z", "-t", "oci:x", "image"],
+        ["-t", "oci:-", "image"],
+        ["-t", "oci:", "image"],
+        ["-t", "oci:x:", "image"],
+        ["-t", "docker-daemon:x", "image"],
+        ["-t", "docker://x/y", "image"],
+        ["--compress-level", "3", "-t", "docker-archive:x.tar", "image"],
+        ["--compress-level", "10", "-t", "oci:x", "image"],
+        ["-t", "x.tar", "a", "b"],
+        ["-t", "oci:x", "a", "b"],
+        ["-t", "docker-archive:x.tar", "--tag", "n", "a", "b"],
+        ["-t", "docker-archive:x.tar:n", "a", "b"],
+        ["-t", "docker-archive:x.tar", "-", "-:b"],
+        ["-t", "{name}.tar", "--write-config", "c.json", "a", "b"],
+        ["--platforms", "a", "b"],
     ],
 )
 def test_wrong_command_line(args: list[str]) -> None:
@@ -164,11 +213,54 @@ def test_suffix_of_another_form_is_refused(suffix: str) -> None:
         parse("-t", f"rootfs{suffix}", "image")
 
 
-@pytest.mark.parametrize("transport", ["docker-archive", "oci-archive", "oci", "dir"])
-def test_target_with_a_transport_is_refused(transport: str) -> None:
-    with pytest.raises(UsageError, match="no target"):
-        parse("-t", f"{transport}:out.tar", "image")
-    assert parse("-t", f"./{transport}:out.tar", "image").target == f"./{transport}:out.tar"
+TARGETS = [
+    ("docker-archive:out.tar", (), TargetName("out.tar", "docker-archive", None)),
+    ("docker-archive:o.tgz:app:1", (), TargetName("o.tgz", "docker-archive", "gzip", "app:1")),
+    ("oci-archive:/a/o.tar", ("-z",), TargetName("/a/o.tar", "oci-archive", "gzip")),
+    ("oci:layout", (), TargetName("layout", "oci-dir", None)),
+    ("oci:layout:1.0", (), TargetName("layout", "oci-dir", None, "1.0")),
+    ("oci:C:\\layout:1.0", (), TargetName("C:\\layout", "oci-dir", None, "1.0")),
+    ("dir:a:b", (), TargetName("a:b", "docker-dir", None)),
+    ("a:b", ("--format", "oci-dir"), TargetName("a:b", "oci-dir", None)),
+    ("-", ("--format", "oci-archive"), TargetName("-", "oci-archive", None)),
+    ("oci-archive:-", (), TargetName("-", "oci-archive", None)),
+    ("./oci:out.tar", (), TargetName("./oci:out.tar", "tar", None)),
+    ("C:\\out.tar", (), TargetName("C:\\out.tar", "tar", None)),
+]
+
+
+@pytest.mark.parametrize(("text", "args", "expected"), TARGETS, ids=[text for text, *_ in TARGETS])
+def test_target_with_a_form(text: str, args: tuple[str, ...], expected: TargetName) -> None:
+    found = target(*args, "-t", text)
+    assert found == replace(expected, warnings=found.warnings)
+
+
+def test_name_behind_the_path_is_a_tag() -> None:
+    assert parse("-t", "oci:dir:1.0", "--tag", "b", "image").tags == ("b", "1.0")
+
+
+def test_paths_keep_their_order() -> None:
+    options = parse("--exclude", "a", "--include", "a/b", "--exclude", "c", "-t", "x.tar", "image")
+    assert options.paths == ((False, "a"), (True, "a/b"), (False, "c"))
+
+
+@pytest.mark.parametrize("option", ["--load", "--import"])
+def test_engine_is_any_or_named(option: str) -> None:
+    for text, expected in ((option, "any"), (f"{option}=podman", "podman")):
+        options = parse(text, "image")
+        assert expected in (options.load, options.import_)
+        assert (options.has_result, options.images) == (True, ("image",))
+
+
+def test_several_images() -> None:
+    assert parse("-t", "docker-archive:x.tar", "a", "b").images == ("a", "b")
+    assert parse("-t", "{name}.tar", "a", "b").images == ("a", "b")
+    assert parse("--load", "a", "b").images == ("a", "b")
+
+
+def test_origin_goes_without_an_image() -> None:
+    options = parse("--origin", "x.tar")
+    assert (options.origin, options.images, options.has_result) == ("x.tar", (), False)
 
 
 @pytest.mark.parametrize("level", LOG_LEVELS)
@@ -181,5 +273,5 @@ def test_help_names_every_option() -> None:
     text = parser.format_help()
     for action in parser._actions:
         assert all(option in text for option in action.option_strings)
-    for group in ("source:", "layers:", "target:", "what is shown:"):
+    for group in ("source:", "layers:", "target:", "what goes in:", "what is shown:"):
         assert f"\n{group}\n" in text

@@ -37,7 +37,8 @@ def test_there_are_two_commands_for_a_fresh_machine() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_are_understood(command: str) -> None:
     options = parse_args(shlex.split(command)[1:], __version__)
-    parse_reference(options.image)
+    for image in options.images:
+        parse_reference(image)
 
 
 def test_options_exist() -> None:

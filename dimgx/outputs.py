@@ -1,0 +1,148 @@
+"""What the command makes of the chosen rows, and where it puts that."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from dimgx.errors import LayerSpecError, SourceError, UsageError
+from dimgx.terminal import check_stdout, is_terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import BinaryIO
+
+    from dimgx.command import Chosen, Surroundings
+    from dimgx.inspector import Row
+    from dimgx.messages import Messages
+    from dimgx.options import Options
+    from dimgx.progress import ProgressLine
+    from dimgx.recipe import TarOptions
+    from dimgx.targetname import TargetName
+
+
+def check_early(options: Options) -> None:
+    """Find out what cannot work before anything is opened.
+
+    Raises: UsageError, SourceError.
+    """
+    target = options.target
+    if target is None:
+        return
+    if target.is_stdout:
+        check_stdout("to write to")
+        if is_terminal(sys.stdout):
+            raise UsageError("standard output is a terminal: redirect it, or name a file with -t")
+        return
+    if target.path.startswith(("/dev/fd/", "/proc/self/fd/")):
+        return
+    if not options.force and os.path.isfile(target.path):
+        raise SourceError(f"{target.path} exists; use -w/--force to replace it")
+    if not os.path.isdir(os.path.dirname(target.path) or os.curdir):
+        raise SourceError(f"{target.path} cannot be written: its directory does not exist")
+
+
+def make(
+    chosen: Sequence[Chosen], options: Options, surroundings: Surroundings, messages: Messages
+) -> int:
+    """Make what `options` ask for of the images that are open, and give the exit code.
+
+    Raises: DimgxError.
+    """
+    assert options.target is not None
+    (only,) = chosen
+    messages.warn(_target_warnings(options.target))
+    _write_tar(only, options.target, options, surroundings, messages)
+    return 0
+
+
+def _write_tar(
+    chosen: Chosen,
+    target: TargetName,
+    options: Options,
+    surroundings: Surroundings,
+    messages: Messages,
+) -> None:
+    from dimgx import api
+
+    rows = chosen_rows(chosen, options)
+    with _Waiting(options) as line:
+        result = api.flatten(
+            chosen.image,
+            _stdout() if target.is_stdout else target.path,
+            compression=target.compression,
+            level=options.level,
+            force=options.force,
+            sha256=messages.is_verbose,
+            **tar_options(options, surroundings, rows, line),
+        )
+    messages.warn(result.warnings)
+    if messages.is_verbose:
+        name = "standard output" if target.is_stdout else target.path
+        messages.tell(f"{name}: {result.size} bytes, sha256:{result.sha256}")
+        if target.compression is not None:
+            messages.tell(f"the tar in it: {result.length} bytes")
+
+
+def chosen_rows(chosen: Chosen, options: Options) -> Sequence[Row] | None:
+    """Give the rows to flatten; None for an image without layers, which is an empty tar.
+
+    Raises: LayerSpecError for a choice that comes to nothing.
+    """
+    if not options.layers and not chosen.image.layers:
+        return None
+    if all(row.is_empty for row in chosen.rows):
+        raise LayerSpecError("nothing is left to flatten: no chosen row has a layer")
+    return chosen.rows
+
+
+def tar_options(
+    options: Options,
+    surroundings: Surroundings,
+    rows: Sequence[Row] | None,
+    progress: ProgressLine | None,
+) -> TarOptions:
+    """Give the options of the command line that the functions of the library share."""
+    return {
+        "layers": rows,
+        "verify": options.verify,
+        "threads": options.threads,
+        "memory": options.memory,
+        "tmpdir": surroundings.tmpdirs,
+        "root_entry": options.root_entry,
+        "clamp_mtime": surroundings.source_date_epoch if options.clamp_mtime else None,
+        "progress": progress,
+    }
+
+
+class _Waiting:
+    """Shows on a terminal how far the work is, while it lasts."""
+
+    def __init__(self, options: Options) -> None:
+        self._line: ProgressLine | None = None
+        if not options.quiet and is_terminal(sys.stderr):
+            from dimgx.progress import ProgressLine
+
+            self._line = ProgressLine(sys.stderr)
+
+    def __enter__(self) -> ProgressLine | None:
+        return self._line
+
+    def __exit__(self, *_: object) -> None:
+        if self._line is not None:
+            self._line.clear()
+
+
+def _stdout() -> BinaryIO:
+    sys.stdout.flush()
+    return open(sys.stdout.fileno(), "wb", buffering=0, closefd=False)
+
+
+def _target_warnings(target: TargetName) -> Sequence[str]:
+    """Give what is odd about the target's suffix; a device or a FIFO needs none."""
+    if target.path.startswith("/dev/fd/"):
+        return ()
+    if os.path.exists(target.path) and not os.path.isfile(target.path):
+        return ()
+    return target.warnings

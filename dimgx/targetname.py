@@ -1,0 +1,143 @@
+"""What people write for a target, and what it says: a path or `TRANSPORT:PATH[:NAME]`.
+
+1. `docker-archive:`, `oci-archive:`, `oci:` and `dir:` before a path choose the form of the result,
+   as `--format` does; what stands behind the next colon of the first three is a name for the image.
+   (`./oci:x` is a file of that name.)
+2. What is written to one file, tar or archive, is compressed as an option says, or else as its
+   suffix does.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from dimgx.errors import UsageError
+
+if TYPE_CHECKING:
+    from dimgx.codec import Compression
+
+Form = Literal["tar", "docker-archive", "oci-archive", "oci-dir", "docker-dir"]
+FORMS: tuple[Form, ...] = ("tar", "docker-archive", "oci-archive", "oci-dir", "docker-dir")
+DIRECTORY_FORMS = frozenset(("oci-dir", "docker-dir"))
+STDOUT_TARGETS = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
+SUFFIXES: dict[str, Compression | None] = {
+    ".tar": None,
+    ".tar.gz": "gzip",
+    ".tgz": "gzip",
+    ".taz": "gzip",
+    ".wsl": "gzip",
+    ".tar.bz2": "bzip2",
+    ".tbz2": "bzip2",
+    ".tbz": "bzip2",
+    ".tar.xz": "xz",
+    ".txz": "xz",
+    ".tar.zst": "zstd",
+    ".tzst": "zstd",
+}
+REFUSED_SUFFIXES = (".ext4", ".img", ".squashfs", ".sqfs", ".erofs", ".cpio")
+_TRANSPORTS: dict[str, Form] = {
+    "docker-archive": "docker-archive",
+    "oci-archive": "oci-archive",
+    "oci": "oci-dir",
+    "dir": "docker-dir",
+}
+_ENGINES = ("docker-daemon", "containers-storage", "podman")
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+
+
+@dataclass(frozen=True, slots=True)
+class TargetName:
+    """A target, taken apart."""
+
+    path: str
+    form: Form
+    compression: Compression | None
+    """Of the one file as a whole."""
+    name: str | None = None
+    """The image's name that was written behind the path."""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def is_stdout(self) -> bool:
+        return self.path in STDOUT_TARGETS
+
+
+def parse_target(text: str, form: Form | None, compression: str | None) -> TargetName:
+    """Give what the target `text` says, with what `--format` and a compression option say.
+
+    `compression` is "none" for a plain file, None where nothing was said.
+
+    Raises: UsageError where they contradict each other or name no target.
+    """
+    if not text:
+        raise UsageError("the target is empty")
+    if "\0" in text:
+        raise UsageError("the target holds a NUL")
+    path, spelled, name = _cut(text)
+    if form is not None and spelled is not None and form != spelled:
+        raise UsageError(f"--format {form} and the target {text!r:.300} contradict each other")
+    chosen: Form = form or spelled or "tar"
+    if chosen in DIRECTORY_FORMS:
+        if compression is not None:
+            raise UsageError(
+                f"a compression has no effect on {chosen}, which is a directory:"
+                " --layer-compression is that of the layer"
+            )
+        if path in STDOUT_TARGETS:
+            raise UsageError(f"{chosen} is a directory: name one, standard output is none")
+        return TargetName(path, chosen, None, name)
+    packed, warning = _compression(path, compression)
+    return TargetName(path, chosen, packed, name, (warning,) if warning else ())
+
+
+def _cut(text: str) -> tuple[str, Form | None, str | None]:
+    """Give path, form and name."""
+    transport, colon, rest = text.partition(":")
+    if not colon or _DRIVE.match(text):
+        return text, None, None
+    if transport in _ENGINES:
+        raise UsageError(f"{transport}: is no target: --load and --import hand an image to it")
+    if transport == "docker" and rest.startswith("//"):
+        raise UsageError("dimgx does not push to registries: write an archive, and push that")
+    form = _TRANSPORTS.get(transport)
+    if form is None:
+        return text, None, None
+    path, name = rest, None
+    if form != "docker-dir":
+        at = rest.find(":", 2 if _DRIVE.match(rest) else 0)
+        if at >= 0:
+            path, name = rest[:at], rest[at + 1 :]
+    if not path or name == "":
+        raise UsageError(f"{text!r:.300} names no {'image' if path else 'path'}")
+    return path, form, name
+
+
+def _compression(path: str, chosen: str | None) -> tuple[Compression | None, str | None]:
+    """Give the compression that is asked for or that the suffix means, and what is odd in it."""
+    wanted = _known(chosen)
+    if path in STDOUT_TARGETS:
+        return wanted, None
+    name = re.split(r"[/\\]" if "\\" in path else "/", path)[-1].lower()
+    suffix = max((s for s in SUFFIXES if name.endswith(s)), key=len, default=None)
+    if chosen is not None:
+        if suffix is not None and SUFFIXES[suffix] != wanted:
+            return wanted, f"the target's name ends in {suffix}, but {_say(wanted)} was asked for"
+        return wanted, None
+    if suffix is not None:
+        return SUFFIXES[suffix], None
+    refused = next((s for s in REFUSED_SUFFIXES if name.endswith(s)), None)
+    if refused is not None:
+        raise UsageError(
+            f"dimgx writes a tar, not a {refused} (give -C, -z or another to write one there)"
+        )
+    return None, "the target's suffix is not known, so a plain tar is written"
+
+
+def _known(chosen: str | None) -> Compression | None:
+    return next((c for c in SUFFIXES.values() if c is not None and c == chosen), None)
+
+
+def _say(compression: Compression | None) -> str:
+    return compression or "a plain tar"

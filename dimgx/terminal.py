@@ -1,0 +1,66 @@
+"""Standard output and terminals: whether somebody looks, and writing so that it arrives."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+
+from dimgx.errors import SourceError
+
+
+def is_terminal(stream: object) -> bool:
+    """Tell whether a person is at the other end of `stream`."""
+    try:
+        return stream is not None and bool(stream.isatty())  # type: ignore[attr-defined]  # a file
+    except ValueError:  # closed
+        return False
+
+
+def terminal_width() -> int | None:
+    """Give the columns of the terminal that standard output is; None if it is none."""
+    if not is_terminal(sys.stdout):
+        return None
+    import shutil
+
+    return shutil.get_terminal_size().columns
+
+
+def check_stdout(purpose: str) -> None:
+    """See that there is a standard output `purpose` ("to list to").
+
+    Raises: SourceError where it is closed.
+    """
+    if sys.stdout is None:
+        raise SourceError(f"standard output is closed, so there is nowhere {purpose}")
+
+
+def print_text(text: str = "") -> None:
+    """Write to standard output, whatever its encoding, and see that it arrives.
+
+    Raises: SourceError where it does not; BrokenPipeError where the reader went away.
+    """
+    if sys.stdout is None:
+        return
+    try:
+        if text and isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        _drop_stdout()
+        raise SourceError(f"standard output cannot be written: {exc.strerror or exc}") from exc
+
+
+def _drop_stdout() -> None:
+    """Forget what could not be written, so that the interpreter does not try once more."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
