@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dimgx import __version__
+from dimgx.chosen import Chosen, Surroundings
 from dimgx.errors import ImageError, SourceError, UsageError
 from dimgx.terminal import check_stdout, is_terminal, print_text, terminal_width
 
@@ -20,33 +20,8 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from dimgx.image import Image
-    from dimgx.inspector import Row
     from dimgx.messages import Messages
     from dimgx.options import Options
-    from dimgx.registryoptions import RegistryOptions
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What the environment gives a run."""
-
-    stdin: BinaryIO | None
-    tmpdirs: tuple[str, ...]
-    """Where temporary files may lie, best first."""
-    source_date_epoch: int | None
-    """Seconds since 1970, where $SOURCE_DATE_EPOCH says some."""
-    registry: RegistryOptions | None
-
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """An image that is open, and what is wanted of it."""
-
-    asked: str
-    """The reference, as it was written."""
-    image: Image
-    rows: tuple[Row, ...]
-    """In the order in which they cover each other."""
 
 
 def run(args: Sequence[str], messages: Messages) -> int:

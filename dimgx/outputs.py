@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import BinaryIO
 
-    from dimgx.command import Chosen, Surroundings
+    from dimgx.chosen import Chosen, Surroundings
     from dimgx.inspector import Row
     from dimgx.messages import Messages
     from dimgx.options import Options

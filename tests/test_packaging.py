@@ -24,9 +24,9 @@ MODULES = {
 COMMAND = {
     f"dimgx.{name}"
     for name in (
-        *("__main__", "access", "arguments", "argumenttypes", "cli", "command", "effects"),
-        *("messages", "options", "outputs", "progress", "signals", "targetarguments"),
-        *("targetname", "terminal"),
+        *("__main__", "access", "arguments", "argumenttypes", "chosen", "cli", "command"),
+        *("effects", "messages", "options", "outputs", "progress", "signals"),
+        *("targetarguments", "targetname", "terminal"),
     )
 }
 HEAVY = (

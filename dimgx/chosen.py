@@ -1,0 +1,36 @@
+"""What a run of the command works on: the images that it opened, and what is around it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+    from dimgx.image import Image
+    from dimgx.inspector import Row
+    from dimgx.registryoptions import RegistryOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the environment gives a run."""
+
+    stdin: BinaryIO | None
+    tmpdirs: tuple[str, ...]
+    """Where temporary files may lie, best first."""
+    source_date_epoch: int | None
+    """Seconds since 1970, where $SOURCE_DATE_EPOCH says some."""
+    registry: RegistryOptions | None
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """An image that is open, and what is wanted of it."""
+
+    asked: str
+    """The reference, as it was written."""
+    image: Image
+    rows: tuple[Row, ...]
+    """In the order in which they cover each other."""
