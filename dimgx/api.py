@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from dimgx.inspector import Listing, Row
 from dimgx.inspector import inspect as _inspect
 from dimgx.layerspec import select
-from dimgx.recipe import Recipe, directories, open_flat_of
+from dimgx.recipe import Recipe, directories, open_flat_of, ticker
 from dimgx.tree import Tree
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from dimgx.codec import Compression
-    from dimgx.extractor import FlatTar
+    from dimgx.extractor import FlatTar, Progress
     from dimgx.image import Image
     from dimgx.platforms import Platform
     from dimgx.recipe import TarOptions, TreeOptions, Verify
@@ -69,6 +69,8 @@ def open_image(
     tmpdir: str | Sequence[str] | None = None,
     registry: RegistryOptions | None = None,
     engine: EngineOptions | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    cancel: Callable[[], bool] | None = None,
 ) -> Image:
     """Open the image that `reference` names; close it when done, or use it in a `with`.
 
@@ -77,7 +79,8 @@ def open_image(
     default, and in a temporary file of the first usable `tmpdir` beyond that. `registry` says how
     registries are reached: without it without credentials, proxies and settings files, with
     `RegistryOptions.from_environment(os.environ)` as podman and Docker would. `engine` says which
-    Docker Engine or Podman is asked; without it a default socket's.
+    Docker Engine or Podman is asked; without it a default socket's. `progress` and `cancel` are
+    called while a stream or a compressed archive is read, as in `flatten`.
 
     Raises: UsageError for a malformed reference or platform; SourceError where there is no such
         file, name or engine; ImageError where it is no image, or a damaged one, or none of this
@@ -101,6 +104,7 @@ def open_image(
             spool=space,
             registry=registry,
             engine=engine,
+            tick=ticker(progress, cancel) if progress or cancel else None,
         )
         image.spool = space
         image.resources.push(stack.pop_all())

@@ -123,6 +123,7 @@ def _open(reference: str, options: Options, surroundings: Surroundings) -> Image
             tmpdir=surroundings.tmpdirs,
             registry=surroundings.registry,
             engine=EngineOptions.of(os.environ, host=options.host, pull=options.pull, tick=tick),
+            progress=line,
         )
     finally:
         if line is not None:

@@ -107,15 +107,25 @@ def fetched(image: Image, layers: Sequence[Layer], recipe: Recipe) -> Sequence[L
     """Give `layers` with their blobs at hand, where the source has still to be asked for them."""
     if image.fetch is None:
         return layers
+    return image.fetch(layers, ticker(recipe.progress, recipe.cancel))
+
+
+def ticker(
+    progress: Callable[[Progress], None] | None, cancel: Callable[[], bool] | None
+) -> Callable[[int, int | None], None]:
+    """Give what a source tells of bytes done and in all, while it reads.
+
+    It raises Cancelled where `cancel` gives true.
+    """
     from dimgx.extractor import Progress
 
     def tick(done: int, total: int | None) -> None:
-        if recipe.cancel is not None and recipe.cancel():
+        if cancel is not None and cancel():
             raise Cancelled("cancelled")
-        if recipe.progress is not None:
-            recipe.progress(Progress("read", done, total))
+        if progress is not None:
+            progress(Progress("read", done, total))
 
-    return image.fetch(layers, tick)
+    return tick
 
 
 def chosen_rows(image: Image, layers: Layers) -> tuple[Row, ...]:

@@ -182,6 +182,25 @@ def test_source_that_changes_meanwhile_is_an_error(opened: dimgx.Image, tmp_path
     assert not (tmp_path / "out.tar").exists()
 
 
+def test_progress_is_told_while_a_stream_is_read() -> None:
+    data = docker_archive(image(BASE, TOP))
+    seen: list[dimgx.Progress] = []
+    with dimgx.open_image("-", stdin=io.BytesIO(data), progress=seen.append):
+        assert {progress.phase for progress in seen} == {"read"}
+        assert (seen[0].done, seen[-1].done) == (0, len(data))
+    with pytest.raises(dimgx.Cancelled):
+        dimgx.open_image("-", stdin=io.BytesIO(data), cancel=lambda: True)
+
+
+def test_progress_of_a_compressed_archive_has_a_total(tmp_path: Path) -> None:
+    packed = tmp_path / "image.tar.gz"
+    packed.write_bytes(docker_archive(image(BASE, TOP), archive_compression="gzip"))
+    seen: list[dimgx.Progress] = []
+    with dimgx.open_image(str(packed), progress=seen.append):
+        size = packed.stat().st_size
+        assert (seen[-1].done, {progress.total for progress in seen}) == (size, {size})
+
+
 def test_progress_ends_at_its_total(opened: dimgx.Image) -> None:
     seen: list[dimgx.Progress] = []
     dimgx.flatten(opened, io.BytesIO(), progress=seen.append)

@@ -24,7 +24,7 @@ from dimgx.sources.choice import (
     choose_variant,
 )
 from dimgx.sources.dockersave import list_saved
-from dimgx.sources.endpoint import EngineOptions
+from dimgx.sources.endpoint import EngineOptions, Tick
 from dimgx.sources.files import Files, read_file
 from dimgx.sources.layout import list_directory, list_layout, open_layout
 from dimgx.sources.opening import open_files
@@ -53,13 +53,15 @@ def open_image(
     engine: EngineOptions | None = None,
     spool: SpoolSpace,
     registry: RegistryOptions | None = None,
+    tick: Tick | None = None,
 ) -> Image:
     """Open the image that `reference` means.
 
     `platform` chooses among several; None means Linux on this machine's CPU, or the only one there
     is. With `verify` "none" the digests of manifests and configs are not checked. `stdin` is what
     `-` means. Streams and compressed archives are kept in `spool`. `registry` says how a registry
-    is reached, None without credentials; `engine` which engine is asked and how.
+    is reached, None without credentials; `engine` which engine is asked and how. `tick` is told how
+    far a stream or a compressed archive is read.
 
     Raises: SourceError where nothing can be opened there, ImageError where it is no image, is
     damaged, or does not hold what was asked for; TemporaryError where a registry or an engine may
@@ -84,7 +86,7 @@ def open_image(
         return _open_remote(reference, platform, verify=verify != "none", registry=registry)
     with ExitStack() as resources:
         try:
-            files = open_files(reference, stdin, spool, resources)
+            files = open_files(reference, stdin, spool, resources, tick)
             image = read_image(files, reference, platform, verify=verify != "none")
         except OSError as exc:
             raise SourceError(f"{reference.text!r:.300}: {exc.strerror or exc}") from exc

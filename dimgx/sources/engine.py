@@ -24,7 +24,7 @@ from dimgx.sources.absence import explain_absence
 from dimgx.sources.connection import Refused
 from dimgx.sources.endpoint import EngineOptions, Tick
 from dimgx.sources.files import Files
-from dimgx.sources.opening import open_stream
+from dimgx.sources.opening import open_stream, ticking
 
 if TYPE_CHECKING:
     from dimgx.jsondoc import Fields
@@ -286,7 +286,7 @@ class _Saved:
         self, id: str, platform: Platform | None, tick: Tick | None, total: int | None
     ) -> Image:
         where = self._engine.where
-        chunks = _ticking(self._engine.iter_saved(id, platform), tick, total)
+        chunks = ticking(self._engine.iter_saved(id, platform), tick, total)
         try:
             files = open_stream(chunks, f"what {where} saved", self._space, self.resources)
         except Refused as exc:
@@ -304,15 +304,3 @@ class _Saved:
                 break
             total += step.size or 0
         return total or None
-
-
-def _ticking(chunks: Iterator[bytes], tick: Tick | None, total: int | None) -> Iterator[bytes]:
-    """Pass `chunks` on, and tell how far that is, from before the first."""
-    done = 0
-    if tick is not None:
-        tick(0, total)
-    for chunk in chunks:
-        done += len(chunk)
-        if tick is not None:
-            tick(done, None if total is None else max(done, total))
-        yield chunk

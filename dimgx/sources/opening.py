@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from itertools import chain
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from dimgx import system
 from dimgx.codec import iter_decoded, sniff
@@ -25,7 +25,10 @@ from dimgx.sources.files import DirectoryFiles, Files
 
 if TYPE_CHECKING:
     from dimgx.reference import Reference
+    from dimgx.sources.endpoint import Tick
     from dimgx.spool import SpoolSpace
+
+_T = TypeVar("_T", bytes, memoryview, bytes | memoryview)
 
 _PIECE = 1 << 20
 _HEAD = 1 << 16
@@ -50,16 +53,20 @@ _MAGICS = (
 
 
 def open_files(
-    reference: Reference, stdin: BinaryIO | None, spool: SpoolSpace, resources: ExitStack
+    reference: Reference,
+    stdin: BinaryIO | None,
+    spool: SpoolSpace,
+    resources: ExitStack,
+    tick: Tick | None = None,
 ) -> Files:
-    """Give the files that the reference's path or stdin holds.
+    """Give the files that the reference's path or stdin holds; `tick` is called while spooling.
 
     Raises: SourceError where it cannot be read, ImageError where it is no archive.
     """
     if reference.path is None:
         if stdin is None:
             raise SourceError("standard input is closed: pipe an archive in, as docker save does")
-        return _open_stdin(stdin, spool, resources)
+        return _open_stdin(stdin, spool, resources, tick)
     path = reference.path
     where = path if path.isprintable() else f"{path!r:.300}"
     try:
@@ -71,15 +78,29 @@ def open_files(
     resources.callback(os.close, fd)
     status = os.fstat(fd)
     if stat.S_ISREG(status.st_mode):
-        return _open_extent(Extent(fd, 0, status.st_size), where, spool, resources)
-    return open_stream(_iter_fd(fd), where, spool, resources)
+        return _open_extent(Extent(fd, 0, status.st_size), where, spool, resources, tick)
+    return open_stream(ticking(_iter_fd(fd), tick), where, spool, resources)
 
 
-def _open_stdin(stdin: BinaryIO, spool: SpoolSpace, resources: ExitStack) -> Files:
+def ticking(chunks: Iterator[_T], tick: Tick | None, total: int | None = None) -> Iterator[_T]:
+    """Pass `chunks` on, and tell `tick` how far that is, from before the first."""
+    done = 0
+    if tick is not None:
+        tick(0, total)
+    for chunk in chunks:
+        done += len(chunk)
+        if tick is not None:
+            tick(done, None if total is None else max(done, total))
+        yield chunk
+
+
+def _open_stdin(
+    stdin: BinaryIO, spool: SpoolSpace, resources: ExitStack, tick: Tick | None
+) -> Files:
     try:
         fd = stdin.fileno()
     except (AttributeError, io.UnsupportedOperation):
-        return open_stream(_iter_reader(stdin), _STDIN, spool, resources)
+        return open_stream(ticking(_iter_reader(stdin), tick), _STDIN, spool, resources)
     if os.isatty(fd):
         raise SourceError(
             "standard input is a terminal: pipe an archive in, as in"
@@ -88,10 +109,11 @@ def _open_stdin(stdin: BinaryIO, spool: SpoolSpace, resources: ExitStack) -> Fil
     status = os.fstat(fd)
     if stat.S_ISREG(status.st_mode):
         offset = min(stdin.tell(), status.st_size)
-        return _open_extent(Extent(fd, offset, status.st_size - offset), _STDIN, spool, resources)
-    if not hasattr(os, "get_blocking") or os.get_blocking(fd):
-        return open_stream(_iter_reader(stdin), _STDIN, spool, resources)
-    return open_stream(_iter_fd(fd), _STDIN, spool, resources)
+        rest = Extent(fd, offset, status.st_size - offset)
+        return _open_extent(rest, _STDIN, spool, resources, tick)
+    is_blocking = not hasattr(os, "get_blocking") or os.get_blocking(fd)
+    chunks = _iter_reader(stdin) if is_blocking else _iter_fd(fd)
+    return open_stream(ticking(chunks, tick), _STDIN, spool, resources)
 
 
 def _iter_reader(reader: BinaryIO) -> Iterator[bytes]:
@@ -113,13 +135,14 @@ def _iter_fd(fd: int) -> Iterator[bytes]:
 
 
 def _open_extent(
-    extent: Extent, where: str, spool: SpoolSpace, resources: ExitStack
+    extent: Extent, where: str, spool: SpoolSpace, resources: ExitStack, tick: Tick | None
 ) -> ArchiveFiles:
     watch = Watch.of(extent.fd, where)
     head = _head(extent)
     _refuse_text(head, where)
     if sniff(head) is not None:
-        extent = _spool(extent.iter_chunks(), head, where, spool, resources)
+        chunks = ticking(extent.iter_chunks(), tick, extent.size)
+        extent = _spool(chunks, head, where, spool, resources)
     return _index(extent, where, watch)
 
 
