@@ -76,16 +76,10 @@ def parse_image_name(text: str) -> ImageName:
             raise UsageError(f"{text!r:.300}: {exc}") from None
     if _BARE_ID.fullmatch(text):
         raise UsageError(f"{text} is an ID; a registry is asked by name, as in name@sha256:{text}")
-    domain, slash, remainder = rest.partition("/")
-    if not slash or not (_DOMAIN_MARK.search(domain) or domain == "localhost"):
-        domain, remainder = DOCKER_HUB, rest
-    elif domain == "index.docker.io":
-        domain = DOCKER_HUB
+    domain, remainder = _split(rest)
     if not _DOMAIN.fullmatch(domain):
         raise _wrong(text, f"{domain!r:.100} is no host[:port]")
     path, colon, tag = remainder.partition(":")
-    if domain == DOCKER_HUB and "/" not in path:
-        path = f"library/{path}"
     if not _PATH.fullmatch(path):
         reason = "names are in lower case" if path != path.lower() else "it is no image's name"
         raise _wrong(text, reason)
@@ -94,6 +88,34 @@ def parse_image_name(text: str) -> ImageName:
     if colon and not _TAG.fullmatch(tag):
         raise _wrong(text, f"{tag!r:.150} is no tag")
     return ImageName(domain, path, tag or (None if digest else "latest"), digest)
+
+
+def normal_name(name: str) -> str:
+    """Give a name completed like that, whatever its grammar: archives hold odd ones."""
+    rest, at, digest = name.partition("@")
+    domain, path = _split(rest)
+    if not at and ":" not in path.rpartition("/")[2]:
+        path += ":latest"
+    return f"{domain}/{path}{at}{digest}"
+
+
+def repository(name: str) -> str:
+    """Give the completed name without tag and digest."""
+    rest = normal_name(name).partition("@")[0]
+    head, slash, last = rest.rpartition("/")
+    return head + slash + last.partition(":")[0]
+
+
+def _split(rest: str) -> tuple[str, str]:
+    """Give the host, Docker Hub where there is none, and what follows it (rule 1)."""
+    domain, slash, path = rest.partition("/")
+    if not slash or not (_DOMAIN_MARK.search(domain) or domain == "localhost"):
+        domain, path = DOCKER_HUB, rest
+    elif domain == "index.docker.io":
+        domain = DOCKER_HUB
+    if domain == DOCKER_HUB and "/" not in path:
+        path = f"library/{path}"
+    return domain, path
 
 
 def _wrong(text: str, reason: str) -> UsageError:

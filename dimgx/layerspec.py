@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dimgx.errors import LayerSpecError, UsageError
-from dimgx.reference import normal_name
+from dimgx.imagename import normal_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

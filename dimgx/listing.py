@@ -98,7 +98,7 @@ def _cells(row: Row, virtual_size: int | None, now_s: float) -> tuple[str, ...]:
 
 def _short_tag(tag: str) -> str:
     """Give a name as people write it: `docker.io/library/x:latest` is `x`."""
-    from dimgx.reference import normal_name
+    from dimgx.imagename import normal_name
 
     name = normal_name(tag).removesuffix(":latest")
     return name.removeprefix("docker.io/").removeprefix("library/")

@@ -33,7 +33,6 @@ _NAMED: dict[str, Transport] = {
 _ARCHIVE_NAME = re.compile(r"(?s).*\.(?:tar[^/:]*|tgz)")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 _IMAGE_NAME = re.compile(r"[A-Za-z0-9\[](?:[A-Za-z0-9_.:@+\[\]-]|/(?!/))*")
-_DOMAIN_MARK = re.compile(r"[.:A-Z]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,30 +115,3 @@ def _checked(name: str, text: str) -> str:
             f"{text!r:.300} is neither a path (begin it with / or ./) nor the name of an image"
         )
     return name
-
-
-def normal_name(name: str) -> str:
-    """Give an image's name as Docker completes it: registry, `library/` and `:latest` added.
-
-    What has a digest gets no tag. Spec: distribution's reference, "familiar names".
-    """
-    rest, at, digest = name.partition("@")
-    first, slash, remainder = rest.partition("/")
-    if slash and (_DOMAIN_MARK.search(first) or first == "localhost"):
-        domain, path = first, remainder
-    else:
-        domain, path = "docker.io", rest
-    if domain == "index.docker.io":
-        domain = "docker.io"
-    if domain == "docker.io" and "/" not in path:
-        path = f"library/{path}"
-    if not at and ":" not in path.rpartition("/")[2]:
-        path += ":latest"
-    return f"{domain}/{path}{at}{digest}"
-
-
-def repository(name: str) -> str:
-    """Give the completed name without tag and digest."""
-    rest = normal_name(name).partition("@")[0]
-    head, slash, last = rest.rpartition("/")
-    return head + slash + last.partition(":")[0]

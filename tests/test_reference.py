@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from dimgx.errors import UsageError
-from dimgx.reference import Reference, normal_name, parse_reference, repository
+from dimgx.imagename import normal_name, repository
+from dimgx.reference import Reference, parse_reference
 
 HEX = "ab" * 32
 FILES = {"image.tar", "a:b.tgz", "a", "./x", "/tmp/a:b", "a:b", "d:e", "x.tar.zst", "C:\\x.tar"}

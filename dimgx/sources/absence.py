@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from dimgx.errors import DimgxError, SourceError
-from dimgx.reference import normal_name, repository
+from dimgx.imagename import normal_name, repository
 
 if TYPE_CHECKING:
     from dimgx.reference import Reference

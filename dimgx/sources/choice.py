@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 
 from dimgx.errors import ImageError
 from dimgx.image import Image
+from dimgx.imagename import normal_name, repository
 from dimgx.platforms import Platform, host_platform
-from dimgx.reference import normal_name, repository
 
 _HEX = re.compile(r"(?:sha256:)?([0-9a-f]{1,128})")
 _MOST_SHOWN = 12
