@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dimgx.errors import UsageError
+from dimgx.template import is_template
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -143,11 +144,6 @@ def _check_several(said: dict[str, Any], target: TargetName | None) -> None:
             f"{len(said['images'])} images do not go into one {target.form}: docker-archive holds"
             " several, and a target such as '{name}-{tag}.tar' makes one for each"
         )
-
-
-def is_template(path: str) -> bool:
-    """Tell whether a target has fields to be filled in."""
-    return "{" in path
 
 
 def _refuse(said: dict[str, Any], names: Iterable[str], where: str) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from dimgx.errors import LayerSpecError, SourceError, UsageError
+from dimgx.jobs import check_absent, plan_jobs
+from dimgx.template import is_template, make_parents, parse_template
 from dimgx.terminal import check_stdout, is_terminal
 
 if TYPE_CHECKING:
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
 
     from dimgx.chosen import Chosen, Surroundings
     from dimgx.inspector import Row
+    from dimgx.jobs import Job
     from dimgx.messages import Messages
     from dimgx.options import Options
     from dimgx.progress import ProgressLine
@@ -37,6 +41,9 @@ def check_early(options: Options) -> None:
         return
     if target.path.startswith(("/dev/fd/", "/proc/self/fd/")):
         return
+    if is_template(target.path):
+        parse_template(target.path)
+        return
     if not options.force and os.path.isfile(target.path):
         raise SourceError(f"{target.path} exists; use -w/--force to replace it")
     if not os.path.isdir(os.path.dirname(target.path) or os.curdir):
@@ -50,10 +57,21 @@ def make(
 
     Raises: DimgxError.
     """
-    assert options.target is not None
-    (only,) = chosen
-    messages.warn(_target_warnings(options.target))
-    _write_tar(only, options.target, options, surroundings, messages)
+    jobs = plan_jobs(chosen, options.target)
+    if len(jobs) > 1 and not options.force:
+        check_absent(jobs)
+    return max(_do(job, options, surroundings, messages) for job in jobs)
+
+
+def _do(job: Job, options: Options, surroundings: Surroundings, messages: Messages) -> int:
+    """Make one result."""
+    assert job.target is not None
+    (only,) = job.chosen
+    messages.warn(_target_warnings(job.target))
+    with ExitStack() as stack:
+        if options.target is not job.target:
+            make_parents(job.target.path, stack)
+        _write_tar(only, job.target, options, surroundings, messages)
     return 0
 
 

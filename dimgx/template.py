@@ -1,0 +1,181 @@
+"""Targets with fields: `{name}-{tag}.tar.zst` names one target for each of several images.
+
+1. `{field}` stands for what is known of the image, `{{` and `}}` for a brace. A target with a brace
+   is a template, any other is a path as it stands.
+2. What images say of themselves comes from strangers: `/`, `:` and their like become `-`, and what
+   then could still lead to another place than a file of that name is refused.
+3. Where an image has no such thing (no name, no tag), that is an error: a word made up for it would
+   be the same for the next image.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dimgx.errors import ImageError, SourceError, UsageError
+
+if TYPE_CHECKING:
+    from dimgx.image import Image
+
+FIELDS = ("name", "tag", "digest", "short", "platform", "index")
+
+_PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]|[^{}]+")
+_SEPARATORS = re.compile(r"[/\\:@]+")
+_SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A target's name with fields in it."""
+
+    text: str
+    """As it was written."""
+    parts: tuple[tuple[str, bool], ...]
+    """In order: a text, or the name of a field (then true)."""
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields that are in it."""
+        return tuple(part for part, is_field in self.parts if is_field)
+
+    def expand(self, values: Mapping[str, str | None]) -> str:
+        """Give the target's name for one image.
+
+        Raises: ImageError where the image has no such thing, or what it has cannot be in a name.
+        """
+        return "".join(
+            _clean(part, values.get(part), self.text) if is_field else part
+            for part, is_field in self.parts
+        )
+
+
+def is_template(target: str) -> bool:
+    """Tell whether a target has fields, or doubled braces (rule 1)."""
+    return "{" in target or "}" in target
+
+
+def parse_template(text: str) -> Template:
+    """Give the template that `text` spells.
+
+    Raises: UsageError for a field that there is not and for a brace that stands alone.
+    """
+    parts: list[tuple[str, bool]] = []
+    for match in _PART.finditer(text):
+        found, name = match[0], match[1]
+        if name is not None:
+            if name not in FIELDS:
+                raise UsageError(
+                    f"the target {text!r:.300} has no field {{{name:.50}}}: there are "
+                    f"{', '.join(FIELDS)} ({{{{ is a brace)"
+                )
+            parts.append((name, True))
+        elif found in ("{", "}"):
+            raise UsageError(f"the target {text!r:.300} has a single {found}: write it twice")
+        else:
+            parts.append((found[:1] if found in ("{{", "}}") else found, False))
+    return Template(text, tuple(parts))
+
+
+def expand_all(template: Template, images: Sequence[Mapping[str, str | None]]) -> tuple[str, ...]:
+    """Give the target of each image.
+
+    Raises: UsageError where two images come to one target; ImageError as `Template.expand`.
+    """
+    targets: dict[str, int] = {}
+    expanded = []
+    for number, values in enumerate(images):
+        target = template.expand(values)
+        place = os.path.realpath(target)
+        if place in targets:
+            raise UsageError(
+                f"two images have the target {target:.300}, the ones numbered {targets[place]} and "
+                f"{number} from 0 (add a field: {{index}} is always another)"
+            )
+        targets[place] = number
+        expanded.append(target)
+    return tuple(expanded)
+
+
+def make_parents(target: str, resources: ExitStack) -> None:
+    """Make the directories above `target` that are missing.
+
+    When `resources` is closed, those that are still empty, as nothing was written, go again.
+
+    Raises: SourceError where one cannot be made.
+    """
+    missing = []
+    above = os.path.dirname(target)
+    while above and not os.path.isdir(above):
+        missing.append(above)
+        above = os.path.dirname(above)
+    for directory in reversed(missing):
+        try:
+            os.mkdir(directory)
+        except FileExistsError:
+            continue  # made by somebody else meanwhile, or no directory: the target will tell
+        except OSError as exc:
+            raise SourceError(f"{directory} cannot be made: {exc.strerror or exc}") from exc
+        resources.callback(_remove_empty, directory)
+
+
+def _remove_empty(directory: str) -> None:
+    with suppress(OSError):
+        os.rmdir(directory)
+
+
+def values_of(image: Image, index: int) -> dict[str, str | None]:
+    """Give what the fields stand for; `index` is the image's number on the command line, from 0."""
+    name, tag = _name_of(image)
+    digest = str(image.digest or image.id or "") or None
+    return {
+        "name": name,
+        "tag": tag,
+        "digest": digest,
+        "short": digest and digest.rpartition(":")[2][:12],
+        "platform": str(image.platform) if image.platform else None,
+        "index": str(index),
+    }
+
+
+def _name_of(image: Image) -> tuple[str | None, str | None]:
+    """Give the name and the tag that the image was asked by, else its own first."""
+    from dimgx.imagename import parse_image_name
+    from dimgx.reference import parse_reference
+
+    asked = parse_reference(image.reference).name or ""
+    for text in (asked, *image.tags):
+        if not text or text.startswith("@"):
+            continue
+        try:
+            found = parse_image_name(text)
+        except UsageError:  # an ID, or something that only its archive takes for a name
+            continue
+        if text == asked and text not in image.tags and _is_id(text, image):
+            continue
+        own = found.familiar
+        return (own.removesuffix(f":{found.tag}") if found.tag else own), found.tag
+    return None, None
+
+
+def _is_id(text: str, image: Image) -> bool:
+    """Tell whether an image was asked for by the beginning of its ID."""
+    digits = text.removeprefix("sha256:")
+    return bool(image.id) and (image.id or "").removeprefix("sha256:").startswith(digits)
+
+
+def _clean(field: str, value: str | None, template: str) -> str:
+    if value is None:
+        others = "{digest}, {short} and {index}" if field in ("name", "tag") else "{index}"
+        raise ImageError(f"the target {template!r:.300}: the image has no {field} (try {others})")
+    cleaned = _SEPARATORS.sub("-", value)
+    if not _SAFE.fullmatch(cleaned):
+        raise ImageError(
+            f"the target {template!r:.300}: the image's {field} {value!r:.200} cannot be part of a "
+            "file's name"
+        )
+    return cleaned
