@@ -132,6 +132,10 @@ class Emitter:
             return None
         return self._describe(numbers[i])[1:]
 
+    def read_linkname(self, number: int) -> bytes:
+        """Give the link target of a member by its number in the plan."""
+        return self._read(*self._plan.locate(number)).linkname
+
     def iter_content(self, layer: int, header: Header) -> Iterator[bytes | memoryview]:
         """Yield the content of a file that `iter_headers` gave; each piece is good until the next.
 
@@ -181,6 +185,8 @@ class Emitter:
         return replace(header, mtime=clamp, records=records)
 
     def _key_of(self, number: int) -> bytes:
+        if number in self._plan.names:
+            return self._plan.names[number]
         layer, member = self._plan.locate(number)
         index = self._indexes[layer]
         if member < index.member_count:

@@ -6,17 +6,21 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from dimgx.emit import Emitter, Write
-from dimgx.errors import Cancelled, ImageError
+from dimgx.errors import Cancelled, ImageError, UsageError
 from dimgx.image import Layer
 from dimgx.merge import plan_merge
-from dimgx.reading import ExtractOptions, Progress, Reading, has_fetched
+from dimgx.reading import ExtractOptions, PlainLayer, Progress, Reading, has_fetched
 from dimgx.spool import SpoolSpace
 from dimgx.system import usable_cpus
 from dimgx.tarfields import FILE, LINK, show
+
+if TYPE_CHECKING:
+    from dimgx.merged import Shape
 
 __all__ = ("Entry", "ExtractOptions", "FlatTar", "Progress", "open_flat")
 
@@ -50,17 +54,23 @@ _TYPES: tuple[
 ] = ("file", "link", "symlink", "chardev", "blockdev", "directory", "fifo")
 
 
-def open_flat(layers: Sequence[Layer], options: ExtractOptions) -> FlatTar:
+def open_flat(
+    layers: Sequence[Layer], options: ExtractOptions, below: Sequence[Layer] = ()
+) -> FlatTar:
     """Read `layers`, lower to upper, and decide what their flat tar is. Nothing is written yet.
 
+    With layers `below`, the tar is one layer that does to what they make what `layers` do.
     Memory: decoded layers up to `options.memory`, and some 400 bytes for each member.
 
-    Raises: ImageError for a layer that is damaged or malformed; SourceError where there is no
-        room for it; Cancelled.
+    Raises: ImageError for a layer that is damaged or malformed, and where what is wanted is not in
+        the image; SourceError where there is no room for it; UsageError for path rules and names
+        that make no sense; Cancelled.
     """
+    shape = _shape_of(options, len(below))
     with ExitStack() as stack:
         space = stack.enter_context(SpoolSpace(options.memory, options.tmpdirs))
         threads = options.threads or usable_cpus()
+        layers = (*below, *layers)
         if has_fetched(layers):
             threads = max(threads, _MOST_FETCHED)
         pool = ThreadPoolExecutor(threads, thread_name_prefix="dimgx")
@@ -68,33 +78,69 @@ def open_flat(layers: Sequence[Layer], options: ExtractOptions) -> FlatTar:
         reading = Reading(layers, options, space, pool)
         stack.callback(reading.stop)
         plain = reading.read_all()
-        plan = plan_merge([layer.index for layer in plain])
+        indexes = [layer.index for layer in plain]
+        change = None if shape is None else partial(shape.change, indexes)
+        plan = plan_merge(indexes, change)
+        if shape is not None:
+            plain = [_store(shape, space), *plain]
+        is_root_changed = below and any(index.root is not None for index in indexes[len(below) :])
         emitter = Emitter(
             plan,
             [layer.index for layer in plain],
             [layer.tar for layer in plain],
-            root_entry=options.root_entry,
+            root_entry=options.root_entry or bool(is_root_changed),
             clamp_mtime_s=options.clamp_mtime_s,
         )
+        warnings = shape.find_warnings(emitter.read_linkname) if shape is not None else ()
         used = emitter.find_layers_used()
         kept = {id(plain[i].spool) for i in used}
         for layer in plain:
             if layer.spool is not None and id(layer.spool) not in kept:
                 layer.spool.close()
-        return FlatTar(emitter, reading, options, stack.pop_all())
+        return FlatTar(emitter, reading, options, stack.pop_all(), warnings)
     raise AssertionError
+
+
+def _shape_of(options: ExtractOptions, below_count: int) -> Shape | None:
+    """Give what changes the merged tree; None for nothing."""
+    wants_content = options.paths or options.strip_components or options.prefix is not None
+    if below_count:
+        if wants_content:
+            raise UsageError(
+                "path rules and other names go with a whole tree, not with some of its layers"
+            )
+        from dimgx.changeset import Changeset
+
+        return Changeset(below_count)
+    if not wants_content:
+        return None
+    from dimgx.content import Content
+
+    return Content(options.paths, options.strip_components, options.prefix)
+
+
+def _store(shape: Shape, space: SpoolSpace) -> PlainLayer:
+    """Give what a shape has added as a layer."""
+    spool = space.open()
+    spool.write(shape.added_tar)
+    return PlainLayer(spool.finish(), shape.added, spool)
 
 
 class FlatTar:
     """The flat tar of some layers, planned and ready to be written. A context manager."""
 
-    warnings: tuple[str, ...] = ()
-
     def __init__(
-        self, emitter: Emitter, reading: Reading, options: ExtractOptions, resources: ExitStack
+        self,
+        emitter: Emitter,
+        reading: Reading,
+        options: ExtractOptions,
+        resources: ExitStack,
+        warnings: tuple[str, ...] = (),
     ) -> None:
         self._emitter, self._reading, self._options = emitter, reading, options
         self._resources = resources
+        self.warnings = warnings
+        """What was odd but usable, one sentence each."""
         self._length: int | None = None
 
     @property

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from dimgx.errors import ImageError
 from dimgx.layerindex import COPY, LayerIndex, Link
@@ -21,29 +22,44 @@ from dimgx.plan import Plan, Written
 from dimgx.tarfields import show
 
 
-def settle_links(
-    plan: Plan,
+@dataclass(frozen=True, slots=True)
+class Inodes:
+    """The inodes that hard links name, in whatever layer, whether any name of them is in sight."""
+
+    links: dict[int, Link]
+    """All hard links, by number."""
+    names: dict[int, list[int]]
+    """The links to each carrier, in the order of application."""
+
+
+def find_inodes(
+    bases: list[int],
     newest_first: Sequence[LayerIndex],
     keys: list[bytes],
-    codes: bytearray,
     find_below: Callable[[bytes, int], int | None],
-) -> None:
-    """Say in `plan.written` how the names of linked inodes go out.
+) -> Inodes:
+    """Find out what each hard link names.
 
-    `keys` and `codes` go by number; `find_below(key, depth)` gives the number of a non-directory
-    in the tree below a layer.
+    `keys` go by number; `find_below(key, depth)` gives the number of a non-directory in the tree
+    below a layer.
 
     Raises: ImageError for a hard link to nothing.
     """
     links = {
         base + member: link
-        for base, index in zip(plan.bases, newest_first, strict=True)
+        for base, index in zip(bases, newest_first, strict=True)
         for member, link in index.links.items()
     }
-    inodes = _find_carriers(plan.bases, links, keys, find_below)
-    linked = {number for numbers in inodes.values() for number in numbers}.union(inodes)
+    return Inodes(links, _find_carriers(bases, links, keys, find_below))
+
+
+def settle_links(plan: Plan, inodes: Inodes, keys: list[bytes], codes: bytearray) -> None:
+    """Say in `plan.written` how the names of linked inodes go out; `keys` and `codes` by number."""
+    links = inodes.links
+    linked = {number for numbers in inodes.names.values() for number in numbers}
+    linked.update(inodes.names)
     places = {number: place for place, number in enumerate(plan.numbers) if number in linked}
-    for carrier, numbers in inodes.items():
+    for carrier, numbers in inodes.names.items():
         names = sorted(
             (number for number in (carrier, *numbers) if number in places),
             key=places.__getitem__,

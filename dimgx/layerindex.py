@@ -43,6 +43,8 @@ class LayerIndex:
     """Each member's key; empty for a member that is no entry of the layer's own tree."""
     codes: bytearray = field(default_factory=bytearray)
     """How each member's header goes out."""
+    kinds: bytearray = field(default_factory=bytearray)
+    """The kind of each member, one of `tarfields`."""
     implied: list[bytes] = field(default_factory=list)
     """Keys of the directories that have no member, but something below them has."""
     whiteouts: list[bytes] = field(default_factory=list)

@@ -18,27 +18,36 @@ Cost: 0.4 us a member, 2 us a whiteout that meets something; nothing multiplies 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain, compress, pairwise
 from operator import ne
 
-from dimgx.hardlinks import settle_links
+from dimgx.hardlinks import find_inodes, settle_links
 from dimgx.layerindex import LayerIndex
+from dimgx.merged import Merged
 from dimgx.names import ancestors
 from dimgx.plan import NEW, Plan
 
 _NEVER = 1 << 62
 
 
-def plan_merge(layers: Sequence[LayerIndex]) -> Plan:
+def plan_merge(
+    layers: Sequence[LayerIndex], change: Callable[[Merged], None] | None = None
+) -> Plan:
     """Decide which entries of `layers`, lower to upper, survive, and how they are written.
 
-    Memory: about 150 bytes for each member while it works.
+    `change` may change the tree before hard links are settled. Memory: about 150 bytes for each
+    member while it works.
 
-    Raises: ImageError for a hard link to nothing.
+    Raises: ImageError for a hard link to nothing; what `change` raises.
     Spec: image-spec layer.md, "Applying Changesets".
     """
-    return _Merge(layers[::-1]).plan()
+    return _Merge(layers[::-1]).plan(change)
+
+
+def merge_keys(layers: Sequence[LayerIndex]) -> list[bytes]:
+    """Give the keys of the tree that `layers`, lower to upper, make, in the order of a walk."""
+    return _Merge(layers[::-1]).list_keys()
 
 
 class _Merge:
@@ -59,8 +68,28 @@ class _Merge:
         del self._order[: keys.count(b"")]
         self._sorted = list(map(keys.__getitem__, self._order))
 
-    def plan(self) -> Plan:
+    def plan(self, change: Callable[[Merged], None] | None) -> Plan:
         """Sort, hide, settle directories and links."""
+        numbers, inodes = self._find_survivors(), None
+        if any(index.links for index in self._layers):
+            inodes = find_inodes(self._bases, self._layers, self._keys, self._find_below)
+        merged = Merged(numbers, self._keys, self._codes, self._bases, inodes)
+        if change is not None:
+            change(merged)
+        plan = Plan(merged.numbers, b"", merged.bases, names=merged.names)
+        if inodes is not None:
+            settle_links(plan, inodes, merged.keys, merged.codes)
+        for number in plan.written:
+            merged.codes[number] = NEW
+        plan.codes = bytes(map(merged.codes.__getitem__, plan.numbers))
+        return plan
+
+    def list_keys(self) -> list[bytes]:
+        """Give the keys of what survives."""
+        return list(map(self._keys.__getitem__, self._find_survivors()))
+
+    def _find_survivors(self) -> list[int]:
+        """Sort, hide, settle directories."""
         numbers, unique = self._order, self._sorted
         if len(self._layers) > 1:
             is_first = list(map(ne, unique, chain((b"",), unique)))
@@ -69,13 +98,7 @@ class _Merge:
             stretches = _nest(self._find_ranges(numbers, unique), len(unique))
             numbers = _hide(numbers, stretches)
             self._settle_directories(numbers, unique, stretches)
-        plan = Plan(numbers, b"", self._bases)
-        if any(index.links for index in self._layers):
-            settle_links(plan, self._layers, self._keys, self._codes, self._find_below)
-        for number in plan.written:
-            self._codes[number] = NEW
-        plan.codes = bytes(map(self._codes.__getitem__, numbers))
-        return plan
+        return numbers
 
     def _find_ranges(self, numbers: list[int], unique: list[bytes]) -> list[tuple[int, int, int]]:
         """Find the ranges (start, end, limit) of places in `unique` where something is hidden."""

@@ -54,6 +54,7 @@ class OwnLayer:
 
         Raises: MalformedTar where the members contradict each other.
         """
+        self._index.kinds = self.kinds
         if not self._settle_plain():
             Replay(self._index, self.kinds, self._read_header_at).run(
                 self.links, self.whiteouts, self.device_whiteouts, self.opaque, self.dropped

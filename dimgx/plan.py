@@ -35,6 +35,8 @@ class Plan:
     """The number of each layer's first member, newest layer first."""
     written: dict[int, Written] = field(default_factory=dict)
     """What is put together, by number."""
+    names: dict[int, bytes] = field(default_factory=dict)
+    """The keys of what goes out under another name than its layer gives it, by number."""
 
     def locate(self, number: int) -> tuple[int, int]:
         """Give a number's layer (0 is the lowest) and member."""

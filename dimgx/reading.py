@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from threading import Lock, Semaphore
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from dimgx.codec import iter_decoded, sniff, window_size
 from dimgx.digest import Digest, iter_verified
@@ -27,6 +27,9 @@ from dimgx.layerindex import LayerIndex
 from dimgx.spool import Spool, SpoolSpace
 from dimgx.system import pread, usable_cpus
 from dimgx.tarwalk import walk_layer
+
+if TYPE_CHECKING:
+    from dimgx.pathrules import PathRule
 
 _HEAD = 64
 _STRANGERS = {b"hsqs": "a squashfs", b"-rom1fs-": "a romfs", b"PK\3\4": "a zip archive"}
@@ -64,6 +67,12 @@ class ExtractOptions:
     """Write an entry for the root directory (rule 8)."""
     clamp_mtime_s: int | None = None
     """Members that are newer get this time, seconds since 1970."""
+    paths: tuple[PathRule, ...] = ()
+    """Which paths go in; without rules all of them."""
+    strip_components: int = 0
+    """How many leading directories are taken off all names."""
+    prefix: str | None = None
+    """A directory that goes before all names."""
     progress: Callable[[Progress], None] | None = None
     """Called now and then, by any thread."""
     cancel: Callable[[], bool] | None = None

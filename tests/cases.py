@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests import model
 from tests.dsl import Member, layer
 from tests.listing import list_tar
+
+if TYPE_CHECKING:
+    from dimgx.extractor import FlatTar
 
 LayerMembers = Sequence[Member]
 
@@ -43,10 +46,14 @@ def table(cases: Sequence[Case]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in cases])
 
 
-def flatten_layers(layers: Sequence[bytes], **options: Any) -> bytes:
-    """Flatten plain or compressed layers, base to top; give the tar's bytes.
+@contextmanager
+def open_layers(
+    layers: Sequence[bytes], *, below_count: int = 0, **options: Any
+) -> Iterator[FlatTar]:
+    """Plan the flat tar of plain or compressed layers, base to top.
 
-    `options` are ExtractOptions'. The layers lie one behind the other in one unlinked file.
+    With `below_count`, as many of them stay below what is flattened. `options` are
+    ExtractOptions'. The layers lie one behind the other in one unlinked file.
     """
     from dimgx.extractor import ExtractOptions, open_flat
     from dimgx.image import Extent, Layer
@@ -58,9 +65,18 @@ def flatten_layers(layers: Sequence[bytes], **options: Any) -> bytes:
             extents.append(Extent(stored.fileno(), stored.tell(), len(data)))
             stored.write(data)
         stored.flush()
-        flat = stack.enter_context(
-            open_flat([Layer(blob=extent) for extent in extents], ExtractOptions(**options))
-        )
+        opened = [Layer(blob=extent) for extent in extents]
+        below, above = opened[:below_count], opened[below_count:]
+        yield stack.enter_context(open_flat(above, ExtractOptions(**options), below=below))
+
+
+def open_members(layers: Sequence[LayerMembers], **options: Any) -> AbstractContextManager[FlatTar]:
+    return open_layers([layer(*members) for members in layers], **options)
+
+
+def flatten_layers(layers: Sequence[bytes], **options: Any) -> bytes:
+    """Flatten layers as `open_layers` does; give the tar's bytes."""
+    with open_layers(layers, **options) as flat:
         pieces: list[bytes] = []
         flat.emit(lambda piece: pieces.append(bytes(piece)))
         flat.verify()
