@@ -22,6 +22,7 @@ __all__ = (
     "Layer",
     "LayerSpecError",
     "Listing",
+    "PathRule",
     "Progress",
     "Proxies",
     "RegistryOptions",
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     from dimgx.legacy import imagekey as imagekey
     from dimgx.legacy import inspectlayers as inspectlayers
     from dimgx.legacy import normalizeimage as normalizeimage
+    from dimgx.pathrules import PathRule
     from dimgx.registryoptions import Credentials, Proxies, RegistryOptions
     from dimgx.sources.endpoint import EngineOptions
 
@@ -101,6 +103,7 @@ _HOMES = {
         "open_stream",
         "open_tree",
     ),
+    "dimgx.pathrules": ("PathRule",),
     "dimgx.registryoptions": ("Credentials", "Proxies", "RegistryOptions"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

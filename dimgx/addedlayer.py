@@ -109,6 +109,9 @@ def _open_tar(
 
 def _check_tar(tar: Extent, path: str) -> None:
     """See that it begins like a tar; what is wrong further on shows when it is walked."""
+    if not tar.size:
+        # A pipe that somebody else has read, more likely than an empty layer.
+        raise ImageError(f"{path} is no tar: it is empty")
 
     def read_at(offset: int, size: int) -> bytes:
         return pread(tar.fd, max(0, min(size, tar.size - offset)), tar.offset + offset)

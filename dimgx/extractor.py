@@ -209,6 +209,13 @@ class FlatTar:
         header, layer = found
         return map(bytes, self._emitter.iter_content(layer, header))
 
+    def keep(self, resources: ExitStack) -> None:
+        """Close `resources` too when this is closed, after everything that may use them."""
+        outer = ExitStack()
+        outer.push(resources)
+        outer.push(self._resources)
+        self._resources = outer
+
     def close(self) -> None:
         """Let go of what the layers were decoded to."""
         self._resources.close()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dimgx.jobs import Job
     from dimgx.messages import Messages
     from dimgx.options import Options
+    from dimgx.pathrules import PathRule
     from dimgx.progress import ProgressLine
     from dimgx.recipe import TarOptions
     from dimgx.targetname import TargetName
@@ -31,6 +32,7 @@ def check_early(options: Options) -> None:
 
     Raises: UsageError, SourceError.
     """
+    _check_content(options)
     target = options.target
     if target is None:
         return
@@ -48,6 +50,23 @@ def check_early(options: Options) -> None:
         raise SourceError(f"{target.path} exists; use -w/--force to replace it")
     if not os.path.isdir(os.path.dirname(target.path) or os.curdir):
         raise SourceError(f"{target.path} cannot be written: its directory does not exist")
+
+
+def _check_content(options: Options) -> None:
+    """See that what is said about paths makes sense, and that what is to be added is there."""
+    if options.paths or options.prefix is not None:
+        from dimgx.content import Content
+
+        Content(_path_rules(options), options.strip_components, options.prefix)
+    for path in options.add_layers:
+        if not os.path.exists(path):
+            raise SourceError(f"{path} cannot be added: there is no such file or directory")
+
+
+def _path_rules(options: Options) -> tuple[PathRule, ...]:
+    from dimgx.pathrules import PathRule
+
+    return tuple(PathRule(is_included, pattern) for is_included, pattern in options.paths)
 
 
 def make(
@@ -124,6 +143,10 @@ def tar_options(
     """Give the options of the command line that the functions of the library share."""
     return {
         "layers": rows,
+        "paths": _path_rules(options) if options.paths else (),
+        "strip_components": options.strip_components,
+        "prefix": options.prefix,
+        "add_layers": options.add_layers,
         "verify": options.verify,
         "threads": options.threads,
         "memory": options.memory,

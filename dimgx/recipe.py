@@ -6,27 +6,35 @@ The functions of `api` take these as keyword arguments; `Recipe` is all of them 
 
 from __future__ import annotations
 
+import os
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 from dimgx.errors import Cancelled, LayerSpecError
 from dimgx.inspector import Row, layers_of, list_rows
 from dimgx.layerspec import select
+from dimgx.spool import SpoolSpace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from dimgx.extractor import ExtractOptions, FlatTar, Progress
     from dimgx.image import Image, Layer
+    from dimgx.pathrules import PathRule
 
     Verify = Literal["once", "all", "none"]
     Layers = Sequence[str | Row]
 
 
 class TreeOptions(TypedDict, total=False):
-    """Which layers are merged, and how the work is done."""
+    """Which layers are merged, what of them goes in, and how the work is done."""
 
     layers: Layers | None
+    paths: Sequence[PathRule]
+    strip_components: int
+    prefix: str | None
+    add_layers: Sequence[str | os.PathLike[str]]
     verify: Verify
     threads: int | None
     memory: int | None
@@ -44,10 +52,20 @@ class TarOptions(TreeOptions, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """The options of one run; the fields are those of `TarOptions`."""
+    """The options of one run; the fields are those of `TarOptions`, and `below`."""
 
     layers: Layers | None = None
     """Layer specs or rows, those named later covering those named earlier; None for all."""
+    below: Sequence[Row] = ()
+    """Rows that stay as they are: the tar is one layer that does over them what the others do."""
+    paths: Sequence[PathRule] = ()
+    """Which paths go in, the last rule that matches deciding; without rules all of them."""
+    strip_components: int = 0
+    """How many leading directories are taken off all names."""
+    prefix: str | None = None
+    """A directory that goes before all names."""
+    add_layers: Sequence[str | os.PathLike[str]] = ()
+    """Tars and directories of this machine that are laid on top, the last covering the others."""
     verify: Verify = "once"
     """Which digests are checked: one for each layer, all that there are, or none."""
     threads: int | None = None
@@ -83,6 +101,9 @@ class Recipe:
             tmpdirs=directories(self.tmpdir),
             root_entry=self.root_entry,
             clamp_mtime_s=self.clamp_mtime,
+            paths=tuple(self.paths),
+            strip_components=self.strip_components,
+            prefix=self.prefix,
             progress=self.progress,
             cancel=self.cancel,
         )
@@ -95,12 +116,35 @@ def open_flat_of(image: Image, recipe: Recipe) -> FlatTar:
     """
     from dimgx.extractor import open_flat
 
-    layers = fetched(image, chosen_layers(image, recipe.layers), recipe)
+    below = layers_of(image, recipe.below)
+    chosen = chosen_layers(image, recipe.layers)
     options = recipe.extract_options()
-    if options.memory is not None and image.spool is not None:
-        # What was kept of the source is there already.
-        options = replace(options, memory=max(0, options.memory - image.spool.used))
-    return open_flat(layers, options)
+    with ExitStack() as stack:
+        used = 0 if image.spool is None else image.spool.used
+        added: tuple[Layer, ...] = ()
+        if recipe.add_layers:
+            space = stack.enter_context(SpoolSpace(options.memory, options.tmpdirs))
+            added = tuple(_open_added(path, recipe, space, stack) for path in recipe.add_layers)
+            used += space.used
+        layers = fetched(image, (*below, *chosen), recipe)
+        if options.memory is not None:
+            # What was kept of the source is there already.
+            options = replace(options, memory=max(0, options.memory - used))
+        flat = open_flat((*layers[len(below) :], *added), options, layers[: len(below)])
+        flat.keep(stack.pop_all())
+    return flat
+
+
+def _open_added(
+    path: str | os.PathLike[str], recipe: Recipe, space: SpoolSpace, stack: ExitStack
+) -> Layer:
+    from dimgx.addedlayer import open_added_layer
+
+    def tick() -> None:
+        if recipe.cancel is not None and recipe.cancel():
+            raise Cancelled("cancelled")
+
+    return open_added_layer(os.fspath(path), space, stack, tick)
 
 
 def fetched(image: Image, layers: Sequence[Layer], recipe: Recipe) -> Sequence[Layer]:
