@@ -14,7 +14,7 @@ import pytest
 
 from dimgx import system
 from dimgx.errors import SourceError
-from dimgx.targets import tarfile
+from dimgx.targets import errors
 from dimgx.targets.tarfile import open_stream_target, open_target
 
 DATA = os.urandom(3 << 20)
@@ -288,7 +288,7 @@ def test_an_error_of_the_system_names_the_target_and_leaves_nothing(
     monkeypatch.undo()
     target.abort()
     assert str(caught.value).startswith(f"{path} cannot be written: ")
-    assert tarfile._REASONS[number] in str(caught.value)
+    assert errors.REASONS[number] in str(caught.value)
     assert os.listdir(tmp_path) == (["out.tar"] if call == "replace" else [])
 
 

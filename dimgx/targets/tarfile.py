@@ -9,7 +9,7 @@ Rules:
 3. Without `force` nothing is replaced, also nothing that appeared since the target was opened.
 4. What is no regular file (a device, a FIFO, /dev/fd/N) is written in place. A directory is
    refused.
-5. Errors of the system are translated in one place; a broken pipe stays what it is.
+5. A broken pipe stays what it is; other errors of the system become ours.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import io
 import os
 import re
 import stat
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from dimgx import system
 from dimgx.errors import SourceError
+from dimgx.targets.errors import translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,27 +41,6 @@ _MAX_LINKS = 40
 # 0.4 s of 0.7 for 0.8 GB; with it 0.01 of 0.42.
 _FLUSH = 16 << 20
 
-_REASONS = {
-    errno.ENOSPC: "no space is left on its disk",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EFBIG: "a file may not be as large as that there",
-    errno.EROFS: "its file system is read-only",
-    errno.EACCES: "permission denied",
-    errno.EPERM: "not permitted",
-    errno.EBUSY: "it is a mount point (a file that is bind-mounted?) and cannot be replaced: "
-    "mount its directory instead, or write to stdout",
-    errno.EXDEV: "it lies on another file system than its directory (a file that is "
-    "bind-mounted?) and cannot be replaced: mount its directory instead, or write to stdout",
-    errno.ENOENT: "its directory does not exist: make it first",
-    errno.ENOTDIR: "a part of its path is no directory",
-    errno.EISDIR: "it is a directory: name a file",
-    errno.ENAMETOOLONG: "the name is too long",
-    errno.ELOOP: "too many symbolic links",
-    errno.ENXIO: "no such device, or a socket",
-    errno.EBADF: "it is not open for writing",
-    errno.EIO: "the disk or device reports an error",
-}
-
 
 def open_target(path: str, *, force: bool, resources: ExitStack | None = None) -> Target:
     """Give the target that `path` leads to; `force` allows to replace a file that is there.
@@ -72,7 +52,7 @@ def open_target(path: str, *, force: bool, resources: ExitStack | None = None) -
     """
     if not path:
         raise SourceError("a target needs a name")
-    with _translated(path):
+    with translated(path):
         place, descriptor = _resolve(path)
         if descriptor is not None:
             return _registered(_StreamTarget(os.dup(descriptor), path), resources)
@@ -81,7 +61,7 @@ def open_target(path: str, *, force: bool, resources: ExitStack | None = None) -
         except FileNotFoundError:
             status = None
         if status is None or stat.S_ISREG(status.st_mode):
-            target = _FileTarget(path, place, status, force=force)
+            target = FileTarget(path, place, status, force=force)
             _registered(target, resources).create()
             return target
         if stat.S_ISDIR(status.st_mode):
@@ -105,13 +85,13 @@ def open_stream_target(file: BinaryIO | int, name: str = "stdout") -> Target:
         return _StreamTarget(file, name, is_owner=False)
     if isinstance(file, (io.BufferedWriter, io.FileIO)) and not file.seekable():
         # Nobody asks a pipe for its position, so the buffer can be passed by.
-        with _translated(name):
+        with translated(name):
             file.flush()
         return _StreamTarget(file.fileno(), name, is_owner=False)
     return _ObjectTarget(file, name)
 
 
-class _FileTarget:
+class FileTarget:
     """A regular file that appears or changes in one step (rules 2 and 3)."""
 
     is_atomic = True
@@ -120,7 +100,7 @@ class _FileTarget:
         self, path: str, place: str, replaced: os.stat_result | None, *, force: bool
     ) -> None:
         if replaced and not force:
-            raise _exists(path)
+            raise exists(path)
         self._path = path
         self._place = place
         self._replaced = replaced
@@ -135,7 +115,7 @@ class _FileTarget:
     def create(self) -> None:
         """Make the temporary file."""
         replaced = self._replaced
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
         try:
             # What replaces a private file is private from its first byte on.
@@ -152,16 +132,33 @@ class _FileTarget:
             raise
 
     def write(self, data: bytes | memoryview) -> None:
-        with _translated(self._path):
+        with translated(self._path):
             system.write_all(self._fd, data)
         self._written += len(data)
         if self._written - self._flushed >= _FLUSH:
             system.start_writing(self._fd, self._flushed, self._written - self._flushed)
             self._flushed = self._written
 
+    def rewrite(self, data: bytes, offset: int) -> None:
+        """Put `data` in the place of what was written at `offset`."""
+        with translated(self._path):
+            system.write_at(self._fd, data, offset)
+            os.lseek(self._fd, self._written, os.SEEK_SET)
+
+    def truncate(self, size: int) -> None:
+        """Take back what was written behind the first `size` bytes."""
+        with translated(self._path):
+            os.ftruncate(self._fd, size)
+            os.lseek(self._fd, size, os.SEEK_SET)
+        self._written, self._flushed = size, min(size, self._flushed)
+
+    def iter_chunks(self) -> Iterator[memoryview]:
+        """Yield what was written, from its beginning; each piece is good until the next."""
+        return system.iter_extent(self._fd, 0, self._written)
+
     def commit(self) -> None:
         try:
-            with _translated(self._path):
+            with translated(self._path):
                 os.fsync(self._fd)
                 fd, self._fd = self._fd, -1
                 os.close(fd)
@@ -170,7 +167,7 @@ class _FileTarget:
                 else:
                     self._publish_new()
                 self._temporary = ""
-                _sync_directory(self._directory)
+                sync_directory(self._directory)
         finally:
             self.abort()
 
@@ -192,10 +189,10 @@ class _FileTarget:
             # A link never replaces anything, a rename does.
             os.link(self._temporary, self._place, follow_symlinks=False)
         except FileExistsError as exc:
-            raise _exists(self._path) from exc
+            raise exists(self._path) from exc
         except (OSError, NotImplementedError):  # a file system without hard links
             if os.path.lexists(self._place):
-                raise _exists(self._path) from None
+                raise exists(self._path) from None
             os.rename(self._temporary, self._place)
         else:
             os.unlink(self._temporary)
@@ -213,13 +210,13 @@ class _StreamTarget:
         system.widen_pipe(fd)
 
     def write(self, data: bytes | memoryview) -> None:
-        with _translated(self._name):
+        with translated(self._name):
             system.write_all(self._fd, data)
 
     def commit(self) -> None:
         if self._is_owner and self._fd >= 0:
             fd, self._fd = self._fd, -1
-            with _translated(self._name):
+            with translated(self._name):
                 try:
                     if stat.S_ISBLK(os.fstat(fd).st_mode):
                         os.fsync(fd)
@@ -241,7 +238,7 @@ class _ObjectTarget:
         self._name = name
 
     def write(self, data: bytes | memoryview) -> None:
-        with _translated(self._name):
+        with translated(self._name):
             # Objects of other kinds (an HTTP body, a hash) may say nothing about the count.
             written = self._file.write(data)
             if written is not None and written < len(data):
@@ -250,7 +247,7 @@ class _ObjectTarget:
                     rest = rest[self._file.write(rest) or 0 :]
 
     def commit(self) -> None:
-        with _translated(self._name):
+        with translated(self._name):
             if hasattr(self._file, "flush"):
                 self._file.flush()
 
@@ -283,11 +280,12 @@ def _is_own(place: str) -> bool:
     return place.split("/")[2] in ("self", "thread-self", str(os.getpid()))
 
 
-def _exists(path: str) -> SourceError:
+def exists(path: str) -> SourceError:
+    """Give the error that something is there already."""
     return SourceError(f"{path} exists; use -w/--force to replace it")
 
 
-def _sync_directory(directory: str) -> None:
+def sync_directory(directory: str) -> None:
     """Make the new name last; not every system or file system can, and the file is whole anyway."""
     with suppress(OSError):
         fd = os.open(directory, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
@@ -295,14 +293,3 @@ def _sync_directory(directory: str) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
-
-
-@contextmanager
-def _translated(name: str) -> Iterator[None]:
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as exc:
-        reason = _REASONS.get(exc.errno or 0, exc.strerror or str(exc))
-        raise SourceError(f"{name} cannot be written: {reason}") from exc

@@ -1,0 +1,48 @@
+"""What goes wrong while a target is written, in words that say what to do."""
+
+from __future__ import annotations
+
+import errno
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from dimgx.errors import SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+REASONS = {
+    errno.ENOSPC: "no space is left on its disk",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "a file may not be as large as that there",
+    errno.EROFS: "its file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "not permitted",
+    errno.EBUSY: "it is a mount point (a file that is bind-mounted?) and cannot be replaced: "
+    "mount its directory instead, or write to stdout",
+    errno.EXDEV: "it lies on another file system than its directory (a file that is "
+    "bind-mounted?) and cannot be replaced: mount its directory instead, or write to stdout",
+    errno.ENOENT: "its directory does not exist: make it first",
+    errno.ENOTDIR: "a part of its path is no directory",
+    errno.EISDIR: "it is a directory: name a file",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ELOOP: "too many symbolic links",
+    errno.ENXIO: "no such device, or a socket",
+    errno.EBADF: "it is not open for writing",
+    errno.EIO: "the disk or device reports an error",
+}
+
+
+@contextmanager
+def translated(name: str) -> Iterator[None]:
+    """Make errors of the system ours; `name` is what people call the target.
+
+    Raises: SourceError; BrokenPipeError where a reader left.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        reason = REASONS.get(exc.errno or 0, exc.strerror or str(exc))
+        raise SourceError(f"{name} cannot be written: {reason}") from exc
