@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dimgx.digest import Digest
-    from dimgx.oci import Config, Platform
+    from dimgx.oci import Config, Manifest, Platform
     from dimgx.spool import SpoolSpace
 
 SizeKind = Literal["unpacked", "tar", "blob"]
@@ -137,8 +137,10 @@ class HistoryStep:
     """Bytes that this step added, where the source states them."""
 
 
-Fetch = Callable[["Sequence[Layer]", Callable[[int, int | None], None] | None], tuple[Layer, ...]]
-"""Gives the layers that are wanted; what it calls meanwhile is told of bytes done and in all."""
+Tick = Callable[[int, int | None], None]
+"""Is told of bytes done and in all, where that is known."""
+Fetch = Callable[["Sequence[Layer]", Tick | None], tuple[Layer, ...]]
+"""Gives the layers that are wanted."""
 
 
 @dataclass(slots=True)
@@ -155,6 +157,8 @@ class Image:
     tags: tuple[str, ...] = ()
     digest: Digest | None = None
     """Digest of the image manifest, where there is one."""
+    manifest: Manifest | None = field(default=None, repr=False)
+    """The manifest itself."""
     platform: Platform | None = None
     history: tuple[HistoryStep, ...] = ()
     """Base to top; empty where the source has none."""
@@ -167,6 +171,8 @@ class Image:
     """Where what had to be kept of the source lies."""
     fetch: Fetch | None = field(default=None, repr=False)
     """Where the layers are still elsewhere: gives layers with their blobs at hand."""
+    fetch_whole: Callable[[Tick | None], Image] | None = field(default=None, repr=False)
+    """Where the config is still elsewhere too: gives the image with all there is of it."""
     resources: ExitStack = field(default_factory=ExitStack, repr=False)
     """What is held open for the layers' blobs."""
 

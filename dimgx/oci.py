@@ -117,6 +117,9 @@ class Manifest:
     layers: tuple[Descriptor, ...]
     """Base to top."""
     artifact_type: str | None = None
+    media_type: str | None = None
+    data: bytes = field(default=b"", repr=False)
+    """The document itself."""
 
     @property
     def is_image(self) -> bool:
@@ -207,6 +210,8 @@ def parse_document(data: bytes, what: str, limit: int = MANIFEST_LIMIT) -> Index
             config=parse_descriptor(config),
             layers=tuple(map(parse_descriptor, fields.objects("layers"))),
             artifact_type=fields.text("artifacttype") or None,
+            media_type=fields.text("mediatype") or None,
+            data=data,
         )
     if fields.has("manifests") or (fields.text("mediatype") or "") in INDEX_TYPES:
         return Index(tuple(map(_parse_entry, fields.objects("manifests"))))

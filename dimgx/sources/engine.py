@@ -128,7 +128,7 @@ def open_engine_image(
             size_kind=engine.size_kind,
             warnings=tuple(_platform_warnings(described.platform, platform)),
         )
-        image.fetch = saved.fetch
+        image.fetch, image.fetch_whole = saved.fetch, saved.whole
         image.resources = saved.resources = _joined(resources, saved.resources)
         return image
 
@@ -242,6 +242,7 @@ class _Saved:
         self._engine, self._described, self._space, self._read = engine, described, spool, read
         self._lock = threading.Lock()
         self._archive: Image | None = None
+        self._is_whole = False
         self.resources = ExitStack()
         """What is held open for the archives."""
 
@@ -268,15 +269,30 @@ class _Saved:
                     (found for found in described.images if found[0] >= count),
                     (len(described.diff_ids), described.id),
                 )
-                found = self._save(id, described.platform, tick, self._expected(size))
-                told = tuple(layer.diff_id for layer in found.layers)
-                if told != described.diff_ids[:size]:
-                    raise ImageError(
-                        f"{self._engine.where} saved other layers than it lists for {id:.20}:"
-                        " has the image changed? run this again"
-                    )
-                self._archive = found
+                self._archive = self._save_checked(size, id, tick)
+                self._is_whole = id == described.id
             return self._archive
+
+    def whole(self, tick: Tick | None) -> Image:
+        """Give the archive of the image itself, which has its config."""
+        described = self._described
+        with self._lock:
+            if self._archive is None or not self._is_whole:
+                size = len(described.diff_ids)
+                self._archive = self._save_checked(size, described.id, tick)
+                self._is_whole = True
+            return self._archive
+
+    def _save_checked(self, count: int, id: str, tick: Tick | None) -> Image:
+        """Give the archive of the image `id`, which is to have the lowest `count` layers."""
+        found = self._save(id, self._described.platform, tick, self._expected(count))
+        told = tuple(layer.diff_id for layer in found.layers)
+        if told != self._described.diff_ids[:count]:
+            raise ImageError(
+                f"{self._engine.where} saved other layers than it lists for {id:.20}:"
+                " has the image changed? run this again"
+            )
+        return found
 
     def read_whole(self, platform: Platform | None) -> Image:
         """Give the image as its archive has it, for `platform`."""

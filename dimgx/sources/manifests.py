@@ -46,6 +46,7 @@ def make_image(
         config=config,
         id=str(config.digest),
         digest=descriptor.digest,
+        manifest=manifest,
         platform=platform,
         history=config.history,
     )
