@@ -19,6 +19,7 @@ __all__ = (
     "Entry",
     "Image",
     "ImageError",
+    "ImagesResult",
     "Layer",
     "LayerSpecError",
     "Listing",
@@ -27,6 +28,7 @@ __all__ = (
     "Proxies",
     "RegistryOptions",
     "Result",
+    "ResultImage",
     "Row",
     "SourceError",
     "TemporaryError",
@@ -44,6 +46,8 @@ __all__ = (
     "open_stream",
     "open_tree",
     "select",
+    "write_images",
+    "write_raw",
 )
 
 if TYPE_CHECKING:
@@ -56,6 +60,7 @@ if TYPE_CHECKING:
     from dimgx.api import open_image as open_image
     from dimgx.api import open_stream as open_stream
     from dimgx.api import open_tree as open_tree
+    from dimgx.api import write_raw as write_raw
     from dimgx.errors import (
         Cancelled,
         DimgxError,
@@ -67,6 +72,8 @@ if TYPE_CHECKING:
     )
     from dimgx.extractor import Entry, Progress
     from dimgx.image import Image, Layer
+    from dimgx.imagewriter import ImagesResult, ResultImage
+    from dimgx.imagewriter import write_images as write_images
     from dimgx.inspector import Listing, Row
     from dimgx.layerspec import select as select
     from dimgx.legacy import extractlayers as extractlayers
@@ -88,6 +95,7 @@ _HOMES = {
         "UsageError",
     ),
     "dimgx.image": ("Image", "Layer"),
+    "dimgx.imagewriter": ("ImagesResult", "ResultImage", "write_images"),
     "dimgx.inspector": ("Listing", "Row"),
     "dimgx.layerspec": ("select",),
     "dimgx.legacy": ("extractlayers", "imagekey", "inspectlayers", "normalizeimage"),
@@ -102,6 +110,7 @@ _HOMES = {
         "open_image",
         "open_stream",
         "open_tree",
+        "write_raw",
     ),
     "dimgx.pathrules": ("PathRule",),
     "dimgx.registryoptions": ("Credentials", "Proxies", "RegistryOptions"),

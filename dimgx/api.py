@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dimgx.extractor import FlatTar, Progress
     from dimgx.image import Image
     from dimgx.platforms import Platform
+    from dimgx.rawlayer import RawLayer
     from dimgx.recipe import TarOptions, TreeOptions, Verify
     from dimgx.registryoptions import RegistryOptions
     from dimgx.sources.endpoint import EngineOptions
@@ -43,6 +44,7 @@ __all__ = (
     "open_stream",
     "open_tree",
     "select",
+    "write_raw",
 )
 
 
@@ -188,6 +190,47 @@ def flatten(
         return Result(counter.size, flat.length, counter.hexdigest(), tuple(flat.warnings))
 
 
+def write_raw(
+    image: Image,
+    target: str | os.PathLike[str] | BinaryIO,
+    *,
+    compression: Compression | None = None,
+    level: int | None = None,
+    force: bool = False,
+    sha256: bool = False,
+    **options: Unpack[TreeOptions],
+) -> Result:
+    """Write the tar of one layer of `image` to `target`, verified, byte for byte.
+
+    `layers` in `options` must name one row with a layer, where the image has several. The other
+    parameters are those of `flatten`.
+
+    Raises: what `flatten` raises; LayerSpecError where not one layer was chosen.
+    """
+    from dimgx.encode import check_level
+    from dimgx.rawlayer import RawLayer
+    from dimgx.targets.tarfile import open_stream_target, open_target
+
+    recipe = Recipe(**options)
+    check_level(compression, level)
+    with ExitStack() as stack:
+        opened = (
+            open_target(os.fspath(target), force=force, resources=stack)
+            if isinstance(target, (str, os.PathLike))
+            else open_stream_target(target)
+        )
+        stack.callback(opened.abort)
+        raw = stack.enter_context(RawLayer(image, recipe))
+        if not opened.is_atomic:
+            raw.verify()
+            image.check_unchanged()
+        counter = _Counter(opened, sha256)
+        _emit(raw, counter.write, compression, level, recipe.worker_count)
+        image.check_unchanged()
+        opened.commit()
+        return Result(counter.size, raw.length, counter.hexdigest())
+
+
 def open_stream(
     image: Image,
     *,
@@ -251,7 +294,7 @@ class _Counter:
 
 
 def _emit(
-    flat: FlatTar,
+    flat: FlatTar | RawLayer,
     write: Callable[[bytes | memoryview], object],
     compression: Compression | None,
     level: int | None,

@@ -27,6 +27,7 @@ FEATURES: frozenset[str] = frozenset(
         "memfd": hasattr(os, "memfd_create"),
         "affinity": hasattr(os, "sched_getaffinity"),
         "fadvise": hasattr(os, "posix_fadvise"),
+        "flock": os.name == "posix" and hasattr(os, "O_DIRECTORY"),
         "procfs": os.path.exists("/proc/self/mountinfo"),
         "pipe size": os.path.exists("/proc/sys/fs/pipe-max-size"),
     }.items()
@@ -140,6 +141,28 @@ def open_unlinked_file(directory: str) -> int:
         if not _O_TEMPORARY:
             os.unlink(path)
         return fd
+
+
+def lock_directory(path: str) -> int | None:
+    """Give a file descriptor that keeps others from doing the same until it is closed.
+
+    None where the system, or a file system, has no such thing.
+
+    Raises: BlockingIOError where another process holds it; OSError.
+    """
+    if "flock" not in FEATURES:
+        return None
+    import fcntl
+
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as exc:
+        os.close(fd)
+        if exc.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            raise BlockingIOError(exc.errno, exc.strerror) from exc
+        return None
+    return fd
 
 
 def is_in_memory(directory: str) -> bool:

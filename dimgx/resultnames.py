@@ -1,0 +1,95 @@
+"""The names that an image that is written has.
+
+A source knows an image by names that were meant for an engine (`app:1.0`), or, in an OCI layout,
+by any text (`latest`). Only the first are names everywhere.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from dimgx.errors import UsageError
+from dimgx.imagename import DOCKER_HUB, ImageName, normal_name, parse_image_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dimgx.image import Image
+
+_REF_NAME = re.compile(r"[A-Za-z0-9]+(?:(?:[-._:@+/]|--)[A-Za-z0-9]+)*")
+
+
+class LayoutName(str):
+    """A name that only an OCI layout takes: any text, such as a tag alone."""
+
+
+ResultName = ImageName | LayoutName
+
+
+def parse_tag(text: str) -> ImageName:
+    """Give the name that `--tag` spells; without a tag in it that is `latest`.
+
+    Raises: UsageError where it is no name by the grammar of registries, or has a digest.
+    """
+    name = parse_image_name(text)
+    if name.digest is not None:
+        raise UsageError(f"{text!r:.300}: a name that is given has no digest")
+    return name
+
+
+def parse_names(tags: Iterable[str], behind_path: str | None) -> tuple[ResultName, ...]:
+    """Give the names that `--tag` gives and the one that stood behind an OCI layout's path.
+
+    That may be any text which is a name there, as skopeo has it.
+
+    Raises: UsageError where one is no name.
+    """
+    names: list[ResultName] = []
+    for tag in tags:
+        if tag == behind_path and not re.search("[:/]", tag):
+            if not _REF_NAME.fullmatch(tag):
+                raise UsageError(f"{tag!r:.300} is no name of an image in an OCI layout")
+            names.append(LayoutName(tag))
+        else:
+            names.append(parse_tag(tag))
+    return tuple(dict.fromkeys(names))
+
+
+def own_names(image: Image, asked: str | None = None) -> tuple[ResultName, ...]:
+    """Give the names of `image`: the one that it was `asked` by, if that is one, else all it has.
+
+    What is no name to an engine comes as a LayoutName.
+    """
+    found = [_parse(tag) for tag in image.tags]
+    named = [name for name in found if isinstance(name, ImageName)]
+    tags = {name.tag for name in named}
+    # Docker and containerd write the tag beside the full name; it is no name of its own.
+    texts = [text for text in found if isinstance(text, LayoutName) and text not in tags]
+    if asked is not None:
+        full = normal_name(asked)
+        # Podman keeps what has no registry in its name under localhost.
+        local = full.replace(f"{DOCKER_HUB}/library/", "localhost/", 1)
+        for name in named:
+            if str(name) in (full, local):
+                return (name,)
+        if asked in texts:
+            return (LayoutName(asked),)
+    return tuple(dict.fromkeys((*named, *texts)))
+
+
+def _parse(text: str) -> ResultName | None:
+    if re.search("[:/]", text):
+        try:
+            name = parse_image_name(text)
+        except UsageError:
+            pass
+        else:
+            return replace(name, digest=None) if name.tag is not None else None
+    return LayoutName(text) if _REF_NAME.fullmatch(text) else None
+
+
+def familiar_names(names: Iterable[ResultName]) -> list[str]:
+    """Give those that are names to an engine, as Docker shows them."""
+    return [name.familiar for name in names if isinstance(name, ImageName)]

@@ -1,0 +1,225 @@
+"""An image's form as a tar archive.
+
+1. In a file that can be gone back in, a layer is written behind room for its header, which is
+   filled in when name and size are known: nothing is written twice or kept beside.
+2. To a pipe, a device or through a compressor nothing goes out before all is known and checked.
+   A part that is repeatable is only hashed at first; any other is kept in a spool until then.
+3. Both give the same bytes: files in the order in which they were put, without directories, with
+   mode 0644, time 0 and root as owner.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from dimgx.codec import open_encoder
+from dimgx.errors import ImageError
+from dimgx.image import Extent
+from dimgx.tarfields import BLOCK, FILE, SYMLINK
+from dimgx.targets.store import Slot
+from dimgx.tarwrite import END, build_header
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from hashlib import _Hash
+
+    from dimgx.emit import Write
+    from dimgx.layerparts import Coding, Part, StoredLayer
+    from dimgx.spool import SpoolSpace
+    from dimgx.targets import Target
+    from dimgx.targets.tarfile import FileTarget
+
+
+def _header(name: str, size: int) -> bytes:
+    return build_header(name.encode(), FILE, mode=0o644, size=size)
+
+
+def _link_header(name: str, target: str) -> bytes:
+    return build_header(name.encode(), SYMLINK, mode=0o777, linkname=target.encode())
+
+
+class FileArchive:
+    """An archive in a file that can be gone back in (rule 1)."""
+
+    def __init__(self, target: FileTarget, *, is_hashed: bool = False) -> None:
+        self._target = target
+        self._hash = _new_hash(is_hashed)
+        self._sizes: dict[int, int] = {}
+        self.size = 0
+
+    def _write(self, data: bytes | memoryview) -> None:
+        self._target.write(data)
+        self.size += len(data)
+
+    def put(self, name: str, data: bytes) -> None:
+        """Put a small file there."""
+        self._write(_header(name, len(data)) + data + bytes(-len(data) % BLOCK))
+
+    def link(self, name: str, target: str) -> None:
+        """Put a symlink there."""
+        self._write(_link_header(name, target))
+
+    def put_part(self, part: Part) -> tuple[Slot, StoredLayer]:
+        """Write a layer behind room for its header."""
+        slot = Slot(offset=self.size)
+        self._write(bytes(BLOCK))
+        stored = part.emit(self._write)
+        self._write(bytes(-stored.size % BLOCK))
+        self._sizes[slot.offset] = stored.size
+        return slot, stored
+
+    def name(self, slot: Slot, name: str) -> None:
+        """Fill the header in."""
+        header = _header(name, self._sizes[slot.offset])
+        assert len(header) == BLOCK, "names are short"
+        self._target.rewrite(header, slot.offset)
+
+    def drop(self, slot: Slot) -> None:
+        """Go back to where the last layer began."""
+        self._target.truncate(slot.offset)
+        self.size = slot.offset
+
+    def finish(self, last: Mapping[str, bytes]) -> None:
+        """Put the last files and the end of the archive."""
+        for name, data in last.items():
+            self.put(name, data)
+        self._write(END)
+
+    def publish(self) -> None:
+        """Give the file its name."""
+        if self._hash is not None:  # headers were filled in late, so not before
+            for chunk in self._target.iter_chunks():
+                self._hash.update(chunk)
+        self._target.commit()
+
+    @property
+    def sha256(self) -> str | None:
+        """Of the file."""
+        return None if self._hash is None else self._hash.hexdigest()
+
+    def abort(self) -> None:
+        """Drop it."""
+        self._target.abort()
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A member that goes out in the end: its header, and where its content comes from."""
+
+    header: bytes
+    size: int
+    content: bytes | Extent | Part
+
+    def emit(self, write: Write) -> None:
+        """Write the content.
+
+        Raises: ImageError where it is no longer what it was.
+        """
+        if isinstance(self.content, bytes):
+            write(self.content)
+            return
+        done = 0
+
+        def counted(data: bytes | memoryview) -> None:
+            nonlocal done
+            write(data)
+            done += len(data)
+
+        if isinstance(self.content, Extent):
+            for chunk in self.content.iter_chunks():
+                counted(chunk)
+        else:
+            self.content.emit(counted)
+        if done != self.size:
+            raise ImageError("a layer changed while it was read: run this again")
+
+
+class StreamedArchive:
+    """An archive that goes out in one go when all of it is known (rule 2)."""
+
+    def __init__(
+        self, target: Target, coding: Coding, space: SpoolSpace, *, is_hashed: bool = False
+    ) -> None:
+        """`coding` is of the archive as a whole; what is kept until the end lies in `space`."""
+        self._target, self._coding, self._space = target, coding, space
+        self._hash = _new_hash(is_hashed)
+        self._pieces: list[_Piece] = []
+        self.size = 0
+
+    def put(self, name: str, data: bytes) -> None:
+        """Remember a small file."""
+        self._pieces.append(_Piece(_header(name, len(data)), len(data), data))
+
+    def link(self, name: str, target: str) -> None:
+        """Remember a symlink."""
+        self._pieces.append(_Piece(_link_header(name, target), 0, b""))
+
+    def put_part(self, part: Part) -> tuple[Slot, StoredLayer]:
+        """Learn what a layer is, and keep it if need be."""
+        slot = Slot(offset=len(self._pieces))
+        content: Extent | Part = part
+        if part.is_repeatable:
+            stored = part.emit(_nowhere)
+        else:
+            spool = self._space.open()
+            stored = part.emit(spool.write)
+            content = spool.finish()
+        self._pieces.append(_Piece(b"", stored.size, content))
+        return slot, stored
+
+    def name(self, slot: Slot, name: str) -> None:
+        """Give the layer its header."""
+        piece = self._pieces[slot.offset]
+        self._pieces[slot.offset] = replace(piece, header=_header(name, piece.size))
+
+    def drop(self, slot: Slot) -> None:
+        """Forget the last layer."""
+        del self._pieces[slot.offset :]
+
+    def finish(self, last: Mapping[str, bytes]) -> None:
+        """Remember the last files."""
+        for name, data in last.items():
+            self.put(name, data)
+
+    def publish(self) -> None:
+        """Write everything."""
+        coding = self._coding
+        encoder = open_encoder(self._write, coding.compression, coding.level, coding.threads)
+        try:
+            for piece in self._pieces:
+                encoder.write(piece.header)
+                piece.emit(encoder.write)
+                encoder.write(bytes(-piece.size % BLOCK))
+            encoder.write(END)
+            encoder.finish()
+        except BaseException:
+            encoder.abort()
+            raise
+        self._target.commit()
+
+    def _write(self, data: bytes | memoryview) -> None:
+        if self._hash is not None:
+            self._hash.update(data)
+        self._target.write(data)
+        self.size += len(data)
+
+    @property
+    def sha256(self) -> str | None:
+        """Of what went out."""
+        return None if self._hash is None else self._hash.hexdigest()
+
+    def abort(self) -> None:
+        """Forget it."""
+        self._pieces.clear()
+        self._target.abort()
+
+
+def _new_hash(is_hashed: bool) -> _Hash | None:
+    import hashlib
+
+    return hashlib.sha256(usedforsecurity=False) if is_hashed else None
+
+
+def _nowhere(data: bytes | memoryview) -> None:
+    """Take what is only hashed."""

@@ -1,0 +1,269 @@
+"""An image's form as a directory.
+
+1. A directory that is not there is written under a temporary name beside its own and renamed when
+   it is whole.
+2. One that is there is written in place: first everything that its old index does not name, then
+   the index in one step, then what no index names any more is removed. Killed on the way it is the
+   old image still, with rests beside it that the next run removes.
+3. Only an empty directory is written to, with `force` also one that holds an image in a directory's
+   form. Files that belong to no form stay.
+4. Two programs do not write one directory at once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from dimgx import system
+from dimgx.errors import SourceError
+from dimgx.targets.errors import translated
+from dimgx.targets.store import Slot
+from dimgx.targets.tarfile import exists, sync_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from dimgx.layerparts import Part, StoredLayer
+
+_FLUSH = 16 << 20
+_INDEXES = ("index.json", "manifest.json")
+_MARKS = {"oci-layout": b"imageLayoutVersion", "version": b"Directory Transport Version"}
+_MOST_OF_A_MARK = 4096
+_TEMPORARY = re.compile(r"\.dimgx-[0-9a-f]{16}\.tmp")
+_OWN = re.compile(
+    r"oci-layout|index\.json|version|manifest\.json|\.dimgx-[0-9a-f]{16}\.tmp"
+    r"|[0-9a-f]{64,128}(?:\.manifest\.json)?|signature-[0-9]+"
+    r"|blobs/[a-z0-9]+/(?:[0-9a-f]{64,128}|\.dimgx-[0-9a-f]{16}\.tmp)"
+)
+
+
+class DirectoryStore:
+    """The files of an image in a directory."""
+
+    def __init__(self, path: str, *, force: bool) -> None:
+        """Look at the place, and make what can be made before anything is read.
+
+        Raises: SourceError where it is no directory, or one that may not be replaced.
+        """
+        if not path:
+            raise SourceError("a target needs a name")
+        self._path = path
+        self._place = os.path.realpath(path)
+        self._names: set[str] = set()
+        self._made: list[str] = []
+        self._last: dict[str, bytes] = {}
+        self.size = 0
+        self._root = self._temporary = ""
+        self._lock: int | None = None
+        if os.path.lexists(self._place) and not os.path.isdir(self._place):
+            raise SourceError(f"{path} is no directory, which this form of an image is")
+        self._is_new = not os.path.isdir(self._place)
+        if not self._is_new:
+            with translated(path):
+                self._check_replaceable(force)
+
+    def _check_replaceable(self, force: bool) -> None:
+        names = os.listdir(self._place)
+        if not names:
+            return
+        is_rest = all(map(_is_own, names)) and (
+            self._is_marked() or all(map(_TEMPORARY.fullmatch, names))
+        )
+        if not is_rest and not (self._is_marked() and any(name in _INDEXES for name in names)):
+            raise SourceError(
+                f"{self._path} is neither empty nor an image: name another directory"
+            )
+        if not force:
+            raise exists(self._path)
+
+    def _is_marked(self) -> bool:
+        """Tell whether a file says that this is a form of an image."""
+        for name, mark in _MARKS.items():
+            with suppress(OSError), open(os.path.join(self._place, name), "rb") as file:
+                if mark in file.read(_MOST_OF_A_MARK):
+                    return True
+        return False
+
+    def create(self) -> None:
+        """Make the directory that is written to."""
+        with translated(self._path):
+            if self._is_new:
+                parent = os.path.dirname(self._place)
+                self._temporary = os.path.join(parent, f".dimgx-{os.urandom(8).hex()}.tmp")
+                os.mkdir(self._temporary)
+                self._root = self._temporary
+                return
+            self._root = self._place
+            try:
+                self._lock = system.lock_directory(self._place)
+            except BlockingIOError as exc:
+                raise SourceError(f"{self._path} is being written by another program") from exc
+
+    def put(self, name: str, data: bytes) -> None:
+        """Put a small file there."""
+        with translated(self._path):
+            self._publish(self._write_small(data), name)
+
+    def _write_small(self, data: bytes) -> str:
+        place = self._open_temporary()
+        self.size += len(data)
+        with open(place, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        return place
+
+    def link(self, name: str, target: str) -> None:
+        """Raise: no form in a directory has links."""
+        raise NotImplementedError
+
+    def put_part(self, part: Part) -> tuple[Slot, StoredLayer]:
+        """Write a layer under a temporary name."""
+        place = self._open_temporary()
+        done = flushed = 0
+        with translated(self._path):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+            fd = os.open(place, flags | getattr(os, "O_CLOEXEC", 0), 0o666)
+        try:
+
+            def write(data: bytes | memoryview) -> None:
+                nonlocal done, flushed
+                with translated(self._path):
+                    system.write_all(fd, data)
+                done += len(data)
+                if done - flushed >= _FLUSH:
+                    system.start_writing(fd, flushed, done - flushed)
+                    flushed = done
+
+            stored = part.emit(write)
+            with translated(self._path):
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+        self.size += stored.size
+        return Slot(place, stored.size), stored
+
+    def name(self, slot: Slot, name: str) -> None:
+        """Give the layer its name."""
+        with translated(self._path):
+            self._publish(slot.place, name)
+
+    def drop(self, slot: Slot) -> None:
+        """Remove the layer again."""
+        with translated(self._path):
+            os.unlink(slot.place)
+        self._made.remove(slot.place)
+        self.size -= slot.offset
+
+    def finish(self, last: Mapping[str, bytes]) -> None:
+        """Remember the index."""
+        self._last = dict(last)
+
+    def publish(self) -> None:
+        """Put the index, and remove what it does not name."""
+        try:
+            with translated(self._path):
+                for directory in sorted({os.path.dirname(name) for name in self._names}):
+                    sync_directory(os.path.join(self._root, directory))
+                places = {name: self._write_small(data) for name, data in self._last.items()}
+                # From here on what was made belongs to an image that is seen.
+                made, self._made = self._made, list(places.values())
+                try:
+                    for name, place in places.items():
+                        self._publish(place, name)
+                    if self._is_new:
+                        self._rename()
+                except OSError:
+                    self._made += made
+                    raise
+                self._made.clear()
+                self._temporary = ""
+                sync_directory(os.path.dirname(self._place) if self._is_new else self._place)
+            if not self._is_new:
+                self._remove_others()
+        finally:
+            self.abort()
+
+    def _rename(self) -> None:
+        try:
+            os.rename(self._temporary, self._place)
+        except OSError as exc:
+            # On some systems also an empty one is in the way.
+            if os.path.lexists(self._place):
+                raise exists(self._path) from exc
+            raise
+
+    def _remove_others(self) -> None:
+        """Remove what belongs to a form of an image and is not of this one."""
+        for name in list(_iter_own(self._place)):
+            if name not in self._names:
+                with suppress(OSError):
+                    os.unlink(os.path.join(self._place, name))
+        blobs = os.path.join(self._place, "blobs")
+        with suppress(OSError):
+            for name in os.listdir(blobs):
+                with suppress(OSError):
+                    os.rmdir(os.path.join(blobs, name))
+            os.rmdir(blobs)
+
+    def abort(self) -> None:
+        """Remove what was made."""
+        if self._temporary:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+        elif self._made:
+            for place in reversed(self._made):
+                with suppress(OSError):
+                    os.rmdir(place) if os.path.isdir(place) else os.unlink(place)
+        self._made.clear()
+        self._temporary = ""
+        if self._lock is not None and self._lock >= 0:
+            os.close(self._lock)
+        self._lock = None
+
+    @property
+    def sha256(self) -> str | None:
+        """It is no single file."""
+        return None
+
+    def _open_temporary(self) -> str:
+        """Give the path for a file that is to be renamed."""
+        place = os.path.join(self._root, f".dimgx-{os.urandom(8).hex()}.tmp")
+        self._made.append(place)
+        return place
+
+    def _publish(self, place: str, name: str) -> None:
+        final = os.path.join(self._root, name)
+        directory = self._root
+        for part in name.split("/")[:-1]:
+            directory = os.path.join(directory, part)
+            if not os.path.isdir(directory):
+                os.mkdir(directory)
+                self._made.insert(0, directory)
+        is_replaced = os.path.lexists(final)
+        os.replace(place, final)
+        self._made.remove(place)
+        if not is_replaced:
+            self._made.append(final)
+        self._names.add(name)
+
+
+def _is_own(name: str) -> bool:
+    return name == "blobs" or _OWN.fullmatch(name) is not None
+
+
+def _iter_own(root: str) -> Iterator[str]:
+    """Yield the names of the files below `root` that a form of an image may have."""
+    for directory, names, files in os.walk(root):
+        relative = os.path.relpath(directory, root).replace(os.sep, "/")
+        prefix = "" if relative == "." else f"{relative}/"
+        if prefix.count("/") >= 2:
+            names.clear()
+        elif not prefix:
+            names[:] = [name for name in names if name == "blobs"]
+        for name in files:
+            if _OWN.fullmatch(prefix + name):
+                yield prefix + name

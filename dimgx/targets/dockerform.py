@@ -1,0 +1,153 @@
+"""Docker's forms: the archive that `docker load` takes, and skopeo's directory `dir:`.
+
+1. The archive is that of `docker save` before 25: `manifest.json` lists configs and layers. For
+   Docker before 1.10 each layer is also an image of its own, `<id>/{VERSION,json,layer.tar}`, and
+   `repositories` names the topmost.
+2. An image that comes again under another name is listed once, with both. A layer that comes again
+   is a symlink to its first place, which manifest.json names.
+3. The IDs of those older images are made of what is below them, and the topmost one's of its
+   config too, so that equal IDs mean equal images.
+
+Spec: docker-image-spec v1 and v1.2; c/image's directory transport.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, ClassVar
+
+from dimgx.digest import Digest
+from dimgx.imageconfig import dump
+from dimgx.resultnames import LayoutName, familiar_names
+from dimgx.targets.forms import Blobs, MadeImage, make_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from dimgx.codec import Compression
+    from dimgx.layerparts import Part, StoredLayer
+    from dimgx.resultnames import ResultName
+    from dimgx.targets.store import Slot, Store
+
+# What Docker itself writes for what it does not know.
+_LONG_AGO = "1970-01-01T00:00:00Z"
+
+
+class DockerArchiveForm:
+    """A docker-archive that is being written."""
+
+    # What else `docker load` takes, older tools that read `layer.tar` do not.
+    kept: ClassVar[frozenset[Compression | None]] = frozenset((None,))
+    has_manifest: ClassVar[bool] = False
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._slots: dict[Digest, Slot] = {}
+        self._places: dict[Digest, str] = {}
+        self._ids: set[str] = set()
+        self._entries: dict[str, tuple[list[str], list[str]]] = {}
+        self._repositories: dict[str, dict[str, str]] = {}
+
+    def add_layer(self, part: Part) -> StoredLayer:
+        """Store a layer; its name follows when an image has it."""
+        slot, layer = self._store.put_part(part)
+        if layer.digest in self._slots or layer.digest in self._places:
+            self._store.drop(slot)
+        else:
+            self._slots[layer.digest] = slot
+        return layer
+
+    def add_image(self, image: MadeImage) -> None:
+        """Store an image's config and its layers' older form, and list it."""
+        config_name = f"{image.id.hex}.json"
+        names = familiar_names(image.names)
+        known = self._entries.get(config_name)
+        if known is None:
+            self._store.put(config_name, image.config)
+            known = self._entries[config_name] = (names, [])
+        else:
+            known[0].extend(name for name in names if name not in known[0])
+        top = self._add_chain(image)
+        known[1][:] = [self._places[layer.digest] for layer in image.layers]
+        for name in names if top else ():
+            repository, _, tag = name.rpartition(":")
+            self._repositories.setdefault(repository, {})[tag] = top
+
+    def _add_chain(self, image: MadeImage) -> str:
+        """Store the layers as images of their own, and give the topmost one's ID."""
+        parent = ""
+        for position, layer in enumerate(image.layers):
+            is_top = position == len(image.layers) - 1
+            told: dict[str, object] = {"created": _LONG_AGO, "os": "linux"}
+            if is_top:
+                told = json.loads(image.config)
+                told = {k: v for k, v in told.items() if k.lower() not in ("rootfs", "history")}
+            # Without the layer in it, two of them with one parent were one.
+            told |= {"parent": parent} if parent else {}
+            id = Digest.of(dump(told | {"layer_id": str(layer.diff_id)})).hex
+            self._add_old_image(id, dump({"id": id} | told), layer)
+            parent = id
+        return parent
+
+    def _add_old_image(self, id: str, described: bytes, layer: StoredLayer) -> None:
+        if id in self._ids:
+            return
+        self._ids.add(id)
+        place = f"{id}/layer.tar"
+        first = self._places.get(layer.digest)
+        if first is None:
+            self._places[layer.digest] = place
+            self._store.name(self._slots.pop(layer.digest), place)
+        else:
+            self._store.link(place, f"../{first}")
+        self._store.put(f"{id}/VERSION", b"1.0")
+        self._store.put(f"{id}/json", described)
+
+    def find_odd_names(self, names: Sequence[ResultName]) -> Iterator[str]:
+        """Yield a warning for each name that is none to an engine."""
+        for name in names:
+            if isinstance(name, LayoutName):
+                yield f"{str(name)!r:.300} is no name to an engine, and left out (--tag gives one)"
+
+    def finish(self) -> None:
+        """Write what lists the images."""
+        listed = [
+            {"Config": config, "RepoTags": names or None, "Layers": layers}
+            for config, (names, layers) in self._entries.items()
+        ]
+        last = {"manifest.json": dump(listed)}
+        if self._repositories:
+            last["repositories"] = dump(self._repositories)
+        self._store.finish(last)
+
+
+class DockerDirectoryForm:
+    """A `dir:` with a manifest of Docker's, which is being written. It holds one image."""
+
+    # Docker's manifest has no zstd.
+    kept: ClassVar[frozenset[Compression | None]] = frozenset((None, "gzip"))
+    has_manifest: ClassVar[bool] = True
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        store.put("version", b"Directory Transport Version: 1.1\n")
+        self._blobs = Blobs(store, "")
+        self._manifest = b""
+
+    def add_layer(self, part: Part) -> StoredLayer:
+        """Store a layer."""
+        return self._blobs.add_layer(part)
+
+    def add_image(self, image: MadeImage) -> Digest:
+        """Store the config, and remember the manifest."""
+        self._manifest, config_digest = make_manifest(image, is_oci=False)
+        self._blobs.put(config_digest, image.config)
+        return Digest.of(self._manifest)
+
+    def find_odd_names(self, names: Sequence[ResultName]) -> Iterator[str]:
+        """Yield nothing: this form holds no names."""
+        return iter(())
+
+    def finish(self) -> None:
+        """Write the manifest."""
+        self._store.finish({"manifest.json": self._manifest})

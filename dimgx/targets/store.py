@@ -1,0 +1,69 @@
+"""Where the files of an image's form are put: a tar archive, or a directory.
+
+1. A layer is written before its name is known, as that may hold its digest.
+2. Nothing is seen before `publish`.
+3. The files do not depend on the store, nor an archive on whether it can be gone back in.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dimgx.layerparts import Part, StoredLayer
+
+
+class Slot:
+    """Where a layer lies that has no name yet; which of these it has is its store's business."""
+
+    __slots__ = ("offset", "place")
+
+    def __init__(self, place: str = "", offset: int = 0) -> None:
+        self.place, self.offset = place, offset
+
+
+class Store(Protocol):
+    """Takes files by their names, which are relative and have `/` in them."""
+
+    def put(self, name: str, data: bytes) -> None:
+        """Put a small file there.
+
+        Raises: SourceError with what is wrong with the place.
+        """
+
+    def link(self, name: str, target: str) -> None:
+        """Put a symlink there."""
+
+    def put_part(self, part: Part) -> tuple[Slot, StoredLayer]:
+        """Write a layer; it must be named or dropped before the next is put.
+
+        Raises: SourceError; what writing the part raises.
+        """
+
+    def name(self, slot: Slot, name: str) -> None:
+        """Give a layer its name."""
+
+    def drop(self, slot: Slot) -> None:
+        """Take back the layer that was put last: it is there already."""
+
+    def finish(self, last: Mapping[str, bytes]) -> None:
+        """Put the files `last`, which make an image of the rest; nothing may be put after that."""
+
+    def publish(self) -> None:
+        """Show everything.
+
+        Raises: SourceError where the place cannot be replaced or has no room.
+        """
+
+    @property
+    def size(self) -> int:
+        """Bytes of the archive, or of all files together, once it is published."""
+
+    @property
+    def sha256(self) -> str | None:
+        """Of the archive, in hex, once it is published and where it was asked for."""
+
+    def abort(self) -> None:
+        """Drop everything, as far as it can be; does nothing after `publish`."""
