@@ -101,6 +101,9 @@ def _check_result(said: dict[str, Any], target: TargetName | None) -> None:
         _refuse(said, _IMAGE, "on a plain tar: choose the form of an image (--format)")
     elif target is not None:
         _refuse(said, ("root_entry",), "on the layer of an image")
+    if form == "docker-dir":
+        _refuse(said, ("tags",), "on docker-dir, which holds no names")
+    _check_names(said, target)
     if said["import_"]:
         _refuse(said, _NOT_WITH_IMPORT, "with --import, which takes one plain tar")
     if said["raw"]:
@@ -115,6 +118,15 @@ def _check_result(said: dict[str, Any], target: TargetName | None) -> None:
     if said["report"] == "-" and (target is None or target.is_stdout):
         raise UsageError("--report - and the result would both go to standard output")
     _check_level(said, target)
+
+
+def _check_names(said: dict[str, Any], target: TargetName | None) -> None:
+    """See that the names of the result are names."""
+    if said["tags"]:
+        from dimgx.resultnames import parse_names
+
+        is_oci = target is not None and target.form in ("oci-archive", "oci-dir")
+        parse_names(said["tags"], target.name if target is not None and is_oci else None)
 
 
 def _check_level(said: dict[str, Any], target: TargetName | None) -> None:

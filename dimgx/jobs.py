@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from dimgx.errors import SourceError
+from dimgx.imageoutput import check_replaceable
 from dimgx.template import expand_all, is_template, parse_template, values_of
 
 if TYPE_CHECKING:
@@ -48,5 +47,5 @@ def check_absent(jobs: Sequence[Job]) -> None:
     Raises: SourceError.
     """
     for job in jobs:
-        if job.target is not None and os.path.isfile(job.target.path):
-            raise SourceError(f"{job.target.path} exists; use -w/--force to replace it")
+        if job.target is not None:
+            check_replaceable(job.target, force=False)

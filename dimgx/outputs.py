@@ -8,7 +8,9 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from dimgx.errors import LayerSpecError, SourceError, UsageError
+from dimgx.imageoutput import check_replaceable, write
 from dimgx.jobs import check_absent, plan_jobs
+from dimgx.targetname import DIRECTORY_FORMS
 from dimgx.template import is_template, make_parents, parse_template
 from dimgx.terminal import check_stdout, is_terminal
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import BinaryIO
 
+    from dimgx.api import Result
     from dimgx.chosen import Chosen, Surroundings
     from dimgx.inspector import Row
     from dimgx.jobs import Job
@@ -46,9 +49,9 @@ def check_early(options: Options) -> None:
     if is_template(target.path):
         parse_template(target.path)
         return
-    if not options.force and os.path.isfile(target.path):
-        raise SourceError(f"{target.path} exists; use -w/--force to replace it")
-    if not os.path.isdir(os.path.dirname(target.path) or os.curdir):
+    check_replaceable(target, force=options.force)
+    path = target.path.rstrip("/") if target.form in DIRECTORY_FORMS else target.path
+    if not os.path.isdir(os.path.dirname(path) or os.curdir):
         raise SourceError(f"{target.path} cannot be written: its directory does not exist")
 
 
@@ -84,14 +87,63 @@ def make(
 
 def _do(job: Job, options: Options, surroundings: Surroundings, messages: Messages) -> int:
     """Make one result."""
-    assert job.target is not None
-    (only,) = job.chosen
-    messages.warn(_target_warnings(job.target))
+    target = job.target
+    assert target is not None
+    messages.warn(_target_warnings(target))
     with ExitStack() as stack:
-        if options.target is not job.target:
-            make_parents(job.target.path, stack)
-        _write_tar(only, job.target, options, surroundings, messages)
+        if options.target is not target:
+            make_parents(target.path, stack)
+        if options.raw:
+            _write_raw(job.chosen[0], target, options, surroundings, messages)
+        elif target.form == "tar":
+            _write_tar(job.chosen[0], target, options, surroundings, messages)
+        else:
+            _write_images(job, target, options, surroundings, messages)
     return 0
+
+
+def _write_images(
+    job: Job, target: TargetName, options: Options, surroundings: Surroundings, messages: Messages
+) -> None:
+    is_flat = not options.keep_layers and options.squash_from is None
+    rows = [chosen_rows(item, options) if is_flat else None for item in job.chosen]
+    with _Waiting(options) as line:
+        write(
+            job,
+            _stdout() if target.is_stdout else target.path,
+            rows,
+            options,
+            surroundings.source_date_epoch,
+            messages,
+            tar_options(options, surroundings, None, line),
+        )
+
+
+def _write_raw(
+    chosen: Chosen,
+    target: TargetName,
+    options: Options,
+    surroundings: Surroundings,
+    messages: Messages,
+) -> None:
+    from dimgx import api
+
+    with _Waiting(options) as line:
+        result = api.write_raw(
+            chosen.image,
+            _stdout() if target.is_stdout else target.path,
+            layers=chosen_rows(chosen, options),
+            compression=target.compression,
+            level=options.level,
+            force=options.force,
+            sha256=messages.is_verbose,
+            verify=options.verify,
+            threads=options.threads,
+            memory=options.memory,
+            tmpdir=surroundings.tmpdirs,
+            progress=line,
+        )
+    _tell_tar(result, target, messages)
 
 
 def _write_tar(
@@ -115,6 +167,10 @@ def _write_tar(
             **tar_options(options, surroundings, rows, line),
         )
     messages.warn(result.warnings)
+    _tell_tar(result, target, messages)
+
+
+def _tell_tar(result: Result, target: TargetName, messages: Messages) -> None:
     if messages.is_verbose:
         name = "standard output" if target.is_stdout else target.path
         messages.tell(f"{name}: {result.size} bytes, sha256:{result.sha256}")

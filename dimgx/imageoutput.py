@@ -1,0 +1,104 @@
+"""The command's results that are images: from its options to what is written."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from dimgx.errors import SourceError
+from dimgx.reference import parse_reference
+from dimgx.resultnames import own_names, parse_names
+from dimgx.targetname import DIRECTORY_FORMS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import BinaryIO
+
+    from dimgx.chosen import Chosen
+    from dimgx.imagewriter import ImagesResult
+    from dimgx.inspector import Row
+    from dimgx.jobs import Job
+    from dimgx.messages import Messages
+    from dimgx.options import Options
+    from dimgx.recipe import TarOptions
+    from dimgx.resultnames import ResultName
+    from dimgx.targetname import TargetName
+
+
+def check_replaceable(target: TargetName, *, force: bool) -> None:
+    """See that what is at a target's place, if anything, may be replaced.
+
+    Raises: SourceError.
+    """
+    if target.form in DIRECTORY_FORMS:
+        from dimgx.targets.directory import DirectoryStore
+
+        DirectoryStore(target.path, force=force)
+    elif not force and os.path.isfile(target.path):
+        raise SourceError(f"{target.path} exists; use -w/--force to replace it")
+
+
+def write(
+    job: Job,
+    place: str | BinaryIO,
+    rows: Sequence[Sequence[Row] | None],
+    options: Options,
+    created: int | None,
+    messages: Messages,
+    shared: TarOptions,
+    origins: Sequence[str | None] | None = None,
+) -> ImagesResult:
+    """Write the images of a job to `place` in the form that its target has.
+
+    `rows` are those to flatten of each, `origins` the records of what each is made from, `created`
+    is in seconds since 1970.
+
+    Raises: DimgxError.
+    """
+    from dimgx.imagewriter import ResultImage, write_images
+
+    target = job.target
+    assert target is not None and target.form != "tar"
+    is_oci = target.form in ("oci-archive", "oci-dir")
+    given = parse_names(options.tags, target.name if is_oci else None)
+    result = write_images(
+        [
+            ResultImage(item.image, given or _own_names(item), chosen, origin)
+            for item, chosen, origin in zip(
+                job.chosen, rows, origins or (None,) * len(rows), strict=True
+            )
+        ],
+        place,
+        form=target.form,
+        keep_layers=options.keep_layers,
+        squash_from=options.squash_from,
+        layer_compression=options.layer_compression,
+        compression=target.compression,
+        level=options.level,
+        created=created,
+        force=options.force,
+        sha256=messages.is_verbose,
+        **shared,
+    )
+    messages.warn(result.warnings)
+    _tell(result, target, messages)
+    return result
+
+
+def _own_names(chosen: Chosen) -> tuple[ResultName, ...]:
+    """Give the name that an image was asked by, else those that it has."""
+    return own_names(chosen.image, parse_reference(chosen.asked).name)
+
+
+def _tell(result: ImagesResult, target: TargetName, messages: Messages) -> None:
+    if not messages.is_verbose:
+        return
+    name = "standard output" if target.is_stdout else target.path
+    hashed = f", sha256:{result.sha256}" if result.sha256 else ""
+    messages.tell(f"{name}: {result.size} bytes{hashed}")
+    for image in result.images:
+        facts = [f"image {image.id}"]
+        if image.digest is not None:
+            facts.append(f"manifest {image.digest}")
+        facts += [f"layer {layer.digest}, {layer.size} bytes" for layer in image.layers]
+        messages.tell(f"{' = '.join(map(str, image.names)) or 'no name'}: {', '.join(facts)}")
