@@ -27,6 +27,7 @@ __all__ = (
     "Progress",
     "Proxies",
     "RegistryOptions",
+    "Report",
     "Result",
     "ResultImage",
     "Row",
@@ -82,6 +83,7 @@ if TYPE_CHECKING:
     from dimgx.legacy import normalizeimage as normalizeimage
     from dimgx.pathrules import PathRule
     from dimgx.registryoptions import Credentials, Proxies, RegistryOptions
+    from dimgx.report import Report
     from dimgx.sources.endpoint import EngineOptions
 
 _HOMES = {
@@ -114,6 +116,7 @@ _HOMES = {
     ),
     "dimgx.pathrules": ("PathRule",),
     "dimgx.registryoptions": ("Credentials", "Proxies", "RegistryOptions"),
+    "dimgx.report": ("Report",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

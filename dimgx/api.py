@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 
     from dimgx.codec import Compression
     from dimgx.extractor import FlatTar, Progress
+    from dimgx.figures import TarFigures
     from dimgx.image import Image
     from dimgx.platforms import Platform
     from dimgx.rawlayer import RawLayer
     from dimgx.recipe import TarOptions, TreeOptions, Verify
     from dimgx.registryoptions import RegistryOptions
+    from dimgx.report import Report
     from dimgx.sources.endpoint import EngineOptions
     from dimgx.targets import Target
 
@@ -154,6 +156,7 @@ def flatten(
     level: int | None = None,
     force: bool = False,
     sha256: bool = False,
+    report: Report | None = None,
     **options: Unpack[TarOptions],
 ) -> Result:
     """Write the flattened tar of `image` to `target`, a path or a binary file open for writing.
@@ -162,14 +165,15 @@ def flatten(
     file, a FIFO or a device gets its first byte when all digests have matched. `options` are the
     fields of `Recipe`: which layers, what of them, how the work is done. `progress` and `cancel`
     are called from time to time, maybe in other threads; when `cancel` gives true, `Cancelled` is
-    raised.
+    raised. `report` is told of all that is done, which costs some time.
 
     Raises: ImageError, SourceError, LayerSpecError, UsageError, Cancelled.
     """
     from dimgx.encode import check_level
     from dimgx.targets.tarfile import open_stream_target, open_target
 
-    recipe = Recipe(**options)
+    recipe = Recipe(**options, phase=None if report is None else report.mark)
+    mark = recipe.phase or str
     check_level(compression, level)
     with ExitStack() as stack:
         opened = (
@@ -179,15 +183,26 @@ def flatten(
         )
         stack.callback(opened.abort)
         flat = stack.enter_context(open_flat_of(image, recipe))
+        tar = None if report is None else report.add_flat(image, flat)
         if not opened.is_atomic:
             flat.verify()
             image.check_unchanged()
-        counter = _Counter(opened, sha256)
-        _emit(flat, counter.write, compression, level, recipe.worker_count)
+            mark("check")
+        counter = _Counter(opened, sha256 or (tar is not None and compression is not None))
+        _emit(flat, counter.write, compression, level, recipe.worker_count, tar)
+        mark("write")
         flat.verify()
         image.check_unchanged()
+        mark("check")
         opened.commit()
-        return Result(counter.size, flat.length, counter.hexdigest(), tuple(flat.warnings))
+        mark("publish")
+        digest = counter.hexdigest()
+        result = Result(counter.size, flat.length, digest, tuple(flat.warnings))
+        if report is not None and tar is not None:
+            name = os.fspath(target) if isinstance(target, (str, os.PathLike)) else "-"
+            report.add_output(name, "tar", compression, level, result.size, digest or tar.sha256)
+            report.warn((*image.warnings, *result.warnings))
+        return result
 
 
 def write_raw(
@@ -299,12 +314,19 @@ def _emit(
     compression: Compression | None,
     level: int | None,
     threads: int,
+    tar: TarFigures | None = None,
 ) -> None:
     from dimgx.codec import open_encoder
 
     encoder = open_encoder(write, compression, level, threads)
+
+    def counted(data: bytes | memoryview) -> None:
+        if tar is not None:
+            tar.write(data)
+        encoder.write(data)
+
     try:
-        flat.emit(encoder.write)
+        flat.emit(encoder.write if tar is None else counted)
         encoder.finish()
     except BaseException:
         encoder.abort()

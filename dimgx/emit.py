@@ -19,6 +19,7 @@ from operator import sub
 from zlib import adler32
 
 from dimgx.errors import ImageError
+from dimgx.figures import LayerFigures, count_layers
 from dimgx.image import Extent
 from dimgx.layerindex import STRIP_DOT, STRIP_OWNER, LayerIndex
 from dimgx.names import key_of, name_of
@@ -117,6 +118,10 @@ class Emitter:
         if self._root_entry:
             used.update(i for i, index in enumerate(self._indexes) if index.root is not None)
         return used
+
+    def count_layers(self) -> list[LayerFigures]:
+        """Count what each layer, lower to upper, gave to the tar."""
+        return count_layers(self._plan, self._indexes, [tar.size for tar in self._tars])
 
     def iter_headers(self) -> Iterator[tuple[bytes, Header, int]]:
         """Yield, in order, each entry's name as it goes out, what its headers say, and the layer

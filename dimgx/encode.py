@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _LEVELS = {"gzip": (0, 9), "bzip2": (0, 9), "xz": (0, 9), "zstd": (1, 19)}
 _MIB = 1 << 20
+_ISAL_HIGHEST = 2
 # Of liblzma's presets 0-9: the dictionary, and what one encoder takes (xz(1), "CompMem").
 _XZ_DICTIONARY_KIB = (256, 1024, 2048, 4096, 4096, 8192, 8192, 16384, 32768, 65536)
 _XZ_ENCODER_MIB = (3, 9, 17, 32, 48, 94, 94, 186, 370, 674)
@@ -66,6 +67,32 @@ def check_level(compression: Compression | None, level: int | None) -> None:
     lowest, highest = _LEVELS[compression]
     if not lowest <= level <= highest:
         raise UsageError(f"compression level {level}: {compression} has {lowest} to {highest}")
+
+
+def describe_encoder(
+    compression: Compression, level: int | None
+) -> tuple[str, str | None, int | None]:
+    """Give the library that compresses, its version where it tells one, and the level.
+
+    With these three the same bytes come out again (isal's also depend on the CPU).
+    """
+    match compression:
+        case "gzip":
+            import zlib
+
+            fast: Any = load_zlib()
+            level = _gzip_level(level)
+            if fast is zlib or level > _ISAL_HIGHEST:
+                return "zlib", zlib.ZLIB_RUNTIME_VERSION, level
+            import isal
+
+            return "isa-l", isal.ISAL_VERSION, level
+        case "bzip2":
+            return "libbz2", None, max(1, 9 if level is None else level)
+        case "xz":
+            return "liblzma", None, 6 if level is None else level
+        case "zstd":
+            return "libzstd", load_zstd().zstd_version, 3 if level is None else level
 
 
 def open_encoder(
@@ -219,13 +246,20 @@ class _BlockEncoder:
         self._free.append(buffer)
 
 
+def _gzip_level(level: int | None) -> int:
+    import zlib
+
+    if level is not None:
+        return level
+    return 6 if load_zlib() is zlib else _ISAL_HIGHEST
+
+
 def _gzip_format(level: int | None) -> _Format:
     import zlib as stdlib
 
     fast: Any = load_zlib()
-    if level is None:
-        level = 6 if fast is stdlib else 2
-    zlib: Any = fast if level <= 2 else stdlib
+    level = _gzip_level(level)
+    zlib: Any = fast if level <= _ISAL_HIGHEST else stdlib
 
     def encode(block: memoryview, stop: threading.Event) -> list[bytes]:
         coder = zlib.compressobj(level, zlib.DEFLATED, -15)

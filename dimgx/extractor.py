@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dimgx.emit import Emitter, Write
 from dimgx.errors import Cancelled, ImageError, UsageError
+from dimgx.figures import LayerFigures
 from dimgx.image import Layer
 from dimgx.merge import plan_merge
 from dimgx.reading import ExtractOptions, PlainLayer, Progress, Reading, has_fetched
@@ -77,7 +78,9 @@ def open_flat(
         stack.callback(pool.shutdown, cancel_futures=True)
         reading = Reading(layers, options, space, pool)
         stack.callback(reading.stop)
+        phase = options.phase or str
         plain = reading.read_all()
+        phase("read")
         indexes = [layer.index for layer in plain]
         change = None if shape is None else partial(shape.change, indexes)
         plan = plan_merge(indexes, change)
@@ -97,6 +100,7 @@ def open_flat(
         for layer in plain:
             if layer.spool is not None and id(layer.spool) not in kept:
                 layer.spool.close()
+        phase("plan")
         return FlatTar(emitter, reading, options, stack.pop_all(), warnings)
     raise AssertionError
 
@@ -178,6 +182,10 @@ class FlatTar:
         Raises: ImageError where one does not match; Cancelled.
         """
         self._reading.wait_for_checks()
+
+    def count_layers(self) -> list[tuple[Layer, LayerFigures]]:
+        """Give the layers, lower to upper, and what each gave to the tar."""
+        return list(zip(self._reading.layers, self._emitter.count_layers(), strict=True))
 
     def iter_entries(self) -> Iterator[Entry]:
         """Yield the entries of the merged tree in the order of a walk."""

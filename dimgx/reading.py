@@ -77,6 +77,8 @@ class ExtractOptions:
     """Called now and then, by any thread."""
     cancel: Callable[[], bool] | None = None
     """Called now and then, by any thread; the work ends with `Cancelled` when it gives true."""
+    phase: Callable[[str], None] | None = None
+    """Called as each phase of the work ends: read, plan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,11 @@ class Reading:
         self._walking = Lock()
         self._cpus = Semaphore(options.threads or usable_cpus())
         self._checks: list[Future[None]] = []
+
+    @property
+    def layers(self) -> Sequence[Layer]:
+        """Those that are read, lower to upper."""
+        return self._layers
 
     def stop(self) -> None:
         """Make the workers end at their next piece."""

@@ -80,6 +80,8 @@ class Recipe:
     """Write an entry for the root directory (rule 8)."""
     clamp_mtime: int | None = None
     """Members that are newer get this time, seconds since 1970."""
+    phase: Callable[[str], None] | None = None
+    """Called as each phase of the work ends; a report counts its time so."""
 
     @property
     def worker_count(self) -> int:
@@ -106,6 +108,7 @@ class Recipe:
             prefix=self.prefix,
             progress=self.progress,
             cancel=self.cancel,
+            phase=self.phase,
         )
 
 

@@ -1,0 +1,193 @@
+"""What a run did, as one JSON document: `docs/report.rst` and `report.schema.json` tell the keys.
+
+A `Report` is given along while the work is done, and notes what passes by. Where none is given
+nothing is counted, hashed or timed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from dimgx.encode import describe_encoder
+from dimgx.figures import FS_BLOCK, LayerFigures, TarFigures
+
+if TYPE_CHECKING:
+    from dimgx.codec import Compression
+    from dimgx.extractor import FlatTar
+    from dimgx.image import Image, Layer
+    from dimgx.platforms import Platform
+
+VERSION = 1
+"""Grows when a key changes its meaning or goes; new keys do not count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A file or directory that was written."""
+
+    target: str
+    form: str
+    compression: Compression | None
+    """Of the file as a whole."""
+    level: int | None
+    """As it was asked for; None for the usual one."""
+    size: int
+    """Bytes written, all files of a directory together."""
+    sha256: str | None
+    """Of the file, in hex; a directory has none."""
+
+
+@dataclass(slots=True)
+class ImageReport:
+    """What was made of one image."""
+
+    image: Image
+    layers: list[tuple[Layer, LayerFigures | None]] = field(default_factory=list)
+    """Those that went in, base to top; without figures where they were not merged."""
+    tar: TarFigures | None = None
+    """Of the flat tar, if there is one."""
+
+
+class Report:
+    """Notes what a run does; `document()` tells it. Not for several threads at once."""
+
+    def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
+        self._clock = clock
+        self._begun = self._marked = clock()
+        self._seconds: dict[str, float] = {}
+        self._warnings: Counter[str] = Counter()
+        self._images: list[ImageReport] = []
+        self._outputs: list[Output] = []
+
+    def mark(self, phase: str) -> None:
+        """Note that `phase` ends now: what passed since the last mark was its time."""
+        now = self._clock()
+        self._seconds[phase] = self._seconds.get(phase, 0.0) + now - self._marked
+        self._marked = now
+
+    def add_flat(self, image: Image, flat: FlatTar) -> TarFigures:
+        """Note what is flattened of an image; give what its tar has to be passed to."""
+        tar = TarFigures()
+        self._images.append(ImageReport(image, list(flat.count_layers()), tar))
+        return tar
+
+    def add_kept(self, image: Image, layers: Sequence[Layer]) -> None:
+        """Note layers of an image that stay as they are."""
+        self._images.append(ImageReport(image, [(layer, None) for layer in layers]))
+
+    def add_output(
+        self,
+        target: str,
+        form: str,
+        compression: Compression | None,
+        level: int | None,
+        size: int,
+        sha256: str | None,
+    ) -> None:
+        """Note something that was written: the fields of `Output`."""
+        self._outputs.append(Output(target, form, compression, level, size, sha256))
+
+    def warn(self, texts: Iterable[str]) -> None:
+        """Note warnings."""
+        self._warnings.update(texts)
+
+    def document(self, warnings: Mapping[str, int] | None = None) -> dict[str, Any]:
+        """Give the document; `warnings` with their counts stand in for those that were noted."""
+        import platform
+
+        from dimgx import __version__
+
+        total = self._clock() - self._begun
+        warnings = self._warnings if warnings is None else warnings
+        return {
+            "version": VERSION,
+            "program": {
+                "name": "dimgx",
+                "version": __version__,
+                "python": platform.python_version(),
+            },
+            "images": list(map(_image, self._images)),
+            "outputs": list(map(_output, self._outputs)),
+            "seconds": {name: round(value, 6) for name, value in self._seconds.items()}
+            | {"total": round(total, 6)},
+            "warnings": [{"text": text, "count": n} for text, n in warnings.items()],
+        }
+
+
+def format_report(document: dict[str, Any]) -> str:
+    """Give the document in lines."""
+    from json import dumps
+
+    return dumps(document, indent=2, ensure_ascii=True) + "\n"
+
+
+def _image(part: ImageReport) -> dict[str, Any]:
+    image = part.image
+    return {
+        "reference": image.reference,
+        "id": image.id,
+        "digest": str(image.digest) if image.digest else None,
+        "tags": list(dict.fromkeys(image.tags)),
+        "platform": _platform(image.platform),
+        "layers": [_layer(layer, figures) for layer, figures in part.layers],
+    } | _tar(part.tar, [figures for _, figures in part.layers if figures is not None])
+
+
+def _layer(layer: Layer, figures: LayerFigures | None) -> dict[str, Any]:
+    return {
+        "digest": str(layer.digest) if layer.digest else None,
+        "diff_id": str(layer.diff_id) if layer.diff_id else None,
+        "media_type": layer.media_type,
+        "stored_size": layer.blob.size if layer.size is None else layer.size,
+        "length": figures.length if figures else layer.length,
+        "entries": figures.entries if figures else None,
+        "kept": figures.kept if figures else None,
+        "covered": figures.covered if figures else None,
+        "whiteouts": figures.whiteouts if figures else None,
+    }
+
+
+def _tar(tar: TarFigures | None, layers: Sequence[LayerFigures]) -> dict[str, Any]:
+    if tar is None:
+        return dict.fromkeys(("tar", "entries", "xattrs", "file_system"))
+    implied = tar.total - sum(figures.kept for figures in layers)
+    return {
+        "tar": {"length": tar.length, "sha256": tar.sha256},
+        "entries": {"total": tar.total} | tar.by_type | {"implied": implied},
+        "xattrs": dict(sorted(tar.xattrs.items())),
+        "file_system": {
+            "bytes": tar.content,
+            "inodes": tar.inodes,
+            "blocks": tar.blocks,
+            "block_size": FS_BLOCK,
+        },
+    }
+
+
+def _output(output: Output) -> dict[str, Any]:
+    encoder = None
+    if output.compression is not None:
+        name, version, level = describe_encoder(output.compression, output.level)
+        encoder = {"name": name, "version": version, "level": level}
+    return {
+        "target": output.target,
+        "form": output.form,
+        "compression": output.compression,
+        "encoder": encoder,
+        "size": output.size,
+        "sha256": output.sha256,
+    }
+
+
+def _platform(platform: Platform | None) -> dict[str, str | None] | None:
+    if platform is None:
+        return None
+    return {
+        "os": platform.os or None,
+        "architecture": platform.architecture or None,
+        "variant": platform.variant,
+    }

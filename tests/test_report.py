@@ -1,0 +1,200 @@
+"""The report: by its schema, and against what another reader finds in the output."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+import dimgx
+from dimgx.codec import iter_decoded
+from dimgx.report import Report, format_report
+from tests.dsl import dir_, file, hardlink, layer, symlink, whiteout
+from tests.programs import need, run
+from tests.test_figures import check_with_tarfile, figures_of
+from tests.writers import image, oci_archive
+
+SCHEMA = json.loads(
+    (Path(__file__).parent.parent / "docs" / "report.schema.json").read_text(encoding="utf-8")
+)
+CAPABLE = {"security.capability": b"\1\0\0\2"}
+BASE = layer(dir_("etc"), file("etc/motd", b"hello\n"), file("etc/old", b"old"))
+TOP = layer(
+    whiteout("etc/old"),
+    file("bin/app", b"\x7fELF", mode=0o755, xattrs=CAPABLE),
+    hardlink("bin/also", "bin/app", mode=0o755),
+    symlink("app", "bin/app"),
+)
+
+
+class Clock:
+    """A clock that goes one second further each time it is looked at."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1
+        return self.now
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[dimgx.Image]:
+    picture = image(BASE, TOP, compression="gzip", tags=("example/app:1.0",))
+    (tmp_path / "image.tar").write_bytes(oci_archive(picture))
+    with dimgx.open_image(f"oci-archive:{tmp_path / 'image.tar'}") as found:
+        yield found
+
+
+def checked(report: Report, **more: Any) -> dict[str, Any]:
+    document = json.loads(format_report(report.document(**more)))
+    Draft202012Validator(SCHEMA).validate(document)
+    return document  # type: ignore[no-any-return]  # it is JSON
+
+
+def test_schema_is_one() -> None:
+    Draft202012Validator.check_schema(SCHEMA)
+
+
+def test_empty_report() -> None:
+    document = checked(Report(Clock()))
+    assert (document["images"], document["outputs"], document["warnings"]) == ([], [], [])
+    assert document["seconds"] == {"total": 1.0}
+
+
+@pytest.mark.parametrize("compression", [None, "gzip", "bzip2", "xz", "zstd"])
+def test_figures_are_those_of_the_output(
+    opened: dimgx.Image, tmp_path: Path, compression: Any
+) -> None:
+    report = Report()
+    target = tmp_path / "out.tar"
+    result = dimgx.flatten(opened, target, compression=compression, report=report, sha256=True)
+    document = checked(report)
+    (part,), (output,) = document["images"], document["outputs"]
+    stored = target.read_bytes()
+    tar = b"".join(iter_decoded([stored], compression))
+    assert output["target"] == str(target)
+    assert output["size"] == len(stored) == result.size
+    assert output["sha256"] == hashlib.sha256(stored).hexdigest() == result.sha256
+    assert output["compression"] == compression
+    assert (output["encoder"] is None) == (compression is None)
+    assert part["tar"] == {"length": len(tar), "sha256": hashlib.sha256(tar).hexdigest()}
+    check_with_tarfile(tar, figures_of(tar))
+    with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
+        members = archive.getmembers()
+    assert part["entries"] == {
+        "total": len(members), "file": 2, "link": 1, "symlink": 1, "chardev": 0, "blockdev": 0,
+        "directory": 2, "fifo": 0, "implied": 1,
+    }  # fmt: skip
+    assert part["xattrs"] == {"security.capability": 1}
+    assert part["file_system"] == {
+        "bytes": sum(member.size for member in members if member.isreg()),
+        "inodes": len(members) - 1 + 1,
+        "blocks": 2 + 3,  # two files, three directories
+        "block_size": 4096,
+    }
+
+
+def test_layers_and_source(opened: dimgx.Image) -> None:
+    report = Report()
+    dimgx.flatten(opened, io.BytesIO(), report=report)
+    (part,) = checked(report)["images"]
+    assert part["reference"] == opened.reference
+    assert (part["id"], part["digest"]) == (opened.id, str(opened.digest))
+    assert part["tags"] == ["example/app:1.0"]
+    assert part["platform"] == {"os": "linux", "architecture": "amd64", "variant": None}
+    assert [one["diff_id"] for one in part["layers"]] == [str(one.diff_id) for one in opened.layers]
+    assert [one["length"] for one in part["layers"]] == [len(BASE), len(TOP)]
+    assert [one["stored_size"] for one in part["layers"]] == [one.size for one in opened.layers]
+    figures = [(one["entries"], one["kept"], one["covered"], one["whiteouts"])
+               for one in part["layers"]]  # fmt: skip
+    assert figures == [(3, 2, 1, 0), (3, 3, 0, 1)]
+    kept = sum(one["kept"] for one in part["layers"])
+    assert part["entries"]["total"] == kept + part["entries"]["implied"]
+
+
+def test_entries_are_those_that_gnu_tar_lists(opened: dimgx.Image, tmp_path: Path) -> None:
+    report = Report()
+    dimgx.flatten(opened, tmp_path / "out.tar", report=report)
+    listed = run([need("tar"), "-tf", tmp_path / "out.tar"]).stdout.splitlines()
+    (part,) = checked(report)["images"]
+    assert part["entries"]["total"] == len(listed)
+
+
+def test_phases_add_up(opened: dimgx.Image) -> None:
+    report = Report(Clock())
+    report.mark("open")
+    dimgx.flatten(opened, io.BytesIO(), report=report)
+    seconds = checked(report)["seconds"]
+    assert list(seconds) == ["open", "read", "plan", "check", "write", "publish", "total"]
+    assert seconds["check"] == 2  # before the first byte, and at the end
+    assert sum(seconds.values()) - seconds["total"] == seconds["total"] - 1
+
+
+def test_several_images_in_one_report(opened: dimgx.Image, tmp_path: Path) -> None:
+    report = Report()
+    for name in ("a", "b"):
+        dimgx.flatten(opened, tmp_path / name, report=report)
+    document = checked(report)
+    assert [output["target"] for output in document["outputs"]] == [
+        str(tmp_path / "a"), str(tmp_path / "b")
+    ]  # fmt: skip
+    assert document["images"][0] == document["images"][1]
+
+
+def test_layers_that_are_kept_have_no_figures(opened: dimgx.Image) -> None:
+    report = Report()
+    report.add_kept(opened, opened.layers)
+    report.add_output("dir", "oci-dir", None, None, 12345, None)
+    (part,) = checked(report)["images"]
+    assert [part[key] for key in ("tar", "entries", "xattrs", "file_system")] == [None] * 4
+    assert [one["kept"] for one in part["layers"]] == [None, None]
+
+
+def test_warnings_have_counts(opened: dimgx.Image) -> None:
+    report = Report()
+    report.warn(["odd", "odder", "odd"])
+    assert checked(report)["warnings"] == [
+        {"text": "odd", "count": 2}, {"text": "odder", "count": 1}
+    ]  # fmt: skip
+    assert checked(report, warnings={"other": 3})["warnings"] == [{"text": "other", "count": 3}]
+
+
+@pytest.mark.parametrize(
+    ("compression", "level", "names", "expected"),
+    [
+        ("gzip", 9, {"zlib"}, 9),
+        ("gzip", None, {"isa-l", "zlib"}, None),
+        ("bzip2", 0, {"libbz2"}, 1),
+        ("bzip2", None, {"libbz2"}, 9),
+        ("xz", None, {"liblzma"}, 6),
+        ("zstd", None, {"libzstd"}, 3),
+        ("zstd", 19, {"libzstd"}, 19),
+    ],
+)
+def test_encoder(compression: Any, level: int | None, names: set[str], expected: Any) -> None:
+    report = Report()
+    report.add_output("x", "tar", compression, level, 1, "0" * 64)
+    encoder = checked(report)["outputs"][0]["encoder"]
+    assert encoder["name"] in names
+    assert expected is None or encoder["level"] == expected
+    if encoder["name"] in ("isa-l", "zlib", "libzstd"):
+        assert encoder["version"][0].isdigit()
+
+
+def test_nothing_is_counted_without_one(
+    opened: dimgx.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("counted")
+
+    monkeypatch.setattr("dimgx.figures.TarFigures.write", never)
+    monkeypatch.setattr("dimgx.emit.count_layers", never)
+    dimgx.flatten(opened, io.BytesIO())
