@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from dimgx.image import Image
     from dimgx.inspector import Row
     from dimgx.registryoptions import RegistryOptions
+    from dimgx.report import Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,8 @@ class Surroundings:
     source_date_epoch: int | None
     """Seconds since 1970, where $SOURCE_DATE_EPOCH says some."""
     registry: RegistryOptions | None
+    report: Report | None = None
+    """What is to be told of the run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from dimgx import __version__
 from dimgx.chosen import Chosen, Surroundings
 from dimgx.errors import ImageError, SourceError, UsageError
+from dimgx.progress import Waiting
 from dimgx.terminal import check_stdout, is_terminal, print_text, terminal_width
 
 if TYPE_CHECKING:
@@ -47,16 +48,24 @@ def run(args: Sequence[str], messages: Messages) -> int:
         return _list(options, surroundings, messages)
 
     from dimgx import outputs
+    from dimgx.beside import Beside
 
     outputs.check_early(options)
+    report = surroundings.report
     with ExitStack() as stack:
+        beside = Beside(options, stack)
         chosen = [
             stack.enter_context(_Opened(reference, options, surroundings, messages))
             for reference in options.images
         ]
+        with Waiting(is_wanted=not options.quiet) as line:
+            beside.prepare(chosen[0], None if line is None else line.pull)
+        if report is not None:
+            report.mark("open")
         code = outputs.make(chosen, options, surroundings, messages)
         for item in chosen:
             messages.warn(item.image.warnings)
+        beside.finish(report, messages)
     return code
 
 
@@ -102,18 +111,10 @@ class _Opened:
 
 def _open(reference: str, options: Options, surroundings: Surroundings) -> Image:
     from dimgx import api
-    from dimgx.progress import ProgressLine
     from dimgx.sources.endpoint import EngineOptions
 
-    line = ProgressLine(sys.stderr) if not options.quiet and is_terminal(sys.stderr) else None
-
-    def tick(done: int, total: int | None) -> None:
-        if line is not None:
-            from dimgx.reading import Progress
-
-            line(Progress("pull", done, total))
-
-    try:
+    with Waiting(is_wanted=not options.quiet) as line:
+        tick = None if line is None else line.pull
         return api.open_image(
             reference,
             platform=options.platform,
@@ -125,9 +126,6 @@ def _open(reference: str, options: Options, surroundings: Surroundings) -> Image
             engine=EngineOptions.of(os.environ, host=options.host, pull=options.pull, tick=tick),
             progress=line,
         )
-    finally:
-        if line is not None:
-            line.clear()
 
 
 def _left_out(unknown: Sequence[str]) -> str:
@@ -194,7 +192,11 @@ def _tell_image(image: Image, messages: Messages) -> None:
 
 
 def _look_around(options: Options) -> Surroundings:
-    registry = None
+    registry = report = None
+    if options.report is not None:
+        from dimgx.report import Report
+
+        report = Report()
     stdin = _check_stdin(options.images)
     if any(image.startswith("docker://") for image in options.images):
         from dimgx.access import registry_options
@@ -205,6 +207,7 @@ def _look_around(options: Options) -> Surroundings:
         tmpdirs=_tmpdirs(options.tmpdir),
         source_date_epoch=_source_date_epoch(options),
         registry=registry,
+        report=report,
     )
 
 

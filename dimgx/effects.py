@@ -34,9 +34,9 @@ _REGISTRY = (
 _CHOSEN_LAYERS = ("layers", "reverse", "strict")
 _CONTENT = ("paths", "strip_components", "prefix", "add_layers", "root_entry", "clamp_mtime")
 _IMAGE = ("layer_compression", "tags", "squash_from", "keep_layers")
-_FILE = ("compression", "compress_level", "force", "update", "check", "format", "raw")
+_FILE = ("compression", "compress_level", "update", "check", "format", "raw")
 _BESIDE = ("write_config", "report")
-_OF_A_RESULT = (*_FILE, *_CONTENT, *_IMAGE, *_BESIDE)
+_OF_A_RESULT = ("force", *_FILE, *_CONTENT, *_IMAGE, *_BESIDE)
 _NOT_WITH_PLATFORMS = (
     "target", "load", "import_", *_CHOSEN_LAYERS, "json", "quiet", "threads", *_OF_A_RESULT
 )  # fmt: skip
@@ -93,10 +93,12 @@ def _check_result(said: dict[str, Any], target: TargetName | None) -> None:
     form = "tar" if target is None else target.form
     if said["json"]:
         raise UsageError("--json has no effect with a target (-t)")
+    # What stands beside the result may be there already.
+    forced = () if _is_beside(said) else ("force",)
     if target is None:
-        _refuse(said, _FILE, "on what is handed to an engine")
+        _refuse(said, (*forced, *_FILE), "on what is handed to an engine")
     elif target.is_stdout:
-        _refuse(said, ("force", "update", "check"), "on standard output")
+        _refuse(said, (*forced, "update", "check"), "on standard output")
     if form == "tar" and target is not None:
         _refuse(said, _IMAGE, "on a plain tar: choose the form of an image (--format)")
     elif target is not None:
@@ -115,8 +117,13 @@ def _check_result(said: dict[str, Any], target: TargetName | None) -> None:
     if said["check"]:
         _refuse(said, _NOT_WITH_CHECK, "with --check, which writes nothing")
     _exclude(said, "update", "check")
-    if said["report"] == "-" and (target is None or target.is_stdout):
-        raise UsageError("--report - and the result would both go to standard output")
+    shown = [option(name) for name in _BESIDE if said[name] == "-"]
+    if target is not None and target.is_stdout:
+        shown.append("the result")
+    elif said["load"] or said["import_"]:
+        shown.append("the image's ID")
+    if len(shown) > 1:
+        raise UsageError(f"{shown[0]} - and {shown[1]} would both go to standard output")
     _check_level(said, target)
 
 
@@ -127,6 +134,11 @@ def _check_names(said: dict[str, Any], target: TargetName | None) -> None:
 
         is_oci = target is not None and target.form in ("oci-archive", "oci-dir")
         parse_names(said["tags"], target.name if target is not None and is_oci else None)
+
+
+def _is_beside(said: dict[str, Any]) -> bool:
+    """Tell whether a file is written besides the result."""
+    return any(said[name] not in (None, "-") for name in _BESIDE)
 
 
 def _check_level(said: dict[str, Any], target: TargetName | None) -> None:

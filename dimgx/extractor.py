@@ -185,7 +185,10 @@ class FlatTar:
 
     def count_layers(self) -> list[tuple[Layer, LayerFigures]]:
         """Give the layers, lower to upper, and what each gave to the tar."""
-        return list(zip(self._reading.layers, self._emitter.count_layers(), strict=True))
+        layers = self._reading.layers
+        # Below them lies what a shape added, which is no layer of the image.
+        counted = self._emitter.count_layers()
+        return list(zip(layers, counted[len(counted) - len(layers) :], strict=True))
 
     def iter_entries(self) -> Iterator[Entry]:
         """Yield the entries of the merged tree in the order of a walk."""

@@ -24,6 +24,8 @@ class Messages:
         self._rank = _RANKS["WARNING"]
         self._format: str | None = None
         self._kept: dict[tuple[str, str], int] = {}
+        self.warnings: dict[str, int] = {}
+        """What was warned of, shown or not, and how often."""
 
     @property
     def is_verbose(self) -> bool:
@@ -49,6 +51,7 @@ class Messages:
     def warn(self, texts: Iterable[str]) -> None:
         """Keep warnings."""
         for text in texts:
+            self.warnings[text] = self.warnings.get(text, 0) + 1
             self._keep("WARNING", text)
 
     def tell(self, text: str) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from dimgx.errors import LayerSpecError, SourceError, UsageError
 from dimgx.imageoutput import check_replaceable, write
 from dimgx.jobs import check_absent, plan_jobs
+from dimgx.progress import Waiting
 from dimgx.targetname import DIRECTORY_FORMS
 from dimgx.template import is_template, make_parents, parse_template
 from dimgx.terminal import check_stdout, is_terminal
@@ -107,7 +108,7 @@ def _write_images(
 ) -> None:
     is_flat = not options.keep_layers and options.squash_from is None
     rows = [chosen_rows(item, options) if is_flat else None for item in job.chosen]
-    with _Waiting(options) as line:
+    with Waiting(is_wanted=not options.quiet) as line:
         write(
             job,
             _stdout() if target.is_stdout else target.path,
@@ -128,7 +129,7 @@ def _write_raw(
 ) -> None:
     from dimgx import api
 
-    with _Waiting(options) as line:
+    with Waiting(is_wanted=not options.quiet) as line:
         result = api.write_raw(
             chosen.image,
             _stdout() if target.is_stdout else target.path,
@@ -156,7 +157,7 @@ def _write_tar(
     from dimgx import api
 
     rows = chosen_rows(chosen, options)
-    with _Waiting(options) as line:
+    with Waiting(is_wanted=not options.quiet) as line:
         result = api.flatten(
             chosen.image,
             _stdout() if target.is_stdout else target.path,
@@ -164,6 +165,7 @@ def _write_tar(
             level=options.level,
             force=options.force,
             sha256=messages.is_verbose,
+            report=surroundings.report,
             **tar_options(options, surroundings, rows, line),
         )
     messages.warn(result.warnings)
@@ -211,24 +213,6 @@ def tar_options(
         "clamp_mtime": surroundings.source_date_epoch if options.clamp_mtime else None,
         "progress": progress,
     }
-
-
-class _Waiting:
-    """Shows on a terminal how far the work is, while it lasts."""
-
-    def __init__(self, options: Options) -> None:
-        self._line: ProgressLine | None = None
-        if not options.quiet and is_terminal(sys.stderr):
-            from dimgx.progress import ProgressLine
-
-            self._line = ProgressLine(sys.stderr)
-
-    def __enter__(self) -> ProgressLine | None:
-        return self._line
-
-    def __exit__(self, *_: object) -> None:
-        if self._line is not None:
-            self._line.clear()
 
 
 def _stdout() -> BinaryIO:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, TextIO
+
+from dimgx.terminal import is_terminal
 
 if TYPE_CHECKING:
     from dimgx.extractor import Progress
@@ -32,6 +35,12 @@ class ProgressLine:
             self._next_s, self._phase = now_s + _INTERVAL_S, progress.phase
             self._draw(format_progress(progress.phase, progress.done, progress.total))
 
+    def pull(self, done: int, total: int | None) -> None:
+        """Show how far an engine's answer is."""
+        from dimgx.reading import Progress
+
+        self(Progress("pull", done, total))
+
     def clear(self) -> None:
         """Take the line away."""
         with self._lock:
@@ -46,6 +55,21 @@ class ProgressLine:
         except (OSError, ValueError):  # the terminal is gone; the work goes on
             return
         self._width = len(text)
+
+
+class Waiting:
+    """Shows on standard error, if that is a terminal, how far the work is while it lasts."""
+
+    def __init__(self, *, is_wanted: bool) -> None:
+        stream = sys.stderr if is_wanted and is_terminal(sys.stderr) else None
+        self._line = None if stream is None else ProgressLine(stream)
+
+    def __enter__(self) -> ProgressLine | None:
+        return self._line
+
+    def __exit__(self, *_: object) -> None:
+        if self._line is not None:
+            self._line.clear()
 
 
 def format_progress(phase: str, done: int, total: int | None) -> str:

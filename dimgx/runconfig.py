@@ -28,6 +28,8 @@ from dimgx.errors import ImageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from dimgx.image import Image, Tick
+
 _KEYS = (
     "User", "ExposedPorts", "Env", "Entrypoint", "Cmd", "Volumes", "WorkingDir", "Labels",
     "StopSignal", "StopTimeout", "Healthcheck", "Shell", "OnBuild", "ArgsEscaped", "Hostname",
@@ -105,6 +107,19 @@ class RunConfig:
     def format_for(self, path: str) -> str:
         """Give what a file of this name is to hold: of one that ends in `.sh` the fragment."""
         return self.format_shell() if path.endswith(".sh") else self.format_json()
+
+
+def run_config_of(image: Image, tick: Tick | None = None) -> RunConfig:
+    """Give the run settings of an image that is open.
+
+    An engine is asked for the whole image, unless that was done; `tick` is told how far that is.
+
+    Raises: ImageError where the config is malformed; SourceError, TemporaryError from an engine.
+    """
+    if image.config is None and image.fetch_whole is not None:
+        image = image.fetch_whole(tick)
+    data = None if image.config is None else image.config.data
+    return parse_run_config(data, f"{image.reference:.300}: the config")
 
 
 def parse_run_config(data: bytes | None, what: str) -> RunConfig:

@@ -25,7 +25,7 @@ COMMAND = {
     f"dimgx.{name}"
     for name in (
         *("__main__", "access", "arguments", "argumenttypes", "chosen", "cli", "command"),
-        *("effects", "jobs", "messages", "options", "outputs", "progress", "signals"),
+        *("beside", "effects", "jobs", "messages", "options", "outputs", "progress", "signals"),
         *("targetarguments", "targetname", "terminal"),
     )
 }

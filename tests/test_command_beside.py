@@ -1,0 +1,226 @@
+"""What the command writes beside the result: --write-config and --report."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from tests.dsl import file, layer
+from tests.listing import list_tar
+from tests.programs import CHECKOUT, dimgx, need, need_root, refused, run
+from tests.services import Engine, busybox
+from tests.writers import Picture, dir_image, docker_archive, image, oci_layout
+
+SETTINGS = {
+    "Env": ["PATH=/usr/bin:/bin", "SAYS=it's"],
+    "Entrypoint": ["/bin/echo"],
+    "Cmd": ["a b", "c"],
+    "WorkingDir": "/srv",
+    "User": "1000",
+}
+PICTURE = image(layer(file("srv/x", b"x")), tags=("example/app:1.0",), config={"config": SETTINGS})
+SCHEMA = json.loads((CHECKOUT / "docs" / "report.schema.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "image.tar").write_bytes(docker_archive(PICTURE))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def left(place: Path) -> list[str]:
+    return sorted(path.name for path in place.iterdir())
+
+
+def valid(text: bytes | str) -> dict[str, object]:
+    document = json.loads(text)
+    Draft202012Validator(SCHEMA).validate(document)
+    return document  # type: ignore[no-any-return]  # it is JSON
+
+
+def test_both_beside_a_tar(place: Path) -> None:
+    done = dimgx("-t", "o.tar.gz", "--write-config", "c.json", "--report", "r.json", "./image.tar")
+    assert (done.stdout, done.stderr) == (b"", b"")
+    assert left(place) == ["c.json", "image.tar", "o.tar.gz", "r.json"]
+    assert json.loads((place / "c.json").read_bytes())["config"] == SETTINGS
+    (output,) = valid((place / "r.json").read_bytes())["outputs"]  # type: ignore[misc]
+    assert output["target"] == "o.tar.gz"
+    assert output["size"] == (place / "o.tar.gz").stat().st_size
+
+
+def test_fragment_starts_what_the_image_starts(place: Path) -> None:
+    dimgx("-t", "o.tar", "--write-config", "c.sh", "./image.tar")
+    script = '. ./c.sh && echo "$WORKDIR $USER $SAYS" && eval "exec env -- $ENV $ENTRYPOINT $CMD"'
+    done = subprocess.run(
+        [need("sh"), "-euc", script], cwd=place, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "/srv 1000 it's\na b c\n"
+
+
+def test_config_is_the_same_from_every_source(place: Path) -> None:
+    oci_layout(place / "layout", PICTURE)
+    dir_image(place / "dir", PICTURE)
+    for suffix in (".json", ".sh"):
+        texts = {
+            dimgx("-t", f"{kind}{suffix}.tar", "--write-config", f"{kind}{suffix}", reference)
+            and (place / f"{kind}{suffix}").read_text()
+            for kind, reference in {
+                "a": "./image.tar", "b": "oci:layout", "c": "dir:dir"
+            }.items()
+        }  # fmt: skip
+        assert len(texts) == 1, texts
+
+
+@pytest.mark.parametrize(
+    ("words", "is_report"), [(["--report", "-"], True), (["--write-config", "-"], False)]
+)
+def test_to_standard_output(place: Path, words: list[str], is_report: bool) -> None:
+    done = dimgx("-t", "o.tar", *words, "./image.tar")
+    assert left(place) == ["image.tar", "o.tar"]
+    document = json.loads(done.stdout)
+    assert ("config" in document) is not is_report
+    if is_report:
+        valid(done.stdout)
+
+
+def test_beside_a_tar_on_standard_output(place: Path) -> None:
+    done = dimgx("-t", "-", "--report", "r.json", "--write-config", "c.sh", "./image.tar")
+    assert list_tar(done.stdout)
+    (output,) = valid((place / "r.json").read_bytes())["outputs"]  # type: ignore[misc]
+    assert (output["target"], output["size"]) == ("-", len(done.stdout))
+    dimgx("-w", "-t", "-", "--report", "r.json", "--write-config", "c.sh", "./image.tar")
+
+
+def test_report_tells_warnings_and_phases(place: Path) -> None:
+    dimgx("-t", "o.strange", "-l", "@0", "-l", "f00d", "--report", "r.json", "./image.tar")
+    document = valid((place / "r.json").read_bytes())
+    texts = [warning["text"] for warning in document["warnings"]]  # type: ignore[attr-defined]
+    assert any("f00d" in text for text in texts)
+    assert any("suffix" in text for text in texts)
+    seconds = document["seconds"]
+    assert list(seconds) == ["open", "read", "plan", "write", "check", "publish", "total"]  # type: ignore[call-overload]
+
+
+def test_one_report_of_several_targets(place: Path) -> None:
+    other = image(layer(file("y", b"y")), tags=("example/app:2.0",))
+    (place / "other.tar").write_bytes(docker_archive(other))
+    dimgx("-t", "{tag}.tar", "--report", "r.json", "./image.tar", "./other.tar")
+    document = valid((place / "r.json").read_bytes())
+    targets = [output["target"] for output in document["outputs"]]  # type: ignore[attr-defined]
+    assert targets == ["1.0.tar", "2.0.tar"]
+    assert len(document["images"]) == 2  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("option", ["--report", "--write-config"])
+def test_existing_file_is_replaced_only_with_force(place: Path, option: str) -> None:
+    (place / "beside").write_bytes(b"old")
+    code, told = refused("./image.tar", "-t", "o.tar", option, "beside")
+    assert code == 2
+    assert "beside exists" in told
+    assert left(place) == ["beside", "image.tar"]
+    assert (place / "beside").read_bytes() == b"old"
+    dimgx("-w", "-t", "o.tar", option, "beside", "./image.tar")
+    assert json.loads((place / "beside").read_bytes())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-t", "o", "--report", "o"],
+        ["-t", "o", "--write-config", "./o"],
+        ["-t", "o", "--report", "b", "--write-config", "b"],
+        ["-t", "-", "--report", "-"],
+        ["-t", "-", "--write-config", "-"],
+        ["-t", "o", "--report", "-", "--write-config", "-"],
+        ["-t", "-", "--report", "-", "-w"],
+        ["--report", "r"],
+        ["--write-config", "c"],
+    ],
+)
+def test_what_cannot_go_together(place: Path, words: list[str]) -> None:
+    code, _ = refused("./image.tar", *words)
+    assert code == 1
+    assert left(place) == ["image.tar"]
+
+
+@pytest.mark.parametrize("option", ["--report", "--write-config"])
+def test_missing_directory_is_told_before_the_work(place: Path, option: str) -> None:
+    code, told = refused("./image.tar", "-t", "o.tar", option, "no/such/file")
+    assert code == 2
+    assert "its directory does not exist" in told
+    assert left(place) == ["image.tar"]
+
+
+def broken(place: Path, picture: Picture) -> None:
+    data = docker_archive(picture)
+    (place / "bad.tar").write_bytes(data.replace(b"srv/x\0", b"srv/y\0"))
+
+
+def test_failure_leaves_neither(place: Path) -> None:
+    broken(place, PICTURE)
+    code, _ = refused("./bad.tar", "-t", "o.tar", "--report", "r.json", "--write-config", "c.sh")
+    assert code == 2
+    assert left(place) == ["bad.tar", "image.tar"]
+
+
+def test_config_that_cannot_be_told_leaves_no_target(place: Path) -> None:
+    for bad, suffix in (({"Env": 7}, "json"), ({"User": "a\0b"}, "sh")):
+        (place / "bad.tar").write_bytes(
+            docker_archive(image(layer(file("x")), config={"config": bad}))
+        )
+        code, told = refused("./bad.tar", "-t", "o.tar", "--write-config", f"c.{suffix}")
+        assert code == 2
+        assert "config" in told
+        assert left(place) == ["bad.tar", "image.tar"]
+
+
+BUILT = r"""FROM scratch
+COPY root/ /
+ENV SAYS="it's a \"day\" \$HOME" USER=app
+WORKDIR /srv/here
+USER 1000:100
+LABEL a=b
+ENTRYPOINT ["/bin/sh", "-c", "echo \"$0 $1 $SAYS $USER $(pwd)\""]
+CMD ["a  b", "c"]
+"""
+SAID = 'a  b c it\'s a "day" $HOME app /srv/here\n'
+
+
+def check_engine(engine: Engine, name: str, place: Path) -> None:
+    """Compare the settings from an engine with those of what it saves; start what they say."""
+    shell = {"root/bin/sh": busybox(), "root/bin/pwd": busybox(), "root/srv/here/file": b""}
+    engine.build(name.removeprefix("podman:"), shell, BUILT)
+    saved = engine.run("save", name.removeprefix("podman:"))
+    for suffix in ("json", "sh"):
+        beside = ["--write-config", f"engine.{suffix}"]
+        # What is asked for first: one row, and so a part of the image or all of it.
+        dimgx("-w", "-H", engine.url, "-l", "@0", "-t", "part.tar", *beside, name)
+        part = (place / f"engine.{suffix}").read_bytes()
+        dimgx("-w", "-H", engine.url, "-t", "rootfs.tar", *beside, name)
+        dimgx("-w", "-t", "o.tar", "--write-config", f"saved.{suffix}", "-", stdin=saved)
+        whole = (place / f"engine.{suffix}").read_bytes()
+        assert part == whole == (place / f"saved.{suffix}").read_bytes()
+    (place / "rootfs").mkdir()
+    run([need("tar"), "-xpf", "rootfs.tar", "-C", "rootfs"])
+    # As the README has it.
+    script = """
+        . ./engine.sh
+        eval "exec env -i -- $ENV unshare --root=rootfs --wd=\\"$WORKDIR\\" -- $ENTRYPOINT $CMD"
+    """
+    done = run([need("sh"), "-euc", script], env={"USER": "me"})
+    assert done.stdout.decode() == SAID
+
+
+def test_docker_engine(docker_engine: Engine, place: Path) -> None:
+    need_root()
+    check_engine(docker_engine, "beside/app:1", place)
+
+
+def test_podman(podman_service: Engine, place: Path) -> None:
+    need_root()
+    check_engine(podman_service, "podman:localhost/beside/app:1", place)
