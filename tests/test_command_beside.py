@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -208,10 +209,9 @@ def check_engine(engine: Engine, name: str, place: Path) -> None:
     (place / "rootfs").mkdir()
     run([need("tar"), "-xpf", "rootfs.tar", "-C", "rootfs"])
     # As the README has it.
-    script = """
-        . ./engine.sh
-        eval "exec env -i -- $ENV unshare --root=rootfs --wd=\\"$WORKDIR\\" -- $ENTRYPOINT $CMD"
-    """
+    readme = (CHECKOUT / "README.rst").read_text(encoding="utf-8")
+    (start,) = re.findall(r"^ +(eval .*unshare --root=rootfs .*)$", readme, re.MULTILINE)
+    script = f". ./engine.sh\n{start}"
     done = run([need("sh"), "-euc", script], env={"USER": "me"})
     assert done.stdout.decode() == SAID
 
