@@ -199,8 +199,11 @@ def flatten(
         digest = counter.hexdigest()
         result = Result(counter.size, flat.length, digest, tuple(flat.warnings))
         if report is not None and tar is not None:
+            from dimgx.report import Output
+
             name = os.fspath(target) if isinstance(target, (str, os.PathLike)) else "-"
-            report.add_output(name, "tar", compression, level, result.size, digest or tar.sha256)
+            written = (result.size, digest or tar.sha256)
+            report.add_output(Output(name, "tar", compression, level, *written))
             report.warn((*image.warnings, *result.warnings))
         return result
 

@@ -101,7 +101,7 @@ def open_flat(
             if layer.spool is not None and id(layer.spool) not in kept:
                 layer.spool.close()
         phase("plan")
-        return FlatTar(emitter, reading, options, stack.pop_all(), warnings)
+        return FlatTar(emitter, reading, options, stack.pop_all(), warnings, len(below))
     raise AssertionError
 
 
@@ -140,9 +140,10 @@ class FlatTar:
         options: ExtractOptions,
         resources: ExitStack,
         warnings: tuple[str, ...] = (),
+        below_count: int = 0,
     ) -> None:
         self._emitter, self._reading, self._options = emitter, reading, options
-        self._resources = resources
+        self._resources, self._below_count = resources, below_count
         self.warnings = warnings
         """What was odd but usable, one sentence each."""
         self._length: int | None = None
@@ -183,12 +184,13 @@ class FlatTar:
         """
         self._reading.wait_for_checks()
 
-    def count_layers(self) -> list[tuple[Layer, LayerFigures]]:
-        """Give the layers, lower to upper, and what each gave to the tar."""
+    def count_layers(self) -> list[tuple[Layer, LayerFigures | None]]:
+        """Give the layers, lower to upper, and what each gave to the tar; None if it lies below."""
         layers = self._reading.layers
-        # Below them lies what a shape added, which is no layer of the image.
-        counted = self._emitter.count_layers()
-        return list(zip(layers, counted[len(counted) - len(layers) :], strict=True))
+        # What is in no layer counts as one below all.
+        figures = self._emitter.count_layers()[-len(layers) :] if layers else []
+        upper = (None if i < self._below_count else one for i, one in enumerate(figures))
+        return list(zip(layers, upper, strict=True))
 
     def iter_entries(self) -> Iterator[Entry]:
         """Yield the entries of the merged tree in the order of a walk."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dimgx.messages import Messages
     from dimgx.options import Options
     from dimgx.recipe import TarOptions
+    from dimgx.report import Report
     from dimgx.resultnames import ResultName
     from dimgx.targetname import TargetName
 
@@ -47,6 +48,7 @@ def write(
     messages: Messages,
     shared: TarOptions,
     origins: Sequence[str | None] | None = None,
+    report: Report | None = None,
 ) -> ImagesResult:
     """Write the images of a job to `place` in the form that its target has.
 
@@ -78,6 +80,7 @@ def write(
         created=created,
         force=options.force,
         sha256=messages.is_verbose,
+        report=report,
         **shared,
     )
     messages.warn(result.warnings)

@@ -30,9 +30,11 @@ if TYPE_CHECKING:
 
     from dimgx.codec import Compression
     from dimgx.digest import Digest
+    from dimgx.figures import TarFigures
     from dimgx.image import Layer
     from dimgx.layerparts import Part, StoredLayer
     from dimgx.recipe import Layers, TarOptions
+    from dimgx.report import Report
     from dimgx.resultnames import ResultName
     from dimgx.targets.forms import Form, FormName
     from dimgx.targets.store import Store
@@ -91,6 +93,7 @@ def write_images(
     created: int | None = None,
     force: bool = False,
     sha256: bool = False,
+    report: Report | None = None,
     **options: Unpack[TarOptions],
 ) -> ImagesResult:
     """Write `images` to `target` in the form of an image; only a docker-archive takes several.
@@ -105,7 +108,8 @@ def write_images(
     """
     from dimgx.encode import check_level
 
-    recipe = Recipe(**options)
+    recipe = Recipe(**options, phase=None if report is None else report.mark)
+    mark = recipe.phase or str
     wanted = [ResultImage(item) if isinstance(item, Image) else item for item in images]
     if len(wanted) != 1 and form != "docker-archive":
         raise UsageError(f"{len(wanted)} images do not go into one {form}: docker-archive does it")
@@ -121,8 +125,10 @@ def write_images(
     archive = Coding(compression, level, threads)
     layers = Coding(stored, None if compression is not None else level, threads)
     with ExitStack() as stack:
-        store = _open_store(target, form, archive, recipe, stack, force=force, is_hashed=sha256)
+        is_hashed = sha256 or report is not None
+        store = _open_store(target, form, archive, recipe, stack, force=force, is_hashed=is_hashed)
         writer = _Writer(_open_form(form, store), recipe, layers, stack)
+        writer.report = report
         writer.is_chosen = layer_compression is not None
         writer.is_alone = len(wanted) == 1
         written = tuple(
@@ -132,10 +138,47 @@ def write_images(
         writer.finish()
         for one in wanted:
             one.image.check_unchanged()
+        mark("write")
         store.publish()
         for one in wanted:
             one.image.check_unchanged()
-        return ImagesResult(written, store.size, store.sha256, writer.warnings)
+        mark("publish")
+        result = ImagesResult(written, store.size, store.sha256, writer.warnings)
+        if report is not None:
+            _note(report, result, target, form, archive, layers)
+            for one in wanted:
+                report.warn(one.image.warnings)
+        return result
+
+
+def _note(
+    report: Report,
+    result: ImagesResult,
+    target: str | os.PathLike[str] | BinaryIO,
+    form: FormName,
+    archive: Coding,
+    layers: Coding,
+) -> None:
+    """Tell a report what was written."""
+    from dimgx.report import Output
+
+    report.add_output(
+        Output(
+            os.fspath(target) if isinstance(target, (str, os.PathLike)) else "-",
+            form,
+            archive.compression,
+            archive.level,
+            result.size,
+            result.sha256,
+            layers.compression,
+            layers.level,
+            tuple(
+                (str(one.id), str(one.digest) if one.digest else None, tuple(map(str, one.names)))
+                for one in result.images
+            ),
+        )
+    )
+    report.warn(result.warnings)
 
 
 def _compression(word: str) -> Compression | None:
@@ -199,6 +242,9 @@ class _Writer:
         """Somebody said how layers are to be stored; kept ones too, then."""
         self.is_alone = True
         """There is one image only."""
+        self.report: Report | None = None
+        """What is to be told of the work."""
+        self._figures: dict[Hashable, TarFigures] = {}
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -227,7 +273,7 @@ class _Writer:
         merged = [row for row in rows if not row.is_empty]
         if not merged and recipe.layers is not None:
             raise LayerSpecError("nothing is left to flatten: the chosen rows have no layer")
-        stored.append(self._flatten(image, recipe, merged))
+        stored.append(self._flatten(image, recipe, merged, () if recipe.below else below))
         created = time_of(created_s) if created_s is not None else created_of(image)
         ids = [row.diff_id or row.digest or row.id for row in merged]
         verb = "flattened" if squash_from is None else "squashed"
@@ -239,6 +285,8 @@ class _Writer:
     def add_kept(self, wanted: ResultImage, created_s: int | None) -> WrittenImage:
         """Bring an image into the form, as little changed as that allows."""
         image = self._whole(wanted)
+        if self.report is not None:
+            self.report.add_kept(image, image.layers)
         stored = tuple(self._keep(image, layer) for layer in image.layers)
         config, manifest = image.config, image.manifest
         has_rootfs = config is not None and config.diff_ids is not None
@@ -289,16 +337,23 @@ class _Writer:
             )
         )
 
-    def _flatten(self, image: Image, recipe: Recipe, rows: Sequence[Row]) -> StoredLayer:
+    def _flatten(
+        self, image: Image, recipe: Recipe, rows: Sequence[Row], kept: Sequence[Layer]
+    ) -> StoredLayer:
         ids = [row.diff_id or row.digest for row in rows]
         key = None if None in ids else ("flattened", *ids)
         if key is not None and key in self._known:
+            if self.report is not None:
+                self.report.add_again(image, self._figures[key])
             return self._known[key]
         with ExitStack() as stack:
             flat = stack.enter_context(open_flat_of(image, recipe))
             # What goes to a pipe is put together again in the end. Of several images each would
             # have to stay in memory until then.
-            part = FlatPart(flat, self._coding, key, is_repeatable=self.is_alone)
+            tar = None if self.report is None else self.report.add_flat(image, flat, kept)
+            if tar is not None:
+                self._figures[key] = tar
+            part = FlatPart(flat, self._coding, key, is_repeatable=self.is_alone, tar=tar)
             stored = self._put(part)
             self._warnings.update(dict.fromkeys(flat.warnings))
             if part.is_repeatable:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dimgx.codec import Compression
     from dimgx.emit import Write
     from dimgx.extractor import FlatTar
+    from dimgx.figures import TarFigures
     from dimgx.image import Layer
     from dimgx.reading import Verify
 
@@ -114,10 +115,16 @@ class FlatPart:
     """A flat tar as a layer."""
 
     def __init__(
-        self, flat: FlatTar, coding: Coding, key: Hashable = None, *, is_repeatable: bool = True
+        self,
+        flat: FlatTar,
+        coding: Coding,
+        key: Hashable = None,
+        *,
+        is_repeatable: bool = True,
+        tar: TarFigures | None = None,
     ) -> None:
-        """`flat` must stay open as long as it may be repeated."""
-        self._flat, self._coding = flat, coding
+        """`flat` must stay open as long as it may be repeated. `tar` is told of its bytes, once."""
+        self._flat, self._coding, self._tar = flat, coding, tar
         self._stored: StoredLayer | None = None
         self.key = key
         # A plain tar is put together from the layers again.
@@ -128,12 +135,24 @@ class FlatPart:
         if self._stored is not None and self.is_repeatable:
             self._flat.emit(write)
             return self._stored
-        plain, stored = _write_coded(self._flat.emit, self._coding, write)
+        plain, stored = _write_coded(self._produce, self._coding, write)
         self._flat.verify()
         self._stored = StoredLayer(
             plain.digest, stored.digest, stored.size, self._coding.compression
         )
         return self._stored
+
+    def _produce(self, write: Write) -> None:
+        tar = self._tar
+        if tar is None:
+            self._flat.emit(write)
+            return
+
+        def counted(data: bytes | memoryview) -> None:
+            tar.write(data)
+            write(data)
+
+        self._flat.emit(counted)
 
 
 class KeptPart:

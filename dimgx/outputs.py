@@ -117,6 +117,7 @@ def _write_images(
             surroundings.source_date_epoch,
             messages,
             tar_options(options, surroundings, None, line),
+            report=surroundings.report,
         )
 
 

@@ -39,6 +39,11 @@ class Output:
     """Bytes written, all files of a directory together."""
     sha256: str | None
     """Of the file, in hex; a directory has none."""
+    layer_compression: Compression | None = None
+    """Of the layers that were made or coded anew."""
+    layer_level: int | None = None
+    images: tuple[tuple[str, str | None, tuple[str, ...]], ...] = ()
+    """ID, digest of the manifest and names of each image in it."""
 
 
 @dataclass(slots=True)
@@ -69,27 +74,29 @@ class Report:
         self._seconds[phase] = self._seconds.get(phase, 0.0) + now - self._marked
         self._marked = now
 
-    def add_flat(self, image: Image, flat: FlatTar) -> TarFigures:
-        """Note what is flattened of an image; give what its tar has to be passed to."""
-        tar = TarFigures()
-        self._images.append(ImageReport(image, list(flat.count_layers()), tar))
-        return tar
+    def add_flat(self, image: Image, flat: FlatTar, kept: Sequence[Layer] = ()) -> TarFigures:
+        """Note what is flattened of an image; give what its tar has to be passed to, once.
+
+        `kept` are the layers below that stay as they are.
+        """
+        part = ImageReport(image, [(layer, None) for layer in kept], TarFigures())
+        part.layers += flat.count_layers()
+        self._images.append(part)
+        assert part.tar is not None
+        return part.tar
+
+    def add_again(self, image: Image, tar: TarFigures) -> None:
+        """Note that an image is, layer for layer, one whose tar was noted already."""
+        known = next(part for part in self._images if part.tar is tar)
+        self._images.append(ImageReport(image, known.layers, tar))
 
     def add_kept(self, image: Image, layers: Sequence[Layer]) -> None:
         """Note layers of an image that stay as they are."""
         self._images.append(ImageReport(image, [(layer, None) for layer in layers]))
 
-    def add_output(
-        self,
-        target: str,
-        form: str,
-        compression: Compression | None,
-        level: int | None,
-        size: int,
-        sha256: str | None,
-    ) -> None:
-        """Note something that was written: the fields of `Output`."""
-        self._outputs.append(Output(target, form, compression, level, size, sha256))
+    def add_output(self, output: Output) -> None:
+        """Note something that was written."""
+        self._outputs.append(output)
 
     def warn(self, texts: Iterable[str]) -> None:
         """Note warnings."""
@@ -169,18 +176,27 @@ def _tar(tar: TarFigures | None, layers: Sequence[LayerFigures]) -> dict[str, An
 
 
 def _output(output: Output) -> dict[str, Any]:
-    encoder = None
-    if output.compression is not None:
-        name, version, level = describe_encoder(output.compression, output.level)
-        encoder = {"name": name, "version": version, "level": level}
     return {
         "target": output.target,
         "form": output.form,
         "compression": output.compression,
-        "encoder": encoder,
+        "encoder": _encoder(output.compression, output.level),
+        "layer_compression": output.layer_compression,
+        "layer_encoder": _encoder(output.layer_compression, output.layer_level),
         "size": output.size,
         "sha256": output.sha256,
+        "images": [
+            {"id": id, "digest": digest, "names": list(names)}
+            for id, digest, names in output.images
+        ],
     }
+
+
+def _encoder(compression: Compression | None, level: int | None) -> dict[str, Any] | None:
+    if compression is None:
+        return None
+    name, version, level = describe_encoder(compression, level)
+    return {"name": name, "version": version, "level": level}
 
 
 def _platform(platform: Platform | None) -> dict[str, str | None] | None:

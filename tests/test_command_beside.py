@@ -23,7 +23,11 @@ SETTINGS = {
     "WorkingDir": "/srv",
     "User": "1000",
 }
-PICTURE = image(layer(file("srv/x", b"x")), tags=("example/app:1.0",), config={"config": SETTINGS})
+PICTURE = image(
+    layer(file("srv/x", b"x"), file("srv/y")),
+    tags=("example/app:1.0",),
+    config={"config": SETTINGS},
+)
 SCHEMA = json.loads((CHECKOUT / "docs" / "report.schema.json").read_text(encoding="utf-8"))
 
 
@@ -115,6 +119,18 @@ def test_one_report_of_several_targets(place: Path) -> None:
     targets = [output["target"] for output in document["outputs"]]  # type: ignore[attr-defined]
     assert targets == ["1.0.tar", "2.0.tar"]
     assert len(document["images"]) == 2  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("words", [[], ["--keep-layers"], ["--exclude", "/srv/y"]])
+@pytest.mark.parametrize("target", ["docker-archive:o", "oci-archive:o", "oci:o", "dir:o"])
+def test_beside_an_image(place: Path, target: str, words: list[str]) -> None:
+    beside = ["--report", "r.json", "--write-config", "c.json"]
+    dimgx("-t", target, *words, *beside, "./image.tar")
+    document = valid((place / "r.json").read_bytes())
+    (output,) = document["outputs"]  # type: ignore[misc]
+    assert output["target"] == "o"
+    assert len(output["images"]) == 1
+    assert json.loads((place / "c.json").read_bytes())["config"] == SETTINGS
 
 
 @pytest.mark.parametrize("option", ["--report", "--write-config"])

@@ -15,7 +15,9 @@ from jsonschema import Draft202012Validator
 
 import dimgx
 from dimgx.codec import iter_decoded
-from dimgx.report import Report, format_report
+from dimgx.imagewriter import write_images
+from dimgx.pathrules import PathRule
+from dimgx.report import Output, Report, format_report
 from tests.dsl import dir_, file, hardlink, layer, symlink, whiteout
 from tests.programs import need, run
 from tests.test_figures import check_with_tarfile, figures_of
@@ -152,9 +154,97 @@ def test_several_images_in_one_report(opened: dimgx.Image, tmp_path: Path) -> No
 def test_layers_that_are_kept_have_no_figures(opened: dimgx.Image) -> None:
     report = Report()
     report.add_kept(opened, opened.layers)
-    report.add_output("dir", "oci-dir", None, None, 12345, None)
+    report.add_output(Output("dir", "oci-dir", None, None, 12345, None))
     (part,) = checked(report)["images"]
     assert [part[key] for key in ("tar", "entries", "xattrs", "file_system")] == [None] * 4
+    assert [one["kept"] for one in part["layers"]] == [None, None]
+
+
+def test_what_is_left_out_is_covered(opened: dimgx.Image) -> None:
+    """What path rules and a prefix add to the plan is in no layer."""
+    report = Report()
+    rules = (PathRule(False, "/bin"),)
+    dimgx.flatten(opened, io.BytesIO(), report=report, paths=rules, prefix="sub/dir/")
+    (part,) = checked(report)["images"]
+    assert [(one["entries"], one["kept"]) for one in part["layers"]] == [(3, 2), (3, 1)]
+    assert part["entries"]["total"] == 5  # sub, dir, etc, motd, app
+    assert part["entries"]["implied"] == 2
+
+
+def test_layers_below_a_changeset_stay_as_they_are(opened: dimgx.Image) -> None:
+    from dimgx.inspector import list_rows
+    from dimgx.recipe import Recipe, open_flat_of
+
+    rows = list_rows(opened)
+    with open_flat_of(opened, Recipe(layers=rows[1:], below=rows[:1])) as flat:
+        report = Report()
+        flat.emit(report.add_flat(opened, flat).write)
+    (part,) = checked(report)["images"]
+    assert [one["entries"] for one in part["layers"]] == [None, 3]
+    assert part["entries"]["total"] == 3 + 3  # bin, etc and etc/.wh.old
+
+
+@pytest.mark.parametrize("form", ["docker-archive", "oci-archive", "oci-dir", "docker-dir"])
+@pytest.mark.parametrize("layer_compression", ["none", "gzip", "zstd"])
+def test_image_forms(
+    opened: dimgx.Image, tmp_path: Path, form: Any, layer_compression: Any
+) -> None:
+    plain = tmp_path / "plain.tar"
+    dimgx.flatten(opened, plain)
+    report = Report()
+    target = tmp_path / "target"
+    result = write_images(
+        [opened], target, form=form, layer_compression=layer_compression, report=report
+    )
+    document = checked(report)
+    (part,), (output,) = document["images"], document["outputs"]
+    assert part["tar"]["sha256"] == hashlib.sha256(plain.read_bytes()).hexdigest()
+    assert part["entries"]["total"] == 6
+    assert (output["form"], output["compression"], output["encoder"]) == (form, None, None)
+    assert output["layer_compression"] == (
+        None if layer_compression == "none" else layer_compression
+    )
+    (made,) = result.images
+    assert output["images"] == [
+        {
+            "id": str(made.id),
+            "digest": str(made.digest) if made.digest else None,
+            "names": ["docker.io/example/app:1.0"],
+        }
+    ]
+    assert output["size"] == sum(
+        path.stat().st_size for path in (target, *target.rglob("*")) if path.is_file()
+    )
+    if target.is_file():
+        assert output["sha256"] == hashlib.sha256(target.read_bytes()).hexdigest()
+    else:
+        assert output["sha256"] is None
+    assert {"read", "plan", "write", "publish"} <= document["seconds"].keys()
+
+
+def test_image_form_to_a_pipe_counts_once(opened: dimgx.Image) -> None:
+    report = Report()
+    sink = io.BytesIO()
+    write_images([opened], sink, form="docker-archive", report=report)
+    document = checked(report)
+    assert document["images"][0]["entries"]["total"] == 6
+    (output,) = document["outputs"]
+    assert (output["target"], output["size"]) == ("-", len(sink.getvalue()))
+    assert output["sha256"] == hashlib.sha256(sink.getvalue()).hexdigest()
+
+
+def test_one_image_under_two_names_is_told_twice(opened: dimgx.Image, tmp_path: Path) -> None:
+    report = Report()
+    write_images([opened, opened], tmp_path / "a.tar", form="docker-archive", report=report)
+    one, two = checked(report)["images"]
+    assert one == two
+
+
+def test_kept_layers(opened: dimgx.Image, tmp_path: Path) -> None:
+    report = Report()
+    write_images([opened], tmp_path / "d", form="oci-dir", keep_layers=True, report=report)
+    (part,) = checked(report)["images"]
+    assert part["tar"] is None
     assert [one["kept"] for one in part["layers"]] == [None, None]
 
 
@@ -181,7 +271,7 @@ def test_warnings_have_counts(opened: dimgx.Image) -> None:
 )
 def test_encoder(compression: Any, level: int | None, names: set[str], expected: Any) -> None:
     report = Report()
-    report.add_output("x", "tar", compression, level, 1, "0" * 64)
+    report.add_output(Output("x", "tar", compression, level, 1, "0" * 64))
     encoder = checked(report)["outputs"][0]["encoder"]
     assert encoder["name"] in names
     assert expected is None or encoder["level"] == expected

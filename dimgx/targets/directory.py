@@ -74,9 +74,7 @@ class DirectoryStore:
             self._is_marked() or all(map(_TEMPORARY.fullmatch, names))
         )
         if not is_rest and not (self._is_marked() and any(name in _INDEXES for name in names)):
-            raise SourceError(
-                f"{self._path} is neither empty nor an image: name another directory"
-            )
+            raise SourceError(f"{self._path} is neither empty nor an image: name another directory")
         if not force:
             raise exists(self._path)
 
