@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import TYPE_CHECKING, Protocol
 
 from dimgx.digest import Digest
@@ -49,7 +50,7 @@ class Described:
     is_certain: bool = True
     """It is known which steps brought a layer; else only the image's config tells."""
     images: tuple[tuple[int, str], ...] = ()
-    """Ancestors that are images of their own, base to top: how many layers they have, their IDs."""
+    """Ancestors that are images of their own: how many layers they have, and their IDs."""
     lengths: tuple[int | None, ...] = ()
     """Bytes of the layers' plain tars, where the engine knows them."""
     is_content: bool = False
@@ -265,9 +266,11 @@ class _Saved:
         described = self._described
         with self._lock:
             if self._archive is None or len(self._archive.layers) < count:
-                size, id = next(
+                # Of several with equally many layers the first, which is the lowest.
+                size, id = min(
                     (found for found in described.images if found[0] >= count),
-                    (len(described.diff_ids), described.id),
+                    key=itemgetter(0),
+                    default=(len(described.diff_ids), described.id),
                 )
                 self._archive = self._save_checked(size, id, tick)
                 self._is_whole = id == described.id
