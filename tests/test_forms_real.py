@@ -268,3 +268,56 @@ def test_an_image_at_a_registry(
         else:
             copied.pop("manifest.json")
             assert copied.items() <= blobs.items()
+
+
+@pytest.mark.parametrize("row", ["@1", "@4", "TOPMOST"])
+def test_docker_runs_what_is_squashed(
+    docker: Engine, saved: Path, tmp_path: Path, row: str
+) -> None:
+    path = tmp_path / "out.tar"
+    if row == "TOPMOST":  # the topmost row that has a layer, by its diff_id
+        row = config_of(str(saved))["rootfs"]["diff_ids"][-1]
+    words = ("--squash-from", row, "--tag", "squashed:1")
+    dimgx(*words, "-H", docker.url, "-t", f"docker-archive:{path}", "made:1")
+    assert flat(str(path)) == flat(str(saved))
+    try:
+        assert b"Loaded image: squashed:1" in docker.run("load", "-i", path)
+        assert run_it(docker, "squashed:1") == SAID
+        services.compare_with_export(flat(str(path)), docker.exported("squashed:1"))
+        old, new = described(docker, "made:1"), described(docker, "squashed:1")
+        assert new["Config"] == old["Config"]
+        count = len(new["RootFS"]["Layers"]) - 1
+        assert new["RootFS"]["Layers"][:count] == old["RootFS"]["Layers"][:count]
+        told = docker.ask("history", "--no-trunc", "--format", "{{.CreatedBy}}", "squashed:1")
+        assert told[0].startswith("dimgx: ") and "squashed" in told[0]
+    finally:
+        docker.run("image", "rm", "-f", "squashed:1", ok=False)
+
+
+@pytest.mark.parametrize("row", ["@0", "@2", "@3"])
+def test_umoci_unpacks_what_is_squashed(tmp_path: Path, row: str) -> None:
+    need_root()
+    source = SOURCES["docker-1.10"](tmp_path, APP)
+    dimgx("--squash-from", row, "-t", f"oci:{tmp_path}/out", source)
+    bundle = tmp_path / "bundle"
+    run([need("umoci"), "unpack", "--image", f"{tmp_path}/out:1.0", bundle])
+    theirs = short_listing(comparable(read_tree(bundle / "rootfs"), directory_times=False))
+    ours = short_listing(comparable(read_tar(flat(source)), directory_times=False))
+    assert theirs == ours
+
+
+def test_what_is_squashed_at_a_registry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain_environment(tmp_path, monkeypatch)
+    place = tmp_path / "registry"
+    place.mkdir()
+    with real_registry(place) as registry:
+        source = f"oci:{oci_layout(tmp_path / 'source', APP)}:{NAME}"
+        reference = registry.push(source, NAME, "--format=oci")
+        for number, target in enumerate((tmp_path / "0", tmp_path / "1")):
+            dimgx("--squash-from", "@2", *["--layer-compression=zstd"][:number],
+                  "-t", f"oci:{target}", reference)  # fmt: skip
+            assert flat(f"oci:{target}") == flat(source)
+            old, new = manifest_of(tmp_path / "source"), manifest_of(target)
+            assert new["layers"][0]["digest"] == old["layers"][0]["digest"], "as it was"

@@ -465,3 +465,46 @@ def test_config_without_rootfs(tmp_path: Path, form: str) -> None:
     reference = SOURCES["oci"](tmp_path, picture)
     write(reference, tmp_path / "out", form, keep_layers=True)
     assert flat(reference_of(form, tmp_path / "out")) == flat(reference)
+
+
+@pytest.mark.parametrize("source", ["docker-1.10", "docker-v1", "oci"])
+@forms
+def test_squashing_changes_no_tree(tmp_path: Path, form: str, source: str) -> None:
+    reference = SOURCES[source](tmp_path, APP)
+    rows = range(3) if source == "docker-v1" else range(4)
+    for row in rows:
+        result = write(
+            reference, tmp_path / "out", form, squash_from=f"@{row}", force=row > 0, origin="o"
+        )
+        with opened(reference_of(form, tmp_path / "out"), verify="all") as found:
+            kept = row if source == "docker-v1" else (row + 1) // 2
+            tars = [plain(one) for one in found.layers]
+            assert tars[:-1] == [BASE, MIDDLE, TOP][:kept]
+            assert len(found.history) == row + 1
+            assert (found.history[-1].comment, found.history[-1].empty) == ("o", False)
+            assert "squashed" in (found.history[-1].created_by or "")
+        assert [layer.diff_id for layer in result.images[0].layers] == [
+            layer.diff_id for layer in found.layers
+        ]
+        assert flat(reference_of(form, tmp_path / "out")) == flat(reference)
+
+
+def test_squashing_keeps_what_lies_below(tmp_path: Path) -> None:
+    oci_layout(tmp_path / "source", APP)
+    write(f"oci:{tmp_path}/source", tmp_path / "out", "oci-dir", squash_from="@2")
+    old, new = manifest_of(tmp_path / "source"), manifest_of(tmp_path / "out")
+    assert new["layers"][0] == old["layers"][0]
+    history = config_of(f"oci:{tmp_path}/out")["history"]
+    assert history[:2] == HISTORY[:2] and len(history) == 3
+
+
+@pytest.mark.parametrize(
+    ("spec", "problem"),
+    [("@9", "no row of this image"), ("@4", "nothing is left"), ("@0:@1", "names 2 rows")],
+)
+def test_rows_that_nothing_is_squashed_from(
+    tmp_path: Path, app: str, spec: str, problem: str
+) -> None:
+    with pytest.raises(LayerSpecError, match=problem):
+        write(app, tmp_path / "out", "oci-dir", squash_from=spec)
+    assert left(tmp_path) == ["source.tar"]
