@@ -1,0 +1,336 @@
+"""Directories as targets: what may be replaced, and what is left when something goes wrong."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dimgx import SourceError
+from dimgx.targets.directory import DirectoryStore
+from tests.dsl import file, layer
+from tests.programs import CHECKOUT, dimgx, need_root, refused, run
+from tests.results import (
+    APP,
+    BASE,
+    DIRECTORIES,
+    FORMS,
+    SOURCES,
+    TOP,
+    TRANSPORTS,
+    files_of,
+    flat,
+    left,
+    reference_of,
+    write,
+)
+from tests.writers import dir_image, docker_archive, image, oci_layout
+
+OLD = image(layer(file("old", b"o" * 5000)), tags=("old:1",))
+directories = pytest.mark.parametrize("form", DIRECTORIES)
+posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX")
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> str:
+    return SOURCES["docker-1.10"](tmp_path, APP)
+
+
+def old_at(path: Path, form: str) -> bytes:
+    """Write an older image there, and give its flat tar."""
+    source = path.parent / "old-source.tar"
+    source.write_bytes(docker_archive(OLD))
+    write(str(source), path, form)
+    source.unlink()
+    return flat(reference_of(form, path))
+
+
+@directories
+def test_a_directory_that_is_missing_or_empty(tmp_path: Path, app: str, form: str) -> None:
+    (tmp_path / "empty").mkdir(mode=0o700)
+    for name in ("empty", "missing"):
+        write(app, tmp_path / name, form)
+    assert files_of(tmp_path / "empty") == files_of(tmp_path / "missing")
+    assert (tmp_path / "empty").stat().st_mode & 0o777 == 0o700
+    assert not [name for name in left(tmp_path) if ".dimgx" in name]
+
+
+@directories
+def test_what_is_there_is_kept_without_force(tmp_path: Path, app: str, form: str) -> None:
+    old_at(tmp_path / "out", form)
+    before = files_of(tmp_path / "out")
+    with pytest.raises(SourceError, match="exists; use -w"):
+        write(app, tmp_path / "out", form)
+    assert files_of(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("old", DIRECTORIES)
+@directories
+def test_force_replaces_an_image_of_either_form(
+    tmp_path: Path, app: str, form: str, old: str
+) -> None:
+    old_at(tmp_path / "out", old)
+    (tmp_path / "out" / "README").write_bytes(b"mine")
+    write(app, tmp_path / "out", form, force=True)
+    write(app, tmp_path / "fresh", form)
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "fresh") | {"README": b"mine"}
+
+
+@directories
+def test_an_image_of_other_programs_is_one(tmp_path: Path, app: str, form: str) -> None:
+    if form == "oci-dir":
+        oci_layout(tmp_path / "out", OLD, APP)
+    else:
+        dir_image(tmp_path / "out", OLD, docker_types=True)
+    write(app, tmp_path / "out", form, force=True)
+    write(app, tmp_path / "fresh", form)
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "fresh")
+
+
+FOREIGN: dict[str, dict[str, bytes]] = {
+    "a-file": {"x": b""},
+    "an-index-alone": {"index.json": b"{}"},
+    "a-web-site": {"index.json": b"{}", "manifest.json": b"{}", "version": b"1.2\n"},
+    "a-version-alone": {"version": b"1.2\n"},
+    "blobs-alone": {"blobs/sha256/x": b""},
+    "a-mark-among-others": {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}', "x": b""},
+}
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+@directories
+def test_a_foreign_directory_is_refused_with_force_too(
+    tmp_path: Path, app: str, form: str, what: str
+) -> None:
+    for name, data in FOREIGN[what].items():
+        (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / name).write_bytes(data)
+    before = left(tmp_path)
+    for force in (False, True):
+        with pytest.raises(SourceError, match="neither empty nor an image"):
+            write(app, tmp_path / "out", form, force=force)
+    assert left(tmp_path) == before
+
+
+@directories
+def test_what_cannot_be_a_directory(tmp_path: Path, app: str, form: str) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "dangling").symlink_to("nowhere/at/all")
+    for path, problem in (
+        ("file", "is no directory"),
+        ("file/below", "a part of its path is no directory"),
+        ("missing/below", "its directory does not exist"),
+        ("dangling", "its directory does not exist"),
+    ):
+        with pytest.raises(SourceError, match=problem):
+            write(app, tmp_path / path, form, force=True)
+    assert left(tmp_path) == ["dangling", "file", "source.tar"]
+
+
+@directories
+def test_a_symlink_is_followed(tmp_path: Path, app: str, form: str) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    write(app, tmp_path / "link", form)
+    assert (tmp_path / "link").is_symlink() and files_of(tmp_path / "real")
+
+
+@directories
+def test_an_image_onto_itself(tmp_path: Path, app: str, form: str) -> None:
+    write(app, tmp_path / "out", form, keep_layers=True)
+    reference = reference_of(form, tmp_path / "out")
+    tar = flat(reference)
+    write(reference, tmp_path / "out", form, force=True)
+    assert flat(reference) == tar
+
+
+@directories
+def test_an_error_leaves_an_empty_directory_empty(tmp_path: Path, form: str) -> None:
+    bad = image(BASE, TOP, config={"rootfs": {"type": "layers", "diff_ids": [
+        "sha256:" + 64 * "0", "sha256:" + 64 * "1"]}})  # fmt: skip
+    reference = SOURCES["docker-1.10"](tmp_path, bad)
+    (tmp_path / "out").mkdir()
+    before = left(tmp_path)
+    for keep in (False, True):
+        code, _ = refused(reference, *["--keep-layers"][: int(keep)], f"--format={form}",
+                          "-t", tmp_path / "out")  # fmt: skip
+        assert code == 2
+        assert left(tmp_path) == before
+
+
+@posix
+@directories
+def test_two_do_not_write_one_directory(tmp_path: Path, app: str, form: str) -> None:
+    old_at(tmp_path / "out", form)
+    before = files_of(tmp_path / "out")
+    fd = os.open(tmp_path / "out", os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        code, told = refused(app, "-w", "-t", f"{TRANSPORTS[form]}:{tmp_path}/out")
+    finally:
+        os.close(fd)
+    assert (code, files_of(tmp_path / "out")) == (2, before)
+    assert "is being written by another program" in told
+    write(app, tmp_path / "out", form, force=True)
+
+
+def test_a_directory_made_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    store = DirectoryStore(str(tmp_path / "out"), force=True)
+    store.create()
+    store.put("oci-layout", b"{}")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_bytes(b"")
+    store.finish({"index.json": b"{}"})
+    with pytest.raises(SourceError, match="exists"):
+        store.publish()
+    assert left(tmp_path) == ["out", "out/mine"]
+
+
+# -- disk full, killed ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("existing", [False, True], ids=["new", "replaced"])
+@pytest.mark.parametrize("form", FORMS)
+def test_disk_full(tmp_path: Path, form: str, existing: bool) -> None:
+    need_root()
+    big = tmp_path / "big.tar"
+    big.write_bytes(docker_archive(image(layer(file("big", os.urandom(4 << 20))))))
+    place = tmp_path / "small"
+    place.mkdir()
+    run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place])
+    try:
+        tar = old_at(place / "out", form) if existing else b""
+        before = left(place)
+        code, told = refused(big, "-w", f"--format={form}", "-t", place / "out")
+        assert code == 2 and "no space is left" in told
+        assert left(place) == before
+        if existing:
+            assert flat(reference_of(form, place / "out")) == tar
+    finally:
+        run(["umount", "--lazy", place])
+
+
+@posix
+@pytest.mark.parametrize("form", FORMS)
+def test_a_limit_on_file_sizes(tmp_path: Path, app: str, form: str) -> None:
+    tar = old_at(tmp_path / "out", form)
+    before = left(tmp_path)
+    script = (
+        "import resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (30000, 30000))\n"
+        "from dimgx.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    words = ["-w", "--layer-compression=none", f"--format={form}", "-t", tmp_path / "out", app]
+    done = run([sys.executable, "-c", script, *words], ok=False, env={"PYTHONPATH": str(CHECKOUT)})
+    assert done.returncode == 2 and b"a file may not be as large" in done.stderr
+    assert left(tmp_path) == before
+    assert flat(reference_of(form, tmp_path / "out")) == tar
+
+
+# Kills a child of its own at the n-th call that changes a file or a directory, for each n until
+# one comes to its end; after each the target is read.
+KILLER = """
+import os, signal, sys
+from dimgx.cli import main
+
+CALLS = ("write", "replace", "rename", "link", "unlink", "mkdir", "rmdir", "fsync", "open")
+
+def dying(call, count):
+    def called(*args, **more):
+        count[0] -= 1
+        if count[0] == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return call(*args, **more)
+    return called
+
+n = 0
+while True:
+    n += 1
+    child = os.fork()
+    if child == 0:
+        count = [n]
+        for name in CALLS:
+            setattr(os, name, dying(getattr(os, name), count))
+        os._exit(main(sys.argv[1:]))
+    _, status = os.waitpid(child, 0)
+    if os.WIFEXITED(status):
+        assert os.WEXITSTATUS(status) == 0, status
+        break
+    sys.stdout.write("killed\\n")
+    sys.stdout.flush()
+    assert sys.stdin.readline() == "go on\\n"
+print("done")
+"""
+
+
+@posix
+@pytest.mark.parametrize("form", FORMS)
+def test_killed_anywhere_the_old_target_is_whole(tmp_path: Path, app: str, form: str) -> None:
+    import subprocess
+
+    out = tmp_path / "out"
+    old, new = old_at(out, form), flat(app)
+    words: list[Any] = ["-w", f"--format={form}", "--threads=1", "-t", out, app]
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLER, *words], text=True, env={"PYTHONPATH": str(CHECKOUT)},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdin and process.stdout
+    seen = []
+    try:
+        while process.stdout.readline() == "killed\n":
+            seen.append(flat(reference_of(form, out)))
+            process.stdin.write("go on\n")
+            process.stdin.flush()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdin.close()
+        process.stdout.close()
+    assert len(seen) > 10
+    kinds = ["old" if one == old else "new" if one == new else "neither" for one in seen]
+    assert kinds == sorted(kinds, reverse=True) and set(kinds) <= {"old", "new"}
+    assert kinds[0] == "old"
+    assert flat(reference_of(form, out)) == new
+    if form in DIRECTORIES:
+        write(app, tmp_path / "fresh", form)
+        assert files_of(out) == files_of(tmp_path / "fresh"), "the rests of the killed are gone"
+
+
+@posix
+@pytest.mark.parametrize("form", FORMS)
+def test_a_signal_leaves_nothing(tmp_path: Path, form: str) -> None:
+    import subprocess
+    import time
+
+    data = os.urandom(1 << 20) * 48
+    (tmp_path / "big.tar").write_bytes(docker_archive(image(layer(file("big", data)))))
+    old_at(tmp_path / "out", form)
+    before = left(tmp_path)
+    words = ["-w", f"--format={form}", "--layer-compression=zstd", "--compress-level=19", "-t"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dimgx", *words, tmp_path / "out", tmp_path / "big.tar"],
+        env={"PYTHONPATH": str(CHECKOUT)},
+    )
+    end = time.monotonic() + 20
+    while left(tmp_path) == before:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == -signal.SIGTERM
+    assert left(tmp_path) == before
+
+
+def test_the_same_directory_in_another_way(tmp_path: Path, app: str) -> None:
+    """A trailing slash, and a path that is relative."""
+    done = dimgx("-t", f"oci:{tmp_path}/out/", app)
+    assert done.returncode == 0
+    assert flat(f"oci:{tmp_path}/out") == flat(app)
+
+
