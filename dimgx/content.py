@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import compress
 
-from dimgx.layerindex import REWRITE, LayerIndex
+from dimgx.layerindex import RENAME, REWRITE, STRIP_OWNER, LayerIndex
 from dimgx.leftout import LeftOut, find_symlinks
 from dimgx.merged import Merged
 from dimgx.pathrules import PathFilter, PathRule
@@ -71,6 +71,6 @@ class Content:
 def _rename(merged: Merged, names: Sequence[bytes]) -> None:
     for number, key in zip(merged.numbers, names, strict=True):
         merged.keys[number] = key
-        if merged.codes[number] != NEW:
-            merged.codes[number] = REWRITE
+        if merged.codes[number] < REWRITE:
+            merged.codes[number] = RENAME | (merged.codes[number] & STRIP_OWNER)
     merged.names = dict(zip(merged.numbers, names, strict=True))

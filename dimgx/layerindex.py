@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 COPY, STRIP_DOT, STRIP_OWNER, REWRITE = 0, 1, 2, 4
 """How a member's header goes out: as it is; without a leading `./`; without owners' names (these
 two may be added); or written anew from what it says."""
+RENAME = 16
+"""Added in a plan to what goes out under another name, but else as it is or without owners."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +45,6 @@ class LayerIndex:
     """Each member's key; empty for a member that is no entry of the layer's own tree."""
     codes: bytearray = field(default_factory=bytearray)
     """How each member's header goes out."""
-    kinds: bytearray = field(default_factory=bytearray)
-    """The kind of each member, one of `tarfields`."""
     implied: list[bytes] = field(default_factory=list)
     """Keys of the directories that have no member, but something below them has."""
     whiteouts: list[bytes] = field(default_factory=list)
@@ -55,6 +55,8 @@ class LayerIndex:
     """The hard links by their member's number, entries or not."""
     root: int | None = None
     """The member that is the root directory itself."""
+    kinds: bytearray = field(default_factory=bytearray)
+    """The kind of each member, one of `tarfields`."""
 
     @property
     def member_count(self) -> int:

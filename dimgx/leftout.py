@@ -81,8 +81,8 @@ class LeftOut:
 
 def find_symlinks(bases: Sequence[int], newest_first: Iterable[LayerIndex]) -> set[int]:
     """Give the numbers of all members that are symlinks."""
-    return {
-        base + member
-        for base, index in zip(bases, newest_first, strict=True)
-        for member in find_kind(bytes(index.kinds), SYMLINK)
-    }
+    found: set[int] = set()
+    for base, index in zip(bases, newest_first, strict=True):
+        assert len(index.kinds) == index.member_count, "kinds got lost on the way"
+        found.update(base + member for member in find_kind(bytes(index.kinds), SYMLINK))
+    return found

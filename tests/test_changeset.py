@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from dimgx.errors import ImageError, UsageError
 from dimgx.pathrules import PathRule
-from tests import test_oracle_umoci
-from tests.cases import LayerMembers, flatten_layers
+from tests import test_oracle_docker, test_oracle_umoci
+from tests.cases import Case, LayerMembers, flatten_layers
 from tests.dsl import (
     END,
     Member,
@@ -26,11 +26,12 @@ from tests.dsl import (
     symlink,
     whiteout,
 )
-from tests.engines import comparable, read_tree, together
+from tests.engines import Docker, comparable, read_tree, together, without_dockers_own
 from tests.listing import list_tar, raw_members, read_tar, short_listing
 from tests.programs import need, need_root, run
+from tests.services import Engine
 from tests.test_model import STACKS, expected_of
-from tests.writers import image, oci_layout
+from tests.writers import docker_archive, image, oci_layout
 
 
 def squash(below: Sequence[bytes], above: Sequence[bytes], **options: Any) -> bytes:
@@ -224,3 +225,41 @@ def test_umoci_makes_the_same_tree_of_it(tmp_path: Path) -> None:
     assert len(trees) >= 2
     for tree in trees:
         assert tree == whole
+
+
+def in_directories() -> list[bytes]:
+    """Give the layers of an image with the cases of one lower layer side by side."""
+    cases = [Case(name, [*below, *above], []) for name, below, above, _ in CASES if len(below) == 1]
+    return [layer(*members) for members in together(cases)]
+
+
+def test_docker_shows_the_same_tree(docker_engine: Engine, tmp_path: Path) -> None:
+    """Also of what Docker refuses in layers: links to lower ones, a whiteout beside its name."""
+    docker = Docker(docker_engine.url)
+    layers = in_directories()
+    whole = test_oracle_docker.listed(read_tar(flatten_layers(layers)))
+    picture = image(layers[0], squash(layers[:1], layers[1:]), tags=("example/changed:1",))
+    docker.run("load", stdin=docker_archive(picture))
+    exported = docker.export("example/changed:1")
+    assert test_oracle_docker.listed(test_oracle_docker.unpacked(exported, tmp_path / "a")) == whole
+
+    layers = [layer(*members) for members in together(test_oracle_docker.AGREED)]
+    for count in range(1, len(layers)):
+        tag = f"example/changed:agreed{count}"
+        changeset = squash(layers[:count], layers[count:])
+        picture = image(*layers[:count], changeset, tags=(tag,))
+        docker.run("load", stdin=docker_archive(picture))
+        theirs = test_oracle_docker.unpacked(docker.export(tag), tmp_path / f"tree{count}")
+        ours = without_dockers_own(read_tar(flatten_layers(layers)))
+        assert test_oracle_docker.listed(theirs) == test_oracle_docker.listed(ours)
+
+
+def test_umoci_makes_the_same_of_the_cases(tmp_path: Path) -> None:
+    need_root()
+    layers = in_directories()
+    oci_layout(tmp_path / "image", image(layers[0], squash(layers[:1], layers[1:])))
+    name = f"{tmp_path}/image:example/app:1.0"
+    run([need("umoci"), "unpack", "--image", name, tmp_path / "bundle"])
+    theirs = comparable(read_tree(tmp_path / "bundle" / "rootfs"), directory_times=False)
+    ours = comparable(read_tar(flatten_layers(layers)), directory_times=False)
+    assert short_listing(theirs) == short_listing(ours)

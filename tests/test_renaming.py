@@ -249,3 +249,59 @@ def test_gnu_tar_reads_what_is_renamed(tmp_path: Path) -> None:
     done = subprocess.run([need("tar"), "-t"], input=tar, capture_output=True, check=True)
     names = [node.path + (b"/" if node.kind == "d" else b"") for node in read_tar(tar)]
     assert done.stdout.splitlines() == names
+
+
+OLD_PREFIX = "p" * 70 + "/" + "q" * 70
+DIALECTS = [
+    file("a/usual", "1", uname=b"root", gname=b"root"),
+    file("a/owner", "2", uname=b"joe", gname=b"joe", uid=1000),
+    file("a/gnu", "3", dialect="gnu", overlay={345: b"00000000017\0"}),
+    file("a/v7", "4", dialect="v7"),
+    file("a/" + OLD_PREFIX, "5"),
+    file("a/pax", "6", dialect="pax", mtime="7.5"),
+    file("a/xattr", "7", xattrs={"user.path": b" path=x"}),
+    file("a/many", "8", xattrs={f"user.{i}": b"x" * 400 for i in range(12)}),
+    file("a/large-id", "9", uid=3_000_000, dialect="gnu"),
+    file("a/spelled", "10", checksum=b"%07o\0"),
+    file("a/wide", "x" * 300_000),
+    file("a/wide-owner", "y" * 300_000, uname=b"joe"),
+    file("./a/dot", "11"),
+    symlink("a/link", "usual"),
+    symlink("a/far", "t" * 150),
+    symlink("a/far-gnu", "t" * 150, dialect="gnu"),
+]
+
+
+def spelled(member: Member) -> Member:
+    """Give a member whose checksum has seven digits, where it asks for that."""
+    if member.checksum is None:
+        return member
+    plain = member.but(checksum=None).encode()
+    return member.but(checksum=b"%07o\0" % int(plain[148:154], 8))
+
+
+@pytest.mark.parametrize("prefix", ["p", "p" * 88, "p" * 96, "p" * 200])
+def test_headers_of_all_kinds_under_a_new_name(prefix: str) -> None:
+    members = [spelled(member) for member in DIALECTS]
+    whole = flatten_members([members])
+    tar = flatten_members([members], prefix=prefix)
+    assert [replace(node, path=node.path[len(prefix) + 1 :]) for node in read_tar(tar)[1:]] == [
+        replace(node, first=node.first) for node in read_tar(whole)
+    ]
+    # What is renamed in place and what is built anew is one normal form.
+    assert flatten_layers([tar]) == tar
+    assert flatten_layers([whole], prefix=prefix) == tar
+    assert list_tar(flatten_layers([tar], strip_components=1)) == list_tar(whole)
+
+
+@pytest.mark.parametrize("count", [1, 2, 700])
+def test_what_is_renamed_in_place_and_what_is_not_take_turns(count: int) -> None:
+    members = []
+    for i in range(count):
+        members += [file(f"d/{i:03}a", "x" * i), file(f"d/{i:03}b" + "n" * 60, "y" * (i % 7))]
+    tar = flatten_members([members], prefix="p" * 40)
+    found = [(node.path, node.data) for node in read_tar(tar) if node.kind == "f"]
+    assert found == [
+        (b"p" * 40 + b"/" + member.name, member.data)
+        for member in sorted(members, key=lambda member: member.name)
+    ]
