@@ -66,15 +66,14 @@ class PaxHeader:
 
 
 def parse_batch(
-    blocks: list[bytes], pax: dict[int, PaxHeader], newest_mtime: bytes | None = None
+    joined: bytes, pax: dict[int, PaxHeader], newest_mtime: bytes | None = None
 ) -> Batch:
-    """Look at the headers `blocks`: 512 bytes each, of the types `0` to `6`, at least one.
+    """Look at the headers `joined`: 512 bytes each, of the types `0` to `6`, at least one.
 
     `pax` has what stands before them, by their numbers. With `newest_mtime` (11 octal digits),
     newer members are marked for rewriting.
     """
-    joined = b"".join(blocks)
-    unusual = _find_unusual(joined, blocks)
+    unusual = _find_unusual(joined)
     kinds = joined[156::BLOCK]
     names: list[bytes] = _NAMES.findall(joined)
     renamed: set[int] = set()
@@ -87,22 +86,27 @@ def parse_batch(
     for i in _find_nonzero(joined[345::BLOCK]):
         if i in pax:
             unusual.add(i)
-        elif blocks[i].startswith(b"ustar\0", 257) and code == COPY:
-            names[i] = cut(blocks[i][345:500]) + b"/" + names[i]
+        elif joined.startswith(b"ustar\0", i * BLOCK + 257) and code == COPY:
+            names[i] = cut(_field(joined, i, 345, 500)) + b"/" + names[i]
         else:
             unusual.add(i)
-    codes = bytearray((code,)) * len(blocks)
-    _mark_owners(joined, blocks, codes)
+    codes = bytearray((code,)) * len(kinds)
+    _mark_owners(joined, codes)
     for i in renamed:
         if codes[i]:
             codes[i] = REWRITE
     if newest_mtime is not None:
-        for i, block in enumerate(blocks):
-            if block[136:147] > newest_mtime:
+        for i in range(len(kinds)):
+            if _field(joined, i, 136, 147) > newest_mtime:
                 codes[i] = REWRITE
     keys, odd_names = _make_keys(names, kinds)
-    links = [(i, cut(blocks[i][157:257])) for i in find_kind(kinds, LINK)]
+    links = [(i, cut(_field(joined, i, 157, 257))) for i in find_kind(kinds, LINK)]
     return Batch(keys, kinds, codes, links, odd_names, unusual)
+
+
+def _field(joined: bytes, i: int, begin: int, end: int) -> bytes:
+    """Give a field of the header number `i`."""
+    return joined[i * BLOCK + begin : i * BLOCK + end]
 
 
 def find_kind(kinds: bytes, kind: int) -> list[int]:
@@ -126,16 +130,17 @@ def _magic_columns(count: int) -> tuple[bytes, bytes]:
     )
 
 
-def _find_unusual(joined: bytes, blocks: list[bytes]) -> set[int]:
+def _find_unusual(joined: bytes) -> set[int]:
     """Find what the walker must parse alone: dialects, numbers, devices, empty symlinks."""
     unusual: set[int] = set()
+    count = len(joined) // BLOCK
     magic = b"".join([joined[column::BLOCK] for column in range(257, 265)])
-    if magic not in _magic_columns(len(blocks)):
-        unusual.update(i for i, block in enumerate(blocks) if block[257:265] not in (_POSIX, _GNU))
+    if magic not in _magic_columns(count):
+        unusual.update(i for i in range(count) if _field(joined, i, 257, 265) not in (_POSIX, _GNU))
     unusual.update(_find_nonzero(joined[508::BLOCK]))  # star's trailer
     kinds = joined[156::BLOCK]
     unusual.update(find_kind(kinds, CHARDEV), find_kind(kinds, BLOCKDEV))
-    unusual.update(i for i in find_kind(kinds, SYMLINK) if not blocks[i][157])
+    unusual.update(i for i in find_kind(kinds, SYMLINK) if not joined[i * BLOCK + 157])
     digits, fill, ends = (
         b"".join([joined[column::BLOCK] for column in columns])
         for columns in (_DIGITS, _FILL, _ENDS)
@@ -144,17 +149,18 @@ def _find_unusual(joined: bytes, blocks: list[bytes]) -> set[int]:
         digits.translate(None, b"01234567")
         or fill.translate(None, b"01234567 \0")
         or ends.translate(None, b" \0")
-        or not _sums_match(joined, len(blocks))
+        or not _sums_match(joined)
     ):
-        usual = [i for i, block in enumerate(blocks) if _USUAL_NUMBERS.match(block, 100)]
-        if not _sums_match(b"".join([blocks[i] for i in usual]), len(usual)):
+        usual = [i for i in range(count) if _USUAL_NUMBERS.match(joined, i * BLOCK + 100)]
+        if not _sums_match(b"".join([_field(joined, i, 0, BLOCK) for i in usual])):
             usual = []
-        unusual.update(set(range(len(blocks))).difference(usual))
+        unusual.update(set(range(count)).difference(usual))
     return unusual
 
 
-def _sums_match(joined: bytes, count: int) -> bool:
+def _sums_match(joined: bytes) -> bool:
     """Compare the sum of all checksums, six octal digits each, with the sum of all bytes."""
+    count = len(joined) // BLOCK
     stored = fields = 0
     for column in range(148, 154):
         # The low half of an Adler-32 is one more than the sum of the bytes.
@@ -168,13 +174,14 @@ def _sums_match(joined: bytes, count: int) -> bool:
     return (stored - actual) % _ADLER_MODULUS == 0
 
 
-def _mark_owners(joined: bytes, blocks: list[bytes], codes: bytearray) -> None:
+def _mark_owners(joined: bytes, codes: bytearray) -> None:
     """Mark the headers that name an owner other than root for 0 (rule 43)."""
     if not any(joined[265::BLOCK]) and not any(joined[297::BLOCK]):
         return
-    for i, block in enumerate(blocks):
-        owners = block[265:329]
-        uid, gid = block[108:115].strip(b"0 \0"), block[116:123].strip(b"0 \0")
+    for i in range(len(codes)):
+        owners = _field(joined, i, 265, 329)
+        uid = _field(joined, i, 108, 115).strip(b"0 \0")
+        gid = _field(joined, i, 116, 123).strip(b"0 \0")
         if owners == _ROOT_OWNED and not uid and not gid:
             continue
         if not is_plain_owner(cut(owners[:32]), len(uid)) or not is_plain_owner(
@@ -231,7 +238,7 @@ def _apply_pax(
 ) -> set[int]:
     """Put PAX paths in their place, and add to `unusual`; give which members got their names."""
     heads = [header.block for header in pax.values()]
-    if is_clamped or _find_unusual(b"".join(heads), heads):
+    if is_clamped or _find_unusual(b"".join(heads)):
         unusual.update(pax)
         return set()
     renamed: set[int] = set()

@@ -1,0 +1,155 @@
+"""Hopping through a chunk at once must say what the walker says that goes step by step."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from dimgx import tarwalk
+from dimgx.errors import ImageError
+from dimgx.layerindex import COPY, REWRITE, LayerIndex
+from dimgx.tarhop import MAX_CHUNK, hop
+from tests.dsl import (
+    END,
+    Member,
+    base256,
+    chardev,
+    dir_,
+    file,
+    gnu_long,
+    hardlink,
+    layer,
+    pax_header,
+    raw,
+    sparse,
+    symlink,
+    whiteout,
+)
+from tests.test_model import members
+
+INNER = layer(file("inner", "i" * 700), dir_("in"), symlink("in/s", "t"))
+LONG = "n" * 90 + "/" + "m" * 90
+SMALL = [file(f"f{i}", b"x" * (i * 97 % 1500)) for i in range(40)]
+MIXED = [dir_("d"), *SMALL, symlink("s", "d"), hardlink("z", "f7"), whiteout("d/w"), dir_("e")]
+
+TARS = {
+    "small": layer(*MIXED),
+    "a tar in a file": layer(file("a", INNER), file("b", INNER + b"x"), *SMALL),
+    "a tar's header in a file": layer(file("a", b"p" * 512 + INNER[:512]), *SMALL),
+    "tars in tars": layer(file("a", layer(file("b", INNER), *SMALL[:9])), file("c", INNER)),
+    "only a magic in a file": layer(file("a", (b"\0" * 257 + b"ustar" + bytes(250)) * 3), *SMALL),
+    "a magic across blocks": layer(file("a", b"r".rjust(257 + 512) + b"usta".rjust(255)), *SMALL),
+    "larger than a chunk": layer(file("a", b"a" * 40000), file("b"), file("c", b"c" * 300000)),
+    "huge claims": layer(*SMALL, file("a", "x", size=1 << 40)),
+    "base-256 size": layer(*SMALL, file("a", "x" * 600, size=base256(600, 12)), *MIXED[-4:]),
+    "sizes with blanks": layer(*SMALL, file("a", "x" * 600, size=b"00000001130 "), file("y")),
+    "sizes that begin blank": layer(*SMALL, file("a", "x" * 600, size=b"       1130 "), file("y")),
+    "no number as a size": layer(*SMALL, file("a", "x", size=b"0000000000x\0"), file("y")),
+    "PAX": layer(*(one.but(dialect="pax") for one in MIXED), file(LONG, "x", dialect="pax")),
+    "PAX size": layer(*SMALL, raw(pax_header([(b"size", b"3")])), file("a", "abc", size=0)),
+    "PAX in a row": layer(*SMALL, raw(pax_header([(b"path", b"p")]) * 2), file("a"), *MIXED),
+    "PAX at the end": layer(*SMALL, raw(pax_header([(b"path", b"p")]))),
+    "times in PAX": layer(*SMALL, *(one.but(mtime="1.5") for one in MIXED)),
+    "empty PAX": layer(raw(pax_header([])), *SMALL[:3], raw(pax_header([])), *SMALL[3:]),
+    "global PAX": layer(*SMALL, raw(pax_header([(b"uid", b"7")], b"g")), *MIXED[-4:]),
+    "GNU": layer(*(one.but(dialect="gnu") for one in MIXED), file(LONG, "x", dialect="gnu")),
+    "GNU long link": layer(*SMALL, raw(gnu_long(b"K", b"t" * 150)), symlink("s", "t"), dir_("q")),
+    "V7": layer(*(one.but(dialect="v7") for one in MIXED)),
+    "V7 between": layer(*SMALL, file("v", "x" * 600, dialect="v7"), *MIXED[-4:]),
+    "type NUL": layer(*SMALL, file("v", "x" * 600, typeflag=b"\0"), *MIXED[-4:]),
+    "type 7": layer(*SMALL, file("v", "x" * 600, typeflag=b"7"), *MIXED[-4:]),
+    "sizes of links": layer(*SMALL, symlink("s", "t", size=700), hardlink("h", "f7", size=5)),
+    "PAX, size of a link": layer(
+        *SMALL, raw(pax_header([(b"mtime", b"1.5")])), symlink("s", "t", size=700), dir_("q")
+    ),
+    "devices": layer(*SMALL, chardev("c", 1, 3), chardev("gone", 0, 0), *MIXED[-4:]),
+    "sparse": layer(*SMALL, sparse("s", [(10, b"data")], 700, "1.0"), *MIXED[-4:]),
+    "dots": layer(*(one.but(name=b"./" + one.name) for one in MIXED)),
+    "wrong checksum": layer(*SMALL, file("a", "x", checksum=b"000001\0 "), file("y")),
+    "no end": layer(*MIXED, end=b""),
+    "ends in a header": layer(*MIXED, end=b"")[:-100],
+    "ends in a payload": layer(*SMALL, file("a", b"x" * 5000), end=b"")[:-3000],
+    "ends in padding": layer(*SMALL, file("a", b"x" * 5000), end=b"")[:-5],
+    "one block of zeros": layer(*MIXED, end=END[:512]),
+    "members behind the end": layer(*SMALL) + layer(*MIXED),
+    "nothing": layer(),
+    "more than a chunk": layer(*(file(f"g{i}", b"y" * (i % 9 * 300)) for i in range(900))),
+    "empty files": layer(*(file(f"e{i}") for i in range(2 * MAX_CHUNK // 512))),
+}
+
+
+def walk(tar: bytes, *, at_once: bool, chunk: int) -> LayerIndex | str:
+    """Walk a tar in chunks that grow from a size or, step by step, stay as they are.
+
+    Gives the index or the error. In how many steps a header loses what it may not have is no part
+    of what a layer says: that depends on the headers beside it. What is no entry does not go out.
+    """
+    with tempfile.TemporaryFile() as opened, pytest.MonkeyPatch.context() as patch:
+        opened.write(b"before" + tar + b"behind")
+        opened.flush()
+        patch.setattr(tarwalk, "CHUNK", chunk)
+        patch.setattr(tarwalk, "DENSE", 1 << 40 if at_once else 0)
+        try:
+            index = tarwalk.walk_layer(opened.fileno(), 6, len(tar))
+            for i, key in enumerate(index.keys):
+                index.codes[i] = REWRITE if key and index.codes[i] else COPY
+            index.whiteouts.sort()
+            return index
+        except ImageError as error:
+            return str(error)
+
+
+def check(tar: bytes) -> None:
+    expected = walk(tar, at_once=False, chunk=32 << 10)
+    for chunk in (512, 1024, 2560, 32 << 10):
+        assert walk(tar, at_once=True, chunk=chunk) == expected, chunk
+
+
+@pytest.mark.parametrize("tar", TARS.values(), ids=TARS)
+def test_what_one_walk_says_the_other_says(tar: bytes) -> None:
+    check(tar)
+
+
+@pytest.mark.parametrize("cut", range(0, 3 * 512, 100))
+def test_chunks_that_end_anywhere(cut: int) -> None:
+    """Headers and PAX headers lie across the borders of chunks, and exactly at them."""
+    pairs = [file(f"p{i}", b"z" * 700, mtime="1.5") for i in range(300)]
+    check(layer(file("first", b"1" * cut), *SMALL, *pairs))
+
+
+def damages() -> Iterator[tuple[int, int]]:
+    for at in (100, 107, 124, 127, 128, 133, 134, 135, 148, 156, 157, 257, 262, 264, 345):
+        for value in (0, 32, ord("0"), ord("1"), ord("7"), ord("8"), ord("x"), 255):
+            yield at, value
+
+
+def test_a_damaged_header_is_told_alike() -> None:
+    whole = layer(*SMALL[:6], file("p", "pp", mtime="1.5"), *SMALL[6:9])
+    for number in (0, 5, 9):
+        for at, value in damages():
+            tar = bytearray(whole)
+            tar[whole.index(b"f%d\0" % min(number, 8)) + at] = value
+            check(bytes(tar))
+
+
+@given(st.lists(members(), max_size=30), st.integers(0, 1 << 20), st.integers(0, 255))
+@example([], 0, 0)
+def test_random_layers_and_damages(some: list[Member], at: int, value: int) -> None:
+    tar = bytearray(layer(*some))
+    check(bytes(tar))
+    tar[at % len(tar)] = value
+    check(bytes(tar))
+
+
+def test_members_are_taken_at_once() -> None:
+    """Without this all that is said above would hold for a function that does nothing."""
+    tar = layer(*SMALL, *(one.but(mtime="1.5") for one in MIXED))
+    found = hop(tar, 0, len(tar))
+    assert found is not None
+    assert (len(found.starts), found.end) == (len(SMALL) + len(MIXED), len(tar) - len(END))
+    assert len(found.headers) == 512 * len(found.starts)
+    assert [number for number, *_ in found.pax] == [*range(len(SMALL), len(found.starts))]
