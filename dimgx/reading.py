@@ -3,7 +3,8 @@
 1. A layer that lies plain in an archive stays where it is. Any other is decoded into the spool by
    worker threads, largest first, as many at once as there are CPUs. Layers that come over a network
    are begun at the top, some more at once; waiting for them keeps no other from being decoded.
-2. A worker walks what it decoded while others decode; what lies plain is walked meanwhile.
+2. A worker walks what it decoded while others decode; what lies plain is walked meanwhile, or in
+   several processes where there is nothing else (`walkers`).
 3. Digests are computed once for each byte: of compressed bytes by the worker that decodes them, of
    plain layers by workers beside everything else, up to `wait_for_checks()`.
 """
@@ -27,6 +28,7 @@ from dimgx.layerindex import LayerIndex
 from dimgx.spool import Spool, SpoolSpace
 from dimgx.system import pread, usable_cpus
 from dimgx.tarwalk import walk_layer
+from dimgx.walkers import walking
 
 if TYPE_CHECKING:
     from dimgx.pathrules import PathRule
@@ -109,7 +111,8 @@ class Reading:
         self._done = 0
         self._stopped = False
         self._walking = Lock()
-        self._cpus = Semaphore(options.threads or usable_cpus())
+        self._threads = options.threads or usable_cpus()
+        self._cpus = Semaphore(self._threads)
         self._checks: list[Future[None]] = []
 
     @property
@@ -130,16 +133,24 @@ class Reading:
         if has_fetched(ordered):
             ordered = list(reversed(self._distinct))
         plain = {layer: self._find_plain(layer) for layer in ordered}
+        tars = [tar for tar in plain.values() if tar is not None]
+        # The workers begin after it, since a process with several threads cannot fork.
+        processes = self._threads if len(tars) == len(plain) else 1
+        with walking(tars, self._options.clamp_mtime_s, processes) as collect:
+            for layer, tar in plain.items():
+                if tar is not None:
+                    self._check_plain(layer, tar)
+            indexes = collect()
         decoding = {
             layer: self._pool.submit(self._in_context, layer, partial(self._decode, layer))
             for layer in ordered
             if plain[layer] is None
         }
-        walked: dict[Layer, PlainLayer] = {}
-        for layer, tar in plain.items():
-            if tar is not None:
-                self._check_plain(layer, tar)
-                walked[layer] = self._in_context(layer, partial(self._walk, tar, None))
+        walked = {
+            layer: self._in_context(layer, partial(self._walk, tar, None, indexes.get(tar)))
+            for layer, tar in plain.items()
+            if tar is not None
+        }
         if has_fetched(ordered):
             # What is refused at once need not wait for what takes long.
             for future in wait(decoding.values(), return_when=FIRST_EXCEPTION).done:
@@ -252,7 +263,9 @@ class Reading:
             self.tick(len(chunk))
             yield chunk
 
-    def _walk(self, tar: Extent, spool: Spool | None) -> PlainLayer:
+    def _walk(
+        self, tar: Extent, spool: Spool | None, index: LayerIndex | None = None
+    ) -> PlainLayer:
         head = pread(tar.fd, min(_HEAD, tar.size), tar.offset)
         for magic, what in _STRANGERS.items():
             if head.startswith(magic):
@@ -261,8 +274,9 @@ class Reading:
             raise ImageError("it is an EROFS, not a tar; only tar layers can be flattened")
         clamp = self._options.clamp_mtime_s
         # Two walks at once only fight for the interpreter: they took 1.5 times as long as in turn.
-        with self._walking:
-            index = walk_layer(tar.fd, tar.offset, tar.size, clamp_mtime_s=clamp)
+        if index is None:
+            with self._walking:
+                index = walk_layer(tar.fd, tar.offset, tar.size, clamp_mtime_s=clamp)
         _refuse_windows(index)
         return PlainLayer(tar, index, spool)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ FEATURES: frozenset[str] = frozenset(
         "affinity": hasattr(os, "sched_getaffinity"),
         "fadvise": hasattr(os, "posix_fadvise"),
         "flock": os.name == "posix" and hasattr(os, "O_DIRECTORY"),
+        "fork": sys.platform == "linux" and hasattr(os, "fork"),
         "procfs": os.path.exists("/proc/self/mountinfo"),
         "pipe size": os.path.exists("/proc/sys/fs/pipe-max-size"),
     }.items()
@@ -208,6 +210,15 @@ def usable_cpus() -> int:
     if quota is not None:
         count = min(count, -int(-quota // 1))
     return max(1, count)
+
+
+def can_fork() -> bool:
+    """Tell whether this process may fork: what other threads hold would stay held in the copy."""
+    if not {"fork", "procfs"} <= FEATURES:
+        return False
+    with suppress(OSError):
+        return len(os.listdir("/proc/self/task")) == 1
+    return False
 
 
 def free_memory() -> int:

@@ -1,0 +1,103 @@
+"""Walking in several processes must say what walking in one says, and leave none behind."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from dimgx import system
+from dimgx.walkers import SHARE
+from tests.dsl import dir_, file, hardlink, layer, opaque, symlink, whiteout
+from tests.programs import CHECKOUT, flat_bytes, refused, run
+from tests.writers import docker_archive, image
+
+needs_fork = pytest.mark.skipif("fork" not in system.FEATURES, reason="only Linux forks here")
+MANY = [file(f"d/f{i}", b"x" * (i % 1500)) for i in range(300)]
+LAYERS = [
+    layer(dir_("d"), *MANY, hardlink("d/z", "d/f7"), symlink("s", "d"), dir_("")),
+    layer(
+        dir_("d"), whiteout("d/f1"), file("e/a", dialect="pax", mtime="1.5"), hardlink("h", "e/a")
+    ),
+    layer(opaque("e"), file("e/b", "b"), file("g"), hardlink("f", "g")),
+    layer(*MANY[:90], *(one.but(name=b"./" + one.name) for one in MANY[90:])),
+]
+
+# In a process of its own: pytest's has threads, and such a one does not fork.
+COMPARED = """
+import os, sys
+from dimgx import walkers
+from dimgx.image import Extent
+from dimgx.tarwalk import walk_layer
+walkers.SHARE = int(sys.argv[2])
+fd = os.open(sys.argv[1], os.O_RDONLY)
+tars, at = [], 0
+for size in map(int, sys.argv[3:]):
+    tars.append(Extent(fd, at, size))
+    at += size
+with walkers.walking(tars, 1, 3) as collect:
+    found = collect()
+for tar in found:
+    assert found[tar] == walk_layer(fd, tar.offset, tar.size, clamp_mtime_s=1), tar
+print(*sorted(tars.index(tar) for tar in found))
+try:
+    os.waitpid(-1, 0)
+except ChildProcessError:
+    print("none is left")
+"""
+
+
+def compare(layers: list[bytes], share: int) -> list[str]:
+    """Walk layers in three processes; give which were walked, and whether a process is left."""
+    with tempfile.NamedTemporaryFile() as joined:
+        joined.write(b"".join(layers))
+        joined.flush()
+        sizes = [str(len(one)) for one in layers]
+        command = [sys.executable, "-W", "error", "-c", COMPARED, joined.name, str(share), *sizes]
+        return run(command, env={"PYTHONPATH": str(CHECKOUT)}).stdout.decode().splitlines()
+
+
+@needs_fork
+def test_what_other_processes_say_is_the_same() -> None:
+    assert compare(LAYERS, 512) == ["0 1 2 3", "none is left"]
+
+
+@needs_fork
+def test_what_cannot_be_walked_is_left_to_the_caller() -> None:
+    broken = layer(file("a", "x", checksum=b"000001\0 "))
+    found = compare([LAYERS[0], broken, LAYERS[3]], 512)
+    assert found[-1] == "none is left"
+    assert "1" not in found[0].split()
+
+
+def test_small_layers_are_not_worth_a_process() -> None:
+    assert compare(LAYERS, 1 << 20) == ["", "none is left"]
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """An image whose layers are worth a process each."""
+    path = tmp_path / "image.tar"
+    layers = [layer(file("large", bytes(SHARE)), one) for one in (file("a", "a"), whiteout("b"))]
+    path.write_bytes(docker_archive(image(*layers, layer(*MANY)), vintage="1.10"))
+    return path
+
+
+def test_the_command_says_the_same_in_any_number_of_processes(large: Path) -> None:
+    assert flat_bytes(str(large)) == flat_bytes(str(large), "--threads", "1")
+
+
+@pytest.mark.parametrize("name", ["a", ".wh.b"])
+def test_an_error_is_the_same_in_any_number_of_processes(large: Path, name: str) -> None:
+    tar = bytearray(large.read_bytes())
+    at = tar.index(name.encode() + b"\0" * 50)
+    tar[at + 148 : at + 154] = b"777777"
+    large.write_bytes(tar)
+    said = {
+        refused(large, "--verify", "none", "-t", large.parent / "flat.tar", *words)
+        for words in ((), ("--threads", "1"), ("--threads", "3"))
+    }
+    assert len(said) == 1, said
+    assert "checksum" in said.pop()[1]
