@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import re
+from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -58,6 +59,8 @@ class Emitter:
     ) -> None:
         self._plan, self._indexes, self._tars = plan, indexes, tars
         self._root_entry, self._clamp = root_entry, clamp_mtime_s
+        # Places in the plan where no neighbour of the member before stands.
+        self._breaks: array[int] | None = None
         self._bytes = bytearray(BUFFER)
         self._buffer = memoryview(self._bytes)
         self._filled = 0
@@ -162,7 +165,10 @@ class Emitter:
         Members of a run are neighbours and of one way to go out: copied, patched, or one alone.
         """
         plan, numbers = self._plan, self._plan.numbers
-        breaks = [j for j, d in enumerate(map(sub, islice(numbers, 1, None), numbers), 1) if d != 1]
+        if self._breaks is None:
+            steps = map(sub, islice(numbers, 1, None), numbers)
+            self._breaks = array("q", [j for j, step in enumerate(steps, 1) if step != 1])
+        breaks = self._breaks
         for stretch in _STRETCHES.finditer(plan.codes):
             start, end = stretch.span()
             code = plan.codes[start]

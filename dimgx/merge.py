@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
-from itertools import chain, compress, pairwise
+from itertools import chain, compress, islice, pairwise
 from operator import ne
 
 from dimgx.hardlinks import find_inodes, settle_links
@@ -92,7 +92,8 @@ class _Merge:
         """Sort, hide, settle directories."""
         numbers, unique = self._order, self._sorted
         if len(self._layers) > 1:
-            is_first = list(map(ne, unique, chain((b"",), unique)))
+            # Bytes, not a list: memory that is touched for the first time costs more than the work.
+            is_first = bytes(map(ne, unique, chain((b"",), unique)))
             numbers = list(compress(numbers, is_first))
             unique = list(compress(unique, is_first))
             stretches = _nest(self._find_ranges(numbers, unique), len(unique))
@@ -126,7 +127,7 @@ class _Merge:
 
     def _find_clashes(self, numbers: list[int], unique: list[bytes]) -> list[int]:
         """Find the places where one path is a non-directory, and next a directory."""
-        follows = map(bytes.startswith, unique[1:], unique)
+        follows = map(bytes.startswith, islice(unique, 1, None), unique)
         return [
             i
             for i in compress(range(len(unique)), follows)

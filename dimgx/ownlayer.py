@@ -8,7 +8,7 @@ other layer is replayed member by member (`replay`), some ten times as slow.
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import repeat
+from itertools import compress, count, repeat
 from operator import itemgetter
 
 from dimgx.layerindex import LayerIndex, Link
@@ -110,7 +110,8 @@ class OwnLayer:
             number: link_target(spelled, starts[number]) for number, spelled in self.links.items()
         }
         wanted = set(targets.values())
-        numbers = {key: number for number, key in enumerate(keys) if key in wanted}
+        is_wanted = bytes(map(wanted.__contains__, keys))
+        numbers = dict(zip(compress(keys, is_wanted), compress(count(), is_wanted), strict=False))
         numbers.update(
             (key_of(path, is_directory=False), number) for path, number in self.dropped.items()
         )
