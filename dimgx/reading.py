@@ -3,8 +3,10 @@
 1. A layer that lies plain in an archive stays where it is. Any other is decoded into the spool by
    worker threads, largest first, as many at once as there are CPUs. Layers that come over a network
    are begun at the top, some more at once; waiting for them keeps no other from being decoded.
-2. A worker walks what it decoded while others decode; what lies plain is walked meanwhile, or in
-   several processes where there is nothing else (`walkers`).
+2. What is plain or decoded is walked by the caller's thread while the workers decode on: no CPU
+   waits for the interpreter's lock with a decoder that could run, and no two walks fight for it.
+   Where there is but one CPU to use, decoding and walking take turns; where there is nothing to
+   decode, several processes walk (`walkers`).
 3. Digests are computed once for each byte: of compressed bytes by the worker that decodes them, of
    plain layers by workers beside everything else, up to `wait_for_checks()`.
 """
@@ -12,12 +14,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
-from threading import Lock, Semaphore
+from threading import Semaphore
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from dimgx.codec import iter_decoded, sniff, window_size
@@ -110,9 +112,9 @@ class Reading:
             self._total = None if size is None or self._total is None else self._total + size
         self._done = 0
         self._stopped = False
-        self._walking = Lock()
         self._threads = options.threads or usable_cpus()
         self._cpus = Semaphore(self._threads)
+        self._walking = self._cpus if self._threads == 1 else nullcontext()
         self._checks: list[Future[None]] = []
 
     @property
@@ -151,12 +153,24 @@ class Reading:
             for layer, tar in plain.items()
             if tar is not None
         }
-        if has_fetched(ordered):
+        layer_of = {future: layer for layer, future in decoding.items()}
+
+        def finish(future: Future[Spool]) -> None:
+            layer, spool = layer_of[future], future.result()
+            walk = partial(self._walk, spool.finish(), spool)
+            walked[layer] = self._in_context(layer, walk)
+
+        try:
+            for future in as_completed(layer_of):
+                finish(future)
+        except ImageError:
             # What is refused at once need not wait for what takes long.
-            for future in wait(decoding.values(), return_when=FIRST_EXCEPTION).done:
-                future.result()
-        for layer, future in decoding.items():
-            walked[layer] = future.result()
+            if has_fetched(ordered):
+                raise
+            # Which of several errors is told is not to depend on who was faster.
+            for layer, future in decoding.items():
+                if layer not in walked:
+                    finish(future)
         return [walked[layer] for layer in self._layers]
 
     def wait_for_checks(self) -> None:
@@ -224,17 +238,17 @@ class Reading:
             wanted.setdefault(layer.diff_id, None)
         return list(wanted.items())
 
-    def _decode(self, layer: Layer) -> PlainLayer:
-        """Decode a layer into the spool and walk it. Runs in a worker."""
+    def _decode(self, layer: Layer) -> Spool:
+        """Decode a layer into the spool. Runs in a worker."""
         chunks = layer.blob.iter_chunks()
-        if not isinstance(layer.blob, FetchedBlob):
-            return self._decode_chunks(layer, chunks)
         with ExitStack() as stack, self._cpus:
+            if not isinstance(layer.blob, FetchedBlob):
+                return self._decode_chunks(layer, chunks)
             # Not left to the collector: it may hold a connection.
             stack.callback(getattr(chunks, "close", lambda: None))
             return self._decode_chunks(layer, _outside(self._cpus, chunks))
 
-    def _decode_chunks(self, layer: Layer, blob: Iterator[bytes | memoryview]) -> PlainLayer:
+    def _decode_chunks(self, layer: Layer, blob: Iterator[bytes | memoryview]) -> Spool:
         verify = self._options.verify
         digest = None if verify == "none" else layer.digest
         stored = self._ticking(blob)
@@ -256,7 +270,7 @@ class Reading:
                 spool.write(piece)
         finally:
             self._space.release(window)
-        return self._walk(spool.finish(), spool)
+        return spool
 
     def _ticking(self, chunks: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
         for chunk in chunks:
@@ -273,7 +287,6 @@ class Reading:
         if tar.size > 1028 and pread(tar.fd, 4, tar.offset + 1024) == _EROFS_MAGIC:
             raise ImageError("it is an EROFS, not a tar; only tar layers can be flattened")
         clamp = self._options.clamp_mtime_s
-        # Two walks at once only fight for the interpreter: they took 1.5 times as long as in turn.
         if index is None:
             with self._walking:
                 index = walk_layer(tar.fd, tar.offset, tar.size, clamp_mtime_s=clamp)

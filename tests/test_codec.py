@@ -169,6 +169,34 @@ def test_many_small_members_take_no_quadratic_time(inflater):
     assert decoded(member * 50_000, "gzip") == b"x" * 40 * 50_000
 
 
+def exactly(size, compression):
+    """A part of `TEXT` that takes `size` bytes, by a long name or a skippable frame before it."""
+    part = encoded(TEXT, compression)
+    if compression == "gzip":
+        return part[:3] + b"\x08" + part[4:10] + b"n" * (size - len(part) - 1) + b"\0" + part[10:]
+    room = size - len(part) - 8
+    return b"\x50\x2a\x4d\x18" + struct.pack("<I", room) + bytes(room) + part
+
+
+@pytest.mark.parametrize("off", [-1, 0, 1])
+@pytest.mark.parametrize("feeds", [1, 3, 7, 11, 15])
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+def test_parts_that_end_where_a_feed_ends(compression, feeds, off):
+    # Feeds are of 64, 128, 256 and again 256 KiB; a header has 256 KiB at most.
+    head = random.Random(2).randbytes(max(0, feeds * (1 << 16) - (1 << 17)))
+    first = encoded(head, compression) if head else b""
+    part = exactly(feeds * (1 << 16) + off - len(first), compression)
+    small = encoded(b"x", compression)
+    expected = head + TEXT + b"x" + TEXT + b"x"
+    assert decoded(first + part + small + part + small, compression, 1 << 20) == expected
+
+
+def test_small_members_after_a_large_one(inflater):
+    large, small = random.Random(3).randbytes(3 << 20), encoded(b"x" * 40, "gzip")
+    data = encoded(large, "gzip") + small * 20_000
+    assert decoded(data, "gzip") == large + b"x" * 40 * 20_000
+
+
 def test_a_bomb_comes_in_bounded_pieces(compression):
     packed = encoded(bytes(20 << 20), compression)
     total = 0

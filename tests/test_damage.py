@@ -77,6 +77,20 @@ def test_a_layer_cut_anywhere_is_an_error_or_ends_at_a_member() -> None:
         assert found is None or found in right, at
 
 
+def test_which_of_two_damaged_layers_is_told_does_not_depend_on_threads() -> None:
+    # The larger one is begun first and ends last.
+    small = bytearray(compress(UPPER, "gzip"))
+    large = bytearray(compress(BIG + os.urandom(512) * 4000, "bzip2"))
+    small[-5] ^= 1
+    large[-9] ^= 1
+    told = set()
+    for threads in (1, 2, 2, 3):
+        with pytest.raises(ImageError) as raised:
+            flatten_layers([bytes(small), bytes(large)], threads=threads)
+        told.add(str(raised.value))
+    assert len(told) == 1 and "layer 2/2" in told.pop()
+
+
 def test_a_layer_cut_anywhere_is_an_error_where_its_digest_is_known(tmp_path: Path) -> None:
     path = tmp_path / "image.tar"
     target = tmp_path / "flat.tar"
