@@ -2,7 +2,8 @@
 
 1. A layer that lies plain in an archive stays where it is. Any other is decoded into the spool by
    worker threads, largest first, as many at once as there are CPUs. Layers that come over a network
-   are begun at the top, some more at once; waiting for them keeps no other from being decoded.
+   are begun at the top, but for very large ones, and some more at once; waiting for them keeps no
+   other from being decoded.
 2. What is plain or decoded is walked by the caller's thread while the workers decode on: no CPU
    waits for the interpreter's lock with a decoder that could run, and no two walks fight for it.
    Where there is but one CPU to use, decoding and walking take turns; where there is nothing to
@@ -112,9 +113,9 @@ class Reading:
             self._total = None if size is None or self._total is None else self._total + size
         self._done = 0
         self._stopped = False
-        self._threads = options.threads or usable_cpus()
-        self._cpus = Semaphore(self._threads)
-        self._walking = self._cpus if self._threads == 1 else nullcontext()
+        self._cpu_count = options.threads or usable_cpus()
+        self._cpus = Semaphore(self._cpu_count)
+        self._walking = self._cpus if self._cpu_count == 1 else nullcontext()
         self._checks: list[Future[None]] = []
 
     @property
@@ -133,11 +134,11 @@ class Reading:
         """Read every layer once, however often it stands in the image."""
         ordered = sorted(self._distinct, key=lambda layer: -(layer.blob.size or 0))
         if has_fetched(ordered):
-            ordered = list(reversed(self._distinct))
+            ordered = self._order_fetched()
         plain = {layer: self._find_plain(layer) for layer in ordered}
         tars = [tar for tar in plain.values() if tar is not None]
         # The workers begin after it, since a process with several threads cannot fork.
-        processes = self._threads if len(tars) == len(plain) else 1
+        processes = self._cpu_count if len(tars) == len(plain) else 1
         with walking(tars, self._options.clamp_mtime_s, processes) as collect:
             for layer, tar in plain.items():
                 if tar is not None:
@@ -172,6 +173,16 @@ class Reading:
                 if layer not in walked:
                     finish(future)
         return [walked[layer] for layer in self._layers]
+
+    def _order_fetched(self) -> list[Layer]:
+        """Give the layers from the top, but first those that all others would wait for.
+
+        Such is a layer with more than half of a CPU's share of the bytes: begun last, it would be
+        decoded alone at the end.
+        """
+        layers = list(reversed(self._distinct))
+        limit = sum(layer.blob.size or 0 for layer in layers) / self._cpu_count / 2
+        return sorted(layers, key=lambda layer: min(0, limit - (layer.blob.size or 0)))
 
     def wait_for_checks(self) -> None:
         """Wait until all digests are checked.

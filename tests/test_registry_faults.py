@@ -546,3 +546,31 @@ def test_layers_of_other_kinds(faulty: FaultyRegistry) -> None:
     faulty.add(APP, "locked", media_types=kinds)
     assert "encrypted" in fault(faulty.reference("locked"), ImageError)
     assert flat(faulty.reference("locked"), layers=["@1"])
+
+
+# -- order ---------------------------------------------------------------------------------------
+
+
+def test_the_top_layers_are_fetched_first_but_what_all_would_wait_for_before_them() -> None:
+    sizes = [900_000, *[20_000 + number for number in range(7)]]
+    layers = [layer(file(f"f{size}", random.Random(size).randbytes(size))) for size in sizes]
+    shown = image(*layers)
+    first = threading.Barrier(4)
+    lock, asked = threading.Lock(), []
+
+    def together(handler: Handler) -> bool:
+        if "/blobs/" in handler.path and handler.path.endswith(tuple(digests)):
+            with lock:
+                asked.append(digests.index(handler.path.rpartition(":")[2]))
+                waits = len(asked) <= 4
+            if waits:
+                first.wait(20)
+        return False
+
+    with faulty_registry() as registry:
+        registry.add(shown)
+        digests = [sha256(blob) for blob in shown.blobs("gzip")]
+        registry.rules.append(together)
+        tar = flat(registry.reference(), timeout_s=20.0)
+    assert len(tar) > sum(sizes)
+    assert sorted(asked[:4]) == [0, 5, 6, 7] and sorted(asked) == list(range(8))

@@ -45,7 +45,7 @@ class RemoteBlob:
         return self._size
 
     def iter_chunks(self) -> Iterator[bytes | memoryview]:
-        """Yield the bytes in order, 256 KiB at a time, as they come.
+        """Yield the bytes in order, in pieces of at most 1 MiB, as they come.
 
         Raises: NotThere, Denied, TemporaryError; Cancelled after `abort`.
         """

@@ -12,6 +12,7 @@ import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from threading import Lock
+from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urljoin, urlsplit
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 _MOST_REDIRECTS = 10
 _REDIRECTS = (301, 302, 303, 307, 308)
 _PORTS = {"http": 80, "https": 443}
+_PIECES = (1 << 16, 1 << 20)
+_SOON_S = 0.1
 _T = TypeVar("_T", bound=BaseException)
 
 
@@ -181,22 +184,26 @@ class Transport:
         return make_adapter(self._waiting, context)
 
 
-def iter_body(
-    response: Response, host: str, *, size: int = 1 << 18, decode: bool = False
-) -> Iterator[bytes]:
-    """Yield the body as it comes, `size` bytes at a time; `decode` undoes a Content-Encoding.
+def iter_body(response: Response, host: str, *, decode: bool = False) -> Iterator[bytes]:
+    """Yield the body as it comes, 64 KiB to 1 MiB at a time; `decode` undoes a Content-Encoding.
+
+    Large pieces cost less, small ones are there sooner: what is slow comes in small ones.
 
     Raises: Transient where it is cut or stalls.
     """
     from urllib3.exceptions import HTTPError
 
+    size = _PIECES[0]
     while True:
+        started = monotonic()
         try:
             data: bytes = response.raw.read(size, decode_content=decode)
         except (HTTPError, OSError, ValueError) as exc:
             raise translate(exc, host, None) from None
         if not data:
             return
+        size = size * 2 if monotonic() - started < _SOON_S else size // 2
+        size = min(max(size, _PIECES[0]), _PIECES[1])
         yield data
 
 
@@ -210,7 +217,7 @@ def read_body(response: Response, host: str, limit: int, what: str) -> bytes:
         found = bytearray()
         if stated.isdigit() and int(stated) > limit:
             raise ImageError(f"{what} has {stated} bytes; at most {limit} are read")
-        for piece in iter_body(response, host, size=1 << 16, decode=True):
+        for piece in iter_body(response, host, decode=True):
             found += piece
             if len(found) > limit:
                 raise ImageError(f"{what} has more than the {limit} bytes that are read")
