@@ -7,9 +7,10 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from benchmarks.corpora import TAG, Corpus
 from benchmarks.measure import Job, Steps
@@ -33,6 +34,8 @@ class Command:
     """Its output has the daemon's own files besides."""
     clean_up: Sequence[tuple[str, ...]] = ()
     """What to run after each round, untimed, whatever it says."""
+    inputs: Sequence[Path] = ()
+    """Files that are read on its behalf, besides those that its words name."""
 
 
 class Dimgx:
@@ -43,8 +46,8 @@ class Dimgx:
         self.package = None if command else ROOT / "dimgx"
         self.env = {} if command else {"PYTHONPATH": str(ROOT)}
 
-    def job(self, *args: str | Path) -> Job:
-        return Job((*self.argv, *map(str, args)), env=self.env)
+    def job(self, *args: str | Path, env: Mapping[str, str] = MappingProxyType({})) -> Job:
+        return Job((*self.argv, *map(str, args)), env={**self.env, **env})
 
     def flatten(
         self, name: str, *options: str, output: str = "flat.tar", archive: str | None = None
@@ -144,7 +147,7 @@ def find_peers() -> list[Command]:
         peers.append(Command("undocker", _undocker, "flat.tar"))
     if shutil.which("umoci"):
         peers.append(Command("umoci unpack + tar", _umoci, "flat.tar"))
-    if shutil.which("docker") and _answers("docker", "info", "--format", "{{.ServerVersion}}"):
+    if shutil.which("docker") and answers("docker", "info", "--format", "{{.ServerVersion}}"):
         clean_up = (("docker", "rm", "-f", CONTAINER), ("docker", "rmi", "-f", TAG))
         peers.append(
             Command("docker load + export", _docker, "flat.tar", is_docker=True, clean_up=clean_up)
@@ -152,7 +155,8 @@ def find_peers() -> list[Command]:
     return peers
 
 
-def _answers(*argv: str) -> bool:
+def answers(*argv: str) -> bool:
+    """Tell whether a command ends well, and soon."""
     try:
         found = subprocess.run(argv, capture_output=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):

@@ -1,110 +1,109 @@
-"""`python -m benchmarks.engine`: an image at a running Docker Engine, by dimgx and by the engine.
+"""An image at the Docker Engine that `docker` speaks to: by dimgx, and by the engine's own means.
 
-The image is loaded into the engine that `docker` speaks to, and removed again. In each round come,
-in turn, `docker create` with `docker export`, dimgx, and what of that is the engine's own: its
-save, received by curl and thrown away.
+The image is loaded into the engine, and removed again. What of dimgx's time is the engine's own is
+its save, received by curl and thrown away.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import statistics
+import shutil
 import subprocess
-import sys
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from benchmarks import corpora, machine
-from benchmarks.measure import Job, Samples, run, touch_memory, warm
-from benchmarks.run import default_work_dir
+from benchmarks import rows
+from benchmarks.commands import Command, Dimgx, answers
+from benchmarks.corpora import Corpus
+from benchmarks.measure import CommandFailed, Job, Steps
+from benchmarks.sections import figures, ratio
+from benchmarks.session import Session
 
-HERE = Path(__file__).resolve().parent
+Row = dict[str, Any]
+EXPORT, SAVE = "docker create + export", "the engine's save"
 SHELL = 'id=$(docker create "$1" none) && docker export -o "$2" "$id"; docker rm "$id" >/dev/null'
 
 
 def docker(*words: str | Path) -> str:
-    """Run the engine's client and give what it writes."""
-    done = subprocess.run(["docker", *map(str, words)], check=True, capture_output=True, text=True)
+    """Run the engine's client and give what it writes.
+
+    Raises: CommandFailed.
+    """
+    done = subprocess.run(["docker", *map(str, words)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise CommandFailed(f"docker {words[0]}: {done.stderr.strip()[-300:]}")
     return done.stdout
 
 
 def load(archive: Path) -> str:
-    """Load an image into the engine, and give its ID."""
+    """Load an image into the engine, and give its ID.
+
+    Raises: CommandFailed.
+    """
     told = docker("load", "-q", "-i", archive).split()[-1]
     return docker("image", "inspect", "--format", "{{.Id}}", told).strip()
 
 
-def socket_path() -> str:
-    """Give the engine's socket; curl is measured there only."""
+def problem() -> str | None:
+    """Say why nothing can be measured, if so."""
+    lacking = [tool for tool in ("docker", "curl") if shutil.which(tool) is None]
+    if lacking:
+        return f"not on PATH: {' '.join(lacking)}"
+    if not (os.environ.get("DOCKER_HOST") or "unix://").startswith("unix://"):
+        return "DOCKER_HOST is no socket on this machine"
+    if not answers("docker", "info", "--format", "{{.ServerVersion}}"):
+        return "no Docker Engine answers"
+    return None
+
+
+def contenders(dimgx: Dimgx, image: str) -> list[Command]:
+    """Give the commands for the image with the ID `image`."""
     host = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
-    if not host.startswith("unix://"):
-        raise SystemExit("DOCKER_HOST is to be a socket on this machine")
-    return host.removeprefix("unix://")
+
+    def flatten(name: str, verify: str) -> Command:
+        def steps(corpus: Corpus, out: Path) -> Steps:
+            return [[dimgx.job("--verify", verify, "-t", out / "flat.tar", image)]]
+
+        return Command(name, steps, "flat.tar", is_strict=True)
+
+    def export(corpus: Corpus, out: Path) -> Steps:
+        return [[Job(("sh", "-c", SHELL, "sh", image, str(out / "flat.tar")))]]
+
+    def save(corpus: Corpus, out: Path) -> Steps:
+        socket = host.removeprefix("unix://")
+        url = f"http://engine/images/{image}/get"
+        return [[Job(("curl", "-sSf", "-o", "/dev/null", "--unix-socket", socket, url))]]
+
+    return [
+        flatten("none", "none"),
+        flatten("once", "once"),
+        Command(EXPORT, export, "flat.tar", is_docker=True),
+        Command(SAVE, save),
+    ]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.engine")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--scale", type=float, default=1.0, help="of the image's size")
-    parser.add_argument("--shape", default="ordinary", choices=sorted(corpora.SHAPES))
-    parser.add_argument("--work", type=Path, default=default_work_dir())
-    options = parser.parse_args()
-    work: Path = options.work
-    corpus = corpora.ensure(work, options.shape, "plain", scale=options.scale, layout=True)
-    image = load(corpus.archive)
-    out, exported = work / "engine-out.tar", work / "engine-export.tar"
-    env = {"PYTHONPATH": str(HERE.parent)}
-    commands = {
-        "docker create + export": Job(("sh", "-c", SHELL, "sh", image, str(exported))),
-        "dimgx -t": Job((sys.executable, "-m", "dimgx", "-w", "-t", str(out), image), env=env),
-        "dimgx --verify none -t": Job(
-            (sys.executable, "-m", "dimgx", "--verify", "none", "-w", "-t", str(out), image),
-            env=env,
-        ),
-        "the engine's save": Job(
-            ("curl", "-sf", "-o", "/dev/null", "--unix-socket", socket_path(),
-             f"http://engine/images/{image}/get")
-        ),
-    }  # fmt: skip
-    samples = {name: Samples() for name in commands}
+def measure(session: Session, row: rows.EngineRow) -> Row:
+    """dimgx against the engine's export, and the share that the engine's save has in it."""
+    result: Row = {**asdict(row), "against": EXPORT, "times": {}}
+    result |= {"ratio": None, "ratio_of_minima": None, "share": None}
+    result |= {"ratio_verified": None, "ratio_verified_of_minima": None, "share_verified": None}
+    what = problem()
+    if what is not None:
+        return {**result, "failure": what}
+    corpus = session.corpus(row.shape, row.variant)
     try:
-        for name, job in commands.items():  # once, so that all is in the page cache
-            run([[job]])
-            warm([path for path in (out, exported) if path.exists()])
-            print(f"warmed up: {name}", file=sys.stderr)
-        for _ in range(options.rounds):
-            for name, job in commands.items():
-                out.unlink(missing_ok=True)
-                exported.unlink(missing_ok=True)
-                touch_memory(corpus.plain_bytes * 2)
-                samples[name].add(run([[job]]))
-    finally:
-        docker("image", "rm", image)
-        out.unlink(missing_ok=True)
-        exported.unlink(missing_ok=True)
-    report(samples, corpus, work, options.rounds)
-    return 0
-
-
-def report(samples: dict[str, Samples], corpus: corpora.Corpus, work: Path, rounds: int) -> None:
-    """Print the table: seconds, ratios to the engine's export, and shares of its save."""
-    facts = machine.describe(work)
-    version = docker("version", "--format", "{{.Server.Version}}").strip()
-    print(
-        f"{corpus.shape}, {corpus.members} members, {corpus.plain_bytes / 1e6:.0f} MB;"
-        f" Docker {version}; {facts['cpu']}, {facts['cpus']} CPUs, {facts['system']},"
-        f" load {facts['load']}; medians of {rounds} rounds in turn (minima)"
-    )
-    export, save = samples["docker create + export"], samples["the engine's save"]
-    for name, one in samples.items():
-        ratios = [own / other for own, other in zip(one.wall_s, export.wall_s, strict=True)]
-        shares = [other / own for own, other in zip(one.wall_s, save.wall_s, strict=True)]
-        text = f"{name:24} {one.median_s:7.2f} s ({one.min_s:.2f})"
-        text += f"  {statistics.median(ratios):5.2f} of the export"
-        if name.startswith("dimgx"):
-            text += f", the engine's save being {statistics.median(shares):.0%} of it"
-        print(text)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+        image = load(corpus.archive)
+        try:
+            outcomes = session.compare(corpus, contenders(session.dimgx, image), session.rounds)
+        finally:
+            docker("image", "rm", "-f", image)
+    except CommandFailed as exc:
+        return {**result, "failure": str(exc)}
+    times = {name: figures(outcome) for name, outcome in outcomes.items()}
+    result["times"] = times
+    for name, end in (("none", ""), ("once", "_verified")):
+        result[f"ratio{end}"] = ratio(times[name], times[EXPORT])
+        result[f"ratio{end}_of_minima"] = ratio(times[name], times[EXPORT], "min_s")
+        result[f"share{end}"] = ratio(times[SAVE], times[name])
+    return result

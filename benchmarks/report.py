@@ -79,6 +79,30 @@ def encode_table(rows: Sequence[Row]) -> str:
     return table(heads, lines)
 
 
+def served_table(rows: Sequence[Row]) -> str:
+    """Images that a registry or an engine serves: each command's time, dimgx's ratios beside."""
+    heads = ("image", "command", "s", "CPU s", "ratio", "aim", "met", "the save's share", "output")
+    lines = []
+    for row in rows:
+        if "failure" in row:
+            lines.append((row["title"], row["failure"], *[""] * 7))
+        for name, times in row["times"].items():
+            end = {"none": "", "once": "_verified"}.get(name)
+            cells = ["", "", "", ""]
+            if end is not None:
+                share = row.get(f"share{end}")
+                cells = [
+                    pair(row[f"ratio{end}"], row[f"ratio{end}_of_minima"]),
+                    number(row.get(f"aim{end}"), 1) if f"aim{end}" in row else "",
+                    yes(row.get(f"is_met{end}")),
+                    "" if share is None else f"{share:.0%}",
+                ]
+            shown = f"dimgx --verify {name}" if end is not None else name
+            lines.append((row["title"], shown, seconds(times), number(times.get("cpu_s")),
+                          *cells, verdict(times)))  # fmt: skip
+    return table(heads, lines)
+
+
 def peer_table(rows: Sequence[Row]) -> str:
     heads = (
         "image",
@@ -181,6 +205,8 @@ def rightness_table(rows: Sequence[Row]) -> str:
 SECTIONS = (
     ("speed", "Against copying and decoding"),
     ("encode", "Compressed output"),
+    ("registry", "From a registry on this machine"),
+    ("engine", "From the Docker Engine"),
     ("absolute", "Start, small images, threads"),
     ("peers", "Other tools"),
     ("growth", "Growth"),
@@ -202,6 +228,8 @@ def render(results: Row) -> str:
             "speed": lambda rows: speed_table(rows, has_sha=has_sha),
             "encode": encode_table,
             "absolute": absolute_table,
+            "registry": served_table,
+            "engine": served_table,
             "peers": peer_table,
             "growth": growth_table,
             "memory": memory_table,

@@ -73,6 +73,36 @@ ENCODE = (
     EncodeRow("zstd-out", "ordinary image to .tar.zst", "--zstd", "flat.tar.zst", "zstd"),
 )
 
+
+@dataclass(frozen=True, slots=True)
+class RegistryRow:
+    """An image from a registry on this machine against curl with a decoder."""
+
+    id: str
+    title: str
+    shape: str
+    variant: str
+    aim: float
+    aim_verified: float
+
+
+REGISTRY = (
+    RegistryRow("registry", "ordinary image, gzip, docker://", "ordinary", "gzip", 1.4, 1.5),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRow:
+    """An image from the Docker Engine against its own export."""
+
+    id: str
+    title: str
+    shape: str
+    variant: str
+
+
+ENGINE = (EngineRow("engine", "ordinary image at the Docker Engine", "ordinary", "plain"),)
+
 LAYERS_AIM_S = 0.15
 """127 layers: what may be added to `cp`."""
 START_AIM_S = 0.06

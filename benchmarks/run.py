@@ -12,14 +12,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import chart, commands, machine, report, rows, sections
+from benchmarks import chart, commands, engine, machine, registry, report, rows, sections
 from benchmarks.commands import Dimgx
 from benchmarks.session import Session
 
 HERE = Path(__file__).resolve().parent
 BEGIN, END = ".. the last table begins here\n", ".. the last table ends here\n"
 QUICK_SCALE = 0.02
-TIMED = ("speed", "encode", "peers", "absolute")
+TIMED = ("speed", "encode", "registry", "engine", "peers", "absolute")
 SINGLE: dict[str, Callable[[Session], dict[str, Any]]] = {
     "start": sections.start,
     "small": sections.small,
@@ -33,6 +33,8 @@ def row_ids() -> list[str]:
     return [
         *(row.id for row in rows.SPEED),
         *(row.id for row in rows.ENCODE),
+        *(row.id for row in rows.REGISTRY),
+        *(row.id for row in rows.ENGINE),
         *(row.id for row in rows.PEERS),
         *SINGLE,
         *(f"growth-{series.id}" for series in rows.GROWTH),
@@ -138,6 +140,8 @@ def run(session: Session, wanted: Sequence[str]) -> dict[str, Any]:
     }
     results["speed"] = [sections.speed(session, r) for r in rows.SPEED if r.id in wanted]
     results["encode"] = [sections.encode(session, r) for r in rows.ENCODE if r.id in wanted]
+    results["registry"] = [registry.measure(session, r) for r in rows.REGISTRY if r.id in wanted]
+    results["engine"] = [engine.measure(session, r) for r in rows.ENGINE if r.id in wanted]
     results["peers"] = [
         sections.peers(session, r) for r in rows.PEERS if r.id in wanted and session.peers
     ]

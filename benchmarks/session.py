@@ -84,7 +84,7 @@ class Session:
         out = self.fresh_directory()
         try:
             steps = command.steps(corpus, out)
-            measure.warm(self.inputs(corpus, steps))
+            measure.warm([*self.inputs(corpus, steps), *command.inputs])
             # Output, and decoded layers where there are any.
             copies = 1 if corpus.variant in ("plain", "dot") else 2
             measure.touch_memory(copies * corpus.plain_bytes + int(self.scale * SLACK))

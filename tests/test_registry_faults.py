@@ -113,9 +113,7 @@ def test_cut_for_good_is_given_up(faulty: FaultyRegistry) -> None:
 
 
 @pytest.mark.parametrize("answer", ["200", "wrong 206", "earlier 206", "no range 206"])
-def test_answers_to_a_range_request(
-    faulty: FaultyRegistry, expected: bytes, answer: str
-) -> None:
+def test_answers_to_a_range_request(faulty: FaultyRegistry, expected: bytes, answer: str) -> None:
     wrong = iter((True,))
 
     def rule(handler: Handler) -> bool:
@@ -174,9 +172,7 @@ def test_silence_for_good(faulty: FaultyRegistry) -> None:
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 @pytest.mark.parametrize("part", ["/manifests/", "/blobs/"])
-def test_passing_failures(
-    faulty: FaultyRegistry, expected: bytes, status: int, part: str
-) -> None:
+def test_passing_failures(faulty: FaultyRegistry, expected: bytes, status: int, part: str) -> None:
     faulty.rules.append(fails(status, times=2, part=part, Retry_After="0"))
     assert flat(faulty.reference()) == expected
 
@@ -478,9 +474,7 @@ def test_redirect_within_the_registry_keeps_them(faulty: FaultyRegistry, expecte
         ("http://[::1/x", "no URL"),
     ],
 )
-def test_redirects_that_lead_nowhere(
-    faulty: FaultyRegistry, location: str, problem: str
-) -> None:
+def test_redirects_that_lead_nowhere(faulty: FaultyRegistry, location: str, problem: str) -> None:
     def rule(handler: Handler) -> bool:
         handler.send(307, b"", Location=location.replace("{n}", str(len(faulty.requests))))
         return True
