@@ -21,8 +21,8 @@ from dimgx.tarfields import BLOCK, PAX
 
 MAX_CHUNK = 256 << 10
 """The most bytes of a chunk."""
-MAX_PAX = 32 << 10
-"""The most bytes of a PAX header that counts as ordinary."""
+MAX_PAX = 16 << 10
+"""The most bytes of a PAX header that counts as ordinary; any chunk has room for it."""
 
 _MAGIC = b"ustar"
 _LANES = MAX_CHUNK // BLOCK

@@ -128,10 +128,16 @@ class _Walk:
             else:
                 if last >= 0:
                     continue
-            if last >= 0 and kind == PAX and (step := self._take_pax(k, last)):
-                add_start(chunk_at + k)
-                k += step
-                continue
+            if last >= 0 and kind == PAX:
+                step = self._take_pax(k, last)
+                if step:
+                    add_start(chunk_at + k)
+                    k += step
+                    continue
+                if k and not self._has_pair(k):
+                    # How a member goes out must not depend on where chunks end.
+                    last = k - 1
+                    continue
             header, passed_global = read_header(self._read_at, chunk_at + k, self._size)
             if header is None:
                 break
@@ -200,6 +206,12 @@ class _Walk:
         self._pax[self._ordinary_count] = PaxHeader(head, payload)
         self._blocks.append(block)
         return at + step - k
+
+    def _has_pair(self, k: int) -> bool:
+        """Tell whether a PAX header, if it is of ordinary size, and the next are in the chunk."""
+        digits = self._chunk[k + 124 : k + 135]
+        size = int(digits, 8) if digits.isdigit() and not digits.strip(b"01234567") else 0
+        return size > MAX_PAX or k + 2 * BLOCK + (size + 511 & -BLOCK) <= len(self._chunk)
 
     def _read_at(self, at: int, size: int) -> bytes:
         """Read from the chunk at hand, or else from the file."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dimgx import tarwalk
 from dimgx.errors import ImageError
-from dimgx.layerindex import COPY, REWRITE, LayerIndex
+from dimgx.layerindex import COPY, REWRITE, STRIP_DOT, LayerIndex
 from dimgx.tarhop import MAX_CHUNK, hop
 from tests.dsl import (
     END,
@@ -143,6 +143,20 @@ def test_random_layers_and_damages(some: list[Member], at: int, value: int) -> N
     check(bytes(tar))
     tar[at % len(tar)] = value
     check(bytes(tar))
+
+
+@pytest.mark.parametrize("chunk", [2048, 2560, 32 << 10])
+@pytest.mark.parametrize("cut", [0, 500, 1000])
+def test_how_a_member_goes_out_does_not_depend_on_chunks(cut: int, chunk: int) -> None:
+    """A PAX header that lies across the border of a chunk is taken with those beside it."""
+    pairs = [file(f"./p{i}", b"z" * 700, mtime="1.5") for i in range(300)]
+    tar = layer(file("./first", b"1" * cut), *pairs)
+    with tempfile.TemporaryFile() as opened, pytest.MonkeyPatch.context() as patch:
+        opened.write(tar)
+        opened.flush()
+        patch.setattr(tarwalk, "CHUNK", chunk)
+        index = tarwalk.walk_layer(opened.fileno(), 0, len(tar))
+    assert index.codes == bytes((STRIP_DOT,)) * 301
 
 
 def test_members_are_taken_at_once() -> None:
