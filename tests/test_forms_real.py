@@ -16,9 +16,12 @@ from tests.programs import dimgx, need, need_root, run
 from tests.registries import plain_environment, real_registry
 from tests.results import (
     APP,
+    BASE,
     FORMS,
+    MIDDLE,
     SETTINGS,
     SOURCES,
+    TOP,
     config_of,
     files_of,
     flat,
@@ -27,7 +30,7 @@ from tests.results import (
     sha256,
 )
 from tests.services import Engine
-from tests.writers import oci_layout
+from tests.writers import image, oci_layout
 
 FILE = """FROM scratch
 COPY root/ /
@@ -321,3 +324,19 @@ def test_what_is_squashed_at_a_registry(
             assert flat(f"oci:{target}") == flat(source)
             old, new = manifest_of(tmp_path / "source"), manifest_of(target)
             assert new["layers"][0]["digest"] == old["layers"][0]["digest"], "as it was"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_layer_that_comes_again(docker: Engine, tmp_path: Path, form: str) -> None:
+    again = image(BASE, TOP, MIDDLE, TOP, BASE, TOP, tags=("again:1",))
+    source = SOURCES["oci"](tmp_path, again)
+    dimgx("--keep-layers", f"--format={form}", "-t", tmp_path / "out", source)
+    reference = reference_of(form, tmp_path / "out")
+    assert flat(reference) == flat(source)
+    run([need("skopeo"), "copy", "--insecure-policy", reference, f"oci:{tmp_path}/copy:again"])
+    assert flat(f"oci:{tmp_path}/copy") == flat(source)
+    if form == "docker-archive":
+        docker.run("load", "-i", tmp_path / "out")
+        found = described(docker, "again:1")
+        assert found["Id"] == f"sha256:{again.id()}"
+        assert len(found["RootFS"]["Layers"]) == 6

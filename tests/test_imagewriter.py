@@ -508,3 +508,37 @@ def test_rows_that_nothing_is_squashed_from(
     with pytest.raises(LayerSpecError, match=problem):
         write(app, tmp_path / "out", "oci-dir", squash_from=spec)
     assert left(tmp_path) == ["source.tar"]
+
+
+def test_odd_bytes_in_a_kept_config(tmp_path: Path) -> None:
+    config = APP.config_json().replace(b"somebody", b"some\xffbody")
+    config = config.replace(b'{"os"', b'{"id":"x","Parent":"y","os"')
+    files = docker_members_with_config(config)
+    (tmp_path / "in.tar").write_bytes(files)
+    write(f"{tmp_path}/in.tar", tmp_path / "out", "docker-archive", keep_layers=True)
+    written = files_of(tmp_path / "out")
+    assert config in written.values(), "byte for byte"
+    described = [json.loads(data) for name, data in written.items() if name.endswith("/json")]
+    assert [one["id"] for one in described] == [
+        name.partition("/")[0] for name in written if name.endswith("/json")
+    ]
+    assert [one.get("parent") for one in described] == [None, *(one["id"] for one in described[:2])]
+    write(f"{tmp_path}/in.tar", tmp_path / "flat", "docker-archive")
+    assert config_of(f"docker-archive:{tmp_path}/flat")["author"] == "some\ufffdbody"
+
+
+def docker_members_with_config(config: bytes) -> bytes:
+    """Give a docker-archive of APP whose config is another."""
+    listed = [{"Config": "c", "RepoTags": ["a:1"], "Layers": ["0", "1", "2"]}]
+    members = [file(str(n), data) for n, data in enumerate(APP.layers)]
+    return layer(*members, file("c", config), file("manifest.json", json.dumps(listed)))
+
+
+def test_a_layer_beyond_what_octal_digits_say() -> None:
+    import tarfile
+
+    from dimgx.targets.archive import _header
+
+    header = _header("a" * 64 + "/layer.tar", 9 << 30)
+    assert len(header) == 512, "it fits the room that is kept for it"
+    assert tarfile.TarInfo.frombuf(header, "utf-8", "strict").size == 9 << 30

@@ -13,11 +13,12 @@ Spec: docker-image-spec v1 and v1.2; c/image's directory transport.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, ClassVar
 
 from dimgx.digest import Digest
 from dimgx.imageconfig import dump
+from dimgx.jsondoc import parse_json
+from dimgx.oci import CONFIG_LIMIT
 from dimgx.resultnames import LayoutName, familiar_names
 from dimgx.targets.forms import Blobs, MadeImage, make_manifest
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from dimgx.resultnames import ResultName
     from dimgx.targets.store import Slot, Store
 
+_NOT_OLD = frozenset(("rootfs", "history", "id", "parent", "layer_id"))
 # What Docker itself writes for what it does not know.
 _LONG_AGO = "1970-01-01T00:00:00Z"
 
@@ -80,8 +82,9 @@ class DockerArchiveForm:
             is_top = position == len(image.layers) - 1
             told: dict[str, object] = {"created": _LONG_AGO, "os": "linux"}
             if is_top:
-                told = json.loads(image.config)
-                told = {k: v for k, v in told.items() if k.lower() not in ("rootfs", "history")}
+                config = parse_json(image.config, "the config", CONFIG_LIMIT)
+                assert isinstance(config, dict)
+                told = {k: v for k, v in config.items() if k.lower() not in _NOT_OLD}
             # Without the layer in it, two of them with one parent were one.
             told |= {"parent": parent} if parent else {}
             id = Digest.of(dump(told | {"layer_id": str(layer.diff_id)})).hex
