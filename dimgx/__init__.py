@@ -46,6 +46,7 @@ __all__ = (
     "open_image",
     "open_stream",
     "open_tree",
+    "read_origin",
     "select",
     "write_images",
     "write_raw",
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from dimgx.api import open_image as open_image
     from dimgx.api import open_stream as open_stream
     from dimgx.api import open_tree as open_tree
+    from dimgx.api import read_origin as read_origin
     from dimgx.api import write_raw as write_raw
     from dimgx.errors import (
         Cancelled,
@@ -73,7 +75,8 @@ if TYPE_CHECKING:
     )
     from dimgx.extractor import Entry, Progress
     from dimgx.image import Image, Layer
-    from dimgx.imagewriter import ImagesResult, ResultImage
+    from dimgx.imagemaker import ResultImage
+    from dimgx.imagewriter import ImagesResult
     from dimgx.imagewriter import write_images as write_images
     from dimgx.inspector import Listing, Row
     from dimgx.layerspec import select as select
@@ -97,7 +100,8 @@ _HOMES = {
         "UsageError",
     ),
     "dimgx.image": ("Image", "Layer"),
-    "dimgx.imagewriter": ("ImagesResult", "ResultImage", "write_images"),
+    "dimgx.imagemaker": ("ResultImage",),
+    "dimgx.imagewriter": ("ImagesResult", "write_images"),
     "dimgx.inspector": ("Listing", "Row"),
     "dimgx.layerspec": ("select",),
     "dimgx.legacy": ("extractlayers", "imagekey", "inspectlayers", "normalizeimage"),
@@ -112,6 +116,7 @@ _HOMES = {
         "open_image",
         "open_stream",
         "open_tree",
+        "read_origin",
         "write_raw",
     ),
     "dimgx.pathrules": ("PathRule",),

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
+from dimgx.errors import SourceError
 from dimgx.inspector import Listing, Row
 from dimgx.inspector import inspect as _inspect
 from dimgx.layerspec import select
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from dimgx.extractor import FlatTar, Progress
     from dimgx.figures import TarFigures
     from dimgx.image import Image
+    from dimgx.outdated import Made
     from dimgx.platforms import Platform
     from dimgx.rawlayer import RawLayer
     from dimgx.recipe import TarOptions, TreeOptions, Verify
@@ -45,6 +47,7 @@ __all__ = (
     "open_image",
     "open_stream",
     "open_tree",
+    "read_origin",
     "select",
     "write_raw",
 )
@@ -157,6 +160,7 @@ def flatten(
     force: bool = False,
     sha256: bool = False,
     report: Report | None = None,
+    record: bool = False,
     **options: Unpack[TarOptions],
 ) -> Result:
     """Write the flattened tar of `image` to `target`, a path or a binary file open for writing.
@@ -165,7 +169,8 @@ def flatten(
     file, a FIFO or a device gets its first byte when all digests have matched. `options` are the
     fields of `Recipe`: which layers, what of them, how the work is done. `progress` and `cancel`
     are called from time to time, maybe in other threads; when `cancel` gives true, `Cancelled` is
-    raised. `report` is told of all that is done, which costs some time.
+    raised. `report` is told of all that is done, which costs some time. With `record` the tar
+    begins with a header that tells what it was made from, and changes nothing else.
 
     Raises: ImageError, SourceError, LayerSpecError, UsageError, Cancelled.
     """
@@ -175,6 +180,7 @@ def flatten(
     recipe = Recipe(**options, phase=None if report is None else report.mark)
     mark = recipe.phase or str
     check_level(compression, level)
+    head = _record(image, recipe, compression, level) if record else b""
     with ExitStack() as stack:
         opened = (
             open_target(os.fspath(target), force=force, resources=stack)
@@ -189,7 +195,7 @@ def flatten(
             image.check_unchanged()
             mark("check")
         counter = _Counter(opened, sha256 or (tar is not None and compression is not None))
-        _emit(flat, counter.write, compression, level, recipe.worker_count, tar)
+        _emit(flat, counter.write, compression, level, recipe.worker_count, tar, head)
         mark("write")
         flat.verify()
         image.check_unchanged()
@@ -197,7 +203,8 @@ def flatten(
         opened.commit()
         mark("publish")
         digest = counter.hexdigest()
-        result = Result(counter.size, flat.length, digest, tuple(flat.warnings))
+        length = len(head) + flat.length
+        result = Result(counter.size, length, digest, tuple(flat.warnings))
         if report is not None and tar is not None:
             from dimgx.report import Output
 
@@ -293,6 +300,23 @@ def open_tree(image: Image, **options: Unpack[TreeOptions]) -> Tree:
     return Tree(flat)
 
 
+def read_origin(target: str | os.PathLike[str]) -> tuple[Made, ...]:
+    """Give what a tar, or each image of an archive or directory, was made from.
+
+    Of a tar only the head is read, of images no layer. An image without a record (`is_ours` is
+    false) counts as one whose layers were kept.
+
+    Raises: ImageError where there is no record, SourceError where nothing can be read.
+    """
+    from dimgx.targets.state import read_state
+
+    path = os.fspath(target)
+    found = read_state(path)
+    if found is None:
+        raise SourceError(f"{path}: there is nothing, so it has no origin")
+    return tuple(found)
+
+
 class _Counter:
     def __init__(self, target: Target, is_hashed: bool) -> None:
         import hashlib
@@ -311,6 +335,17 @@ class _Counter:
         return None if self._hash is None else self._hash.hexdigest()
 
 
+def _record(
+    image: Image, recipe: Recipe, compression: Compression | None, level: int | None
+) -> bytes:
+    """Give the header that tells what a tar was made from."""
+    from dimgx.tarwrite import build_global_header
+    from dimgx.wanted import origin_of
+
+    origin = origin_of(image, recipe, compression=compression, level=level)
+    return build_global_header(origin.text.encode())
+
+
 def _emit(
     flat: FlatTar | RawLayer,
     write: Callable[[bytes | memoryview], object],
@@ -318,6 +353,7 @@ def _emit(
     level: int | None,
     threads: int,
     tar: TarFigures | None = None,
+    head: bytes = b"",
 ) -> None:
     from dimgx.codec import open_encoder
 
@@ -329,6 +365,8 @@ def _emit(
         encoder.write(data)
 
     try:
+        if head:
+            counted(head)
         flat.emit(encoder.write if tar is None else counted)
         encoder.finish()
     except BaseException:

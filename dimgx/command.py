@@ -41,6 +41,9 @@ def run(args: Sequence[str], messages: Messages) -> int:
     except ValueError as exc:
         raise UsageError(f"--log-format: {exc}") from exc
     surroundings = _look_around(options)
+    if options.origin is not None:
+        _show_origin(options.origin)
+        return 0
     if options.platforms:
         _show_platforms(options, surroundings)
         return 0
@@ -67,6 +70,16 @@ def run(args: Sequence[str], messages: Messages) -> int:
             messages.warn(item.image.warnings)
         beside.finish(report, messages)
     return code
+
+
+def _show_origin(target: str) -> None:
+    from dimgx import api
+    from dimgx.targetname import target_path
+    from dimgx.targets.state import origins_text
+
+    found = api.read_origin(target_path(target))
+    check_stdout("to show the origin on")
+    print_text(origins_text(found))
 
 
 def _list(options: Options, surroundings: Surroundings, messages: Messages) -> int:
@@ -111,6 +124,7 @@ class _Opened:
 
 def _open(reference: str, options: Options, surroundings: Surroundings) -> Image:
     from dimgx import api
+    from dimgx.handover import host_for
     from dimgx.sources.endpoint import EngineOptions
 
     with Waiting(is_wanted=not options.quiet) as line:
@@ -123,7 +137,14 @@ def _open(reference: str, options: Options, surroundings: Surroundings) -> Image
             memory=options.memory,
             tmpdir=surroundings.tmpdirs,
             registry=surroundings.registry,
-            engine=EngineOptions.of(os.environ, host=options.host, pull=options.pull, tick=tick),
+            engine=EngineOptions.of(
+                os.environ,
+                host=host_for(reference, options),
+                pull=options.pull,
+                tick=tick,
+                are_rows_wanted=bool(options.layers or options.squash_from)
+                or not (options.check or options.update),
+            ),
             progress=line,
         )
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from dimgx.digest import Digest
     from dimgx.oci import Config, Manifest, Platform
+    from dimgx.settings import Settings
     from dimgx.spool import SpoolSpace
 
 SizeKind = Literal["unpacked", "tar", "blob"]
@@ -152,6 +153,8 @@ class Image:
     layers: tuple[Layer, ...]
     """Base to top."""
     config: Config | None = None
+    settings: Settings | None = None
+    """How it is run, where the source tells that but not the config."""
     id: str | None = None
     """The image ID: `sha256:<hex>` of the config, or the bare v1 ID of an image before 1.10."""
     tags: tuple[str, ...] = ()

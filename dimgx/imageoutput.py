@@ -47,28 +47,23 @@ def write(
     created: int | None,
     messages: Messages,
     shared: TarOptions,
-    origins: Sequence[str | None] | None = None,
     report: Report | None = None,
 ) -> ImagesResult:
     """Write the images of a job to `place` in the form that its target has.
 
-    `rows` are those to flatten of each, `origins` the records of what each is made from, `created`
-    is in seconds since 1970.
+    `rows` are those to flatten of each, `created` is in seconds since 1970.
 
     Raises: DimgxError.
     """
-    from dimgx.imagewriter import ResultImage, write_images
+    from dimgx.imagemaker import ResultImage
+    from dimgx.imagewriter import write_images
 
     target = job.target
     assert target is not None and target.form != "tar"
-    is_oci = target.form in ("oci-archive", "oci-dir")
-    given = parse_names(options.tags, target.name if is_oci else None)
     result = write_images(
         [
-            ResultImage(item.image, given or _own_names(item), chosen, origin)
-            for item, chosen, origin in zip(
-                job.chosen, rows, origins or (None,) * len(rows), strict=True
-            )
+            ResultImage(item.image, names_for(item, target, options), chosen)
+            for item, chosen in zip(job.chosen, rows, strict=True)
         ],
         place,
         form=target.form,
@@ -81,6 +76,7 @@ def write(
         force=options.force,
         sha256=messages.is_verbose,
         report=report,
+        record=options.update,
         **shared,
     )
     messages.warn(result.warnings)
@@ -88,9 +84,16 @@ def write(
     return result
 
 
-def _own_names(chosen: Chosen) -> tuple[ResultName, ...]:
-    """Give the name that an image was asked by, else those that it has."""
-    return own_names(chosen.image, parse_reference(chosen.asked).name)
+def names_for(
+    chosen: Chosen, target: TargetName | None, options: Options
+) -> tuple[ResultName, ...]:
+    """Give the names of an image: those said, else that which it was asked by or those it has.
+
+    Raises: UsageError where one is no name.
+    """
+    is_oci = target is not None and target.form in ("oci-archive", "oci-dir")
+    given = parse_names(options.tags, target.name if target and is_oci else None)
+    return given or own_names(chosen.image, parse_reference(chosen.asked).name)
 
 
 def _tell(result: ImagesResult, target: TargetName, messages: Messages) -> None:

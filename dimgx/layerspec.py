@@ -183,3 +183,16 @@ def _range(rows: Sequence[Row], spec: str, first: list[int], last: list[int]) ->
     if min(first) > max(last):
         return list(range(max(first), min(last) - 1, -1))
     raise _ambiguous(rows, spec, sorted({*first, *last}))
+
+
+def find_row(rows: Sequence[Row], spec: str | Row) -> Row:
+    """Give the one row that a layer spec names.
+
+    Raises: LayerSpecError where it names none, or several; UsageError for bad grammar.
+    """
+    if not isinstance(spec, str):
+        return spec
+    found = select(rows, (spec,), strict=True).rows
+    if len(found) != 1:
+        raise LayerSpecError(f"{spec!r:.300} names {len(found)} rows, and one is squashed from")
+    return found[0]

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dimgx.errors import LayerSpecError, SourceError, UsageError
 from dimgx.imageoutput import check_replaceable, write
 from dimgx.jobs import check_absent, plan_jobs
+from dimgx.listing import escape
 from dimgx.progress import Waiting
 from dimgx.targetname import DIRECTORY_FORMS
 from dimgx.template import is_template, make_parents, parse_template
-from dimgx.terminal import check_stdout, is_terminal
+from dimgx.terminal import check_stdout, is_terminal, print_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from dimgx.progress import ProgressLine
     from dimgx.recipe import TarOptions
     from dimgx.targetname import TargetName
+    from dimgx.upkeep import Verdict
+
+EXIT_DONE, EXIT_OUTDATED = 0, 5
 
 
 def check_early(options: Options) -> None:
@@ -39,6 +44,7 @@ def check_early(options: Options) -> None:
     _check_content(options)
     target = options.target
     if target is None:
+        check_stdout("to give the ID on")
         return
     if target.is_stdout:
         check_stdout("to write to")
@@ -50,7 +56,9 @@ def check_early(options: Options) -> None:
     if is_template(target.path):
         parse_template(target.path)
         return
-    check_replaceable(target, force=options.force)
+    if not options.check:
+        # What is there is looked at later, if it matters what it is.
+        check_replaceable(target, force=options.force or options.update)
     path = target.path.rstrip("/") if target.form in DIRECTORY_FORMS else target.path
     if not os.path.isdir(os.path.dirname(path) or os.curdir):
         raise SourceError(f"{target.path} cannot be written: its directory does not exist")
@@ -80,10 +88,54 @@ def make(
 
     Raises: DimgxError.
     """
+    if options.target is None:
+        return _hand_over(chosen, options, surroundings, messages)
     jobs = plan_jobs(chosen, options.target)
+    if options.check or options.update:
+        verdicts = [(job, _judge(job, options, surroundings)) for job in jobs]
+        if options.check:
+            return _tell_verdicts(verdicts)
+        for job, verdict in verdicts:
+            path = job.target.path if job.target else ""
+            messages.tell(f"{path}: {verdict.reason}")
+            verdict.allow(path, force=options.force)
+        for job, verdict in verdicts:
+            if not verdict.is_current:
+                force = options.force or verdict.exists
+                _do(job, replace(options, force=force), surroundings, messages)
+        return EXIT_DONE
     if len(jobs) > 1 and not options.force:
         check_absent(jobs)
     return max(_do(job, options, surroundings, messages) for job in jobs)
+
+
+def _judge(job: Job, options: Options, surroundings: Surroundings) -> Verdict:
+    """Tell how the target of a job stands."""
+    from dimgx import upkeep
+    from dimgx.recipe import Recipe
+
+    assert job.target is not None
+    wanted = []
+    for one in job.chosen:
+        rows = chosen_rows(one, options) if _is_flat(options) else None
+        recipe = Recipe(**tar_options(options, surroundings, rows, None))
+        wanted.append(upkeep.wanted_of(one, recipe, job.target, options))
+    return upkeep.judge(job.target.path, wanted, tmpdirs=surroundings.tmpdirs)
+
+
+def _tell_verdicts(verdicts: Sequence[tuple[Job, Verdict]]) -> int:
+    """Print the reasons, with the target where there are several, and give the exit code."""
+    check_stdout("to give the reason on")
+    for job, verdict in verdicts:
+        path = f"{job.target.path}: " if job.target and len(verdicts) > 1 else ""
+        print_text(f"{escape(path + verdict.reason)}\n")
+    is_current = all(verdict.is_current for _, verdict in verdicts)
+    return EXIT_DONE if is_current else EXIT_OUTDATED
+
+
+def _is_flat(options: Options) -> bool:
+    """Tell whether all rows that are chosen become one layer."""
+    return not options.keep_layers and options.squash_from is None
 
 
 def _do(job: Job, options: Options, surroundings: Surroundings, messages: Messages) -> int:
@@ -100,13 +152,13 @@ def _do(job: Job, options: Options, surroundings: Surroundings, messages: Messag
             _write_tar(job.chosen[0], target, options, surroundings, messages)
         else:
             _write_images(job, target, options, surroundings, messages)
-    return 0
+    return EXIT_DONE
 
 
 def _write_images(
     job: Job, target: TargetName, options: Options, surroundings: Surroundings, messages: Messages
 ) -> None:
-    is_flat = not options.keep_layers and options.squash_from is None
+    is_flat = _is_flat(options)
     rows = [chosen_rows(item, options) if is_flat else None for item in job.chosen]
     with Waiting(is_wanted=not options.quiet) as line:
         write(
@@ -167,6 +219,7 @@ def _write_tar(
             force=options.force,
             sha256=messages.is_verbose,
             report=surroundings.report,
+            record=options.update,
             **tar_options(options, surroundings, rows, line),
         )
     messages.warn(result.warnings)
@@ -179,6 +232,26 @@ def _tell_tar(result: Result, target: TargetName, messages: Messages) -> None:
         messages.tell(f"{name}: {result.size} bytes, sha256:{result.sha256}")
         if target.compression is not None:
             messages.tell(f"the tar in it: {result.length} bytes")
+
+
+def _hand_over(
+    chosen: Sequence[Chosen], options: Options, surroundings: Surroundings, messages: Messages
+) -> int:
+    """Hand the images to an engine, and print the IDs that they have there."""
+    from dimgx import handover
+
+    rows = [chosen_rows(one, options) if _is_flat(options) else None for one in chosen]
+    with closing(handover.open_engine_target(options, os.environ)) as target:
+        with Waiting(is_wanted=not options.quiet) as line:
+            shared = tar_options(options, surroundings, None, line)
+            if options.load is not None:
+                created = surroundings.source_date_epoch
+                ids, warnings = handover.load(target, chosen, rows, options, created, shared)
+            else:
+                ids, warnings = handover.import_tars(target, chosen, rows, options, shared)
+        messages.warn(warnings)
+        print_text("".join(f"{id}\n" for id in ids))
+    return EXIT_DONE
 
 
 def chosen_rows(chosen: Chosen, options: Options) -> Sequence[Row] | None:

@@ -127,7 +127,7 @@ def open_flat_of(image: Image, recipe: Recipe) -> FlatTar:
         added: tuple[Layer, ...] = ()
         if recipe.add_layers:
             space = stack.enter_context(SpoolSpace(options.memory, options.tmpdirs))
-            added = tuple(_open_added(path, recipe, space, stack) for path in recipe.add_layers)
+            added = added_layers(recipe, space, stack)
             used += space.used
         layers = fetched(image, (*below, *chosen), recipe)
         if options.memory is not None:
@@ -138,16 +138,20 @@ def open_flat_of(image: Image, recipe: Recipe) -> FlatTar:
     return flat
 
 
-def _open_added(
-    path: str | os.PathLike[str], recipe: Recipe, space: SpoolSpace, stack: ExitStack
-) -> Layer:
+def added_layers(recipe: Recipe, space: SpoolSpace, resources: ExitStack) -> tuple[Layer, ...]:
+    """Give the tars and directories of this machine as layers, good until `resources` is closed.
+
+    Raises: ImageError, SourceError, Cancelled.
+    """
     from dimgx.addedlayer import open_added_layer
 
     def tick() -> None:
         if recipe.cancel is not None and recipe.cancel():
             raise Cancelled("cancelled")
 
-    return open_added_layer(os.fspath(path), space, stack, tick)
+    return tuple(
+        open_added_layer(os.fspath(path), space, resources, tick) for path in recipe.add_layers
+    )
 
 
 def fetched(image: Image, layers: Sequence[Layer], recipe: Recipe) -> Sequence[Layer]:

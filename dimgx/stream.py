@@ -1,4 +1,5 @@
-"""What is pushed in one thread, pulled in another: the flat tar as a file that can be read.
+"""What is pushed in one thread, pulled in another: the flat tar as a file that can be read, and
+what wants to read a file as one that can be written.
 
 The queue between them holds at most four pieces of 1 MiB. Closing the file early stops the thread.
 """
@@ -8,15 +9,19 @@ from __future__ import annotations
 import io
 import threading
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from dimgx.errors import Cancelled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-    from _typeshed import WriteableBuffer
+    from _typeshed import ReadableBuffer, WriteableBuffer
 
 _QUEUED = 4
 _PIECE = 1 << 20
+_PATIENCE_S = 5
+_T = TypeVar("_T")
 
 
 class _StoppedError(Exception):
@@ -58,6 +63,13 @@ class _Channel:
             if self._error is not None:
                 raise self._error
             return b""
+
+    def fail(self, error: BaseException) -> None:
+        """Let the reader meet `error` next, whatever was written before."""
+        with self._changed:
+            self._pieces.clear()
+            self._is_ended, self._error = True, error
+            self._changed.notify_all()
 
     def stop(self) -> None:
         with self._changed:
@@ -154,3 +166,61 @@ def open_pulled(
 def open_iterated(chunks: Iterator[bytes]) -> io.BufferedReader:
     """Give the pieces of `chunks` as one binary file."""
     return io.BufferedReader(_IteratedFile(chunks), _PIECE)
+
+
+class Pushed(io.RawIOBase, Generic[_T]):
+    """A binary file whose bytes `consume` gets, run in a thread of its own.
+
+    `finish` ends it and gives what `consume` gave. Without that, closing it makes reading there
+    raise `Cancelled`. Writing and `finish` raise what ended `consume` early.
+    """
+
+    def __init__(self, consume: Callable[[Iterable[bytes]], _T]) -> None:
+        self._channel = _Channel()
+        self._results: list[_T] = []
+        self._errors: list[BaseException] = []
+        self._thread = threading.Thread(
+            target=self._consume, args=(consume,), name="dimgx-push", daemon=True
+        )
+        self._thread.start()
+
+    def _consume(self, consume: Callable[[Iterable[bytes]], _T]) -> None:
+        try:
+            self._results.append(consume(iter(self._channel.read, b"")))
+        except BaseException as exc:
+            self._errors.append(exc)
+        self._channel.stop()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: ReadableBuffer) -> int:
+        """Pass `data` on; waits while four pieces are on their way."""
+        view = memoryview(data).cast("B")
+        for start in range(0, len(view), _PIECE):
+            try:
+                self._channel.write(view[start : start + _PIECE])
+            except _StoppedError:
+                self._thread.join()
+                if self._errors:
+                    raise self._errors[0] from None
+                # It had all that it wanted, and takes no notice of the rest.
+                break
+        return len(view)
+
+    def finish(self) -> _T:
+        """Say that this was all, and give what came of it."""
+        self._channel.end(None)
+        self._thread.join()
+        super().close()
+        if self._errors:
+            raise self._errors[0]
+        return self._results[0]
+
+    def close(self) -> None:
+        """Break off, unless it is finished."""
+        if not self.closed:
+            super().close()
+            self._channel.fail(Cancelled("cancelled"))
+            # Whoever waits for an answer, and not for bytes, is not waited for.
+            self._thread.join(_PATIENCE_S)

@@ -92,6 +92,14 @@ def parse_target(text: str, form: Form | None, compression: str | None) -> Targe
     return TargetName(path, chosen, packed, name, (warning,) if warning else ())
 
 
+def target_path(text: str) -> str:
+    """Give the path of a target, whatever form is spelled before it.
+
+    Raises: UsageError where it names none.
+    """
+    return _cut(text)[0]
+
+
 def _cut(text: str) -> tuple[str, Form | None, str | None]:
     """Give path, form and name."""
     transport, colon, rest = text.partition(":")

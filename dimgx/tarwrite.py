@@ -13,6 +13,7 @@ END = bytes(2 * BLOCK)
 """The end of an archive: two zero blocks."""
 
 _POSIX, _GNU = b"ustar\00000", b"ustar  \0"
+GLOBAL_NAME = b"pax_global_header"
 _PAX_NAME, _LONG_NAME = b"././@PaxHeader", b"././@LongLink"
 
 
@@ -71,6 +72,11 @@ def build_header(
     )
 
 
+def build_global_header(comment: bytes) -> bytes:
+    """Give a global PAX header that says `comment` and changes nothing, as `git archive` has it."""
+    return _extended(GLOBAL_NAME, b"g", _record(b"comment", comment), _POSIX, b"0000666\0")
+
+
 def _number(value: int, width: int) -> bytes:
     if 0 <= value < 8 ** (width - 1):
         return b"%0*o\0" % (width - 1, value)
@@ -86,10 +92,12 @@ def _record(key: bytes, value: bytes) -> bytes:
     return b"%d %s=%s\n" % (length, key, value)
 
 
-def _extended(name: bytes, typeflag: bytes, payload: bytes, magic: bytes) -> bytes:
+def _extended(
+    name: bytes, typeflag: bytes, payload: bytes, magic: bytes, mode: bytes = b"0000644\0"
+) -> bytes:
     head = _block(
         name.ljust(100, b"\0"),
-        b"0000644\0" + b"0000000\0" * 2 + b"%011o\0" % len(payload) + b"00000000000\0",
+        mode + b"0000000\0" * 2 + b"%011o\0" % len(payload) + b"00000000000\0",
         typeflag + bytes(100) + magic + bytes(64),
         b"0000000\0" * 2,
     )

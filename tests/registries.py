@@ -104,6 +104,8 @@ class RealRegistry:
     host: str
     pushing: tuple[str, ...]
     """What skopeo needs to push there."""
+    data: Path
+    """Where it keeps what it has."""
 
     def push(self, source: str, name: str, *words: str) -> str:
         """Push an image with skopeo; give its reference."""
@@ -141,7 +143,7 @@ def real_registry(
         process = subprocess.Popen([program, "serve", str(path)], stdout=log, stderr=log)
     try:
         _wait_for(host, process, place / "log")
-        yield RealRegistry(host, tuple(pushing))
+        yield RealRegistry(host, tuple(pushing), place / "data")
     finally:
         process.terminate()
         process.wait(10)

@@ -98,8 +98,8 @@ def reference_of(form: str, path: Path) -> str:
 
 
 def write(reference: str, path: Path, form: str, **options: Any) -> ImagesResult:
-    """Write the image of a reference; names and origin are taken out of `options`."""
-    more = {key: options.pop(key) for key in ("names", "origin", "layers") if key in options}
+    """Write the image of a reference; names and layers are taken out of `options`."""
+    more = {key: options.pop(key) for key in ("names", "layers") if key in options}
     with dimgx.open_image(reference, platform=PLATFORM) as found:
         wanted = ResultImage(found, **more)
         return write_images([wanted], path, form=form, **options)  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ import pytest
 
 import dimgx
 from dimgx import DimgxError, ImageError, LayerSpecError, ResultImage, UsageError, write_images
+from dimgx.origin import parse_origin
 from tests.dsl import file, layer
 from tests.opened import opened, plain
 from tests.results import (
@@ -161,7 +162,7 @@ def test_a_level_without_compression_has_no_effect(tmp_path: Path, app: str) -> 
 
 @forms
 def test_settings_are_kept(tmp_path: Path, app: str, form: str) -> None:
-    write(app, tmp_path / "out", form, origin='{"a":1}')
+    write(app, tmp_path / "out", form)
     config = config_of(reference_of(form, tmp_path / "out"))
     (step,) = config.pop("history")
     assert config.pop("rootfs") == {"type": "layers", "diff_ids": [sha256(flat(app))]}
@@ -169,11 +170,13 @@ def test_settings_are_kept(tmp_path: Path, app: str, form: str) -> None:
         "created": "2024-01-01T00:00:00Z", "architecture": "amd64", "os": "linux",
         "config": SETTINGS, "author": "somebody", "x.unknown": {"kept": [1, None]},
     }  # fmt: skip
+    origin = parse_origin(step.pop("comment"))
+    assert origin.layers == tuple(sha256(data) for data in (BASE, MIDDLE, TOP))
+    assert origin.platform == "linux/amd64"
     names = " ".join(sha256(data)[7:19] for data in (BASE, MIDDLE, TOP))
     assert step == {
         "created": "2024-01-01T00:00:00Z",
         "created_by": f"dimgx: 3 layers flattened: {names}",
-        "comment": '{"a":1}',
     }
 
 
@@ -473,15 +476,14 @@ def test_squashing_changes_no_tree(tmp_path: Path, form: str, source: str) -> No
     reference = SOURCES[source](tmp_path, APP)
     rows = range(3) if source == "docker-v1" else range(4)
     for row in rows:
-        result = write(
-            reference, tmp_path / "out", form, squash_from=f"@{row}", force=row > 0, origin="o"
-        )
+        result = write(reference, tmp_path / "out", form, squash_from=f"@{row}", force=row > 0)
         with opened(reference_of(form, tmp_path / "out"), verify="all") as found:
             kept = row if source == "docker-v1" else (row + 1) // 2
             tars = [plain(one) for one in found.layers]
             assert tars[:-1] == [BASE, MIDDLE, TOP][:kept]
             assert len(found.history) == row + 1
-            assert (found.history[-1].comment, found.history[-1].empty) == ("o", False)
+            assert not found.history[-1].empty
+            assert parse_origin(found.history[-1].comment or "").is_squashed
             assert "squashed" in (found.history[-1].created_by or "")
         assert [layer.diff_id for layer in result.images[0].layers] == [
             layer.diff_id for layer in found.layers

@@ -25,8 +25,8 @@ COMMAND = {
     f"dimgx.{name}"
     for name in (
         *("__main__", "access", "arguments", "argumenttypes", "chosen", "cli", "command"),
-        *("beside", "effects", "imageoutput", "jobs", "messages", "options", "outputs"),
-        *("progress", "signals", "targetarguments", "targetname", "terminal"),
+        *("beside", "effects", "handover", "imageoutput", "jobs", "messages", "options", "outputs"),
+        *("progress", "signals", "targetarguments", "targetname", "terminal", "upkeep"),
     )
 }
 HEAVY = (

@@ -197,6 +197,20 @@ def read_image(
     raise problem or _no_image(files)
 
 
+def read_images(files: Files, reference: Reference, *, verify: bool) -> list[Image]:
+    """Give all images that `files` hold, by the index that counts for the transport.
+
+    Raises: ImageError where they hold none, or one of them is damaged.
+    """
+    for lister in _listers(files, reference, verify=verify):
+        return [
+            _open(candidate, variant, ())
+            for candidate in lister()
+            for variant in candidate.variants
+        ]
+    raise _no_image(files)
+
+
 def _open(candidate: Candidate, variant: Variant, warnings: tuple[str, ...]) -> Image:
     image = variant.open()
     platforms = [image.platform, image.config.platform if image.config else None]

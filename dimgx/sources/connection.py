@@ -14,7 +14,7 @@ import os
 import socket
 import ssl
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote
 
@@ -108,6 +108,26 @@ class Connection:
                     " whether it still runs and has room on its disk, and try again"
                 ) from exc
 
+    def post(
+        self, url: str, chunks: Iterable[bytes], params: Mapping[str, str | Sequence[str]]
+    ) -> list[Fields]:
+        """Send a tar that comes in pieces, and give the objects that are answered, in order.
+
+        However long it takes. Where `chunks` raises, the engine sees a tar that breaks off.
+
+        Raises: Refused, besides; SourceError where the answer tells of an error.
+        """
+        with self._request(url, params, None, iter(chunks)) as response:
+            data = response.content
+        what = f"{self.endpoint}: the answer"
+        lines = [line for line in data.split(b"\n") if line.strip()]
+        answers = [Fields(parse_json(line, what, _DOCUMENT_LIMIT), what) for line in lines]
+        for answer in answers:
+            problem = answer.text("error")
+            if problem:
+                raise SourceError(f"the engine at {self.endpoint}: {' '.join(problem.split())}")
+        return answers
+
     def pull(self, name: str, platform: str | None) -> Iterator[Fields]:
         """Let the engine pull `name` with the user's credentials, and yield what it reports.
 
@@ -132,11 +152,21 @@ class Connection:
         self._client.close()
 
     def _request(
-        self, url: str, params: Mapping[str, str | int] | None, timeout_s: int | None
+        self,
+        url: str,
+        params: Mapping[str, str | int | Sequence[str]] | None,
+        timeout_s: int | None,
+        body: Iterator[bytes] | None = None,
     ) -> Response:
         try:
-            response = self._client.get(
-                url, params=dict(params or {}), stream=True, timeout=(_CONNECT_S, timeout_s)
+            response = self._client.request(
+                "GET" if body is None else "POST",
+                url,
+                params=dict(params or {}),
+                data=body,
+                headers={} if body is None else {"Content-Type": "application/x-tar"},
+                stream=True,
+                timeout=(_CONNECT_S, timeout_s),
             )
             if response.status_code < 400:
                 return response

@@ -22,6 +22,7 @@ from dimgx.image import HistoryStep, SizeKind
 from dimgx.jsondoc import Fields
 from dimgx.oci import parse_platform_fields
 from dimgx.platforms import Platform
+from dimgx.settings import parse_settings
 from dimgx.sources.connection import Connection, Refused, quoted
 from dimgx.sources.engine import Described
 
@@ -43,7 +44,7 @@ class DockerEngine:
     size_kind: SizeKind = "unpacked"
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+        self.connection = connection
         self.where = f"the Docker Engine at {connection.endpoint}"
 
     def describe(self, name: str, platform: Platform | None) -> Described:
@@ -79,29 +80,30 @@ class DockerEngine:
             steps=tuple(_linked(steps)),
             is_certain=empty is not None or not steps,
             images=tuple((counts[i], steps[i].id or "") for i in counts),
+            settings=parse_settings(image),
             is_content="descriptor" in image or id in digests,
         )
 
     def iter_saved(self, id: str, platform: Platform | None) -> Iterator[bytes]:
         """Yield the archive of an image."""
-        url = self._connection.url(f"/images/{quoted(id)}/get")
-        return self._connection.iter_get(url, self._choice(platform, (1, 48)))
+        url = self.connection.url(f"/images/{quoted(id)}/get")
+        return self.connection.iter_get(url, self._choice(platform, (1, 48)))
 
     def iter_pulled(self, name: str, platform: Platform | None) -> Iterator[Fields]:
         """Fetch an image from its registry."""
-        return self._connection.pull(name, str(platform) if platform else None)
+        return self.connection.pull(name, str(platform) if platform else None)
 
     def list_images(self) -> list[tuple[str, tuple[str, ...]]]:
         """Give the ID and the tags of every image, intermediate ones too."""
-        url = self._connection.url("/images/json")
-        found = self._connection.get(url, "the list of images", {"all": 1})
-        return parse_images(found, str(self._connection.endpoint))
+        url = self.connection.url("/images/json")
+        found = self.connection.get(url, "the list of images", {"all": 1})
+        return parse_images(found, str(self.connection.endpoint))
 
     def find_container(self, name: str) -> str | None:
         """Give the image of a container."""
         try:
-            url = self._connection.url(f"/containers/{quoted(name)}/json")
-            found = Fields(self._connection.get(url, name), name)
+            url = self.connection.url(f"/containers/{quoted(name)}/json")
+            found = Fields(self.connection.get(url, name), name)
         except Refused:
             return None
         config = found.fields("config")
@@ -109,17 +111,17 @@ class DockerEngine:
 
     def close(self) -> None:
         """Let go of the connection."""
-        self._connection.close()
+        self.connection.close()
 
     def _inspect(self, name: str, params: dict[str, str]) -> Fields:
-        url = self._connection.url(f"/images/{quoted(name)}/json")
+        url = self.connection.url(f"/images/{quoted(name)}/json")
         what = f"{self.where}: the image {name!r:.200}"
-        return Fields(self._connection.get(url, name, params), what)
+        return Fields(self.connection.get(url, name, params), what)
 
     def _history(self, id: str, params: dict[str, str]) -> list[Fields]:
         what = f"{self.where}: the history of {id:.20}"
-        found = self._connection.get(
-            self._connection.url(f"/images/{quoted(id)}/history"), "the history", params
+        found = self.connection.get(
+            self.connection.url(f"/images/{quoted(id)}/history"), "the history", params
         )
         return Fields({"steps": found}, what).objects("steps")
 
@@ -136,7 +138,7 @@ class DockerEngine:
         return found
 
     def _choice(self, platform: Platform | None, since: tuple[int, int]) -> dict[str, str]:
-        if platform is None or self._connection.api_version < since:
+        if platform is None or self.connection.api_version < since:
             return {}
         from json import dumps
 

@@ -46,6 +46,8 @@ class EngineOptions:
     container_host: str | None = None
     runtime_dir: str | None = None
     home: str | None = None
+    are_rows_wanted: bool = True
+    """False where layers alone matter: no image is saved just to learn which step brought which."""
     tick: Tick | None = None
     """Called now and then while an image is pulled: bytes done, bytes in all as far as known."""
 
@@ -57,6 +59,7 @@ class EngineOptions:
         host: str | None = None,
         pull: Pull = "never",
         tick: Tick | None = None,
+        are_rows_wanted: bool = True,
     ) -> EngineOptions:
         """Take what counts from `environment`; what is empty there counts as absent."""
 
@@ -77,6 +80,7 @@ class EngineOptions:
             runtime_dir=get("XDG_RUNTIME_DIR"),
             home=get("HOME") or get("USERPROFILE"),
             tick=tick,
+            are_rows_wanted=are_rows_wanted,
         )
 
     @property

@@ -29,6 +29,7 @@ from dimgx.sources.opening import open_stream, ticking
 
 if TYPE_CHECKING:
     from dimgx.jsondoc import Fields
+    from dimgx.settings import Settings
     from dimgx.spool import SpoolSpace
 
 Reader = Callable[[Files, Reference, Platform | None], Image]
@@ -53,6 +54,8 @@ class Described:
     """Ancestors that are images of their own: how many layers they have, and their IDs."""
     lengths: tuple[int | None, ...] = ()
     """Bytes of the layers' plain tars, where the engine knows them."""
+    settings: Settings | None = None
+    """How it is run."""
     is_content: bool = False
     """The ID is that of a manifest or an index, which may hold more platforms."""
 
@@ -113,7 +116,10 @@ def open_engine_image(
                 f" --pull always {engine.where} fetches the other, docker:// needs no engine"
             )
         if not described.is_certain:
-            described = _with_layers_of(described, saved)
+            if options.are_rows_wanted:
+                described = _with_layers_of(described, saved)
+            else:
+                described = replace(described, steps=())
         image = Image(
             reference=reference.text,
             layers=tuple(
@@ -122,6 +128,7 @@ def open_engine_image(
                     zip(described.diff_ids, _lengths(described), strict=True)
                 )
             ),
+            settings=described.settings,
             id=described.id,
             tags=described.tags,
             platform=described.platform,

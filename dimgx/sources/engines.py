@@ -29,34 +29,48 @@ def open_engine(reference: Reference, options: EngineOptions) -> Engine:
 
     Raises: SourceError where there is none, or for good; TemporaryError where it does not answer.
     """
+    name = f"{reference.name or '':.300}"
     if reference.transport == "podman":
-        return _open_podman(reference, options)
+        return _open_podman(
+            options, f"; without it the image's registry has it: dimgx [options] docker://{name}"
+        )
+    other = " (Podman's socket is there: podman:NAME)" if find_podman(options) else ""
+    more = f"; without any engine its registry has the image: dimgx [options] docker://{name}"
+    return _open_docker(options, other, more + hint_of_file(reference))
+
+
+def open_target_engine(kind: str, options: EngineOptions) -> Engine:
+    """Give the engine that is to take an image: "docker", "podman", or "any" that is there.
+
+    Raises: SourceError where there is none, or for good; TemporaryError where it does not answer.
+    """
+    if kind == "podman" or (kind == "any" and find_docker(options) is None):
+        return _open_podman(options)
+    return _open_docker(options)
+
+
+def _open_docker(options: EngineOptions, other: str = "", more: str = "") -> Engine:
     endpoint = find_docker(options)
     if endpoint is None:
-        name = reference.name or ""
         tried = ", ".join(docker_sockets(options))
-        other = " (Podman's socket is there: podman:NAME)" if find_podman(options) else ""
         raise SourceError(
             f"no Docker Engine is here: nothing listens at {tried}{other}. Start it, or name one"
-            " with -H or DOCKER_HOST; without any engine its registry has the image:"
-            f" dimgx [options] docker://{name:.300}{hint_of_file(reference)}"
+            f" with -H or DOCKER_HOST{more}"
         )
     return _open_service(endpoint, options)
 
 
-def _open_podman(reference: Reference, options: EngineOptions) -> Engine:
+def _open_podman(options: EngineOptions, more: str = "") -> Engine:
     endpoint = find_podman(options)
     program = shutil.which("podman")
     if endpoint is not None and not (program and _is_far(endpoint)):
         return _open_service(endpoint, options)
     if program is None:
-        name = reference.name or ""
         tried = ", ".join(podman_sockets(options))
         raise SourceError(
             f"no Podman is here: nothing listens at {tried}, and there is no program `podman`."
             " Start its service (systemctl --user start podman.socket), name one with -H or"
-            " CONTAINER_HOST, or install podman; without it the image's registry has it:"
-            f" dimgx [options] docker://{name:.300}"
+            f" CONTAINER_HOST, or install podman{more}"
         )
     return Podman(ProgramDoor(program, endpoint.url if endpoint else None))
 

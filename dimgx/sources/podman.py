@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -22,6 +23,7 @@ from dimgx.image import HistoryStep, SizeKind
 from dimgx.jsondoc import Fields, parse_json
 from dimgx.oci import parse_platform_fields
 from dimgx.platforms import Platform
+from dimgx.settings import parse_settings
 from dimgx.sources.connection import Connection, Refused, quoted
 from dimgx.sources.daemon import clean_tags, full_id, layers_of, parse_images, rfc3339
 from dimgx.sources.engine import Described
@@ -65,16 +67,16 @@ class Podman:
     size_kind: SizeKind = "tar"
 
     def __init__(self, door: Door) -> None:
-        self._door = door
+        self.door = door
         self.where = door.where
 
     def describe(self, name: str, platform: Platform | None) -> Described:
         """Give what it tells of an image; there is one of each name, whatever its platform."""
-        image = self._door.inspect(name)
+        image = self.door.inspect(name)
         id = full_id(image.text("id"), image.what)
         tags = clean_tags(image.texts("repotags"))
         diff_ids = layers_of(image)
-        told = self._door.history(id)[::-1]
+        told = self.door.history(id)[::-1]
         sizes = [fields.integer("size") for fields in told]
         steps = _steps_of(image)
         if len(sizes) == len(steps):
@@ -100,30 +102,31 @@ class Podman:
             steps=tuple(steps),
             images=tuple(images),
             lengths=lengths,
+            settings=parse_settings(image, is_health_known=not _is_oci(image)),
         )
 
     def iter_saved(self, id: str, platform: Platform | None) -> Iterator[bytes]:
         """Yield the archive of an image."""
-        return self._door.iter_saved(id.removeprefix("sha256:"))
+        return self.door.iter_saved(id.removeprefix("sha256:"))
 
     def iter_pulled(self, name: str, platform: Platform | None) -> Iterator[Fields]:
         """Fetch an image from its registry."""
-        return self._door.iter_pulled(name, str(platform) if platform else None)
+        return self.door.iter_pulled(name, str(platform) if platform else None)
 
     def list_images(self) -> list[tuple[str, tuple[str, ...]]]:
         """Give the ID and the tags of every image, intermediate ones too."""
-        return parse_images(self._door.images(), self.where)
+        return parse_images(self.door.images(), self.where)
 
     def find_container(self, name: str) -> str | None:
         """Give the image of a container."""
         try:
-            return self._door.container(name).text("imagename")
+            return self.door.container(name).text("imagename")
         except Refused:
             return None
 
     def close(self) -> None:
         """Let go of the door."""
-        self._door.close()
+        self.door.close()
 
     def _ancestors(
         self, image: Fields, steps: Sequence[HistoryStep]
@@ -135,7 +138,7 @@ class Podman:
             if not parent:
                 return
             try:
-                ancestor = self._door.inspect(parent)
+                ancestor = self.door.inspect(parent)
             except Refused:  # removed meanwhile
                 return
             older = _steps_of(ancestor)
@@ -145,6 +148,11 @@ class Podman:
             below = len(older)
             yield below, ancestor
             parent = ancestor.text("parent")
+
+
+def _is_oci(image: Fields) -> bool:
+    """Tell whether Podman leaves out what OCI's specification does not know, a health check."""
+    return "oci" in (image.text("manifesttype") or "oci")
 
 
 def _steps_of(image: Fields) -> list[HistoryStep]:
@@ -201,6 +209,12 @@ class ServiceDoor:
     def container(self, name: str) -> Fields:
         """Give what is told of a container."""
         return Fields(self._get(f"/containers/{quoted(name)}/json"), self.where)
+
+    def post(
+        self, path: str, chunks: Iterable[bytes], params: Mapping[str, str | Sequence[str]]
+    ) -> list[Fields]:
+        """Send a tar that comes in pieces, and give what is answered."""
+        return self._connection.post(self._url(path), chunks, params)
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -270,6 +284,30 @@ class ProgramDoor:
     def close(self) -> None:
         """Nothing is held."""
 
+    def feed(self, chunks: Iterable[bytes], *words: str) -> bytes:
+        """Run the program with a tar, that comes in pieces, on its standard input."""
+        with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as errors:
+            command = [*self._command, *words]
+            with _start(command, errors.fileno(), said.fileno(), subprocess.PIPE) as process:
+                assert process.stdin is not None
+                try:
+                    for chunk in chunks:
+                        process.stdin.write(chunk)
+                    process.stdin.close()
+                except BrokenPipeError:  # It says why.
+                    with suppress(BrokenPipeError):
+                        process.stdin.close()
+                except BaseException:
+                    # Before its input ends, which it could take for the end of the tar.
+                    process.kill()
+                    raise
+                process.wait()
+            for file in (said, errors):
+                file.seek(0)
+            if process.returncode:
+                raise _refused(errors.read(65536))
+            return said.read(_DOCUMENT_LIMIT)
+
     def _ask(self, *words: str) -> object:
         return parse_json(self._run(*words), self.where, _DOCUMENT_LIMIT)
 
@@ -281,11 +319,11 @@ class ProgramDoor:
         return out
 
 
-def _start(command: list[str], errors: int) -> subprocess.Popen[bytes]:
+def _start(
+    command: list[str], errors: int, out: int = subprocess.PIPE, stdin: int = subprocess.DEVNULL
+) -> subprocess.Popen[bytes]:
     try:
-        return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors
-        )
+        return subprocess.Popen(command, stdin=stdin, stdout=out, stderr=errors)
     except OSError as exc:
         raise SourceError(f"{command[0]}: {exc.strerror}") from exc
 

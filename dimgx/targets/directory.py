@@ -35,7 +35,7 @@ _MARKS = {"oci-layout": b"imageLayoutVersion", "version": b"Directory Transport 
 _MOST_OF_A_MARK = 4096
 _TEMPORARY = re.compile(r"\.dimgx-[0-9a-f]{16}\.tmp")
 _OWN = re.compile(
-    r"oci-layout|index\.json|version|manifest\.json|\.dimgx-[0-9a-f]{16}\.tmp"
+    r"oci-layout|index\.json|version|manifest\.json|dimgx\.origin\.json|\.dimgx-[0-9a-f]{16}\.tmp"
     r"|[0-9a-f]{64,128}(?:\.manifest\.json)?|signature-[0-9]+"
     r"|blobs/[a-z0-9]+/(?:[0-9a-f]{64,128}|\.dimgx-[0-9a-f]{16}\.tmp)"
 )

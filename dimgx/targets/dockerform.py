@@ -20,7 +20,7 @@ from dimgx.imageconfig import dump
 from dimgx.jsondoc import parse_json
 from dimgx.oci import CONFIG_LIMIT
 from dimgx.resultnames import LayoutName, familiar_names
-from dimgx.targets.forms import Blobs, MadeImage, make_manifest
+from dimgx.targets.forms import RECORD_FILE, RECORD_NOTE, Blobs, MadeImage, make_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -49,6 +49,7 @@ class DockerArchiveForm:
         self._ids: set[str] = set()
         self._entries: dict[str, tuple[list[str], list[str]]] = {}
         self._repositories: dict[str, dict[str, str]] = {}
+        self._records: dict[str, str] = {}
 
     def add_layer(self, part: Part) -> StoredLayer:
         """Store a layer; its name follows when an image has it."""
@@ -63,6 +64,8 @@ class DockerArchiveForm:
         """Store an image's config and its layers' older form, and list it."""
         config_name = f"{image.id.hex}.json"
         names = familiar_names(image.names)
+        if image.record is not None:
+            self._records[config_name] = image.record
         known = self._entries.get(config_name)
         if known is None:
             self._store.put(config_name, image.config)
@@ -116,6 +119,7 @@ class DockerArchiveForm:
         """Write what lists the images."""
         listed = [
             {"Config": config, "RepoTags": names or None, "Layers": layers}
+            | ({RECORD_NOTE: self._records[config]} if config in self._records else {})
             for config, (names, layers) in self._entries.items()
         ]
         last = {"manifest.json": dump(listed)}
@@ -145,6 +149,8 @@ class DockerDirectoryForm:
         """Store the config, and remember the manifest."""
         self._manifest, config_digest = make_manifest(image, is_oci=False)
         self._blobs.put(config_digest, image.config)
+        if image.record is not None:
+            self._store.put(RECORD_FILE, image.record.encode() + b"\n")
         return Digest.of(self._manifest)
 
     def find_odd_names(self, names: Sequence[ResultName]) -> Iterator[str]:

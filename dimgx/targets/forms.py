@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 FormName = Literal["docker-archive", "oci-archive", "oci-dir", "docker-dir"]
 
+RECORD_NOTE = "dimgx.origin"
+"""The annotation of a record that no config has; in manifest.json of an archive a key."""
+RECORD_FILE = "dimgx.origin.json"
+"""The same in a `dir:`, whose manifest has to stay what it is."""
 OCI, DOCKER = "application/vnd.oci.image", "application/vnd.docker"
 _LAYER_SUFFIXES: dict[Compression | None, tuple[str, str]] = {
     None: ("", ""),
@@ -42,6 +46,8 @@ class MadeImage:
     names: tuple[ResultName, ...]
     manifest: Manifest | None = None
     """The source's, if it is to stay what it is where it fits."""
+    record: str | None = None
+    """What it was made from, where its config, being kept, cannot tell."""
 
     @property
     def id(self) -> Digest:

@@ -14,7 +14,15 @@ from dimgx.digest import Digest
 from dimgx.imageconfig import dump
 from dimgx.oci import CONTAINERD_NAME, REF_NAME, parse_config
 from dimgx.resultnames import LayoutName
-from dimgx.targets.forms import OCI, Blobs, MadeImage, describe, make_manifest, manifest_type
+from dimgx.targets.forms import (
+    OCI,
+    RECORD_NOTE,
+    Blobs,
+    MadeImage,
+    describe,
+    make_manifest,
+    manifest_type,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -51,6 +59,8 @@ class OciForm:
         platform = _platform(image.config)
         for name in image.names or (None,):
             notes = _annotations(name)
+            if image.record is not None:
+                notes[RECORD_NOTE] = image.record
             self._listed.append(
                 descriptor
                 | ({"annotations": notes} if notes else {})

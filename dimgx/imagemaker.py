@@ -1,0 +1,239 @@
+"""Images in the making: which layers they keep, which one is made, and what describes them.
+
+1. An image of the result is some layers of the source's, kept as they are, and at most one that is
+   made, on top of them: all kept, none kept (flattened), or some (squashed from a row up).
+2. Layers that are kept keep their digests wherever the form allows; where all of them are, config
+   and manifest do too.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from dimgx.errors import Cancelled, LayerSpecError
+from dimgx.imageconfig import created_of, kept_steps, made_step, make_config, time_of
+from dimgx.imagename import ImageName
+from dimgx.inspector import Row, layers_of, list_rows
+from dimgx.layerparts import FlatPart, KeptPart
+from dimgx.layerspec import find_row
+from dimgx.reading import has_fetched
+from dimgx.recipe import Recipe, chosen_rows, directories, open_flat_of, ticker
+from dimgx.resultnames import LayoutName, own_names, parse_tag
+from dimgx.spool import SpoolSpace
+from dimgx.targets.forms import MadeImage
+from dimgx.wanted import origin_of, origin_of_kept
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    from dimgx.digest import Digest
+    from dimgx.figures import TarFigures
+    from dimgx.image import Image, Layer
+    from dimgx.layerparts import Coding, Part, StoredLayer
+    from dimgx.recipe import Layers
+    from dimgx.report import Report
+    from dimgx.resultnames import ResultName
+    from dimgx.targets.forms import Form
+
+
+@dataclass(frozen=True, slots=True)
+class ResultImage:
+    """An image that is to be written: what it is made of, and what it is called."""
+
+    image: Image
+    names: Sequence[ResultName | str] | None = None
+    """As after `--tag`; None for those that the source has."""
+    layers: Layers | None = None
+    """What is flattened of it, in the place of the option that is for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenImage:
+    """An image that was written."""
+
+    id: Digest
+    """Of its config."""
+    digest: Digest | None
+    """Of its manifest, in the forms that have one."""
+    names: tuple[ResultName, ...]
+    layers: tuple[StoredLayer, ...]
+    """Base to top."""
+
+
+class ImageMaker:
+    """Puts layers and images into a form."""
+
+    def __init__(self, form: Form, recipe: Recipe, coding: Coding, resources: ExitStack) -> None:
+        self._form, self._recipe, self._coding = form, recipe, coding
+        self._resources = resources
+        self._known: dict[Hashable, StoredLayer] = {}
+        self._warnings: dict[str, None] = {}
+        self._done = 0
+        self.is_chosen = False
+        """Somebody said how layers are to be stored; kept ones too, then."""
+        self.is_alone = True
+        """There is one image only."""
+        self.is_recorded = False
+        """What images were made from that keep their configs is noted beside them."""
+        self.report: Report | None = None
+        """What is to be told of the work."""
+        self._figures: dict[Hashable, TarFigures] = {}
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was odd but usable, each once."""
+        return tuple(self._warnings)
+
+    def finish(self) -> None:
+        """Put what lists the images."""
+        self._form.finish()
+
+    def add(
+        self, wanted: ResultImage, squash_from: str | Row | None, created_s: int | None
+    ) -> WrittenImage:
+        """Make one layer of an image, or of its rows from `squash_from` up."""
+        image = self._whole(wanted)
+        recipe = self._recipe
+        if wanted.layers is not None:
+            recipe = replace(recipe, layers=wanted.layers)
+        position = 0
+        if squash_from is not None:
+            position = find_row(list_rows(image), squash_from).position
+            image = self._at_hand(image, position)
+            rows = list_rows(image)
+            recipe = replace(recipe, layers=rows[position:], below=rows[:position])
+        below = layers_of(image, list_rows(image)[:position])
+        stored = [self._keep(image, layer) for layer in below]
+        rows = list_rows(image) if recipe.layers is None else chosen_rows(image, recipe.layers)
+        merged = [row for row in rows if not row.is_empty]
+        if not merged and recipe.layers is not None:
+            raise LayerSpecError("nothing is left to flatten: the chosen rows have no layer")
+        stored.append(self._flatten(image, recipe, merged, () if recipe.below else below))
+        origin = origin_of(image, recipe, is_image=True, is_squashed=squash_from is not None)
+        created = time_of(created_s) if created_s is not None else created_of(image)
+        ids = [row.diff_id or row.digest or row.id for row in merged]
+        verb = "flattened" if squash_from is None else "squashed"
+        step = made_step(verb, ids, created, origin.text)
+        history = [*kept_steps(image, position), step]
+        config = make_config(image, [layer.diff_id for layer in stored], history, created)
+        return self._add(wanted, MadeImage(config, tuple(stored), self._names(wanted)))
+
+    def add_kept(self, wanted: ResultImage, created_s: int | None) -> WrittenImage:
+        """Bring an image into the form, as little changed as that allows."""
+        image = self._whole(wanted)
+        if self.report is not None:
+            self.report.add_kept(image, image.layers)
+        stored = tuple(self._keep(image, layer) for layer in image.layers)
+        config, manifest = image.config, image.manifest
+        has_rootfs = config is not None and config.diff_ids is not None
+        guards = manifest is not None and self._form.has_manifest
+        if config is not None and (has_rootfs or guards):
+            data = config.data
+        else:
+            rows = len(list_rows(image))
+            created = time_of(created_s) if created_s is not None else created_of(image)
+            diff_ids = [layer.diff_id for layer in stored]
+            data, manifest = make_config(image, diff_ids, kept_steps(image, rows), created), None
+        record = origin_of_kept(image).text if self.is_recorded else None
+        return self._add(wanted, MadeImage(data, stored, self._names(wanted), manifest, record))
+
+    def _add(self, wanted: ResultImage, made: MadeImage) -> WrittenImage:
+        digest = self._form.add_image(made)
+        self._warnings.update(dict.fromkeys(self._form.find_odd_names(made.names)))
+        return WrittenImage(made.id, digest, made.names, made.layers)
+
+    def _whole(self, wanted: ResultImage) -> Image:
+        """Give the image with its config, which an engine may have to be asked for."""
+        image = wanted.image
+        if image.fetch_whole is None:
+            return image
+        whole = image.fetch_whole(ticker(self._recipe.progress, self._recipe.cancel))
+        return replace(image, layers=whole.layers, config=whole.config, manifest=whole.manifest)
+
+    def _at_hand(self, image: Image, position: int) -> Image:
+        """Give the image with what lies below a row at hand, as it is needed twice.
+
+        Memory: as `Recipe.memory` says, and temporary files beyond that.
+        """
+        below = layers_of(image, list_rows(image)[:position])
+        if not has_fetched(below):
+            return image
+        space = SpoolSpace(self._recipe.memory, directories(self._recipe.tmpdir))
+        self._resources.enter_context(space)
+        here = {}
+        for layer in dict.fromkeys(below):
+            spool = space.open()
+            for chunk in layer.blob.iter_chunks():
+                self._tick(0)
+                spool.write(chunk)
+            here[layer] = replace(layer, blob=spool.finish())
+        return replace(image, layers=tuple(here.get(layer, layer) for layer in image.layers))
+
+    def _names(self, wanted: ResultImage) -> tuple[ResultName, ...]:
+        if wanted.names is None:
+            return own_names(wanted.image)
+        return tuple(
+            name if isinstance(name, (ImageName, LayoutName)) else parse_tag(name)
+            for name in wanted.names
+        )
+
+    def _keep(self, image: Image, layer: Layer) -> StoredLayer:
+        number = image.layers.index(layer) + 1
+        name = layer.digest or layer.diff_id
+        what = f"layer {number}/{len(image.layers)}" + (f" {name}" if name else "")
+        allowed = {self._coding.compression} if self.is_chosen else self._form.kept
+        return self._put(
+            KeptPart(
+                layer,
+                what,
+                allowed=allowed,
+                coding=self._coding,
+                verify=self._recipe.verify,
+                tick=self._tick,
+            )
+        )
+
+    def _flatten(
+        self, image: Image, recipe: Recipe, rows: Sequence[Row], kept: Sequence[Layer]
+    ) -> StoredLayer:
+        ids = [row.diff_id or row.digest for row in rows]
+        below = tuple(row.diff_id or row.digest for row in recipe.below if not row.is_empty)
+        key = None if None in (*ids, *below) else ("flattened", below, *ids)
+        if key is not None and key in self._known:
+            if self.report is not None:
+                self.report.add_again(image, self._figures[key])
+            return self._known[key]
+        with ExitStack() as stack:
+            flat = stack.enter_context(open_flat_of(image, recipe))
+            # What goes to a pipe is put together again in the end. Of several images each would
+            # have to stay in memory until then.
+            tar = None if self.report is None else self.report.add_flat(image, flat, kept)
+            if tar is not None:
+                self._figures[key] = tar
+            part = FlatPart(flat, self._coding, key, is_repeatable=self.is_alone, tar=tar)
+            stored = self._put(part)
+            self._warnings.update(dict.fromkeys(flat.warnings))
+            if part.is_repeatable:
+                self._resources.push(stack.pop_all())
+        return stored
+
+    def _put(self, part: Part) -> StoredLayer:
+        key = part.key
+        if key is None or key not in self._known:
+            stored = self._form.add_layer(part)
+            if key is None:
+                return stored
+            self._known[key] = stored
+        return self._known[key]
+
+    def _tick(self, size: int) -> None:
+        recipe = self._recipe
+        if recipe.cancel is not None and recipe.cancel():
+            raise Cancelled("cancelled")
+        self._done += size
+        if recipe.progress is not None:
+            from dimgx.extractor import Progress
+
+            recipe.progress(Progress("write", self._done, None))

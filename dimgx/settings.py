@@ -1,0 +1,134 @@
+"""How an image wants to be run: what its config says of it, or an engine that keeps it.
+
+Go's readings count (see `jsondoc`): keys in any case, null as absent. What is empty is as good as
+absent to every engine, and some write the one, some the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from dimgx.digest import Digest
+from dimgx.jsondoc import Fields, parse_json
+from dimgx.oci import CONFIG_LIMIT
+
+if TYPE_CHECKING:
+    from dimgx.image import Image
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """How to find out whether a container works. Times are in nanoseconds, 0 for the usual."""
+
+    test: tuple[str, ...]
+    """NONE; CMD and words; CMD-SHELL and a line for the shell."""
+    interval_ns: int = 0
+    timeout_ns: int = 0
+    start_period_ns: int = 0
+    retries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a config says about running."""
+
+    env: tuple[str, ...] = ()
+    """`NAME=value`, in order."""
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    user: str = ""
+    workdir: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    ports: tuple[str, ...] = ()
+    """`80/tcp`, sorted."""
+    volumes: tuple[str, ...] = ()
+    """Paths, sorted."""
+    stop_signal: str = ""
+    healthcheck: HealthCheck | None = None
+    is_health_known: bool = True
+    """False where the one who tells may leave the health check out."""
+
+    @property
+    def digest(self) -> str:
+        """Of all but the health check, the same wherever the image comes from."""
+        return _digest_of(
+            {
+                "cmd": self.cmd,
+                "entrypoint": self.entrypoint,
+                "env": self.env,
+                "labels": dict(self.labels),
+                "ports": self.ports,
+                "stop_signal": self.stop_signal,
+                "user": self.user,
+                "volumes": self.volumes,
+                "workdir": self.workdir,
+            }
+        )
+
+    @property
+    def health_digest(self) -> str | None:
+        """Of the health check; `none` for none, None where that is not known."""
+        check = self.healthcheck
+        if check is None:
+            return "none" if self.is_health_known else None
+        times = (check.interval_ns, check.timeout_ns, check.start_period_ns, check.retries)
+        return _digest_of({"test": check.test, "times": times})
+
+
+def _digest_of(value: dict[str, object]) -> str:
+    import json
+
+    told = {key: item for key, item in value.items() if item}
+    text = json.dumps(told, separators=(",", ":"), sort_keys=True)
+    return str(Digest.of(text.encode()))
+
+
+def parse_settings(document: Fields, *, is_health_known: bool = True) -> Settings:
+    """Give the settings of a config, or of what an engine's `inspect` tells.
+
+    Raises: ImageError where a field is of the wrong type.
+    """
+    config = document.fields("config") or Fields({}, document.what)
+    # Podman tells it beside the config.
+    health = config.fields("healthcheck") or document.fields("healthcheck")
+    return Settings(
+        env=tuple(config.texts("env")),
+        entrypoint=tuple(config.words("entrypoint")),
+        cmd=tuple(config.words("cmd")),
+        user=config.text("user") or "",
+        workdir=config.text("workingdir") or "",
+        labels=config.text_mapping("labels"),
+        ports=tuple(sorted(config.mapping("exposedports"))),
+        volumes=tuple(sorted(config.mapping("volumes"))),
+        stop_signal=config.text("stopsignal") or "",
+        healthcheck=_parse_health(health) if health is not None else None,
+        is_health_known=is_health_known,
+    )
+
+
+def _parse_health(fields: Fields) -> HealthCheck | None:
+    test = fields.words("test")
+    if not test:
+        return None
+    return HealthCheck(
+        test=tuple(test),
+        interval_ns=fields.integer("interval") or 0,
+        timeout_ns=fields.integer("timeout") or 0,
+        start_period_ns=fields.integer("startperiod") or 0,
+        retries=fields.integer("retries") or 0,
+    )
+
+
+def settings_of(image: Image) -> Settings | None:
+    """Give the settings of an image that is open; None where its source tells none.
+
+    Raises: ImageError where the config is malformed.
+    """
+    if image.settings is not None:
+        return image.settings
+    if image.config is None:
+        return None
+    what = f"{image.reference}: the config"
+    return parse_settings(Fields(parse_json(image.config.data, what, CONFIG_LIMIT), what))

@@ -1,0 +1,228 @@
+"""Engines as targets: an image is loaded into them, or a plain tar imported with its settings.
+
+Both are streamed. Nothing is seen before the last byte has come and the engine has found it good;
+a stream that breaks off leaves nothing there.
+
+Spec: Docker Engine API, Podman's libpod API; podman-load(1), podman-import(1).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+from dimgx.changes import docker_changes, podman_changes
+from dimgx.errors import SourceError
+from dimgx.settings import Settings
+from dimgx.sources.connection import Refused
+from dimgx.sources.daemon import DockerEngine, full_id
+from dimgx.sources.engine import Engine, translated
+from dimgx.sources.podman import Podman, ProgramDoor, ServiceDoor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from dimgx.platforms import Platform
+
+_LOADED = re.compile(r"Loaded image(?:\(s\))?(?: ID)?: *(\S+)")
+_CREATED_BY = "dimgx import"
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What goes with a plain tar."""
+
+    names: tuple[str, ...]
+    settings: Settings
+    platform: Platform | None
+
+    @property
+    def warnings(self) -> list[str]:
+        """What Podman does not take."""
+        if self.settings.healthcheck is None:
+            return []
+        return ["Podman imports no health check, so it is left out (--load keeps it)"]
+
+
+class Receiver(Protocol):
+    """An engine that takes images. Its methods raise Refused where it says no."""
+
+    def load(self, chunks: Iterable[bytes]) -> list[str]:
+        """Take a docker-archive, and give what was loaded: names, and IDs of what has none."""
+
+    def import_tar(self, chunks: Iterable[bytes], name: str | None, what: Imported) -> str:
+        """Take a plain tar, and give the ID."""
+
+    def tag(self, id: str, name: str) -> None:
+        """Give an image one more name."""
+
+    def warnings(self, what: Imported) -> list[str]:
+        """Give what gets lost."""
+
+
+class EngineTarget:
+    """An engine that takes what is written; `load` and `import_tar` give IDs."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._receiver = _receiver_of(engine)
+
+    def load(self, chunks: Iterable[bytes]) -> list[str]:
+        """Take a docker-archive, and give the images' IDs in its order, each once.
+
+        Raises: SourceError, TemporaryError; what `chunks` raises.
+        """
+        try:
+            named = self._receiver.load(chunks)
+            ids = [self._engine.describe(name, None).id for name in named]
+        except Refused as exc:
+            raise translated(exc, self._engine.where) from exc
+        if not ids:
+            raise SourceError(f"{self._engine.where} does not tell what it has loaded")
+        return list(dict.fromkeys(ids))
+
+    def import_tar(self, chunks: Iterable[bytes], what: Imported) -> str:
+        """Take a plain tar, and give the image's ID.
+
+        Raises: ImageError for settings that cannot be told; SourceError, TemporaryError; what
+            `chunks` raises.
+        """
+        first, *more = what.names or (None,)
+        try:
+            id = self._receiver.import_tar(chunks, first, what)
+            for name in more:
+                if name is not None:
+                    self._receiver.tag(id, name)
+        except Refused as exc:
+            raise translated(exc, self._engine.where) from exc
+        return full_id(id, self._engine.where)
+
+    def check(self, what: Imported) -> list[str]:
+        """See that the settings can be told, and give warnings of what gets lost.
+
+        Raises: ImageError.
+        """
+        return self._receiver.warnings(what)
+
+    def close(self) -> None:
+        """Let go of the engine."""
+        self._engine.close()
+
+
+def _receiver_of(engine: Engine) -> Receiver:
+    if isinstance(engine, DockerEngine):
+        return _Docker(engine)
+    assert isinstance(engine, Podman)
+    if isinstance(engine.door, ProgramDoor):
+        return _PodmanProgram(engine.door)
+    assert isinstance(engine.door, ServiceDoor)
+    return _PodmanService(engine.door)
+
+
+class _Docker:
+    def __init__(self, engine: DockerEngine) -> None:
+        self._connection = engine.connection
+
+    def load(self, chunks: Iterable[bytes]) -> list[str]:
+        answers = self._connection.post(
+            self._connection.url("/images/load"), chunks, {"quiet": "1"}
+        )
+        told = "".join(answer.text("stream") or "" for answer in answers)
+        return _LOADED.findall(told)
+
+    def import_tar(self, chunks: Iterable[bytes], name: str | None, what: Imported) -> str:
+        params: dict[str, str | list[str]] = {
+            "fromSrc": "-",
+            "message": _CREATED_BY,
+            "changes": docker_changes(self._sayable(what.settings)),
+        }
+        if name is not None:
+            params["repo"], params["tag"] = _split(name)
+        if what.platform is not None:
+            params["platform"] = str(what.platform)
+        answers = self._connection.post(self._connection.url("/images/create"), chunks, params)
+        return next((answer.text("status") or "" for answer in reversed(answers)), "")
+
+    def tag(self, id: str, name: str) -> None:
+        repository, tag = _split(name)
+        url = self._connection.url(f"/images/{id}/tag")
+        self._connection.post(url, (), {"repo": repository, "tag": tag})
+
+    def warnings(self, what: Imported) -> list[str]:
+        told = self._sayable(what.settings)
+        docker_changes(told)
+        if told == what.settings:
+            return []
+        return ["this Docker Engine imports no stop signal, so it is left out (--load keeps it)"]
+
+    def _sayable(self, settings: Settings) -> Settings:
+        """Leave out STOPSIGNAL, which engines before 23.0 do not take."""
+        is_new = self._connection.api_version >= (1, 42)
+        return settings if is_new else replace(settings, stop_signal="")
+
+
+class _PodmanService:
+    def __init__(self, door: ServiceDoor) -> None:
+        self._door = door
+
+    def load(self, chunks: Iterable[bytes]) -> list[str]:
+        answers = self._door.post("/images/load", chunks, {})
+        return [name for answer in answers for name in answer.texts("names")]
+
+    def import_tar(self, chunks: Iterable[bytes], name: str | None, what: Imported) -> str:
+        params: dict[str, str | list[str]] = {
+            "message": _CREATED_BY, "changes": podman_changes(what.settings)
+        }  # fmt: skip
+        if name is not None:
+            params["reference"] = name
+        params |= {key: value for key, value in _platform_words(what) if value}
+        answers = self._door.post("/images/import", chunks, params)
+        return next((answer.text("id") or "" for answer in answers), "")
+
+    def tag(self, id: str, name: str) -> None:
+        repository, tag = _split(name)
+        self._door.post(f"/images/{id}/tag", (), {"repo": repository, "tag": tag})
+
+    def warnings(self, what: Imported) -> list[str]:
+        podman_changes(what.settings)
+        return what.warnings
+
+
+class _PodmanProgram:
+    def __init__(self, door: ProgramDoor) -> None:
+        self._door = door
+
+    def load(self, chunks: Iterable[bytes]) -> list[str]:
+        return _LOADED.findall(self._door.feed(chunks, "load", "--quiet").decode())
+
+    def import_tar(self, chunks: Iterable[bytes], name: str | None, what: Imported) -> str:
+        words = ["import", "--quiet", "--message", _CREATED_BY]
+        for change in podman_changes(what.settings):
+            words += ["--change", change]
+        spelled = {"os": "--os", "architecture": "--arch", "variant": "--variant"}
+        for key, value in _platform_words(what):
+            words += [spelled[key], value] if value else []
+        said = self._door.feed(chunks, *words, "-", *((name,) if name else ()))
+        return said.decode().split()[-1]
+
+    def tag(self, id: str, name: str) -> None:
+        self._door.feed((), "tag", id, name)
+
+    def warnings(self, what: Imported) -> list[str]:
+        podman_changes(what.settings)
+        return what.warnings
+
+
+def _platform_words(what: Imported) -> Iterator[tuple[str, str | None]]:
+    if what.platform is not None:
+        yield "os", what.platform.os
+        yield "architecture", what.platform.architecture
+        yield "variant", what.platform.variant
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Give the repository and the tag of a name."""
+    head, slash, last = name.rpartition("/")
+    repository, _, tag = last.partition(":")
+    return head + slash + repository, tag or "latest"

@@ -1,0 +1,260 @@
+"""What lies at a target already: what dimgx made there, from what, and whether it is whole.
+
+1. A tar tells by its first header, so only its head is read and decoded. An image form is read
+   like any source, its layers aside.
+2. What carries no record, and what is so damaged that its record cannot be read, is not ours.
+3. Of ours, that is damaged which is plain to see without reading it all: a plain tar without its
+   end, a layer that is missing or of another size than is stated.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from dimgx import system
+from dimgx.codec import iter_decoded, sniff
+from dimgx.errors import ImageError, SourceError
+from dimgx.image import Extent, Image, UnreadableBlob
+from dimgx.imagename import ImageName
+from dimgx.jsondoc import Fields, parse_json
+from dimgx.oci import CONFIG_LIMIT
+from dimgx.origin import LIMIT, VERSION, NoOrigin, parse_origin
+from dimgx.outdated import NOT_OURS, Made
+from dimgx.reference import Reference, Transport
+from dimgx.resultnames import ResultName, own_names
+from dimgx.sources import read_images
+from dimgx.sources.files import Files, read_file
+from dimgx.sources.opening import open_files
+from dimgx.spool import SpoolSpace
+from dimgx.tarfields import BLOCK, check_sum, cut, parse_number, parse_records
+from dimgx.targets.forms import RECORD_FILE, RECORD_NOTE
+from dimgx.tarwrite import END, GLOBAL_NAME
+from dimgx.wanted import origin_of_kept
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_HEAD = 64 << 10
+_MOST_HEAD = LIMIT + 4 * BLOCK
+# The members that archives of images begin with: what does not is not decoded in search of them.
+_IMAGE_MEMBER = re.compile(
+    rb"(?:\./)*(?:blobs/.*|oci-layout|index\.json|manifest\.json|repositories"
+    rb"|[0-9a-f]{64}(?:[/.].*)?|)"
+)
+
+
+def read_state(path: str, *, tmpdirs: Sequence[str] = ()) -> list[Made] | None:
+    """Give what lies at the target `path`; None where nothing does, or an empty directory.
+
+    Raises: NoOrigin where it is not ours; SourceError where it cannot be read, or is a device.
+    """
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as exc:
+        raise SourceError(f"{path}: {getattr(exc, 'strerror', None) or exc}") from exc
+    if stat.S_ISDIR(status.st_mode):
+        if not os.listdir(path):
+            return None
+        return _read_images(path, None, tmpdirs)
+    if not stat.S_ISREG(status.st_mode):
+        raise SourceError(f"{path} is neither a file nor a directory, so it tells no origin")
+    try:
+        with open(path, "rb") as file:
+            extent = Extent(file.fileno(), 0, status.st_size)
+            packing = sniff(system.pread(extent.fd, 64, 0)) or "none"
+            made = _read_tar(extent)
+    except OSError as exc:
+        raise SourceError(f"{path}: {exc.strerror or exc}") from exc
+    except ImageError as exc:
+        raise NoOrigin(f"{NOT_OURS}: {exc}") from exc
+    return [made] if made is not None else _read_images(path, packing, tmpdirs)
+
+
+def _read_tar(extent: Extent) -> Made | None:
+    """Give what a tar with a record in its head was made from; None for what may be an image."""
+    compression = sniff(system.pread(extent.fd, 64, extent.offset))
+    head = b""
+    for piece in iter_decoded(_iter_pieces(extent), compression):
+        head += piece
+        if len(head) >= BLOCK and len(head) >= _extended_end(head):
+            break
+    if len(head) < BLOCK or not _is_global(head):
+        if compression is not None and not _IMAGE_MEMBER.fullmatch(cut(head[:100])):
+            raise NoOrigin("there is no record of dimgx")
+        return None
+    payload = head[BLOCK : _extended_end(head)]
+    origin = parse_origin(dict(parse_records(payload, 0)).get(b"comment"))
+    problem = None
+    if compression is None and not _has_end(extent):
+        problem = "damaged: the tar ends early"
+    return Made((), origin, packing=compression or "none", problem=problem)
+
+
+def _iter_pieces(extent: Extent) -> Iterator[bytes]:
+    for offset in range(0, extent.size, _HEAD):
+        yield system.pread(extent.fd, min(_HEAD, extent.size - offset), extent.offset + offset)
+
+
+def _is_global(head: bytes) -> bool:
+    if head[156:157] != b"g" or cut(head[:100]) != GLOBAL_NAME:
+        return False
+    return check_sum(head[:BLOCK], 0)
+
+
+def _extended_end(head: bytes) -> int:
+    """Give where the payload of the global header that `head` begins with ends."""
+    if not _is_global(head):
+        return 0
+    size = parse_number(head[124:136], "the size", 0)
+    if not 0 <= size <= LIMIT + BLOCK:
+        raise NoOrigin("there is no record of dimgx")
+    return BLOCK + size
+
+
+def _has_end(extent: Extent) -> bool:
+    if extent.size % BLOCK or extent.size < 2 * BLOCK:
+        return False
+    return system.pread(extent.fd, len(END), extent.offset + extent.size - len(END)) == END
+
+
+def _read_images(path: str, packing: str | None, tmpdirs: Sequence[str]) -> list[Made]:
+    with ExitStack() as resources:
+        space = resources.enter_context(SpoolSpace(None, tuple(tmpdirs)))
+        try:
+            files = open_files(Reference(path, "path", path), None, space, resources)
+            form = _form_of(files, path)
+            reference = Reference(path, _TRANSPORTS[form], path)
+            images = read_images(files, reference, verify=True)
+            notes = _notes(files, form)
+            made = [_made(image, form, packing, notes) for image in images]
+            if files.is_cut:
+                return [replace(one, problem="damaged: the archive ends early") for one in made]
+            return made
+        except NoOrigin:
+            raise
+        except OSError as exc:
+            raise SourceError(f"{path}: {exc.strerror or exc}") from exc
+        except ImageError as exc:
+            raise NoOrigin(f"{NOT_OURS}: {exc}") from exc
+
+
+_TRANSPORTS: dict[str, Transport] = {
+    "docker-archive": "docker-archive",
+    "oci-archive": "oci-archive",
+    "oci-dir": "oci",
+    "docker-dir": "dir",
+}
+
+
+def _form_of(files: Files, path: str) -> str:
+    is_docker = files.find("manifest.json") is not None
+    if os.path.isdir(path):
+        return "docker-dir" if is_docker else "oci-dir"
+    return "docker-archive" if is_docker else "oci-archive"
+
+
+def _notes(files: Files, form: str) -> dict[str, str]:
+    """Give the records of images that kept their configs, by the digests of what lists them."""
+    if form == "docker-dir":
+        record = read_file(files, RECORD_FILE, LIMIT)
+        return {"": record.decode("utf-8", "replace").strip()} if record else {}
+    name = "manifest.json" if form == "docker-archive" else "index.json"
+    value = parse_json(read_file(files, name, CONFIG_LIMIT) or b"", name, CONFIG_LIMIT)
+    if form == "docker-archive":
+        entries = Fields({"images": value}, name).objects("images")
+        found = {_config_digest(entry): entry.text(RECORD_NOTE) for entry in entries}
+    else:
+        entries = Fields(value, name).objects("manifests")
+        found = {
+            entry.text("digest") or "": entry.text_mapping("annotations").get(RECORD_NOTE)
+            for entry in entries
+        }
+    return {digest: record for digest, record in found.items() if record}
+
+
+def _config_digest(entry: Fields) -> str:
+    path = (entry.text("config") or "").rpartition("/")[2]
+    return f"sha256:{path.removesuffix('.json')}"
+
+
+def _made(image: Image, form: str, packing: str | None, notes: Mapping[str, str]) -> Made:
+    # Only the last step: what was built on one of ours is not ours.
+    comment = image.history[-1].comment if image.history else None
+    key = {"docker-dir": "", "docker-archive": image.id}.get(form, str(image.digest))
+    note = notes.get(key or "")
+    is_ours = True
+    try:
+        origin = parse_origin(comment if note is None else note)
+        if note is not None and origin.version == VERSION:
+            # What it keeps is told by the image itself, better than by who says so.
+            origin = origin_of_kept(image)
+    except NoOrigin:
+        origin, is_ours = origin_of_kept(image), False
+    return Made(
+        names=shown_names(own_names(image), form),
+        origin=origin,
+        form=form,
+        packing=packing,
+        compression=_compression_of(image),
+        is_ours=is_ours,
+        problem=next(_problems(image), None),
+    )
+
+
+def shown_names(names: Iterable[ResultName], form: str) -> tuple[str, ...]:
+    """Give the names of an image as people write them, as far as the form holds them."""
+    if form == "docker-dir":
+        return ()
+    return tuple(
+        name.familiar if isinstance(name, ImageName) else str(name)
+        for name in names
+        if isinstance(name, ImageName) or form != "docker-archive"
+    )
+
+
+def _compression_of(image: Image) -> str | None:
+    if not image.layers or not isinstance(image.layers[-1].blob, Extent):
+        return None
+    blob = image.layers[-1].blob
+    return sniff(system.pread(blob.fd, 64, blob.offset)) or "none"
+
+
+def _problems(image: Image) -> Iterator[str]:
+    for number, layer in enumerate(image.layers, 1):
+        if isinstance(layer.blob, UnreadableBlob):
+            yield f"damaged: its layer {number} is missing"
+        elif layer.size is not None and layer.blob.size not in (None, layer.size):
+            yield f"damaged: its layer {number} has {layer.blob.size} bytes, not {layer.size}"
+
+
+def origins_text(found: Sequence[Made]) -> str:
+    """Give the records of a target as people and programs read them: a line of JSON for each image.
+
+    Beside what is recorded they have `form`, `compression`, `layer_compression` and `names`, as far
+    as the target has these.
+
+    Raises: NoOrigin where an image has none.
+    """
+    import json
+
+    lines = []
+    for made in found:
+        if not made.is_ours:
+            what = f"image {made.names[0]}" if made.names else "an image"
+            raise NoOrigin(f"{NOT_OURS}: {what} in it has no record")
+        record = made.origin.fields() | {"form": made.form}
+        for key, value in (("compression", made.packing), ("layer_compression", made.compression)):
+            if value is not None:
+                record[key] = value
+        if made.names:
+            record["names"] = list(made.names)
+        lines.append(json.dumps(record, separators=(",", ":")) + "\n")
+    return "".join(lines)

@@ -1,0 +1,311 @@
+"""Images handed to real engines: what they then hold, and what a failure leaves there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import services
+from tests.dsl import file, layer, whiteout
+from tests.programs import dimgx, refused
+from tests.services import Engine
+from tests.writers import Json, Picture, docker_archive, image
+
+NASTY: Json = {
+    "Env": [
+        "PATH=/bin:/usr/bin", "A=b c", 'Q=he said "hi"', "D=$PATH ${A} $$", "E=", "U=ü€",
+        "B=back\\slash \\\\ \\n", "S='single'", "X=a=b", "T= lead and trail ", "H=#x",
+    ],
+    "Entrypoint": ["/bin/busybox", "env"],
+    "Cmd": ["/bin/busybox", "echo", "x  y", '$A "q" \\'],
+    "User": "12:34",
+    "WorkingDir": "/work dir/$x",
+    "Labels": {"a": "b", "with space": 'v "q" $y', "x.y/z": "1=2", "empty": "", "bs": "\\"},
+    "ExposedPorts": {"80/tcp": {}, "53/udp": {}},
+    "Volumes": {"/data": {}, "/v 2/$z": {}},
+}  # fmt: skip
+HEALTH = {"Test": ["CMD-SHELL", "test -e /x || exit $?"], "Interval": 30 * 10**9, "Retries": 4}
+KEYS = sorted(NASTY)
+CONTENT = b"what the upper layer brings"
+
+
+def picture(**config: Any) -> Picture:
+    shell = file("bin/busybox", services.busybox(), mode=0o755)
+    return image(
+        layer(shell, file("etc/old", b"old")),
+        layer(whiteout("etc/old"), file("etc/new", CONTENT)),
+        tags=("nasty/app:1",),
+        config={"config": NASTY | config},
+    )
+
+
+@pytest.fixture(params=["docker", "podman"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    found: Engine = request.getfixturevalue(
+        "docker_engine" if request.param == "docker" else "podman_service"
+    )
+    return found
+
+
+def kind(engine: Engine) -> str:
+    return "podman" if "podman" in engine.url else "docker"
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nasty.tar").write_bytes(docker_archive(picture()))
+    return tmp_path
+
+
+def inspected(engine: Engine, name: str) -> Json:
+    found: Json = json.loads(engine.run("image", "inspect", name))[0]
+    return found
+
+
+def images(engine: Engine) -> set[str]:
+    words = ("images", "--all", "--no-trunc", "--format", "{{.ID}}")
+    return {id.removeprefix("sha256:") for id in engine.ask(*words)}
+
+
+def hand(engine: Engine, action: str, *words: str, stdin: bytes = b"") -> tuple[str, str]:
+    """Run the command; give the ID that it prints and what it warns of."""
+    done = dimgx(f"{action}={kind(engine)}", "-H", engine.url, *words, stdin=stdin)
+    id = done.stdout.decode()
+    assert id.startswith("sha256:") and len(id) == 72 and id.endswith("\n")
+    return id[:-1], done.stderr.decode()
+
+
+def test_settings_go_with_an_imported_tar(place: Path, engine: Engine) -> None:
+    id, told = hand(engine, "--import", "--tag", "imported:1", "--tag", "imported:2", "./nasty.tar")
+    assert told == ""
+    found = inspected(engine, id)
+    assert {key: found["Config"][key] for key in KEYS} == NASTY
+    assert (found["Os"], found["Architecture"]) == ("linux", "amd64")
+    assert len(found["RootFS"]["Layers"]) == 1
+    names = {name.removeprefix("localhost/") for name in found["RepoTags"]}
+    assert names == {"imported:1", "imported:2"}
+
+
+def test_imported_tree_is_that_of_the_flattened_image(place: Path, engine: Engine) -> None:
+    # An engine makes the working directory for a container.
+    (place / "plain.tar").write_bytes(docker_archive(picture(WorkingDir="")))
+    id, _ = hand(engine, "--import", "./plain.tar")
+    dimgx("-t", "flat.tar", "./plain.tar")
+    services.compare_with_export((place / "flat.tar").read_bytes(), engine.exported(id))
+
+
+def test_imported_image_runs(place: Path, docker_engine: Engine) -> None:
+    id, _ = hand(docker_engine, "--import", "./nasty.tar")
+    assert docker_engine.ask("run", "--rm", "--network=none", id) == ['x  y $A "q" \\']
+
+
+def test_names_are_those_of_the_archive(place: Path, engine: Engine) -> None:
+    id, _ = hand(engine, "--import", "./nasty.tar")
+    assert inspected(engine, "nasty/app:1")["Id"].removeprefix("sha256:") == id[7:]
+    engine.run("rmi", "-f", id)
+
+
+def test_own_names_stay_with_the_image_that_the_engine_has(place: Path, engine: Engine) -> None:
+    engine.run("load", stdin=(place / "nasty.tar").read_bytes())
+    before = inspected(engine, "nasty/app:1")["Id"]
+    reference = "podman:nasty/app:1" if kind(engine) == "podman" else "nasty/app:1"
+    done = dimgx("--import", "-H", engine.url, reference)
+    id = done.stdout.decode().strip()
+    assert inspected(engine, "nasty/app:1")["Id"] == before != id
+    assert not inspected(engine, id)["RepoTags"]
+    engine.run("rmi", "-f", before, id)
+
+
+def test_rows_that_are_chosen(place: Path, engine: Engine) -> None:
+    id, _ = hand(engine, "--import", "-l", "@0", "-", stdin=(place / "nasty.tar").read_bytes())
+    names = {node.path for node in services.exported_nodes(engine.exported(id))}
+    assert b"etc/old" in names and b"etc/new" not in names
+
+
+def test_health_check(place: Path, docker_engine: Engine) -> None:
+    data = docker_archive(picture(Healthcheck=HEALTH))
+    id, told = hand(docker_engine, "--import", "-", stdin=data)
+    assert (inspected(docker_engine, id)["Config"]["Healthcheck"], told) == (HEALTH, "")
+
+
+def test_what_an_engine_cannot_take_is_warned_of(place: Path, engine: Engine) -> None:
+    data = docker_archive(picture(Healthcheck=HEALTH, StopSignal="SIGINT"))
+    told = hand(engine, "--import", "-", stdin=data)[1]
+    expected = {
+        "docker": "this Docker Engine imports no stop signal, so it is left out (--load keeps it)",
+        "podman": "Podman imports no health check, so it is left out (--load keeps it)",
+    }
+    assert told == f"dimgx: warning: {expected[kind(engine)]}\n"
+
+
+def test_settings_that_cannot_be_told_leave_nothing(place: Path, docker_engine: Engine) -> None:
+    before = images(docker_engine)
+    data = docker_archive(picture(Env=["A=b\nUSER root"]))
+    code, told = refused("-", "--import=docker", "-H", docker_engine.url, stdin=data)
+    assert (code, "ENV with a newline" in told) == (2, True)
+    assert images(docker_engine) == before
+
+
+def damaged() -> bytes:
+    found = picture()
+    data = bytearray(docker_archive(found))
+    at = data.index(CONTENT, data.index(found.layers[1]))
+    data[at : at + 3] = b"???"
+    return bytes(data)
+
+
+@pytest.mark.parametrize("action", ["--load", "--import"])
+def test_damaged_image_leaves_nothing(place: Path, engine: Engine, action: str) -> None:
+    before = images(engine)
+    (place / "damaged.tar").write_bytes(damaged())
+    words = (f"{action}={kind(engine)}", "-H", engine.url)
+    code, told = refused("./damaged.tar", *words)
+    assert (code, "digest" in told) == (2, True)
+    assert images(engine) == before
+
+
+def test_name_that_is_none(place: Path, engine: Engine) -> None:
+    for action in ("--load", "--import"):
+        words = (f"{action}={kind(engine)}", "-H", engine.url, "--tag", "upper/CASE:1")
+        code, told = refused("./nasty.tar", *words)
+        assert (code, "lower case" in told) == (1, True)
+
+
+def test_engine_that_is_not_there(place: Path) -> None:
+    code, told = refused("./nasty.tar", "--import=docker", "-H", f"unix://{place}/none")
+    assert (code, "does not answer" in told) == (4, True)
+
+
+def test_default_is_the_engine_that_is_there(
+    place: Path, docker_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", docker_engine.url)
+    id = dimgx("--import", "--tag", "by/default:1", "./nasty.tar").stdout.decode().strip()
+    assert inspected(docker_engine, "by/default:1")["Id"] == id
+
+
+def test_from_one_engine_into_the_other(
+    place: Path, docker_engine: Engine, podman_service: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """-H names the one that has the image; the other is found as ever."""
+    docker_engine.run("load", stdin=docker_archive(picture()))
+    monkeypatch.setenv("CONTAINER_HOST", podman_service.url)
+    done = dimgx("--import=podman", "-H", docker_engine.url, "--tag", "moved:1", "nasty/app:1")
+    id = done.stdout.decode().strip()
+    # With that its client would take itself for a remote one.
+    monkeypatch.delenv("CONTAINER_HOST")
+    assert f"sha256:{inspected(podman_service, 'moved:1')['Id']}" == id
+    docker_engine.run("rmi", "nasty/app:1")
+
+
+@pytest.fixture
+def alone(podman_service: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engine:
+    """The program `podman` with the same storage, and no service that is known."""
+    settings = tmp_path / "storage.conf"
+    settings.write_text(
+        f'[storage]\ndriver = "overlay"\ngraphroot = "{podman_service.directory}/root"\n'
+        f'runroot = "{podman_service.directory}/run"\n'
+    )
+    monkeypatch.setenv("CONTAINERS_STORAGE_CONF", str(settings))
+    for name in ("CONTAINER_HOST", "DOCKER_HOST", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    if Path("/run/podman/podman.sock").exists():
+        pytest.skip("this machine runs a service of Podman's own")
+    return podman_service
+
+
+def test_program_podman_imports(place: Path, alone: Engine) -> None:
+    done = dimgx("--import=podman", "--tag", "prog:1", "--tag", "prog:2", "./nasty.tar")
+    id = done.stdout.decode().strip()
+    found = inspected(alone, id)
+    assert {key: found["Config"][key] for key in KEYS} == NASTY
+    assert sorted(found["RepoTags"]) == ["localhost/prog:1", "localhost/prog:2"]
+
+
+def test_program_podman_gets_nothing_of_a_damaged_image(place: Path, alone: Engine) -> None:
+    before = images(alone)
+    (place / "damaged.tar").write_bytes(damaged())
+    assert refused("./damaged.tar", "--import=podman")[0] == 2
+    assert images(alone) == before
+
+
+# -- load ----------------------------------------------------------------------------------------
+
+EVERYTHING = {"StopSignal": "SIGINT", "Healthcheck": HEALTH}
+
+
+def test_loaded_image_keeps_all_settings(place: Path, engine: Engine) -> None:
+    data = docker_archive(picture(**EVERYTHING))
+    id, told = hand(engine, "--load", "-", stdin=data)
+    assert told == ""
+    found = inspected(engine, id)
+    assert {key: found["Config"][key] for key in KEYS} == NASTY
+    assert found["Config"]["StopSignal"] == "SIGINT"
+    health = found["Config"].get("Healthcheck") or found["Healthcheck"]
+    assert health == HEALTH
+    assert len(found["RootFS"]["Layers"]) == 1
+    names = [name.removeprefix("localhost/") for name in found["RepoTags"]]
+    assert names in (["nasty/app:1"], ["docker.io/nasty/app:1"])
+    engine.run("rmi", "-f", id)
+
+
+def test_loaded_image_is_the_one_of_the_archive(place: Path, engine: Engine) -> None:
+    """The same bytes as in a docker-archive, so that its ID is known before."""
+    id, _ = hand(engine, "--load", "./nasty.tar")
+    dimgx("-t", "docker-archive:flat.tar", "./nasty.tar")
+    listed = json.loads(dimgx("--json", "./flat.tar").stdout)
+    assert listed["rows"][0]["id"] == id
+    engine.run("rmi", "-f", id)
+
+
+def test_loaded_image_runs(place: Path, docker_engine: Engine) -> None:
+    id, _ = hand(docker_engine, "--load", "--tag", "run/me", "./nasty.tar")
+    assert docker_engine.ask("run", "--rm", "--network=none", "run/me") == ['x  y $A "q" \\']
+    assert inspected(docker_engine, "run/me:latest")["Id"] == id
+    docker_engine.run("rmi", "-f", id)
+
+
+def test_image_that_the_engine_has_is_loaded_beside_it(place: Path, engine: Engine) -> None:
+    engine.run("load", stdin=(place / "nasty.tar").read_bytes())
+    before = inspected(engine, "nasty/app:1")["Id"]
+    reference = "podman:nasty/app:1" if kind(engine) == "podman" else "nasty/app:1"
+    id = dimgx("--load", "-H", engine.url, reference).stdout.decode().strip()
+    assert inspected(engine, "nasty/app:1")["Id"] == before != id.removeprefix("sha256:")
+    found = inspected(engine, id)
+    assert not found["RepoTags"]
+    assert len(found["RootFS"]["Layers"]) == 1
+    engine.run("rmi", "-f", before, id)
+
+
+def test_several_images_are_loaded_at_once(place: Path, engine: Engine) -> None:
+    other = image(layer(file("other", b"x")), tags=("other/app:2",))
+    (place / "other.tar").write_bytes(docker_archive(other))
+    words = (f"--load={kind(engine)}", "-H", engine.url, "./nasty.tar", "./other.tar")
+    ids = dimgx(*words).stdout.decode().split()
+    assert len(ids) == 2
+    for name, id in zip(("nasty/app:1", "other/app:2"), ids, strict=True):
+        assert inspected(engine, name)["Id"].removeprefix("sha256:") == id[7:]
+    engine.run("rmi", "-f", *ids)
+
+
+def test_layers_are_kept(place: Path, engine: Engine) -> None:
+    id, _ = hand(engine, "--load", "--keep-layers", "./nasty.tar")
+    assert id == f"sha256:{picture().id()}"
+    assert inspected(engine, id)["RootFS"]["Layers"] == picture().diff_ids()
+    engine.run("rmi", "-f", id)
+
+
+def test_program_podman_loads(place: Path, alone: Engine) -> None:
+    id = dimgx("--load=podman", "--tag", "prog:3", "./nasty.tar").stdout.decode().strip()
+    assert f"sha256:{inspected(alone, 'prog:3')['Id']}" == id
+
+
+def test_program_podman_loads_nothing_of_a_damaged_image(place: Path, alone: Engine) -> None:
+    before = images(alone)
+    (place / "damaged.tar").write_bytes(damaged())
+    assert refused("./damaged.tar", "--load=podman")[0] == 2
+    assert images(alone) == before

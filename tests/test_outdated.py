@@ -1,0 +1,113 @@
+"""Why a target is outdated: one line for each way in which it can be."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from dimgx.origin import Origin
+from dimgx.outdated import Made, difference, why_outdated
+
+A, B, C = ("sha256:" + letter * 64 for letter in "abc")
+SHORT_A, SHORT_B, SHORT_C = ("sha256:" + letter * 12 for letter in "abc")
+TWO = Origin((A, B))
+
+DIFFERENCES = [
+    ("layer", Origin((A, C)), f"layer 2 changed: {SHORT_B} -> {SHORT_C}"),
+    ("order", Origin((B, A)), f"layer 1 changed: {SHORT_A} -> {SHORT_B}"),
+    ("more", Origin((A, B, C)), f"layer 3 is new: {SHORT_C}"),
+    ("fewer", Origin((A,)), f"layer 2 is gone: {SHORT_B}"),
+    ("v1 id", Origin((A, "b" * 64)), f"layer 2 changed: {SHORT_B} -> {'b' * 12}"),
+    ("blob", Origin((f"blob:{A}", B)), f"layer 1 changed: {SHORT_A} -> blob:{SHORT_A}"),
+    ("squashed", Origin((B,), below=(A,), is_squashed=True),
+     "flattened, now squashed from layer 2 on"),
+    ("squashed all", replace(TWO, is_squashed=True), "flattened, now squashed from layer 1 on"),
+    ("kept", replace(TWO, is_kept=True), "flattened, now layers kept"),
+    ("added", replace(TWO, added=(C,)), f"added layer 1 is new: {SHORT_C}"),
+    ("paths", replace(TWO, paths=("+etc", "-x")), "what is left out changed: nothing -> +etc -x"),
+    ("strip", replace(TWO, strip_components=1), "--strip-components changed: 0 -> 1"),
+    ("prefix", replace(TWO, prefix="a/"), "--prefix changed: none -> a/"),
+    ("root", replace(TWO, root_entry=True), "--root-entry changed: no -> yes"),
+    ("clamp", replace(TWO, clamp_mtime=0), "--clamp-mtime changed: none -> 0"),
+    ("level", replace(TWO, level=9), "the compression's level changed: none -> 9"),
+    ("version", Origin((), version=2),
+     "made by an incompatible version of dimgx (record 1, not 2)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("wanted", "reason"), [case[1:] for case in DIFFERENCES], ids=[case[0] for case in DIFFERENCES]
+)
+def test_difference(wanted: Origin, reason: str) -> None:
+    assert difference(TWO, wanted) == reason
+    assert difference(wanted, wanted) is None
+
+
+def test_newer_record_is_incompatible() -> None:
+    told = difference(Origin((), version=2), TWO)
+    assert told == "made by an incompatible version of dimgx (record 2, not 1)"
+
+
+@pytest.mark.parametrize("field", ["settings", "healthcheck", "platform"])
+def test_what_one_side_does_not_know_is_no_difference(field: str) -> None:
+    one, other = replace(TWO, **{field: A}), replace(TWO, **{field: B})
+    assert difference(one, TWO) is None
+    assert difference(TWO, one) is None
+    told = difference(one, other)
+    assert told is not None and told.endswith(f" changed: {SHORT_A} -> {SHORT_B}")
+
+
+def made(*names: str, layers: tuple[str, ...] = (A,), **more: object) -> Made:
+    return Made(names, Origin(layers), form="docker-archive", **more)  # type: ignore[arg-type]
+
+
+SETS = [
+    ("same", [made("a:1"), made("b:2", layers=(B,))], [made("b:2", layers=(B,)), made("a:1")],
+     None),
+    ("misses", [made("a:1")], [made("a:1"), made("b:2")], "misses image b:2"),
+    ("too many", [made("a:1"), made("c:1")], [made("a:1")], "holds image c:1 too"),
+    ("renamed", [made("a:1")], [made("b:1")], "misses image b:1"),
+    ("one more name", [made("a:1", "c:1")], [made("a:1")], "holds image c:1 too"),
+    ("one name fewer", [made("a:1")], [made("a:1", "c:1")], "misses image c:1"),
+    ("two names apart", [made("a:1"), made("b:1")], [made("a:1", "b:1")], None),
+    ("changed", [made("a:1"), made("b:2")], [made("a:1"), made("b:2", layers=(B,))],
+     f"image b:2: layer 1 changed: {SHORT_A} -> {SHORT_B}"),
+    ("swapped", [made("a:1"), made("b:1", layers=(B,))], [made("a:1", layers=(B,)), made("b:1")],
+     f"image a:1: layer 1 changed: {SHORT_A} -> {SHORT_B}"),
+    ("completed", [made("docker.io/library/a:latest")], [made("a")], None),
+    ("nameless", [made(), made(layers=(B,))], [made(layers=(B,)), made()], None),
+    ("nameless twice", [made(), made()], [made(), made()], None),
+    ("misses nameless", [made(), made(layers=(C,))], [made(), made(layers=(B,))],
+     f"misses image of layer {SHORT_B}"),
+    ("holds nameless", [made("a:1"), made()], [made("a:1")], f"holds image of layer {SHORT_A} too"),
+    ("only nameless", [made()], [made(layers=(B,))],
+     f"layer 1 changed: {SHORT_A} -> {SHORT_B}"),
+    ("lost its name", [made()], [made("a:1")], "misses image a:1"),
+    ("empty", [], [made("a:1")], "misses image a:1"),
+    ("not ours", [made("a:1", is_ours=False)], [made("a:1")], "not an archive of ours"),
+    ("damaged", [made("a:1"), made("b:1", problem="damaged: x")], [made("a:1"), made("b:1")],
+     "damaged: x"),
+    ("packed", [made("a:1", packing="none")], [made("a:1", packing="gzip")],
+     "the compression changed: none -> gzip"),
+    ("layers packed", [made("a:1", compression="none")], [made("a:1", compression="zstd")],
+     "the layers' compression changed: none -> zstd"),
+    ("form", [made("a:1")], [replace(made("a:1"), form="oci-archive")],
+     "the form changed: docker-archive -> oci-archive"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "reason"), [case[1:] for case in SETS], ids=[case[0] for case in SETS]
+)
+def test_several_images(found: list[Made], wanted: list[Made], reason: str | None) -> None:
+    assert why_outdated(found, wanted) == reason
+    assert why_outdated(wanted, wanted) in (None, "not an archive of ours")
+
+
+def test_image_of_another_program_is_current_where_layers_are_kept() -> None:
+    kept = Made(("a:1",), Origin((A, B), is_kept=True), form="docker-archive")
+    theirs = replace(kept, is_ours=False)
+    assert why_outdated([theirs], [kept]) is None
+    newer = replace(kept, origin=Origin((A, C), is_kept=True))
+    assert why_outdated([theirs], [newer]) == f"layer 2 changed: {SHORT_B} -> {SHORT_C}"

@@ -1,0 +1,83 @@
+"""Run settings, however a source spells them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dimgx import ImageError
+from dimgx.jsondoc import Fields
+from dimgx.settings import HealthCheck, Settings, parse_settings
+
+CONFIG = {
+    "Env": ["PATH=/bin", "A=b=c"],
+    "Entrypoint": ["/bin/app"],
+    "Cmd": ["-x"],
+    "User": "1:2",
+    "WorkingDir": "/srv",
+    "Labels": {"b": "2", "a": "1"},
+    "ExposedPorts": {"80/tcp": {}, "53/udp": {}},
+    "Volumes": {"/data": {}},
+    "StopSignal": "SIGINT",
+    "Healthcheck": {"Test": ["CMD", "x"], "Interval": 10**9, "Retries": 3},
+}
+
+
+def parsed(config: dict[str, Any], **beside: Any) -> Settings:
+    return parse_settings(Fields({"config": config, **beside}, "the config"))
+
+
+def test_all_that_counts() -> None:
+    assert parsed(CONFIG) == Settings(
+        env=("PATH=/bin", "A=b=c"),
+        entrypoint=("/bin/app",),
+        cmd=("-x",),
+        user="1:2",
+        workdir="/srv",
+        labels={"a": "1", "b": "2"},
+        ports=("53/udp", "80/tcp"),
+        volumes=("/data",),
+        stop_signal="SIGINT",
+        healthcheck=HealthCheck(("CMD", "x"), 10**9, retries=3),
+    )
+
+
+def test_what_is_empty_is_as_good_as_absent() -> None:
+    empty: dict[str, Any] = {key: type(value)() for key, value in CONFIG.items()}
+    for config in (empty, dict.fromkeys(CONFIG), {"Hostname": "x", "Image": "y"}):
+        assert parsed(config).digest == Settings().digest
+        assert parsed(config).health_digest == "none"
+
+
+def test_order_of_keys_does_not_count() -> None:
+    other = dict(reversed(CONFIG.items())) | {"Labels": {"a": "1", "b": "2"}}
+    assert parsed(other).digest == parsed(CONFIG).digest
+
+
+@pytest.mark.parametrize("key", sorted(set(CONFIG) - {"Healthcheck"}))
+def test_each_setting_counts(key: str) -> None:
+    less = {name: value for name, value in CONFIG.items() if name != key}
+    assert parsed(less).digest != parsed(CONFIG).digest
+    assert parsed(less).health_digest == parsed(CONFIG).health_digest
+
+
+def test_health_check_counts_for_itself() -> None:
+    other = parsed(CONFIG | {"Healthcheck": {"Test": ["NONE"]}})
+    assert other.digest == parsed(CONFIG).digest
+    assert other.health_digest != parsed(CONFIG).health_digest
+
+
+def test_podman_tells_the_health_check_beside_the_config() -> None:
+    config = {key: value for key, value in CONFIG.items() if key != "Healthcheck"}
+    assert parsed(config, Healthcheck=CONFIG["Healthcheck"]) == parsed(CONFIG)
+
+
+def test_health_check_that_may_be_left_out_is_not_known() -> None:
+    fields = Fields({"config": {}}, "it")
+    assert parse_settings(fields, is_health_known=False).health_digest is None
+
+
+def test_wrong_types_are_errors() -> None:
+    with pytest.raises(ImageError, match="env is no list"):
+        parsed({"Env": "A=b"})

@@ -1,0 +1,95 @@
+"""What is pushed into a reader that runs in a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+
+import pytest
+
+from dimgx import Cancelled
+from dimgx.stream import Pushed
+
+
+def test_reader_gets_all_in_order() -> None:
+    pushed = Pushed(b"".join)
+    pieces = [bytes([i]) * (i * 30_000) for i in range(1, 60)]
+    for piece in pieces:
+        assert pushed.write(piece) == len(piece)
+    assert pushed.finish() == b"".join(pieces)
+
+
+def test_large_piece_comes_in_pieces() -> None:
+    pushed = Pushed(lambda chunks: [len(chunk) for chunk in chunks])
+    pushed.write(bytes((5 << 20) + 1))
+    assert pushed.finish() == [1 << 20] * 5 + [1]
+
+
+def test_writer_waits_for_the_reader() -> None:
+    go, seen = threading.Event(), []
+
+    def slowly(chunks: Iterable[bytes]) -> int:
+        go.wait()
+        return sum(map(len, chunks))
+
+    pushed = Pushed(slowly)
+
+    def write() -> None:
+        for _ in range(8):
+            pushed.write(b"x")
+            seen.append(1)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    while len(seen) < 4:
+        pass
+    assert writer.is_alive()
+    go.set()
+    writer.join()
+    assert pushed.finish() == 8
+
+
+def test_error_of_the_reader_ends_the_writer() -> None:
+    def refuse(chunks: Iterable[bytes]) -> None:
+        next(iter(chunks))
+        raise ValueError("no more")
+
+    pushed = Pushed(refuse)
+    with pytest.raises(ValueError, match="no more"):
+        for _ in range(10_000):
+            pushed.write(b"x")
+    pushed.close()
+
+
+def test_error_at_the_end_is_raised_by_finish() -> None:
+    def refuse(chunks: Iterable[bytes]) -> None:
+        list(chunks)
+        raise ValueError("not so")
+
+    pushed = Pushed(refuse)
+    pushed.write(b"x")
+    with pytest.raises(ValueError, match="not so"):
+        pushed.finish()
+
+
+def test_reader_that_has_enough() -> None:
+    pushed = Pushed(lambda chunks: next(iter(chunks)))
+    for _ in range(100):
+        pushed.write(b"x")
+    assert pushed.finish() == b"x"
+
+
+def test_breaking_off_reaches_the_reader() -> None:
+    met: list[BaseException] = []
+
+    def read(chunks: Iterable[bytes]) -> None:
+        try:
+            list(chunks)
+        except Cancelled as exc:
+            met.append(exc)
+            raise
+
+    with Pushed(read) as pushed:
+        pushed.write(b"x" * 100)
+    assert len(met) == 1
+    assert "dimgx-push" not in {thread.name for thread in threading.enumerate()}
