@@ -133,8 +133,8 @@ def running_docker(directory: Path, *options: str) -> Iterator[Engine]:
 @contextmanager
 def fresh_docker(beside: Engine) -> Iterator[Engine]:
     """Start one more Docker Engine, that holds nothing yet."""
-    directory = beside.directory / "fresh"
-    directory.mkdir()
+    # As short as a socket's path has to be.
+    directory = Path(tempfile.mkdtemp(prefix="f", dir=beside.directory))
     with running_docker(directory) as engine:
         yield engine
 

@@ -77,7 +77,7 @@ def test_tls_verify_never_takes_the_image() -> None:
         (["docker://x", "--tls-verify=false"], False),
     ):
         parsed = parse_args(words, "1")
-        assert (parsed.image, parsed.tls_verify) == ("docker://x", value)
+        assert (parsed.images, parsed.tls_verify) == (("docker://x",), value)
 
 
 def test_options_do_not_show_the_password() -> None:
