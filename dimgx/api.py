@@ -175,19 +175,14 @@ def flatten(
     Raises: ImageError, SourceError, LayerSpecError, UsageError, Cancelled.
     """
     from dimgx.encode import check_level
-    from dimgx.targets.tarfile import open_stream_target, open_target
+    from dimgx.targets.tarfile import open_place
 
     recipe = Recipe(**options, phase=None if report is None else report.mark)
     mark = recipe.phase or str
     check_level(compression, level)
     head = _record(image, recipe, compression, level) if record else b""
     with ExitStack() as stack:
-        opened = (
-            open_target(os.fspath(target), force=force, resources=stack)
-            if isinstance(target, (str, os.PathLike))
-            else open_stream_target(target)
-        )
-        stack.callback(opened.abort)
+        opened = open_place(target, force=force, resources=stack)
         flat = stack.enter_context(open_flat_of(image, recipe))
         tar = None if report is None else report.add_flat(image, flat)
         if not opened.is_atomic:
@@ -234,17 +229,12 @@ def write_raw(
     """
     from dimgx.encode import check_level
     from dimgx.rawlayer import RawLayer
-    from dimgx.targets.tarfile import open_stream_target, open_target
+    from dimgx.targets.tarfile import open_place
 
     recipe = Recipe(**options)
     check_level(compression, level)
     with ExitStack() as stack:
-        opened = (
-            open_target(os.fspath(target), force=force, resources=stack)
-            if isinstance(target, (str, os.PathLike))
-            else open_stream_target(target)
-        )
-        stack.callback(opened.abort)
+        opened = open_place(target, force=force, resources=stack)
         raw = stack.enter_context(RawLayer(image, recipe))
         if not opened.is_atomic:
             raw.verify()

@@ -173,22 +173,16 @@ def _open_store(
 ) -> Store:
     from dimgx.targets.archive import FileArchive, StreamedArchive
     from dimgx.targets.directory import DirectoryStore
-    from dimgx.targets.tarfile import FileTarget, open_stream_target, open_target
+    from dimgx.targets.tarfile import FileTarget, open_place
 
-    path = os.fspath(target) if isinstance(target, (str, os.PathLike)) else None
     if form in ("oci-dir", "docker-dir"):
-        if path is None or coding.compression is not None:
+        if not isinstance(target, (str, os.PathLike)) or coding.compression is not None:
             raise UsageError(f"{form} is a directory: it is named by a path and not compressed")
-        directory = DirectoryStore(path, force=force)
+        directory = DirectoryStore(os.fspath(target), force=force)
         stack.callback(directory.abort)
         directory.create()
         return directory
-    if path is not None:
-        opened = open_target(path, force=force, resources=stack)
-    else:
-        assert not isinstance(target, (str, os.PathLike))
-        opened = open_stream_target(target)
-        stack.callback(opened.abort)
+    opened = open_place(target, force=force, resources=stack)
     if isinstance(opened, FileTarget) and coding.compression is None:
         return FileArchive(opened, is_hashed=is_hashed)
     space = stack.enter_context(SpoolSpace(recipe.memory, directories(recipe.tmpdir)))

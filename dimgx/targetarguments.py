@@ -144,13 +144,15 @@ def _add_image(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--load",
+        metavar="=docker|podman",
         choices=("any", "docker", "podman"),
-        help="hand the image to an engine and print its ID; --load=docker and --load=podman say "
-        "which (default: the one it came from, else the one that is there)",
+        help="hand the image to an engine and print its ID: with = to the one that is named, else "
+        "to the one it came from, or else the one that is there",
     )
     group.add_argument(
         "--import",
         dest="import_",
+        metavar="=docker|podman",
         choices=("any", "docker", "podman"),
         help="the same with the plain tar and the image's settings, as `docker import` does",
     )

@@ -70,6 +70,18 @@ def open_target(path: str, *, force: bool, resources: ExitStack | None = None) -
         return _registered(_StreamTarget(os.open(place, flags), path), resources)
 
 
+def open_place(
+    place: str | os.PathLike[str] | BinaryIO, *, force: bool, resources: ExitStack
+) -> Target:
+    """Give the target that is a path or a binary file open for writing; `resources` drops it.
+
+    Raises: SourceError as `open_target`.
+    """
+    if isinstance(place, (str, os.PathLike)):
+        return open_target(os.fspath(place), force=force, resources=resources)
+    return _registered(open_stream_target(place), resources)
+
+
 def _registered(target: _T, resources: ExitStack | None) -> _T:
     if resources is not None:
         resources.callback(target.abort)
