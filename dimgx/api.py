@@ -201,11 +201,10 @@ def flatten(
         length = len(head) + flat.length
         result = Result(counter.size, length, digest, tuple(flat.warnings))
         if report is not None and tar is not None:
-            from dimgx.report import Output
+            from dimgx.report import Output, name_of
 
-            name = os.fspath(target) if isinstance(target, (str, os.PathLike)) else "-"
             written = (result.size, digest or tar.sha256)
-            report.add_output(Output(name, "tar", compression, level, *written))
+            report.add_output(Output(name_of(target), "tar", compression, level, *written))
             report.warn((*image.warnings, *result.warnings))
         return result
 

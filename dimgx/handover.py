@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dimgx.inspector import Row
     from dimgx.options import Options
     from dimgx.recipe import TarOptions
+    from dimgx.report import Report
     from dimgx.resultnames import ResultName
     from dimgx.targets.engine import EngineTarget, Imported
 
@@ -79,6 +80,7 @@ def load(
     rows: Sequence[Sequence[Row] | None],
     options: Options,
     created: int | None,
+    report: Report | None,
     shared: TarOptions,
 ) -> tuple[Sequence[str], Sequence[str]]:
     """Load images, of which `rows` are flattened, into an engine; give their IDs, and warnings.
@@ -102,8 +104,10 @@ def load(
             squash_from=options.squash_from,
             layer_compression=options.layer_compression,
             created=created,
+            report=report,
             **shared,
         ),
+        target.where,
     )
     return ids, result.warnings
 
@@ -113,6 +117,7 @@ def import_tars(
     chosen: Sequence[Chosen],
     rows: Sequence[Sequence[Row] | None],
     options: Options,
+    report: Report | None,
     shared: TarOptions,
 ) -> tuple[Sequence[str], Sequence[str]]:
     """Import flattened tars with the images' settings; give the IDs, and warnings.
@@ -127,7 +132,9 @@ def import_tars(
     for one, what, own in zip(chosen, found, rows, strict=True):
         shared["layers"] = own
         result, id = push(
-            partial(target.import_tar, what=what), partial(flatten, one.image, **shared)
+            partial(target.import_tar, what=what),
+            partial(flatten, one.image, report=report, **shared),
+            target.where,
         )
         warnings += result.warnings
         ids.append(id)
@@ -149,7 +156,7 @@ def _imported(options: Options, chosen: Chosen) -> Imported:
 
 
 def push(
-    consume: Callable[[Iterable[bytes]], _T], produce: Callable[[BinaryIO], _R]
+    consume: Callable[[Iterable[bytes]], _T], produce: Callable[[BinaryIO], _R], name: str
 ) -> tuple[_R, _T]:
     """Let `produce` write to a file that `consume` reads meanwhile, and give what came of both.
 
@@ -157,7 +164,7 @@ def push(
     """
     from dimgx.stream import Pushed
 
-    pushed = Pushed(consume)
+    pushed = Pushed(consume, name)
     try:
         result = produce(cast("BinaryIO", pushed))
         return result, pushed.finish()

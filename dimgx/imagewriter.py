@@ -127,11 +127,11 @@ def _note(
     layers: Coding,
 ) -> None:
     """Tell a report what was written."""
-    from dimgx.report import Output
+    from dimgx.report import Output, name_of
 
     report.add_output(
         Output(
-            os.fspath(target) if isinstance(target, (str, os.PathLike)) else "-",
+            name_of(target),
             form,
             archive.compression,
             archive.level,

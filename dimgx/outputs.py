@@ -246,9 +246,13 @@ def _hand_over(
             shared = tar_options(options, surroundings, None, line)
             if options.load is not None:
                 created = surroundings.source_date_epoch
-                ids, warnings = handover.load(target, chosen, rows, options, created, shared)
+                ids, warnings = handover.load(
+                    target, chosen, rows, options, created, surroundings.report, shared
+                )
             else:
-                ids, warnings = handover.import_tars(target, chosen, rows, options, shared)
+                ids, warnings = handover.import_tars(
+                    target, chosen, rows, options, surroundings.report, shared
+                )
         messages.warn(warnings)
         print_text("".join(f"{id}\n" for id in ids))
     return EXIT_DONE

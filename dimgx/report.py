@@ -6,11 +6,12 @@ nothing is counted, hashed or timed.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dimgx.encode import describe_encoder
 from dimgx.figures import FS_BLOCK, LayerFigures, TarFigures
@@ -25,9 +26,17 @@ VERSION = 1
 """Grows when a key changes its meaning or goes; new keys do not count."""
 
 
+def name_of(target: str | os.PathLike[str] | BinaryIO) -> str:
+    """Give what a report calls a target: its path, or the name that a file says it has."""
+    if isinstance(target, (str, os.PathLike)):
+        return os.fspath(target)
+    name = getattr(target, "name", None)
+    return name if isinstance(name, str) and name else "-"
+
+
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A file or directory that was written."""
+    """What was written, to a file, a directory or an engine."""
 
     target: str
     form: str

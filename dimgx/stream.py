@@ -175,7 +175,9 @@ class Pushed(io.RawIOBase, Generic[_T]):
     raise `Cancelled`. Writing and `finish` raise what ended `consume` early.
     """
 
-    def __init__(self, consume: Callable[[Iterable[bytes]], _T]) -> None:
+    def __init__(self, consume: Callable[[Iterable[bytes]], _T], name: str = "-") -> None:
+        self.name = name
+        """What people call the place that the bytes go to."""
         self._channel = _Channel()
         self._results: list[_T] = []
         self._errors: list[BaseException] = []

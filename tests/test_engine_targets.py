@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from tests import services
@@ -14,6 +15,7 @@ from tests.programs import dimgx, refused
 from tests.services import Engine
 from tests.writers import Json, Picture, docker_archive, image
 
+SCHEMA = Path(__file__).parent.parent / "docs" / "report.schema.json"
 NASTY: Json = {
     "Env": [
         "PATH=/bin:/usr/bin", "A=b c", 'Q=he said "hi"', "D=$PATH ${A} $$", "E=", "U=ü€",
@@ -267,6 +269,22 @@ def test_loaded_image_runs(place: Path, docker_engine: Engine) -> None:
     assert docker_engine.ask("run", "--rm", "--network=none", "run/me") == ['x  y $A "q" \\']
     assert inspected(docker_engine, "run/me:latest")["Id"] == id
     docker_engine.run("rmi", "-f", id)
+
+
+@pytest.mark.parametrize(("option", "form"), [("--load", "docker-archive"), ("--import", "tar")])
+def test_report_tells_what_an_engine_took(
+    place: Path, engine: Engine, option: str, form: str
+) -> None:
+    id, _ = hand(engine, option, "--report", "report.json", "./nasty.tar")
+    document = json.loads((place / "report.json").read_text())
+    jsonschema.validate(document, json.loads(SCHEMA.read_text()))
+    (output,) = document["outputs"]
+    assert (output["form"], output["compression"]) == (form, None)
+    assert engine.url.removeprefix("unix://") in output["target"]
+    assert [found["id"] for found in output["images"]] == ([id] if option == "--load" else [])
+    (made,) = document["images"]
+    assert [(found["kept"], found["covered"]) for found in made["layers"]] == [(1, 1), (1, 0)]
+    engine.run("rmi", "-f", id)
 
 
 def test_image_that_the_engine_has_is_loaded_beside_it(place: Path, engine: Engine) -> None:

@@ -67,6 +67,8 @@ class EngineTarget:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._receiver = _receiver_of(engine)
+        self.where = engine.where
+        """What people call it."""
 
     def load(self, chunks: Iterable[bytes]) -> list[str]:
         """Take a docker-archive, and give the images' IDs in its order, each once.
