@@ -174,12 +174,11 @@ def flatten(
 
     Raises: ImageError, SourceError, LayerSpecError, UsageError, Cancelled.
     """
-    from dimgx.encode import check_level
     from dimgx.targets.tarfile import open_place
 
     recipe = Recipe(**options, phase=None if report is None else report.mark)
     mark = recipe.phase or str
-    check_level(compression, level)
+    _check_level(compression, level)
     head = _record(image, recipe, compression, level) if record else b""
     with ExitStack() as stack:
         opened = open_place(target, force=force, resources=stack)
@@ -226,12 +225,11 @@ def write_raw(
 
     Raises: what `flatten` raises; LayerSpecError where not one layer was chosen.
     """
-    from dimgx.encode import check_level
     from dimgx.rawlayer import RawLayer
     from dimgx.targets.tarfile import open_place
 
     recipe = Recipe(**options)
-    check_level(compression, level)
+    _check_level(compression, level)
     with ExitStack() as stack:
         opened = open_place(target, force=force, resources=stack)
         raw = stack.enter_context(RawLayer(image, recipe))
@@ -259,11 +257,10 @@ def open_stream(
 
     Raises: what `flatten` raises, some of it while reading.
     """
-    from dimgx.encode import check_level
     from dimgx.stream import open_pulled
 
     recipe = Recipe(**options)
-    check_level(compression, level)
+    _check_level(compression, level)
     flat = open_flat_of(image, recipe)
 
     def produce(write: Callable[[bytes | memoryview], object]) -> None:
@@ -335,6 +332,13 @@ def _record(
     return build_global_header(origin.text.encode())
 
 
+def _check_level(compression: Compression | None, level: int | None) -> None:
+    if level is not None:
+        from dimgx.encode import check_level
+
+        check_level(compression, level)
+
+
 def _emit(
     flat: FlatTar | RawLayer,
     write: Callable[[bytes | memoryview], object],
@@ -344,20 +348,26 @@ def _emit(
     tar: TarFigures | None = None,
     head: bytes = b"",
 ) -> None:
-    from dimgx.codec import open_encoder
+    encoder = None
+    sink = write
+    if compression is not None:
+        from dimgx.encode import open_encoder
 
-    encoder = open_encoder(write, compression, level, threads)
+        encoder = open_encoder(write, compression, level, threads)
+        sink = encoder.write
 
     def counted(data: bytes | memoryview) -> None:
         if tar is not None:
             tar.write(data)
-        encoder.write(data)
+        sink(data)
 
     try:
         if head:
             counted(head)
-        flat.emit(encoder.write if tar is None else counted)
-        encoder.finish()
+        flat.emit(sink if tar is None else counted)
+        if encoder is not None:
+            encoder.finish()
     except BaseException:
-        encoder.abort()
+        if encoder is not None:
+            encoder.abort()
         raise

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import BinaryIO
 
-    from dimgx.image import Image
+    from dimgx.image import Image, Tick
     from dimgx.messages import Messages
     from dimgx.options import Options
+    from dimgx.sources.endpoint import EngineOptions
 
 
 def run(args: Sequence[str], messages: Messages) -> int:
@@ -124,8 +125,6 @@ class _Opened:
 
 def _open(reference: str, options: Options, surroundings: Surroundings) -> Image:
     from dimgx import api
-    from dimgx.handover import host_for
-    from dimgx.sources.endpoint import EngineOptions
 
     with Waiting(is_wanted=not options.quiet) as line:
         tick = None if line is None else line.pull
@@ -137,16 +136,28 @@ def _open(reference: str, options: Options, surroundings: Surroundings) -> Image
             memory=options.memory,
             tmpdir=surroundings.tmpdirs,
             registry=surroundings.registry,
-            engine=EngineOptions.of(
-                os.environ,
-                host=host_for(reference, options),
-                pull=options.pull,
-                tick=tick,
-                are_rows_wanted=bool(options.layers or options.squash_from)
-                or not (options.check or options.update),
-            ),
+            engine=_engine(reference, options, tick),
             progress=line,
         )
+
+
+def _engine(reference: str, options: Options, tick: Tick | None) -> EngineOptions | None:
+    """Give how an engine is asked; None where nothing says anything about one."""
+    from dimgx.handover import host_for, kind_of
+
+    is_said = options.host is not None or options.pull != "never"
+    if not is_said and kind_of(reference) is None:
+        return None
+    from dimgx.sources.endpoint import EngineOptions
+
+    return EngineOptions.of(
+        os.environ,
+        host=host_for(reference, options),
+        pull=options.pull,
+        tick=tick,
+        are_rows_wanted=bool(options.layers or options.squash_from)
+        or not (options.check or options.update),
+    )
 
 
 def _left_out(unknown: Sequence[str]) -> str:

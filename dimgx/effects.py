@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dimgx.errors import UsageError
-from dimgx.template import is_template
+from dimgx.targetname import is_template
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice, pairwise
 from operator import sub
+from typing import TYPE_CHECKING
 
 from dimgx.errors import ImageError
-from dimgx.figures import LayerFigures, count_layers
 from dimgx.image import Extent
 from dimgx.layerindex import RENAME, REWRITE, LayerIndex
 from dimgx.names import key_of, name_of
@@ -30,6 +30,9 @@ from dimgx.tarfields import BLOCK, DIRECTORY, LINK, Header
 from dimgx.tarheader import read_header
 from dimgx.tarpatch import PATCHED, patch_header, rename_header
 from dimgx.tarwrite import END, build_header
+
+if TYPE_CHECKING:
+    from dimgx.figures import LayerFigures
 
 BUFFER = 256 << 10
 """Bytes gathered before they are written."""
@@ -124,6 +127,8 @@ class Emitter:
 
     def count_layers(self) -> list[LayerFigures]:
         """Count what each layer, lower to upper, gave to the tar."""
+        from dimgx.figures import count_layers
+
         return count_layers(self._plan, self._indexes, [tar.size for tar in self._tars])
 
     def iter_headers(self) -> Iterator[tuple[bytes, Header, int]]:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Literal
 
 from dimgx.emit import Emitter, Write
 from dimgx.errors import Cancelled, ImageError, UsageError
-from dimgx.figures import LayerFigures
 from dimgx.image import Layer
 from dimgx.merge import plan_merge
 from dimgx.reading import ExtractOptions, PlainLayer, Progress, Reading, has_fetched
@@ -21,6 +20,7 @@ from dimgx.system import usable_cpus
 from dimgx.tarfields import FILE, LINK, show
 
 if TYPE_CHECKING:
+    from dimgx.figures import LayerFigures
     from dimgx.merged import Shape
 
 __all__ = ("Entry", "ExtractOptions", "FlatTar", "Progress", "open_flat")

@@ -5,9 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
-from dimgx.imageoutput import names_for
 from dimgx.reference import parse_reference
-from dimgx.resultnames import familiar_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -71,6 +69,8 @@ def engine_names(options: Options, chosen: Chosen) -> tuple[ResultName, ...]:
     """
     if not options.tags and kind_of(chosen.asked) is not None:
         return ()
+    from dimgx.imageoutput import names_for
+
     return names_for(chosen, None, options)
 
 
@@ -151,6 +151,8 @@ def _imported(options: Options, chosen: Chosen) -> Imported:
     from dimgx.targets.engine import Imported
 
     settings = settings_of(image) or Settings()
+    from dimgx.resultnames import familiar_names
+
     names = tuple(familiar_names(engine_names(options, chosen)))
     return Imported(names, settings, image.platform)
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
-from dimgx.errors import SourceError
 from dimgx.reference import parse_reference
 from dimgx.resultnames import own_names, parse_names
-from dimgx.targetname import DIRECTORY_FORMS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,19 +21,6 @@ if TYPE_CHECKING:
     from dimgx.report import Report
     from dimgx.resultnames import ResultName
     from dimgx.targetname import TargetName
-
-
-def check_replaceable(target: TargetName, *, force: bool) -> None:
-    """See that what is at a target's place, if anything, may be replaced.
-
-    Raises: SourceError.
-    """
-    if target.form in DIRECTORY_FORMS:
-        from dimgx.targets.directory import DirectoryStore
-
-        DirectoryStore(target.path, force=force)
-    elif not force and os.path.isfile(target.path):
-        raise SourceError(f"{target.path} exists; use -w/--force to replace it")
 
 
 def write(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from dimgx.imageoutput import check_replaceable
-from dimgx.template import expand_all, is_template, parse_template, values_of
+from dimgx.errors import SourceError
+from dimgx.targetname import DIRECTORY_FORMS, is_template
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,12 +34,27 @@ def plan_jobs(chosen: Sequence[Chosen], target: TargetName | None) -> tuple[Job,
     """
     if target is None or not is_template(target.path):
         return (Job(tuple(chosen), target),)
+    from dimgx.template import expand_all, parse_template, values_of
+
     template = parse_template(target.path)
     values = [values_of(item.image, index) for index, item in enumerate(chosen)]
     return tuple(
         Job((item,), replace(target, path=path))
         for item, path in zip(chosen, expand_all(template, values), strict=True)
     )
+
+
+def check_replaceable(target: TargetName, *, force: bool) -> None:
+    """See that what is at a target's place, if anything, may be replaced.
+
+    Raises: SourceError.
+    """
+    if target.form in DIRECTORY_FORMS:
+        from dimgx.targets.directory import DirectoryStore
+
+        DirectoryStore(target.path, force=force)
+    elif not force and os.path.isfile(target.path):
+        raise SourceError(f"{target.path} exists; use -w/--force to replace it")
 
 
 def check_absent(jobs: Sequence[Job]) -> None:

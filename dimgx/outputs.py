@@ -9,12 +9,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dimgx.errors import LayerSpecError, SourceError, UsageError
-from dimgx.imageoutput import check_replaceable, write
-from dimgx.jobs import check_absent, plan_jobs
+from dimgx.jobs import check_absent, check_replaceable, plan_jobs
 from dimgx.listing import escape
 from dimgx.progress import Waiting
-from dimgx.targetname import DIRECTORY_FORMS
-from dimgx.template import is_template, make_parents, parse_template
+from dimgx.targetname import DIRECTORY_FORMS, is_template
 from dimgx.terminal import check_stdout, is_terminal, print_text
 
 if TYPE_CHECKING:
@@ -54,6 +52,8 @@ def check_early(options: Options) -> None:
     if target.path.startswith(("/dev/fd/", "/proc/self/fd/")):
         return
     if is_template(target.path):
+        from dimgx.template import parse_template
+
         parse_template(target.path)
         return
     if not options.check:
@@ -145,6 +145,8 @@ def _do(job: Job, options: Options, surroundings: Surroundings, messages: Messag
     messages.warn(_target_warnings(target))
     with ExitStack() as stack:
         if options.target is not target:
+            from dimgx.template import make_parents
+
             make_parents(target.path, stack)
         if options.raw:
             _write_raw(job.chosen[0], target, options, surroundings, messages)
@@ -158,6 +160,8 @@ def _do(job: Job, options: Options, surroundings: Surroundings, messages: Messag
 def _write_images(
     job: Job, target: TargetName, options: Options, surroundings: Surroundings, messages: Messages
 ) -> None:
+    from dimgx.imageoutput import write
+
     is_flat = _is_flat(options)
     rows = [chosen_rows(item, options) if is_flat else None for item in job.chosen]
     with Waiting(is_wanted=not options.quiet) as line:

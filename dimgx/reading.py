@@ -23,7 +23,7 @@ from itertools import chain, islice
 from threading import Semaphore
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from dimgx.codec import iter_decoded, sniff, window_size
+from dimgx.decode import iter_decoded, sniff, window_size
 from dimgx.digest import Digest, iter_verified
 from dimgx.errors import Cancelled, ImageError
 from dimgx.image import Extent, FetchedBlob, Layer

@@ -149,3 +149,8 @@ def _known(chosen: str | None) -> Compression | None:
 
 def _say(compression: Compression | None) -> str:
     return compression or "a plain tar"
+
+
+def is_template(target: str) -> bool:
+    """Tell whether a target has fields, or doubled braces; `template` reads it."""
+    return "{" in target or "}" in target

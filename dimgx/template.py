@@ -54,11 +54,6 @@ class Template:
         )
 
 
-def is_template(target: str) -> bool:
-    """Tell whether a target has fields, or doubled braces (rule 1)."""
-    return "{" in target or "}" in target
-
-
 def parse_template(text: str) -> Template:
     """Give the template that `text` spells.
 

@@ -11,10 +11,10 @@ from dimgx.digest import Digest
 from dimgx.errors import ImageError, SourceError, UsageError
 from dimgx.image import Image
 from dimgx.platforms import parse_platform
+from dimgx.targetname import is_template
 from dimgx.template import (
     FIELDS,
     expand_all,
-    is_template,
     make_parents,
     parse_template,
     values_of,

@@ -24,17 +24,15 @@ from dimgx.sources.choice import (
     choose_variant,
 )
 from dimgx.sources.dockersave import list_saved
-from dimgx.sources.endpoint import EngineOptions, Tick
 from dimgx.sources.files import Files, read_file
-from dimgx.sources.layout import list_directory, list_layout, open_layout
 from dimgx.sources.opening import open_files
-from dimgx.sources.parentchain import find_ids, list_chains
 
 if TYPE_CHECKING:
     from dimgx.image import Image
     from dimgx.platforms import Platform
     from dimgx.reference import Reference
     from dimgx.registryoptions import RegistryOptions
+    from dimgx.sources.endpoint import EngineOptions, Tick
     from dimgx.spool import SpoolSpace
 
 _Lister = Callable[[], list[Candidate]]
@@ -68,6 +66,7 @@ def open_image(
     have it later.
     """
     if reference.transport in ("docker-daemon", "podman"):
+        from dimgx.sources.endpoint import EngineOptions
         from dimgx.sources.engine import open_engine_image
         from dimgx.sources.engines import open_engine
 
@@ -235,6 +234,8 @@ def _listers(files: Files, reference: Reference, *, verify: bool) -> list[_Liste
     if reference.transport in ("oci", "oci-archive"):
         found.reverse()
     if not found:
+        from dimgx.sources.parentchain import find_ids, list_chains
+
         ids = find_ids(files.names())
         named = files.find("repositories") is not None
         # What is left of a newer archive without its last members looks much like a chain.
@@ -247,10 +248,14 @@ def _list_manifest(files: Files, data: bytes, *, verify: bool) -> list[Candidate
     document = parse_json(data, f"{files.where}: manifest.json", CONFIG_LIMIT)
     if isinstance(document, list):
         return list_saved(files, document, verify=verify)
+    from dimgx.sources.layout import list_directory
+
     return list_directory(files, data, verify=verify)
 
 
 def _list_index(files: Files, *, verify: bool) -> list[Candidate]:
+    from dimgx.sources.layout import list_layout, open_layout
+
     return list_layout(*open_layout(files, verify=verify))
 
 

@@ -11,7 +11,6 @@ Spec: docker/cli cli/context/store; podman-system-service(1).
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -176,6 +175,8 @@ def _first(paths: list[str]) -> Endpoint | None:
 
 def connect_problem(path: str) -> OSError | None:
     """Try to connect to a Unix socket, and give what is in the way."""
+    import socket
+
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as tried:
         tried.settimeout(10)
         try:

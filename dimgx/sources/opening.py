@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import os
-import select
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -17,7 +16,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from dimgx import system
-from dimgx.codec import iter_decoded, sniff
+from dimgx.decode import iter_decoded, sniff
 from dimgx.errors import ImageError, SourceError
 from dimgx.image import Extent, Watch
 from dimgx.sources.archive import ArchiveFiles
@@ -127,6 +126,8 @@ def _iter_fd(fd: int) -> Iterator[bytes]:
         try:
             chunk = os.read(fd, _PIECE)
         except BlockingIOError:
+            import select
+
             select.select([fd], [], [])
             continue
         if not chunk:
