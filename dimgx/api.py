@@ -174,6 +174,8 @@ def flatten(
 
     Raises: ImageError, SourceError, LayerSpecError, UsageError, Cancelled.
     """
+    # Loaded here, since a signal that comes while something is loaded can be lost.
+    import dimgx.extractor  # noqa: F401
     from dimgx.targets.tarfile import open_place
 
     recipe = Recipe(**options, phase=None if report is None else report.mark)
@@ -333,7 +335,7 @@ def _record(
 
 
 def _check_level(compression: Compression | None, level: int | None) -> None:
-    if level is not None:
+    if compression is not None or level is not None:
         from dimgx.encode import check_level
 
         check_level(compression, level)

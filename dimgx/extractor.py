@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -14,9 +13,8 @@ from dimgx.emit import Emitter, Write
 from dimgx.errors import Cancelled, ImageError, UsageError
 from dimgx.image import Layer
 from dimgx.merge import plan_merge
-from dimgx.reading import ExtractOptions, PlainLayer, Progress, Reading, has_fetched
+from dimgx.reading import ExtractOptions, PlainLayer, Progress, Reading
 from dimgx.spool import SpoolSpace
-from dimgx.system import usable_cpus
 from dimgx.tarfields import FILE, LINK, show
 
 if TYPE_CHECKING:
@@ -24,9 +22,6 @@ if TYPE_CHECKING:
     from dimgx.merged import Shape
 
 __all__ = ("Entry", "ExtractOptions", "FlatTar", "Progress", "open_flat")
-
-_MOST_FETCHED = 4
-"""Layers that are fetched at once, where the CPUs alone would allow fewer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +65,9 @@ def open_flat(
     shape = _shape_of(options, len(below))
     with ExitStack() as stack:
         space = stack.enter_context(SpoolSpace(options.memory, options.tmpdirs))
-        threads = options.threads or usable_cpus()
         layers = (*below, *layers)
-        if has_fetched(layers):
-            threads = max(threads, _MOST_FETCHED)
-        pool = ThreadPoolExecutor(threads, thread_name_prefix="dimgx")
-        stack.callback(pool.shutdown, cancel_futures=True)
-        reading = Reading(layers, options, space, pool)
-        stack.callback(reading.stop)
+        reading = Reading(layers, options, space)
+        stack.callback(reading.close)
         phase = options.phase or str
         plain = reading.read_all()
         phase("read")

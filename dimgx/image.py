@@ -11,12 +11,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from dimgx.errors import ImageError, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import TypeGuard
 
     from dimgx.digest import Digest
     from dimgx.oci import Config, Manifest, Platform
@@ -38,12 +39,17 @@ class Blob(Protocol):
         """Yield the bytes in order, in pieces of at most 1 MiB; each is good until the next."""
 
 
-@runtime_checkable
 class FetchedBlob(Blob, Protocol):
     """A blob that comes over a network while it is read: who reads it mostly waits."""
 
     def abort(self) -> None:
         """Let whoever is reading it end soon, with Cancelled."""
+
+
+def is_fetched(blob: Blob) -> TypeGuard[FetchedBlob]:
+    """Tell whether a blob comes over a network."""
+    # isinstance() with a protocol takes 20 us.
+    return hasattr(blob, "abort")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -23,10 +22,11 @@ from itertools import chain, islice
 from threading import Semaphore
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from dimgx.checks import Checks
 from dimgx.decode import iter_decoded, sniff, window_size
 from dimgx.digest import Digest, iter_verified
 from dimgx.errors import Cancelled, ImageError
-from dimgx.image import Extent, FetchedBlob, Layer
+from dimgx.image import Extent, Layer, is_fetched
 from dimgx.layerindex import LayerIndex
 from dimgx.spool import Spool, SpoolSpace
 from dimgx.system import pread, usable_cpus
@@ -34,9 +34,13 @@ from dimgx.tarwalk import walk_layer
 from dimgx.walkers import walking
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
     from dimgx.pathrules import PathRule
 
 _HEAD = 64
+_MOST_FETCHED = 4
+"""Layers that are fetched at once, where the CPUs alone would allow fewer."""
 _STRANGERS = {b"hsqs": "a squashfs", b"-rom1fs-": "a romfs", b"PK\3\4": "a zip archive"}
 _EROFS_MAGIC = b"\xe2\xe1\xf5\xe0"
 _WINDOWS_NAMES = frozenset((b"Files", b"Hives", b"UtilityVM"))
@@ -103,9 +107,9 @@ class Reading:
         layers: Sequence[Layer],
         options: ExtractOptions,
         space: SpoolSpace,
-        pool: ThreadPoolExecutor,
     ) -> None:
-        self._layers, self._options, self._space, self._pool = layers, options, space, pool
+        self._layers, self._options, self._space = layers, options, space
+        self._pool: ThreadPoolExecutor | None = None
         self._distinct = dict.fromkeys(layers)
         self._total: int | None = 0
         for layer in self._distinct:
@@ -116,7 +120,7 @@ class Reading:
         self._cpu_count = options.threads or usable_cpus()
         self._cpus = Semaphore(self._cpu_count)
         self._walking = self._cpus if self._cpu_count == 1 else nullcontext()
-        self._checks: list[Future[None]] = []
+        self._checks = Checks()
 
     @property
     def layers(self) -> Sequence[Layer]:
@@ -127,8 +131,15 @@ class Reading:
         """Make the workers end at their next piece."""
         self._stopped = True
         for layer in self._distinct:
-            if isinstance(layer.blob, FetchedBlob):
+            if is_fetched(layer.blob):
                 layer.blob.abort()
+
+    def close(self) -> None:
+        """Make the workers end, and wait until they have."""
+        self.stop()
+        self._checks.join()
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
 
     def read_all(self) -> list[PlainLayer]:
         """Read every layer once, however often it stands in the image."""
@@ -143,17 +154,39 @@ class Reading:
             for layer, tar in plain.items():
                 if tar is not None:
                     self._check_plain(layer, tar)
+            self._checks.start(processes)
             indexes = collect()
-        decoding = {
-            layer: self._pool.submit(self._in_context, layer, partial(self._decode, layer))
-            for layer in ordered
-            if plain[layer] is None
-        }
+        decoding = self._begin_decoding([layer for layer in ordered if plain[layer] is None])
         walked = {
             layer: self._in_context(layer, partial(self._walk, tar, None, indexes.get(tar)))
             for layer, tar in plain.items()
             if tar is not None
         }
+        if decoding:
+            self._walk_decoded(decoding, walked)
+        return [walked[layer] for layer in self._layers]
+
+    def _begin_decoding(self, layers: list[Layer]) -> dict[Layer, Future[Spool]]:
+        if not layers:
+            return {}
+        # Not at the top: it takes 4 ms to import.
+        from concurrent.futures import ThreadPoolExecutor
+
+        threads = self._cpu_count
+        if has_fetched(layers):
+            threads = max(threads, _MOST_FETCHED)
+        self._pool = pool = ThreadPoolExecutor(threads, thread_name_prefix="dimgx")
+        return {
+            layer: pool.submit(self._in_context, layer, partial(self._decode, layer))
+            for layer in layers
+        }
+
+    def _walk_decoded(
+        self, decoding: dict[Layer, Future[Spool]], walked: dict[Layer, PlainLayer]
+    ) -> None:
+        """Walk layers as they are decoded, and add them to `walked`."""
+        from concurrent.futures import as_completed
+
         layer_of = {future: layer for layer, future in decoding.items()}
 
         def finish(future: Future[Spool]) -> None:
@@ -166,13 +199,12 @@ class Reading:
                 finish(future)
         except ImageError:
             # What is refused at once need not wait for what takes long.
-            if has_fetched(ordered):
+            if has_fetched(decoding):
                 raise
             # Which of several errors is told is not to depend on who was faster.
             for layer, future in decoding.items():
                 if layer not in walked:
                     finish(future)
-        return [walked[layer] for layer in self._layers]
 
     def _order_fetched(self) -> list[Layer]:
         """Give the layers from the top, but first those that all others would wait for.
@@ -189,8 +221,7 @@ class Reading:
 
         Raises: ImageError where one does not match.
         """
-        for check in self._checks:
-            check.result()
+        self._checks.wait()
 
     def tick(self, size: int) -> None:
         """Count `size` bytes as read; end here if the caller wants it.
@@ -235,7 +266,7 @@ class Reading:
 
         self._in_context(layer, partial(_check_size, layer, tar.size))
         if checks:
-            self._checks.append(self._pool.submit(self._in_context, layer, check))
+            self._checks.add(partial(self._in_context, layer, check), tar.size)
 
     def _wanted_digests(self, layer: Layer) -> list[tuple[Digest, int | None]]:
         """Give the digests that a plain layer is checked against; equal ones only once."""
@@ -253,7 +284,7 @@ class Reading:
         """Decode a layer into the spool. Runs in a worker."""
         chunks = layer.blob.iter_chunks()
         with ExitStack() as stack, self._cpus:
-            if not isinstance(layer.blob, FetchedBlob):
+            if not is_fetched(layer.blob):
                 return self._decode_chunks(layer, chunks)
             # Not left to the collector: it may hold a connection.
             stack.callback(getattr(chunks, "close", lambda: None))
@@ -307,7 +338,7 @@ class Reading:
 
 def has_fetched(layers: Iterable[Layer]) -> bool:
     """Tell whether any of the layers comes over a network."""
-    return any(isinstance(layer.blob, FetchedBlob) for layer in layers)
+    return any(is_fetched(layer.blob) for layer in layers)
 
 
 def _outside(held: Semaphore, chunks: Iterator[_T]) -> Iterator[_T]:

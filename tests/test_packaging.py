@@ -14,6 +14,8 @@ import pytest
 from packaging.requirements import Requirement
 
 import dimgx
+from tests.dsl import file, layer
+from tests.writers import docker_archive, image, oci_archive
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "dimgx"
@@ -135,6 +137,43 @@ def test_help_loads_nothing_heavy() -> None:
     loaded = loaded_after("from dimgx.cli import main; main(['--help'])") - {"lzma"}
     assert loaded.isdisjoint(HEAVY)
     assert not any(name.startswith("dimgx.sources") for name in loaded)
+
+
+# What the parts of the standard library that are needed load themselves is theirs.
+UNNEEDED = {
+    *("concurrent.futures", "logging", "platform", "select", "selectors", "shutil", "socket"),
+    *("subprocess", "tarfile", "tempfile", "urllib.parse", "backports.zstd", "bz2", "lzma"),
+    *("dimgx.content", "dimgx.encode", "dimgx.figures", "dimgx.imageoutput", "dimgx.legacy"),
+    *("dimgx.origin", "dimgx.pathrules", "dimgx.report", "dimgx.resultnames", "dimgx.stream"),
+    *("dimgx.targets.state", "dimgx.template", "dimgx.sources.endpoint"),
+    *("dimgx.sources.layout", "dimgx.sources.parentchain", "dimgx.sources.registry"),
+}
+
+
+PICTURE = image(layer(file("etc/a", b"x")))
+
+
+@pytest.mark.parametrize(
+    ("transport", "archive", "needed"),
+    [
+        ("docker-archive", docker_archive(PICTURE, vintage="25"), set()),
+        ("oci-archive", oci_archive(PICTURE, default=None), {"dimgx.sources.layout"}),
+        # Several layers are decoded at once, and the library's pool of threads logs.
+        (
+            "docker-archive",
+            docker_archive(PICTURE, vintage="29"),
+            {"concurrent.futures", "logging"},
+        ),
+    ],
+    ids=["plain", "layout", "gzip"],
+)
+def test_run_loads_what_it_needs(
+    tmp_path: Path, transport: str, archive: bytes, needed: set[str]
+) -> None:
+    (tmp_path / "image.tar").write_bytes(archive)
+    words = ["-t", str(tmp_path / "flat.tar"), f"{transport}:{tmp_path / 'image.tar'}"]
+    loaded = loaded_after(f"from dimgx.cli import main; assert main({words!r}) == 0")
+    assert (loaded - loaded_after("")) & UNNEEDED == needed
 
 
 def test_every_public_name_can_be_had() -> None:
