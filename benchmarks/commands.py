@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import shlex
 import shutil
@@ -45,6 +46,8 @@ class Dimgx:
         self.argv = tuple(shlex.split(command)) if command else (sys.executable, "-m", "dimgx")
         self.package = None if command else ROOT / "dimgx"
         self.env = {} if command else {"PYTHONPATH": str(ROOT)}
+        if self.package is not None:
+            compileall.compile_dir(self.package, quiet=1)
 
     def job(self, *args: str | Path, env: Mapping[str, str] = MappingProxyType({})) -> Job:
         return Job((*self.argv, *map(str, args)), env={**self.env, **env})

@@ -47,6 +47,7 @@ SHAPES = {
         Shape("whiteouts", 500_000, 260 * MB, layers=2, kind="whiteouts", pax=0.0),
         Shape("stack1", 2_000, 2 * MB, layers=1, spread=0.0, pax=0.0),
         Shape("stack16", 32_000, 32 * MB, layers=16, spread=0.0, pax=0.0),
+        Shape("stack64", 128_000, 128 * MB, layers=64, spread=0.0, pax=0.0),
         Shape("stack127", 254_000, 254 * MB, layers=127, spread=0.0, pax=0.0),
     )
 }

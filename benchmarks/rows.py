@@ -112,7 +112,7 @@ SMALL_AIM_S = 0.15
 SCALING_AIM = 1.7
 """Two threads: how many times as fast as one, on gzip layers of similar sizes."""
 GROWTH_AIM = 1.3
-"""The dearest path of a series, in times of the cheapest."""
+"""The last further unit of a series, in times of the cheapest before it."""
 
 MEMORY_BASE = 60_000_000
 MEMORY_PER_MEMBER = 700
@@ -143,10 +143,17 @@ class Series:
     title: str
     unit: str
     shapes: tuple[str, ...]
+    is_growing: bool = True
+    """Each image is a larger one of the same kind."""
 
 
 GROWTH = (
     Series("paths", "time for each member", "member", ("grow10k", "grow100k", "million")),
-    Series("layers", "time for each layer of 2,000", "layer", ("stack1", "stack16", "stack127")),
-    Series("odd", "deep trees, whiteouts", "member", ("grow100k", "deep", "whiteouts")),
+    Series(
+        "layers",
+        "time for each layer of 2,000",
+        "layer",
+        ("stack1", "stack16", "stack64", "stack127"),
+    ),
+    Series("odd", "deep trees, whiteouts", "member", ("grow100k", "deep", "whiteouts"), False),
 )

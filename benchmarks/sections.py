@@ -176,7 +176,11 @@ def scaling(session: Session) -> Row:
 
 
 def growth(session: Session, series: rows.Series) -> Row:
-    """Time for each unit along a series, the start of the program taken off."""
+    """Time for each unit along a series.
+
+    What grows is the question, so where the images grow the figure is what each further unit costs,
+    from one image to the next; for images of other kinds it is the whole time, the start taken off.
+    """
     command = session.dimgx.flatten("dimgx", "--verify", "none")
     corpora = [session.corpus(shape) for shape in ("one", *series.shapes)]
     outcomes = [Outcome() for _ in corpora]
@@ -186,23 +190,33 @@ def growth(session: Session, series: rows.Series) -> Row:
                 session.say(f"growth {series.id}: {corpus.shape}")
                 session.one_round(corpus, command, outcome)
     base = figures(outcomes[0])
-    points = []
+    points: list[Row] = []
+    before = {"units": 0, **base}
     for corpus, outcome in zip(corpora[1:], outcomes[1:], strict=True):
-        found = figures(outcome)
         units = corpus.members if series.unit == "member" else corpus_layers(corpus)
-        point: Row = {"shape": corpus.shape, "units": units, **found}
-        if "median_s" in found and "median_s" in base:
-            point["each_us"] = (found["median_s"] - base["median_s"]) / units * 1e6
-            point["each_of_minima_us"] = (found["min_s"] - base["min_s"]) / units * 1e6
-            point["each_cpu_us"] = (found["cpu_s"] - base["cpu_s"]) / units * 1e6
+        point: Row = {"shape": corpus.shape, "units": units, **figures(outcome)}
+        point |= cost_of_each(point, before)
         points.append(point)
-    each = [point["each_of_minima_us"] for point in points if "each_of_minima_us" in point]
-    # What grows is the question: the last against the cheapest before it.
-    value = each[-1] / min(each[:-1]) if len(each) == len(points) > 1 else None
+        if series.is_growing:
+            before = point
+    # What the start costs varies by more than the smallest image takes: it has no say.
+    counted = points[1:] if series.is_growing else points
+    each = [point["each_of_minima_us"] for point in counted if "each_of_minima_us" in point]
+    is_whole = len(each) == len(counted) > 1 and min(each) > 0
+    value = each[-1] / min(each[:-1]) if is_whole else None
     return {
         **asdict(series), "points": points, "value": value, "aim": rows.GROWTH_AIM,
         "is_met": is_met(value, rows.GROWTH_AIM),
     }  # fmt: skip
+
+
+def cost_of_each(point: Row, before: Row) -> Row:
+    """Give the time of each unit that `point` has more than `before`, in microseconds."""
+    more = point["units"] - before["units"]
+    if more <= 0 or "median_s" not in point or "median_s" not in before:
+        return {}
+    fields = {"each_us": "median_s", "each_of_minima_us": "min_s", "each_cpu_us": "cpu_s"}
+    return {name: (point[key] - before[key]) / more * 1e6 for name, key in fields.items()}
 
 
 def corpus_layers(corpus: Corpus) -> int:
