@@ -13,6 +13,8 @@ FILE, LINK, SYMLINK, CHARDEV, BLOCKDEV, DIRECTORY, FIFO = b"0123456"
 """The kinds of members, as in a normal header's type field."""
 PAX = ord("x")
 """The type of a PAX extended header."""
+EXTENDED = b"xgLK"
+"""The types of all headers that say something about what follows them."""
 
 DECIMAL = re.compile(rb"[0-9]{1,19}")
 _OCTAL = re.compile(rb"[0-7]+")

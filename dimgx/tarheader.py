@@ -27,6 +27,7 @@ from dimgx.tarfields import (
     CHARDEV,
     DECIMAL,
     DIRECTORY,
+    EXTENDED,
     FILE,
     LINK,
     SYMLINK,
@@ -113,7 +114,7 @@ def read_header(
             return None, passed_global
         is_unsigned = check_sum(block, at)
         typeflag = block[156]
-        if typeflag not in b"xgLK":
+        if typeflag not in EXTENDED:
             return _parse(block, is_unsigned, extended, read_at, offset, at, end), passed_global
         size = parse_number(block[124:136], "the size", at)
         if size < 0:

@@ -75,7 +75,7 @@ class _Walk:
         self._newest = None if clamp_mtime_s is None else b"%011o" % max(clamp_mtime_s, 0)
         self._chunk, self._chunk_at = b"", 0
         self._index = LayerIndex()
-        self._own = OwnLayer(self._index, self._read_header_at)
+        self._own = OwnLayer(self._index, self._read_at, self._read_header_at)
         # Ordinary headers, one or more in each piece.
         self._blocks: list[bytes] = []
         # Members parsed alone, each with the number of ordinary ones before it in the batch.
