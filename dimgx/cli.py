@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -42,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from dimgx.messages import Messages
     from dimgx.signals import SIGPIPE, Signalled, die_by, raised_signals
 
+    # A member more is no object that could be in a cycle, but each search for cycles goes through
+    # the lists of all members: as often as is usual, that is a seventh of a large image's time.
+    gc.set_threshold(100_000, 50, 100)
     messages = Messages()
     try:
         with raised_signals():
