@@ -12,7 +12,8 @@ implied. Ranges are subtrees, so they nest, and one sweep with a stack applies t
 Hard links are settled after that. An inode is named by the member that carries its content, in
 whatever layer; what is left of its names decides which one carries the content now (rules 32-41).
 
-Cost: 0.4 us a member, 2 us a whiteout that meets something; nothing multiplies layers by members.
+Cost: 0.4 us a member, 0.5 us a whiteout, 2 us one that meets a directory; nothing multiplies layers
+by members.
 """
 
 from __future__ import annotations
@@ -96,23 +97,31 @@ class _Merge:
             is_first = bytes(map(ne, unique, chain((b"",), unique)))
             numbers = list(compress(numbers, is_first))
             unique = list(compress(unique, is_first))
-            stretches = _nest(self._find_ranges(numbers, unique), len(unique))
-            numbers = _hide(numbers, stretches)
+            ranges, places = self._find_ranges(numbers, unique)
+            stretches = _nest(ranges, len(unique))
+            numbers = _hide(numbers, stretches, places)
             self._settle_directories(numbers, unique, stretches)
         return numbers
 
-    def _find_ranges(self, numbers: list[int], unique: list[bytes]) -> list[tuple[int, int, int]]:
-        """Find the ranges (start, end, limit) of places in `unique` where something is hidden."""
+    def _find_ranges(
+        self, numbers: list[int], unique: list[bytes]
+    ) -> tuple[list[tuple[int, int, int]], list[int]]:
+        """Find the ranges (start, end, limit) of places in `unique` where something is hidden.
+
+        And places of non-directories that are hidden alone, as most whiteouts have it.
+        """
         ranges: list[tuple[int, int, int]] = []
+        places: list[int] = []
         bases, count = self._bases, len(unique)
         for index, limit in zip(self._layers, bases[1:], strict=False):
             for key in index.whiteouts:
                 start = bisect_left(unique, key)
-                end = start + (start < count and unique[start] == key)
-                if end < count and unique[end].startswith(key + b"\0"):
-                    end = bisect_left(unique, key + b"\1", end)
-                if start < end:
-                    ranges.append((start, end, limit))
+                if start < count and unique[start] == key:
+                    if numbers[start] >= limit:
+                        places.append(start)
+                    start += 1
+                if start < count and unique[start].startswith(key + b"\0"):
+                    ranges.append((start, bisect_left(unique, key + b"\1", start), limit))
             for key in index.opaque:
                 start = bisect_right(unique, key)
                 ranges.append((start, _end_of(unique, key, start), limit))
@@ -123,7 +132,7 @@ class _Merge:
                 ranges.append((i, i + 1, bases[depth - 1]))
             if depth < len(bases):
                 ranges.append((i + 1, _end_of(unique, unique[i + 1], i + 1), bases[depth]))
-        return ranges
+        return ranges, places
 
     def _find_clashes(self, numbers: list[int], unique: list[bytes]) -> list[int]:
         """Find the places where one path is a non-directory, and next a directory."""
@@ -198,11 +207,13 @@ def _nest(ranges: list[tuple[int, int, int]], count: int) -> list[tuple[int, int
     return stretches
 
 
-def _hide(numbers: list[int], stretches: list[tuple[int, int]]) -> list[int]:
+def _hide(numbers: list[int], stretches: list[tuple[int, int]], places: list[int]) -> list[int]:
     kept: list[int] = []
+    for place in places:
+        numbers[place] = -1
     for (start, limit), (end, _) in pairwise([*stretches, (len(numbers), _NEVER)]):
         if limit == _NEVER:
             kept += numbers[start:end]
         elif start < end:
             kept += [number for number in numbers[start:end] if number < limit]
-    return kept
+    return [number for number in kept if number >= 0] if places else kept
