@@ -8,7 +8,7 @@ targets. Then the members' keys are the tree as they stand, and a few operations
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import compress, count, repeat
+from itertools import chain, compress, count, repeat
 from operator import itemgetter
 
 from dimgx.layerindex import LayerIndex, Link
@@ -18,6 +18,7 @@ from dimgx.replay import Replay
 from dimgx.tarbatch import find_kind
 from dimgx.tarfields import BLOCK, DIRECTORY, EXTENDED, Header, MalformedTar, show
 
+_IS_NO_DIRECTORY = bytes(kind != DIRECTORY for kind in range(256))
 _XATTR_RECORDS = (b"SCHILY.xattr.", b"SCHILY.acl.", b"RHT.security.selinux")
 
 
@@ -80,9 +81,9 @@ class OwnLayer:
             return False
         directories = [keys[i][:-1] for i in find_kind(kinds, DIRECTORY)]
         known = set(directories)
-        # Parents of files, the directories themselves, and their parents; none ends in NUL.
-        implied = set(map(itemgetter(0), map(bytes.rpartition, keys, repeat(b"\0"))))
-        implied.update([path.rpartition(b"\0")[0] for path in directories])
+        # Parents of files and of directories; none ends in NUL.
+        paths = chain(compress(keys, kinds.translate(_IS_NO_DIRECTORY)), directories)
+        implied = set(map(itemgetter(0), map(bytes.rpartition, paths, repeat(b"\0"))))
         implied -= known
         implied.discard(b"")
         for path in tuple(implied):
