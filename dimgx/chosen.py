@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import BinaryIO
 
     from dimgx.image import Image
@@ -26,6 +27,8 @@ class Surroundings:
     registry: RegistryOptions | None
     report: Report | None = None
     """What is to be told of the run."""
+    cancel: Callable[[], bool] | None = None
+    """Asked now and then; raises what ends the run, where it is to end."""
 
 
 @dataclass(frozen=True, slots=True)

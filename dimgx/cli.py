@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 
@@ -18,7 +17,7 @@ from dimgx.errors import (
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from dimgx.messages import Messages
 
@@ -40,6 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             pass  # It goes wrong once more below, and is told there.
         else:
             return EXIT_DONE
+    import gc
+
     from dimgx.messages import Messages
     from dimgx.signals import SIGPIPE, Signalled, die_by, raised_signals
 
@@ -48,21 +49,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     gc.set_threshold(100_000, 50, 100)
     messages = Messages()
     try:
-        with raised_signals():
-            return _run_guarded(args, messages)
+        with raised_signals() as check:
+            return _run_guarded(args, messages, check)
     except Signalled as exc:
         die_by(exc.number)
     except BrokenPipeError:
         die_by(SIGPIPE)
 
 
-def _run_guarded(args: Sequence[str], messages: Messages) -> int:
+def _run_guarded(args: Sequence[str], messages: Messages, cancel: Callable[[], bool]) -> int:
     """Run, and turn whatever goes wrong into one line and an exit code."""
     from dimgx.command import run
     from dimgx.terminal import print_text
 
     try:
-        code = run(args, messages)
+        code = run(args, messages, cancel)
         print_text()
     except BrokenPipeError:
         raise

@@ -17,7 +17,7 @@ from dimgx.progress import Waiting
 from dimgx.terminal import check_stdout, is_terminal, print_text, terminal_width
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import BinaryIO
 
     from dimgx.image import Image, Tick
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from dimgx.sources.endpoint import EngineOptions
 
 
-def run(args: Sequence[str], messages: Messages) -> int:
+def run(args: Sequence[str], messages: Messages, cancel: Callable[[], bool] | None = None) -> int:
     """Do what `args` (without the program's name) ask for, and give the exit code.
+
+    `cancel` is asked now and then; it may raise what ends the run.
 
     Raises: DimgxError, whose kind tells the exit code.
     """
@@ -41,7 +43,7 @@ def run(args: Sequence[str], messages: Messages) -> int:
         messages.set_up(options.log_level, options.log_format)
     except ValueError as exc:
         raise UsageError(f"--log-format: {exc}") from exc
-    surroundings = _look_around(options)
+    surroundings = _look_around(options, cancel)
     if options.origin is not None:
         _show_origin(options.origin)
         return 0
@@ -223,7 +225,7 @@ def _tell_image(image: Image, messages: Messages) -> None:
         messages.tell(f"layer {index + 1}/{len(image.layers)}: {', '.join(names) or 'no digest'}")
 
 
-def _look_around(options: Options) -> Surroundings:
+def _look_around(options: Options, cancel: Callable[[], bool] | None) -> Surroundings:
     registry = report = None
     if options.report is not None:
         from dimgx.report import Report
@@ -240,6 +242,7 @@ def _look_around(options: Options) -> Surroundings:
         source_date_epoch=_source_date_epoch(options),
         registry=registry,
         report=report,
+        cancel=cancel,
     )
 
 

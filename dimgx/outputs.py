@@ -200,6 +200,7 @@ def _write_raw(
             memory=options.memory,
             tmpdir=surroundings.tmpdirs,
             progress=line,
+            cancel=surroundings.cancel,
         )
     _tell_tar(result, target, messages)
 
@@ -294,6 +295,7 @@ def tar_options(
         "root_entry": options.root_entry,
         "clamp_mtime": surroundings.source_date_epoch if options.clamp_mtime else None,
         "progress": progress,
+        "cancel": surroundings.cancel,
     }
 
 

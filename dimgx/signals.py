@@ -3,17 +3,21 @@
 The first SIGINT, SIGTERM or SIGHUP becomes an exception in the main thread, so that `finally` and
 `with` do what they do; those that follow are ignored until that is done. Signals that were ignored
 from the start (nohup, a background job) stay ignored.
+
+Python drops an exception that is raised while it finalises an object. So the signal is remembered:
+long work asks now and then whether one has come, and the block does not end as if none had.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
@@ -29,23 +33,40 @@ class Signalled(BaseException):
 
 
 @contextmanager
-def raised_signals() -> Iterator[None]:
-    """Let the signals that end a process raise `Signalled` within the block."""
+def raised_signals() -> Iterator[Callable[[], bool]]:
+    """Let the signals that end a process raise `Signalled` within the block.
+
+    The function given raises it again where one has come, and otherwise gives false.
+    """
     caught: list[signal.Signals] = []
+    come: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
         for other in caught:
             signal.signal(other, signal.SIG_IGN)
+        come.append(number)
         raise Signalled(number)
 
+    def check() -> bool:
+        if come:
+            raise Signalled(come[0])
+        return False
+
+    def drop(lost: sys.UnraisableHookArgs) -> None:
+        if lost.exc_type is not Signalled:
+            told(lost)
+
+    told, sys.unraisablehook = sys.unraisablehook, drop
     before = {}
     for number in (getattr(signal, name) for name in _NAMES if hasattr(signal, name)):
         if signal.getsignal(number) != signal.SIG_IGN:
             before[number] = signal.signal(number, handle)
             caught.append(number)
     try:
-        yield
+        yield check
+        check()
     finally:
+        sys.unraisablehook = told
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -505,6 +505,29 @@ def test_signal_in_the_middle_leaves_nothing(
         assert (place / "o.tar.xz").read_bytes() == b"old"
 
 
+def test_signal_that_comes_while_an_object_is_finalised_still_ends_the_run(place: Path) -> None:
+    """Python drops what a handler raises there."""
+    script = (
+        "import os, signal, sys, dimgx.outputs\n"
+        "class Dying:\n"
+        "    def __del__(self):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        sum(range(1000))\n"
+        "make = dimgx.outputs.make\n"
+        "def late(*args):\n"
+        "    Dying()\n"
+        "    return make(*args)\n"
+        "dimgx.outputs.make = late\n"
+        "from dimgx.cli import main\n"
+        "sys.exit(main(['-t', 'o.tar', './image.tar']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=place, env=ENVIRONMENT, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (-signal.SIGTERM, b"")
+    assert left(place) == ["image.tar"]
+
+
 def test_signal_while_standard_input_is_awaited(place: Path) -> None:
     process = start("-t", "o.tar", "-", cwd=place, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdin

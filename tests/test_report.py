@@ -286,5 +286,5 @@ def test_nothing_is_counted_without_one(
         raise AssertionError("counted")
 
     monkeypatch.setattr("dimgx.figures.TarFigures.write", never)
-    monkeypatch.setattr("dimgx.emit.count_layers", never)
+    monkeypatch.setattr("dimgx.figures.count_layers", never)
     dimgx.flatten(opened, io.BytesIO())
