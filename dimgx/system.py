@@ -78,6 +78,15 @@ def pread_into(fd: int, view: memoryview, offset: int) -> int:
     return len(data)
 
 
+def read_into(fd: int, view: memoryview) -> int:
+    """Fill `view` with what `fd` has at hand, waiting for the first byte; 0 at the end."""
+    if "preadv" in FEATURES:
+        return os.readv(fd, [view])
+    data = os.read(fd, len(view))
+    view[: len(data)] = data
+    return len(data)
+
+
 def write_all(fd: int, data: bytes | memoryview) -> None:
     """Write all of `data`, waiting where `fd` is not ready to take it."""
     written = _write_some(fd, data)

@@ -4,7 +4,7 @@ import gzip
 import io
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -17,7 +17,7 @@ from dimgx.sources import open_image
 from dimgx.spool import SpoolSpace
 from tests.dsl import dir_, file, layer
 from tests.opened import APP, BASE, OTHER, TOP, opened, problem, read, stored
-from tests.writers import archive, compress, docker_archive, oci_archive
+from tests.writers import archive, compress, docker_archive, image, oci_archive
 
 ARCHIVE = docker_archive(APP)
 
@@ -56,6 +56,25 @@ def test_from_a_pipe_that_does_not_block() -> None:
     with piped(ARCHIVE, 512) as stream:
         os.set_blocking(stream.fileno(), False)
         assert read("-", stream) == [BASE, TOP]
+
+
+class _Plain:
+    """A reader that can only `read`, as a stranger's may."""
+
+    def __init__(self, data: bytes) -> None:
+        self._file = io.BytesIO(data)
+
+    def read(self, size: int) -> bytes:
+        return self._file.read(size)
+
+
+@pytest.mark.parametrize("compression", [None, "gzip"])
+@pytest.mark.parametrize("kind", [_Plain, io.BytesIO])
+def test_readers_of_all_kinds(kind: Callable[[bytes], BinaryIO], compression: str | None) -> None:
+    # Longer than the buffer that pieces are read into.
+    top = layer(file("etc/a", b"x"), file("long", os.urandom(3 << 20)))
+    data = compress(docker_archive(image(top)), compression)  # type: ignore[arg-type]
+    assert read("-", kind(data)) == [top]
 
 
 def test_one_of_several_images() -> None:

@@ -42,6 +42,19 @@ def test_pread_into_fills_a_view(numbers):
     assert view[:300] == data[-300:]
 
 
+def test_read_into_gives_what_is_there_and_then_the_end():
+    reader, writer = os.pipe()
+    view = memoryview(bytearray(10))
+    os.write(writer, b"abc")
+    assert (system.read_into(reader, view), bytes(view[:3])) == (3, b"abc")
+    os.write(writer, b"twelve bytes")
+    os.close(writer)
+    assert (system.read_into(reader, view), bytes(view)) == (10, b"twelve byt")
+    assert (system.read_into(reader, view), bytes(view[:2])) == (2, b"es")
+    assert system.read_into(reader, view) == 0
+    os.close(reader)
+
+
 def test_reads_in_threads_do_not_disturb_each_other(numbers):
     fd, data = numbers
     wrong = []

@@ -78,6 +78,7 @@ def open_files(
     status = os.fstat(fd)
     if stat.S_ISREG(status.st_mode):
         return _open_extent(Extent(fd, 0, status.st_size), where, spool, resources, tick)
+    system.widen_pipe(fd)
     return open_stream(ticking(_iter_fd(fd), tick), where, spool, resources)
 
 
@@ -110,29 +111,40 @@ def _open_stdin(
         offset = min(stdin.tell(), status.st_size)
         rest = Extent(fd, offset, status.st_size - offset)
         return _open_extent(rest, _STDIN, spool, resources, tick)
+    system.widen_pipe(fd)
     is_blocking = not hasattr(os, "get_blocking") or os.get_blocking(fd)
     chunks = _iter_reader(stdin) if is_blocking else _iter_fd(fd)
     return open_stream(ticking(chunks, tick), _STDIN, spool, resources)
 
 
-def _iter_reader(reader: BinaryIO) -> Iterator[bytes]:
-    read = getattr(reader, "read1", reader.read)
-    while chunk := read(_PIECE):
-        yield chunk
+def _iter_reader(reader: BinaryIO) -> Iterator[bytes | memoryview]:
+    """Yield what comes, each piece good until the next."""
+    fill = getattr(reader, "readinto1", None)
+    if fill is None:
+        read = getattr(reader, "read1", reader.read)
+        while chunk := read(_PIECE):
+            yield chunk
+        return
+    # One buffer for all: a new one for each piece costs as much as the copying.
+    buffer = memoryview(bytearray(_PIECE))
+    while count := fill(buffer):
+        yield buffer[:count]
 
 
-def _iter_fd(fd: int) -> Iterator[bytes]:
+def _iter_fd(fd: int) -> Iterator[memoryview]:
+    """Yield what comes, each piece good until the next."""
+    buffer = memoryview(bytearray(_PIECE))
     while True:
         try:
-            chunk = os.read(fd, _PIECE)
+            count = system.read_into(fd, buffer)
         except BlockingIOError:
             import select
 
             select.select([fd], [], [])
             continue
-        if not chunk:
+        if not count:
             return
-        yield chunk
+        yield buffer[:count]
 
 
 def _open_extent(
@@ -148,9 +160,9 @@ def _open_extent(
 
 
 def open_stream(
-    chunks: Iterator[bytes], where: str, spool: SpoolSpace, resources: ExitStack
+    chunks: Iterator[bytes | memoryview], where: str, spool: SpoolSpace, resources: ExitStack
 ) -> ArchiveFiles:
-    """Give the files of an archive that comes in pieces; it is kept in `spool`.
+    """Give the files of an archive that comes in pieces, each good until the next, into `spool`.
 
     Raises: ImageError where it is no archive.
     """
