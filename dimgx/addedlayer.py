@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING
 from dimgx.codec import iter_decoded, sniff
 from dimgx.digest import Digest
 from dimgx.errors import ImageError, SourceError
-from dimgx.image import Extent, Layer
+from dimgx.extent import Extent
+from dimgx.image import Layer
 from dimgx.names import MAX_PATH
 from dimgx.system import PIECE, open_read, pread
 from dimgx.tarfields import (

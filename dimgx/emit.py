@@ -20,7 +20,7 @@ from operator import sub
 from typing import TYPE_CHECKING
 
 from dimgx.errors import ImageError
-from dimgx.image import Extent
+from dimgx.extent import Extent
 from dimgx.layerindex import RENAME, REWRITE, LayerIndex
 from dimgx.names import key_of, name_of
 from dimgx.ownlayer import is_xattr_record

@@ -147,7 +147,8 @@ def _imported(options: Options, chosen: Chosen) -> Imported:
     Raises: ImageError where its config is malformed; UsageError for a bad name.
     """
     image = chosen.image
-    from dimgx.settings import Settings, settings_of
+    from dimgx.imageconfig import settings_of
+    from dimgx.settings import Settings
     from dimgx.targets.engine import Imported
 
     settings = settings_of(image) or Settings()

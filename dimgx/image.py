@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import TypeGuard
 
     from dimgx.digest import Digest
+    from dimgx.history import HistoryStep
     from dimgx.oci import Config, Manifest, Platform
     from dimgx.settings import Settings
     from dimgx.spool import SpoolSpace
@@ -50,24 +51,6 @@ def is_fetched(blob: Blob) -> TypeGuard[FetchedBlob]:
     """Tell whether a blob comes over a network."""
     # isinstance() with a protocol takes 20 us.
     return hasattr(blob, "abort")
-
-
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """A blob at rest: `size` bytes from `offset` on in the open file `fd`. Does not own `fd`."""
-
-    fd: int
-    offset: int
-    size: int
-
-    def iter_chunks(self) -> Iterator[bytes | memoryview]:
-        """Yield the bytes in order, 1 MiB at a time.
-
-        Raises: ImageError where the file ends before the extent does.
-        """
-        from dimgx.system import iter_extent
-
-        return iter_extent(self.fd, self.offset, self.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,25 +106,6 @@ class Layer:
     media_type: str | None = None
     length: int | None = None
     """Bytes of the uncompressed tar, where the source states them."""
-
-
-@dataclass(frozen=True, slots=True)
-class HistoryStep:
-    """One step of an image's history, as its source tells it; rows are made of these."""
-
-    empty: bool
-    """No layer belongs to this step."""
-    created: str | None = None
-    """RFC 3339 as the source has it."""
-    created_by: str | None = None
-    comment: str | None = None
-    author: str | None = None
-    id: str | None = None
-    """The step's own image ID where it has one, `sha256:<hex>` or bare hex as the source has it."""
-    parent_id: str | None = None
-    tags: tuple[str, ...] = ()
-    size: int | None = None
-    """Bytes that this step added, where the source states them."""
 
 
 Tick = Callable[[int, int | None], None]

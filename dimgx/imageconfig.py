@@ -18,12 +18,15 @@ from typing import TYPE_CHECKING
 from dimgx.errors import ImageError, UsageError
 from dimgx.jsondoc import Fields, parse_json
 from dimgx.oci import CONFIG_LIMIT
+from dimgx.settings import parse_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dimgx.digest import Digest
-    from dimgx.image import HistoryStep, Image, Layer
+    from dimgx.history import HistoryStep
+    from dimgx.image import Image, Layer
+    from dimgx.settings import Settings
 
     Json = dict[str, object]
 
@@ -153,6 +156,19 @@ def _without_nulls(value: object) -> object:
     if not isinstance(value, dict):
         return value
     return {key: item for key, item in value.items() if item is not None}
+
+
+def settings_of(image: Image) -> Settings | None:
+    """Give the settings of an image that is open; None where its source tells none.
+
+    Raises: ImageError where the config is malformed.
+    """
+    if image.settings is not None:
+        return image.settings
+    if image.config is None:
+        return None
+    what = f"{image.reference}: the config"
+    return parse_settings(Fields(parse_json(image.config.data, what, CONFIG_LIMIT), what))
 
 
 def dump(value: object) -> bytes:

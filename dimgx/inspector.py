@@ -20,7 +20,8 @@ from dimgx.errors import ImageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from dimgx.image import HistoryStep, Image, Layer, SizeKind
+    from dimgx.history import HistoryStep
+    from dimgx.image import Image, Layer, SizeKind
     from dimgx.platforms import Platform
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 from dimgx.codec import iter_decoded, open_encoder, sniff
 from dimgx.digest import Digest, iter_verified
 from dimgx.errors import ImageError
-from dimgx.image import Extent
+from dimgx.extent import Extent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterator

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from dimgx.digest import Digest
 from dimgx.errors import ImageError
-from dimgx.image import HistoryStep
+from dimgx.history import HistoryStep
 from dimgx.jsondoc import Fields, parse_json
 from dimgx.platforms import Platform, host_platform, normal_platform, parse_platform
 

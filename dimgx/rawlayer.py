@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from dimgx.emit import Write
-    from dimgx.image import Extent, Image
+    from dimgx.extent import Extent
+    from dimgx.image import Image
     from dimgx.recipe import Recipe
 
 

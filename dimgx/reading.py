@@ -26,7 +26,8 @@ from dimgx.checks import Checks
 from dimgx.decode import iter_decoded, sniff, window_size
 from dimgx.digest import Digest, iter_verified
 from dimgx.errors import Cancelled, ImageError
-from dimgx.image import Extent, Layer, is_fetched
+from dimgx.extent import Extent
+from dimgx.image import Layer, is_fetched
 from dimgx.layerindex import LayerIndex
 from dimgx.spool import Spool, SpoolSpace
 from dimgx.system import pread, usable_cpus

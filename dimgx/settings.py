@@ -8,14 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from dimgx.digest import Digest
-from dimgx.jsondoc import Fields, parse_json
-from dimgx.oci import CONFIG_LIMIT
-
-if TYPE_CHECKING:
-    from dimgx.image import Image
+from dimgx.jsondoc import Fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,16 +114,3 @@ def _parse_health(fields: Fields) -> HealthCheck | None:
         start_period_ns=fields.integer("startperiod") or 0,
         retries=fields.integer("retries") or 0,
     )
-
-
-def settings_of(image: Image) -> Settings | None:
-    """Give the settings of an image that is open; None where its source tells none.
-
-    Raises: ImageError where the config is malformed.
-    """
-    if image.settings is not None:
-        return image.settings
-    if image.config is None:
-        return None
-    what = f"{image.reference}: the config"
-    return parse_settings(Fields(parse_json(image.config.data, what, CONFIG_LIMIT), what))

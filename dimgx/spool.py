@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from dimgx import system
 from dimgx.errors import SourceError
-from dimgx.image import Extent
+from dimgx.extent import Extent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

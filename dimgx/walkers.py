@@ -22,7 +22,7 @@ from typing import NoReturn, TypeAlias
 
 from dimgx import system
 from dimgx.errors import ImageError
-from dimgx.image import Extent
+from dimgx.extent import Extent
 from dimgx.layerindex import LayerIndex, Link
 from dimgx.tarwalk import walk_layer
 

@@ -6,11 +6,11 @@ import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, TypedDict
 
+from dimgx.imageconfig import settings_of
 from dimgx.inspector import layers_of
 from dimgx.origin import Origin, marks_of, unusual_level
 from dimgx.recipe import added_layers, chosen_layers, directories
 from dimgx.renaming import parse_prefix
-from dimgx.settings import settings_of
 from dimgx.spool import SpoolSpace
 
 if TYPE_CHECKING:

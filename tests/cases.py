@@ -55,8 +55,9 @@ def open_layers(
     With `below_count`, as many of them stay below what is flattened. `options` are
     ExtractOptions'. The layers lie one behind the other in one unlinked file.
     """
+    from dimgx.extent import Extent
     from dimgx.extractor import ExtractOptions, open_flat
-    from dimgx.image import Extent, Layer
+    from dimgx.image import Layer
 
     with ExitStack() as stack:
         stored = stack.enter_context(tempfile.TemporaryFile())

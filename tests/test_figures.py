@@ -16,9 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dimgx.extent import Extent
 from dimgx.extractor import ExtractOptions, open_flat
 from dimgx.figures import LayerFigures, TarFigures
-from dimgx.image import Extent, Layer
+from dimgx.image import Layer
 from tests.cases import flatten_members
 from tests.dsl import (
     Member,

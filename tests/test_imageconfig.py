@@ -9,7 +9,7 @@ import pytest
 
 from dimgx import Image, ImageError, UsageError
 from dimgx.digest import Digest
-from dimgx.image import HistoryStep
+from dimgx.history import HistoryStep
 from dimgx.imageconfig import kept_steps, made_step, make_config, time_of
 from dimgx.oci import parse_config
 from dimgx.platforms import parse_platform
@@ -118,7 +118,8 @@ def test_kept_steps_are_as_they_were() -> None:
 
 
 def test_kept_steps_of_an_image_without_its_own_history() -> None:
-    from dimgx.image import Extent, Layer
+    from dimgx.extent import Extent
+    from dimgx.image import Layer
 
     found = image(BARE)
     found.layers = (Layer(Extent(0, 0, 0), diff_id=ONE), Layer(Extent(0, 0, 0)))

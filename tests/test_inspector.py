@@ -10,7 +10,8 @@ import pytest
 
 from dimgx.digest import Digest
 from dimgx.errors import ImageError
-from dimgx.image import HistoryStep, Image, Layer, UnreadableBlob
+from dimgx.history import HistoryStep
+from dimgx.image import Image, Layer, UnreadableBlob
 from dimgx.inspector import inspect, layers_of, list_rows
 from tests.dsl import file, layer
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dimgx.errors import ImageError
-from dimgx.image import Extent
+from dimgx.extent import Extent
 from dimgx.sources.archive import ArchiveFiles
 from dimgx.sources.files import Files, read_file
 from tests.dsl import Member, dir_, fifo, file, gnu_long, hardlink, layer, raw, sparse, symlink

@@ -29,7 +29,7 @@ LAYERS = [
 COMPARED = """
 import os, sys
 from dimgx import walkers
-from dimgx.image import Extent
+from dimgx.extent import Extent
 from dimgx.tarwalk import walk_layer
 walkers.SHARE = int(sys.argv[2])
 fd = os.open(sys.argv[1], os.O_RDONLY)

@@ -11,7 +11,7 @@ from dimgx.imagename import normal_name, repository
 
 if TYPE_CHECKING:
     from dimgx.reference import Reference
-    from dimgx.sources.engine import Engine
+    from dimgx.sources.described import Engine
 
 _ID = re.compile(r"(?:sha256:)?([0-9a-f]{1,64})")
 _MOST_SHOWN = 8

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 from dimgx import system, tarfields
 from dimgx.errors import ImageError
-from dimgx.image import Extent, Watch
+from dimgx.extent import Extent
+from dimgx.image import Watch
 from dimgx.tarheader import read_header
 
 # As in Linux's own lookup.

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from dimgx.digest import Digest
 from dimgx.errors import Cancelled
-from dimgx.image import Extent
+from dimgx.extent import Extent
 
 if TYPE_CHECKING:
     from hashlib import _Hash

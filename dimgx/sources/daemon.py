@@ -18,13 +18,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dimgx.digest import Digest
-from dimgx.image import HistoryStep, SizeKind
+from dimgx.history import HistoryStep
+from dimgx.image import SizeKind
 from dimgx.jsondoc import Fields
 from dimgx.oci import parse_platform_fields
 from dimgx.platforms import Platform
 from dimgx.settings import parse_settings
 from dimgx.sources.connection import Connection, Refused, quoted
-from dimgx.sources.engine import Described
+from dimgx.sources.described import Described
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -16,7 +16,8 @@ from functools import partial
 
 from dimgx.digest import Digest
 from dimgx.errors import ImageError
-from dimgx.image import HistoryStep, Image, Layer, UnreadableBlob
+from dimgx.history import HistoryStep
+from dimgx.image import Image, Layer, UnreadableBlob
 from dimgx.jsondoc import Fields
 from dimgx.oci import CONFIG_LIMIT, Config, is_foreign_type, parse_config
 from dimgx.sources.choice import Candidate, Variant, join_platforms

@@ -14,76 +14,24 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from operator import itemgetter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from dimgx.digest import Digest
 from dimgx.errors import ImageError, SourceError, TemporaryError
-from dimgx.image import HistoryStep, Image, Layer, SizeKind
+from dimgx.image import Image, Layer
 from dimgx.platforms import Platform, host_platform
 from dimgx.reference import Reference
 from dimgx.sources.absence import explain_absence
 from dimgx.sources.connection import Refused
+from dimgx.sources.described import Described, Engine
 from dimgx.sources.endpoint import EngineOptions, Tick
 from dimgx.sources.files import Files
 from dimgx.sources.opening import open_stream, ticking
 
 if TYPE_CHECKING:
-    from dimgx.jsondoc import Fields
-    from dimgx.settings import Settings
     from dimgx.spool import SpoolSpace
 
 Reader = Callable[[Files, Reference, Platform | None], Image]
 """Gives the image that an archive holds."""
-
-
-@dataclass(frozen=True, slots=True)
-class Described:
-    """What an engine tells of an image."""
-
-    id: str
-    """`sha256:<hex>`."""
-    tags: tuple[str, ...]
-    platform: Platform | None
-    diff_ids: tuple[Digest, ...]
-    """Base to top."""
-    steps: tuple[HistoryStep, ...]
-    """Base to top."""
-    is_certain: bool = True
-    """It is known which steps brought a layer; else only the image's config tells."""
-    images: tuple[tuple[int, str], ...] = ()
-    """Ancestors that are images of their own: how many layers they have, and their IDs."""
-    lengths: tuple[int | None, ...] = ()
-    """Bytes of the layers' plain tars, where the engine knows them."""
-    settings: Settings | None = None
-    """How it is run."""
-    is_content: bool = False
-    """The ID is that of a manifest or an index, which may hold more platforms."""
-
-
-class Engine(Protocol):
-    """What keeps images. Its methods raise Refused where it says no."""
-
-    where: str
-    """What people call it."""
-    size_kind: SizeKind
-
-    def describe(self, name: str, platform: Platform | None) -> Described:
-        """Give what it tells of an image, for `platform` where it can choose."""
-
-    def iter_saved(self, id: str, platform: Platform | None) -> Iterator[bytes]:
-        """Yield the archive of an image."""
-
-    def iter_pulled(self, name: str, platform: Platform | None) -> Iterator[Fields]:
-        """Fetch an image from its registry, and yield how far it is."""
-
-    def list_images(self) -> list[tuple[str, tuple[str, ...]]]:
-        """Give the ID and the tags of every image."""
-
-    def find_container(self, name: str) -> str | None:
-        """Give the image of a container, None where there is no such container."""
-
-    def close(self) -> None:
-        """Let go of it."""
 
 
 def open_engine_image(

@@ -9,6 +9,7 @@ from dimgx.errors import SourceError
 from dimgx.sources.absence import hint_of_file
 from dimgx.sources.connection import Connection
 from dimgx.sources.daemon import DockerEngine
+from dimgx.sources.described import Engine
 from dimgx.sources.endpoint import (
     Endpoint,
     EngineOptions,
@@ -17,7 +18,6 @@ from dimgx.sources.endpoint import (
     find_podman,
     podman_sockets,
 )
-from dimgx.sources.engine import Engine
 from dimgx.sources.podman import Podman, ProgramDoor, ServiceDoor
 
 if TYPE_CHECKING:

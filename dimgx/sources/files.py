@@ -14,7 +14,8 @@ from typing import Protocol
 
 from dimgx.digest import Digest
 from dimgx.errors import ImageError, SourceError
-from dimgx.image import Extent, Watch
+from dimgx.extent import Extent
+from dimgx.image import Watch
 
 _OPEN_FLAGS = (
     os.O_RDONLY

@@ -18,7 +18,8 @@ from functools import partial
 
 from dimgx.digest import Digest
 from dimgx.errors import ImageError
-from dimgx.image import Extent, Image
+from dimgx.extent import Extent
+from dimgx.image import Image
 from dimgx.jsondoc import Fields, parse_json
 from dimgx.oci import (
     CONFIG_LIMIT,

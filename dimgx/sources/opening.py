@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 from dimgx import system
 from dimgx.decode import iter_decoded, sniff
 from dimgx.errors import ImageError, SourceError
-from dimgx.image import Extent, Watch
+from dimgx.extent import Extent
+from dimgx.image import Watch
 from dimgx.sources.archive import ArchiveFiles
 from dimgx.sources.files import DirectoryFiles, Files
 

@@ -19,14 +19,15 @@ from dataclasses import replace
 from typing import Protocol
 
 from dimgx.errors import SourceError, TemporaryError
-from dimgx.image import HistoryStep, SizeKind
+from dimgx.history import HistoryStep
+from dimgx.image import SizeKind
 from dimgx.jsondoc import Fields, parse_json
 from dimgx.oci import parse_platform_fields
 from dimgx.platforms import Platform
 from dimgx.settings import parse_settings
 from dimgx.sources.connection import Connection, Refused, quoted
 from dimgx.sources.daemon import clean_tags, full_id, layers_of, parse_images, rfc3339
-from dimgx.sources.engine import Described
+from dimgx.sources.described import Described
 
 _DOCUMENT_LIMIT = 64 << 20
 _PIECE = 1 << 20

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from dimgx.codec import open_encoder
 from dimgx.errors import ImageError
-from dimgx.image import Extent
+from dimgx.extent import Extent
 from dimgx.tarfields import BLOCK, FILE, SYMLINK
 from dimgx.targets.store import Slot
 from dimgx.tarwrite import END, build_header

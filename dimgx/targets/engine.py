@@ -17,7 +17,8 @@ from dimgx.errors import SourceError
 from dimgx.settings import Settings
 from dimgx.sources.connection import Refused
 from dimgx.sources.daemon import DockerEngine, full_id
-from dimgx.sources.engine import Engine, translated
+from dimgx.sources.described import Engine
+from dimgx.sources.engine import translated
 from dimgx.sources.podman import Podman, ProgramDoor, ServiceDoor
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 from dimgx import system
 from dimgx.codec import iter_decoded, sniff
 from dimgx.errors import ImageError, SourceError
-from dimgx.image import Extent, Image, UnreadableBlob
+from dimgx.extent import Extent
+from dimgx.image import Image, UnreadableBlob
 from dimgx.imagename import ImageName
 from dimgx.jsondoc import Fields, parse_json
 from dimgx.oci import CONFIG_LIMIT

@@ -1,0 +1,66 @@
+"""What an engine is, whichever it is, and what it tells of an image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dimgx.digest import Digest
+    from dimgx.history import HistoryStep
+    from dimgx.image import SizeKind
+    from dimgx.jsondoc import Fields
+    from dimgx.platforms import Platform
+    from dimgx.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What an engine tells of an image."""
+
+    id: str
+    """`sha256:<hex>`."""
+    tags: tuple[str, ...]
+    platform: Platform | None
+    diff_ids: tuple[Digest, ...]
+    """Base to top."""
+    steps: tuple[HistoryStep, ...]
+    """Base to top."""
+    is_certain: bool = True
+    """It is known which steps brought a layer; else only the image's config tells."""
+    images: tuple[tuple[int, str], ...] = ()
+    """Ancestors that are images of their own: how many layers they have, and their IDs."""
+    lengths: tuple[int | None, ...] = ()
+    """Bytes of the layers' plain tars, where the engine knows them."""
+    settings: Settings | None = None
+    """How it is run."""
+    is_content: bool = False
+    """The ID is that of a manifest or an index, which may hold more platforms."""
+
+
+class Engine(Protocol):
+    """What keeps images. Its methods raise Refused where it says no."""
+
+    where: str
+    """What people call it."""
+    size_kind: SizeKind
+
+    def describe(self, name: str, platform: Platform | None) -> Described:
+        """Give what it tells of an image, for `platform` where it can choose."""
+
+    def iter_saved(self, id: str, platform: Platform | None) -> Iterator[bytes]:
+        """Yield the archive of an image."""
+
+    def iter_pulled(self, name: str, platform: Platform | None) -> Iterator[Fields]:
+        """Fetch an image from its registry, and yield how far it is."""
+
+    def list_images(self) -> list[tuple[str, tuple[str, ...]]]:
+        """Give the ID and the tags of every image."""
+
+    def find_container(self, name: str) -> str | None:
+        """Give the image of a container, None where there is no such container."""
+
+    def close(self) -> None:
+        """Let go of it."""
