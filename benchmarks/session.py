@@ -84,6 +84,8 @@ class Session:
         out = self.fresh_directory()
         try:
             steps = command.steps(corpus, out)
+            # Who syncs its output is not to wait for what the last command left to be written.
+            os.sync()
             measure.warm([*self.inputs(corpus, steps), *command.inputs])
             # Output, and decoded layers where there are any.
             copies = 1 if corpus.variant in ("plain", "dot") else 2
