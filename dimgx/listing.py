@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dimgx.platforms import platform_fields
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
 
     from dimgx.inspector import Listing, Row
-    from dimgx.platforms import Platform
 
 JSON_VERSION = 1
 """Grows when a key of the JSON document changes its meaning or goes; new keys do not count."""
@@ -178,7 +179,7 @@ def json_document(listing: Listing) -> dict[str, Any]:
             "digest": listing.digest,
             "tags": list(listing.tags),
         },
-        "platform": _platform(listing.platform),
+        "platform": platform_fields(listing.platform),
         "size_kind": listing.size_kind,
         "rows": [
             {
@@ -202,16 +203,6 @@ def json_document(listing: Listing) -> dict[str, Any]:
             for row, virtual_size in _with_virtual_sizes(listing.rows)
         ],
         "warnings": list(listing.warnings),
-    }
-
-
-def _platform(platform: Platform | None) -> dict[str, str | None] | None:
-    if platform is None:
-        return None
-    return {
-        "os": platform.os or None,
-        "architecture": platform.architecture or None,
-        "variant": platform.variant,
     }
 
 

@@ -168,12 +168,14 @@ def ticker(
 
     It raises Cancelled where `cancel` gives true.
     """
-    from dimgx.extractor import Progress
 
     def tick(done: int, total: int | None) -> None:
         if cancel is not None and cancel():
             raise Cancelled("cancelled")
         if progress is not None:
+            # Only here: who lists an image needs nothing of the extractor.
+            from dimgx.extractor import Progress
+
             progress(Progress("read", done, total))
 
     return tick

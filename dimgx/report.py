@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dimgx.encode import describe_encoder
 from dimgx.figures import FS_BLOCK, LayerFigures, TarFigures
+from dimgx.platforms import platform_fields
 
 if TYPE_CHECKING:
     from dimgx.codec import Compression
     from dimgx.extractor import FlatTar
     from dimgx.image import Image, Layer
-    from dimgx.platforms import Platform
 
 VERSION = 1
 """Grows when a key changes its meaning or goes; new keys do not count."""
@@ -148,7 +148,7 @@ def _image(part: ImageReport) -> dict[str, Any]:
         "id": image.id,
         "digest": str(image.digest) if image.digest else None,
         "tags": list(dict.fromkeys(image.tags)),
-        "platform": _platform(image.platform),
+        "platform": platform_fields(image.platform),
         "layers": [_layer(layer, figures) for layer, figures in part.layers],
     } | _tar(part.tar, [figures for _, figures in part.layers if figures is not None])
 
@@ -206,13 +206,3 @@ def _encoder(compression: Compression | None, level: int | None) -> dict[str, An
         return None
     name, version, level = describe_encoder(compression, level)
     return {"name": name, "version": version, "level": level}
-
-
-def _platform(platform: Platform | None) -> dict[str, str | None] | None:
-    if platform is None:
-        return None
-    return {
-        "os": platform.os or None,
-        "architecture": platform.architecture or None,
-        "variant": platform.variant,
-    }

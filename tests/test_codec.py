@@ -8,7 +8,6 @@ import importlib
 import io
 import lzma
 import random
-import shutil
 import struct
 import subprocess
 import sys
@@ -20,6 +19,7 @@ import pytest
 
 from dimgx import codec, decode, encode, system
 from dimgx.errors import ImageError, SourceError, UsageError
+from tests.programs import need
 
 zstd = decode.load_zstd()
 FORMATS = ["gzip", "bzip2", "xz", "zstd"]
@@ -432,9 +432,7 @@ def test_comes_back_at_each_level(inflater, compression, level, data):
 
 @pytest.mark.parametrize("data", SOME, ids=["empty", "byte", "mixed", "long"])
 def test_other_programs_read_it(compression, data):
-    program = shutil.which(PROGRAMS[compression])
-    if program is None:
-        pytest.skip(f"has no {PROGRAMS[compression]}")
+    program = need(PROGRAMS[compression])
     packed = compress(data, compression)
     done = subprocess.run([program, "-dc"], input=packed, capture_output=True, check=True)
     assert done.stdout == data
