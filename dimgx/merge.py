@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
-from itertools import chain, compress, islice, pairwise
+from itertools import chain, compress, pairwise
 from operator import ne
 
 from dimgx.hardlinks import find_inodes, settle_links
@@ -28,6 +28,8 @@ from dimgx.layerindex import LayerIndex
 from dimgx.merged import Merged
 from dimgx.names import ancestors
 from dimgx.plan import NEW, Plan
+from dimgx.tarbatch import find_kind
+from dimgx.tarfields import DIRECTORY
 
 _NEVER = 1 << 62
 
@@ -56,7 +58,7 @@ class _Merge:
         self._layers = newest_first
         self._keys: list[bytes] = []
         self._bases: list[int] = []
-        self._codes = bytearray()
+        self._codes, self._kinds = bytearray(), bytearray()
         self._hiding: dict[int, tuple[frozenset[bytes], frozenset[bytes]]] = {}
         for index in newest_first:
             self._bases.append(len(self._keys))
@@ -64,10 +66,13 @@ class _Merge:
             self._keys += chain(index.keys, (b"",), index.implied)
             self._codes += index.codes
             self._codes += bytes(1) + bytes((NEW,)) * len(index.implied)
+            self._kinds += index.kinds
+            self._kinds += bytes(1) + bytes((DIRECTORY,)) * len(index.implied)
         keys = self._keys
         self._order = sorted(range(len(keys)), key=keys.__getitem__)
-        del self._order[: keys.count(b"")]
         self._sorted = list(map(keys.__getitem__, self._order))
+        empty = bisect_right(self._sorted, b"")
+        del self._order[:empty], self._sorted[:empty]
 
     def plan(self, change: Callable[[Merged], None] | None) -> Plan:
         """Sort, hide, settle directories and links."""
@@ -136,21 +141,18 @@ class _Merge:
 
     def _find_clashes(self, numbers: list[int], unique: list[bytes]) -> list[int]:
         """Find the places where one path is a non-directory, and next a directory."""
-        follows = map(bytes.startswith, islice(unique, 1, None), unique)
-        return [
-            i
-            for i in compress(range(len(unique)), follows)
-            if len(unique[i + 1]) == len(unique[i]) + 1 and unique[i + 1][-1] == 0
-        ]
+        kinds = bytes(map(self._kinds.__getitem__, numbers))
+        return [i - 1 for i in find_kind(kinds, DIRECTORY) if i and unique[i - 1] == unique[i][:-1]]
 
     def _settle_directories(
         self, numbers: list[int], unique: list[bytes], stretches: list[tuple[int, int]]
     ) -> None:
         """Give implied directories the attributes that show through from below (rule 21)."""
+        if NEW not in self._codes:
+            return
         keys, order = self._keys, self._order
-        for place, number in enumerate(numbers):
-            if self._codes[number] != NEW:
-                continue
+        for place in find_kind(bytes(map(self._codes.__getitem__, numbers)), NEW):
+            number = numbers[place]
             key = keys[number]
             limit = stretches[bisect_right(stretches, (bisect_left(unique, key), _NEVER)) - 1][1]
             i = bisect_left(self._sorted, key)
