@@ -7,8 +7,9 @@ targets. Then the members' keys are the tree as they stand, and a few operations
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import chain, compress, count, repeat
+from bisect import bisect_right
+from collections.abc import Callable, Iterable
+from itertools import chain, compress, repeat
 from operator import itemgetter
 
 from dimgx.layerindex import LayerIndex, Link
@@ -51,6 +52,8 @@ class OwnLayer:
         """Paths of directories that are opaque, by member."""
         self.dropped: dict[bytes, int] = {}
         """Members that are no entries, but that a hard link may name, by path."""
+        self.absent: list[int] = []
+        """All members that are no entries and so have the empty key."""
 
     def add_link(self, number: int, spelled: bytes) -> None:
         """Note a hard link, unless it is a marker, which is no link whatever its type (rule 14)."""
@@ -73,34 +76,30 @@ class OwnLayer:
         """Settle a layer in which the order of the members does not matter, or tell it does."""
         index = self._index
         keys, kinds = index.keys, bytes(self.kinds)
-        if b"" in keys:
+        if self.absent:
+            self.absent.sort()
             kinds = bytes(compress(kinds, keys))
             keys = list(filter(None, keys))
         names = names_of(keys)
         if names is None:
             return False
-        directories = [keys[i][:-1] for i in find_kind(kinds, DIRECTORY)]
-        known = set(directories)
-        # Parents of files and of directories; none ends in NUL.
-        paths = chain(compress(keys, kinds.translate(_IS_NO_DIRECTORY)), directories)
-        implied = set(map(itemgetter(0), map(bytes.rpartition, paths, repeat(b"\0"))))
-        implied -= known
-        implied.discard(b"")
-        for path in tuple(implied):
-            while path := path.rpartition(b"\0")[0]:
-                if path in known or path in implied:
-                    break
-                implied.add(path)
+        places = find_kind(kinds, DIRECTORY)
+        implied: set[bytes] = set()
+        if not names.is_whole(places):
+            directories = {keys[i][:-1] for i in places}
+            implied = _find_implied(compress(keys, kinds.translate(_IS_NO_DIRECTORY)), directories)
+            if not (names.isdisjoint(directories) and names.isdisjoint(implied)):
+                return False
         devices = [key_of(path, is_directory=False) for path in self.device_whiteouts.values()]
         hidden = [key_of(path, is_directory=False) for path in self.whiteouts.values()] + devices
         opaque = [key_of(path, is_directory=True) if path else b"" for path in self.opaque.values()]
         marked = {key.rpartition(b"\0")[0] for key in hidden} | {key[:-1] for key in opaque}
         marked.update([parent[:-1] for key in tuple(marked) for parent in ancestors(key)])
-        if not all(map(names.isdisjoint, (directories, implied, marked))):
+        if not names.isdisjoint(marked):
             return False
         if any(key in names or key + b"\0" in names for key in devices):
             return False
-        links = self._resolve_plain_links(names, known | implied)
+        links = self._resolve_plain_links(names, implied)
         if links is None:
             return False
         index.links = links
@@ -108,7 +107,7 @@ class OwnLayer:
         index.whiteouts, index.opaque = hidden, opaque
         return True
 
-    def _resolve_plain_links(self, names: Names, directories: set[bytes]) -> dict[int, Link] | None:
+    def _resolve_plain_links(self, names: Names, implied: set[bytes]) -> dict[int, Link] | None:
         """Find what the hard links name; None where that depends on the members' order."""
         if not self.links:
             return {}
@@ -116,9 +115,10 @@ class OwnLayer:
         targets = {
             number: link_target(spelled, starts[number]) for number, spelled in self.links.items()
         }
-        members = list(compress(count(), keys)) if b"" in keys else range(len(keys))
+        # A name's member has a higher number than its place, by the number of those passed over.
+        passed = [number - i for i, number in enumerate(self.absent)]
         places = names.find(set(targets.values()))
-        numbers = {key: members[place] for key, place in places.items()}
+        numbers = {key: place + bisect_right(passed, place) for key, place in places.items()}
         numbers.update(
             (key_of(path, is_directory=False), number) for path, number in self.dropped.items()
         )
@@ -130,7 +130,7 @@ class OwnLayer:
                 continue  # book-keeping that leads nowhere, and need not
             if found is None:
                 above = (parent[:-1] for parent in ancestors(target))
-                if target in directories or not names.isdisjoint(above):
+                if target in implied or not names.isdisjoint((target + b"\0", *above)):
                     return None
                 links[number] = Link(target, None, None, spelled)
             elif found == number:
@@ -180,6 +180,23 @@ class OwnLayer:
             return False
         first, second = (block[100:124] + block[136:148] for block in blocks)
         return first == second
+
+
+def _find_implied(files: Iterable[bytes], directories: set[bytes]) -> set[bytes]:
+    """Find the directories that none of `directories` is, but something is below them.
+
+    These and what is given end without NUL; `files` is all that is no directory.
+    """
+    # None of the parents ends in NUL, and that of a name at the top is empty.
+    parents = map(bytes.rpartition, chain(files, directories), repeat(b"\0"))
+    implied = set(map(itemgetter(0), parents)) - directories
+    implied.discard(b"")
+    for path in tuple(implied):
+        while path := path.rpartition(b"\0")[0]:
+            if path in directories or path in implied:
+                break
+            implied.add(path)
+    return implied
 
 
 def attributes_of(header: Header) -> tuple[object, ...]:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from itertools import compress, count, islice
-from operator import lt
+from itertools import compress, count, islice, repeat
+from operator import eq, lt
 from typing import Protocol
+
+_PIECE = 1024
+"""Keys that are joined to be looked at together; more fall out of the cache."""
 
 
 class Names(Protocol):
@@ -23,6 +26,12 @@ class Names(Protocol):
 
     def find(self, wanted: set[bytes]) -> dict[bytes, int]:
         """Give the places of those of the wanted keys that are there."""
+
+    def is_whole(self, places: Sequence[int]) -> bool:
+        """Tell whether surely each name's directories are there, and none is a file as well.
+
+        `places` are those of the directories.
+        """
 
 
 def names_of(keys: Sequence[bytes]) -> Names | None:
@@ -51,6 +60,18 @@ class _OrderedNames:
         places = ((key, bisect_left(keys, key)) for key in wanted)
         return {key: i for key, i in places if i < end and keys[i] == key}
 
+    def is_whole(self, places: Sequence[int]) -> bool:
+        keys = self._keys
+        paths = [keys[i][:-1] for i in places]
+        if any(map(eq, paths, (keys[i - 1] for i in places))):
+            return False
+        # A name has as many directories above it as it has NULs (a directory one less). As many are
+        # there, of all names together, as there are names below each of the directories.
+        ends = map(bisect_left, repeat(keys), [path + b"\1" for path in paths], places)
+        below = sum(ends) - sum(places) - len(places)
+        pieces = (b"".join(keys[i : i + _PIECE]) for i in range(0, len(keys), _PIECE))
+        return below == sum(piece.count(b"\0") for piece in pieces) - len(places)
+
 
 class _Names:
     def __init__(self, keys: Sequence[bytes]) -> None:
@@ -68,3 +89,6 @@ class _Names:
         return dict(
             zip(compress(self._keys, is_wanted), compress(count(), is_wanted), strict=False)
         )
+
+    def is_whole(self, places: Sequence[int]) -> bool:
+        return False

@@ -247,6 +247,7 @@ class _Walk:
                     plain_whiteout = _PLAIN_WHITEOUT.fullmatch(name)
                     if plain_whiteout:
                         self._own.whiteouts[number] = b"".join(plain_whiteout.groups())
+                        self._own.absent.append(number)
                         keys[i] = b""
                     else:
                         keys[i], codes[i] = self._place(number, name, kinds[i], codes[i])
@@ -283,6 +284,7 @@ class _Walk:
             raise MalformedTar("a link target of more than 4096 bytes", header.offset)
         if header.kind == CHARDEV and not header.devmajor and not header.devminor:
             self._own.device_whiteouts[number] = normalise(header.name, header.offset)
+            self._own.absent.append(number)
             return b"", header.kind, REWRITE
         key, code = self._place(number, header.name, header.kind, code)
         if header.kind == LINK:
@@ -296,8 +298,10 @@ class _Walk:
             if kind != DIRECTORY:
                 raise MalformedTar("a root entry that is no directory", self._index.starts[number])
             self._index.root = max(number, self._index.root or 0)
+            self._own.absent.append(number)
             return b"", REWRITE
         if WHITEOUT_PREFIX in path and self._note_marker(number, path):
+            self._own.absent.append(number)
             return b"", REWRITE
         key = key_of(path, is_directory=kind == DIRECTORY)
         return key, code if name == name_of(key) else REWRITE

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dimgx.ownnames import names_of
 
@@ -40,3 +42,31 @@ def test_no_names() -> None:
     assert names is not None
     assert b"a" not in names
     assert names.find({b"a"}) == {}
+
+
+PARTS = st.lists(st.sampled_from([b"a", b"a.", b"b"]), min_size=1, max_size=4)
+
+
+@given(
+    st.sets(
+        st.builds(lambda parts, end: b"\0".join(parts) + end, PARTS, st.sampled_from([b"", b"\0"]))
+    )
+)
+def test_whole_is_what_has_all_its_directories(some: set[bytes]) -> None:
+    keys = sorted(some)
+    places = [i for i, key in enumerate(keys) if key.endswith(b"\0")]
+    names = names_of(keys)
+    assert names is not None
+    parents = {key[: at + 1] for key in keys for at, byte in enumerate(key[:-1]) if byte == 0}
+    files = {keys[i][:-1] for i in places} & some
+    assert names.is_whole(places) == (parents <= some and not files)
+
+
+def test_many_names_are_whole() -> None:
+    keys = sorted(b"d%d\0" % (i // 9 * 9) + b"f%d" % i * (i % 9 > 0) for i in range(9000))
+    names = names_of(keys)
+    assert names is not None
+    places = [i for i, key in enumerate(keys) if key.endswith(b"\0")]
+    assert names.is_whole(places)
+    gone = keys.pop(places.pop())
+    assert not names.is_whole(places), gone
