@@ -26,10 +26,10 @@ except ImportError:
 
 _NAMES = re.compile(rb"(?s)(?=([^\0]{0,100})).{512}")
 _CLEAN_NAME = re.compile(
-    rb"(?s)(?!\.{1,2}(?:/|\Z)|\.wh\.)[^/]+(?:/(?!\.{1,2}(?:/|\Z)|\.wh\.)[^/]+)*/?"
+    rb"(?s)(?!\.{1,2}(?:/|\Z)|\.wh\.)[^/]+(?:/(?!\.{1,2}(?:/|\Z)|\.wh\.)[^/]+)*"
 )
 # A table costs the same however many slashes there are; replace() costs 10 ns for each.
-_SLASH_TO_NUL, _SLASH_TO_NEWLINE = bytes.maketrans(b"/", b"\0"), bytes.maketrans(b"/", b"\n")
+_SLASH_TO_NUL, _ENDS_TO_NEWLINE = bytes.maketrans(b"/", b"\0"), bytes.maketrans(b"/.", b"\n\n")
 _POSIX, _GNU = b"ustar\00000", b"ustar  \0"
 # Mode, uid, gid, size and time: columns that hold digits, that may also hold fill, that end one.
 _DIGITS = (*range(100, 106), *range(108, 114), *range(116, 122), *range(124, 135), *range(136, 147))
@@ -198,35 +198,38 @@ def _make_keys(names: list[bytes], kinds: bytes) -> tuple[list[bytes], dict[int,
     That is a name with an empty part or one that begins with a dot, a directory's without a slash
     at its end, and any other's with one.
     """
-    joined = b"\n".join(names)
-    has_newlines = joined.count(b"\n") >= len(names)
-    if has_newlines:
-        keys = [name.replace(b"/", b"\0") for name in names]
-    else:
-        keys = joined.translate(_SLASH_TO_NUL).split(b"\n")
     directories = find_kind(kinds, DIRECTORY)
-    odd = {i for i in directories if keys[i][-1:] != b"\0"}
-    # With one byte for all that ends a part, an empty part is two of it, as is a directory's end.
-    parts = b"\n%b\n" % joined.translate(_SLASH_TO_NEWLINE)
-    if odd or parts.count(b"\n\n") != len(directories) or b"\n\n\n" in parts:
-        odd.update(
-            i
-            for i, name in enumerate(names)
-            if b"//" in name
-            or name[:1] in (b"/", b"")
-            or name.endswith(b"/") != (kinds[i] == DIRECTORY)
-        )
-    if has_newlines:
-        odd.update(i for i, name in enumerate(names) if not _CLEAN_NAME.fullmatch(name))
-        return keys, {i: names[i] for i in odd}
-    i = passed = 0
-    dot = parts.find(b"\n.")
-    while dot >= 0:
-        i += joined.count(b"\n", passed, dot)
-        passed = dot
-        if parts.startswith(b"wh.", dot + 2) or not _CLEAN_NAME.fullmatch(names[i]):
-            odd.add(i)
-        dot = parts.find(b"\n.", dot + 1)
+    bare = names
+    if directories:
+        bare = names[:]
+        for i in directories:
+            bare[i] = names[i].removesuffix(b"/")
+    odd = {i for i in directories if len(bare[i]) == len(names[i])}
+    joined = b"\n".join(bare)
+    keys = joined.translate(_SLASH_TO_NUL).split(b"\n")
+    if len(keys) > len(names):  # a name with a newline
+        keys = [name.replace(b"/", b"\0") for name in bare]
+        odd.update(i for i, name in enumerate(bare) if not _CLEAN_NAME.fullmatch(name))
+    else:
+        # With one byte for all that ends a part and dots, what is odd has two of it in a row.
+        parts = b"\n%b\n" % joined.translate(_ENDS_TO_NEWLINE)
+        i = passed = 0
+        at = parts.find(b"\n\n")
+        while at >= 0:
+            i += joined.count(b"\n", passed, at)
+            passed = at
+            if joined.startswith(b".wh.", at):
+                odd.add(i)
+            else:
+                if not _CLEAN_NAME.fullmatch(bare[i]):
+                    odd.add(i)
+                # One look at a name is enough, however many dots it has.
+                at = joined.find(b"\n", at)
+                if at < 0:
+                    break
+            at = parts.find(b"\n\n", at + 1)
+    for i in directories:
+        keys[i] += b"\0"
     return keys, {i: names[i] for i in odd}
 
 
