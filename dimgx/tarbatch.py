@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import repeat
 
 from dimgx.layerindex import COPY, REWRITE, STRIP_DOT, STRIP_OWNER
 from dimgx.names import MAX_PATH
@@ -25,6 +24,7 @@ except ImportError:
     from zlib import adler32
 
 _NAMES = re.compile(rb"(?s)(?=([^\0]{0,100})).{512}")
+_NAMES_BEHIND_DOT = re.compile(rb"(?s)\./(?=([^\0]{0,98})).{510}")
 _CLEAN_NAME = re.compile(
     rb"(?s)(?!\.{1,2}(?:/|\Z)|\.wh\.)[^/]+(?:/(?!\.{1,2}(?:/|\Z)|\.wh\.)[^/]+)*"
 )
@@ -77,14 +77,17 @@ def parse_batch(
     """
     unusual = _find_unusual(joined)
     kinds = joined[156::BLOCK]
-    names: list[bytes] = _NAMES.findall(joined)
+    code = _code_of_names(joined)
+    names: list[bytes] = (_NAMES_BEHIND_DOT if code else _NAMES).findall(joined)
     renamed: set[int] = set()
     if pax:
         renamed = _apply_pax(pax, names, kinds, unusual, is_clamped=newest_mtime is not None)
-    code = COPY
-    if names[0].startswith(b"./") and all(map(bytes.startswith, names, repeat(b"./"))):
-        code = STRIP_DOT
-        names = [name[2:] for name in names]
+    if code and all(names[i].startswith(b"./") for i in renamed):
+        for i in renamed:
+            names[i] = names[i][2:]
+    elif code:
+        code = COPY
+        names = [name if i in renamed else b"./" + name for i, name in enumerate(names)]
     for i in _find_nonzero(joined[345::BLOCK]):
         if i in pax:
             unusual.add(i)
@@ -104,6 +107,13 @@ def parse_batch(
     keys, odd_names = _make_keys(names, kinds)
     links = [(i, cut(_field(joined, i, 157, 257))) for i in find_kind(kinds, LINK)]
     return Batch(keys, kinds, codes, links, odd_names, unusual)
+
+
+def _code_of_names(joined: bytes) -> int:
+    """Give STRIP_DOT where each name begins with `./`, else COPY."""
+    count = len(joined) // BLOCK
+    is_dotted = joined[::BLOCK] == b"." * count and joined[1::BLOCK] == b"/" * count
+    return STRIP_DOT if is_dotted else COPY
 
 
 def _field(joined: bytes, i: int, begin: int, end: int) -> bytes:

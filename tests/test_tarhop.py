@@ -35,6 +35,7 @@ INNER = layer(file("inner", "i" * 700), dir_("in"), symlink("in/s", "t"))
 LONG = "n" * 90 + "/" + "m" * 90
 SMALL = [file(f"f{i}", b"x" * (i * 97 % 1500)) for i in range(40)]
 MIXED = [dir_("d"), *SMALL, symlink("s", "d"), hardlink("z", "f7"), whiteout("d/w"), dir_("e")]
+DOTTED = [one.but(name=b"./" + one.name) for one in MIXED]
 
 TARS = {
     "small": layer(*MIXED),
@@ -68,7 +69,11 @@ TARS = {
     ),
     "devices": layer(*SMALL, chardev("c", 1, 3), chardev("gone", 0, 0), *MIXED[-4:]),
     "sparse": layer(*SMALL, sparse("s", [(10, b"data")], 700, "1.0"), *MIXED[-4:]),
-    "dots": layer(*(one.but(name=b"./" + one.name) for one in MIXED)),
+    "dots": layer(*DOTTED),
+    "dots before 98 bytes": layer(file("./" + "n" * 98, mode=0o777), *DOTTED),
+    "dots, also in PAX": layer(*DOTTED, raw(pax_header([(b"path", b"./p")])), file("./a", "x")),
+    "dots, not in PAX": layer(*DOTTED, raw(pax_header([(b"path", b"p")])), file("./a", "x")),
+    "dots, only in PAX": layer(*DOTTED, raw(pax_header([(b"path", b"./p")])), file("a", "x")),
     "wrong checksum": layer(*SMALL, file("a", "x", checksum=b"000001\0 "), file("y")),
     "no end": layer(*MIXED, end=b""),
     "ends in a header": layer(*MIXED, end=b"")[:-100],
@@ -112,6 +117,14 @@ def check(tar: bytes) -> None:
 @pytest.mark.parametrize("tar", TARS.values(), ids=TARS)
 def test_what_one_walk_says_the_other_says(tar: bytes) -> None:
     check(tar)
+
+
+@pytest.mark.parametrize("where", ["also in", "not in", "only in"])
+def test_dots_and_pax(where: str) -> None:
+    index = walk(TARS[f"dots, {where} PAX"], at_once=True, chunk=32 << 10)
+    assert isinstance(index, LayerIndex)
+    assert index.keys[-2:] == [b"e\0", b"p"]
+    assert index.keys[0] == b"d\0"
 
 
 @pytest.mark.parametrize("cut", range(0, 3 * 512, 100))
