@@ -40,6 +40,7 @@ _USUAL_RECORD = re.compile(
     rb"([1-9][0-9]{0,6}) (path|linkpath|[mac]time|SCHILY\.(?:xattr\.(?!trusted\.)|acl\.)[^=\0]+)="
 )
 _TIME = re.compile(rb"[0-9]{1,19}(?:\.[0-9]*)?")
+_ONLY_TIME = re.compile(rb"[1-9][0-9] [mac]time=[0-9]{1,19}(?:\.[0-9]*)?\n")
 _ADLER_MODULUS = 65521
 _ROOT_OWNED = b"root".ljust(32, b"\0") * 2
 
@@ -258,7 +259,10 @@ def _apply_pax(
         return set()
     renamed: set[int] = set()
     for i, header in pax.items():
-        records = parse_usual_records(header.payload)
+        payload = header.payload
+        if _ONLY_TIME.fullmatch(payload) and int(payload[:2]) == len(payload):
+            continue
+        records = parse_usual_records(payload)
         if records is None or (b"linkpath" in records and kinds[i] != SYMLINK):
             unusual.add(i)
         elif b"path" in records:
