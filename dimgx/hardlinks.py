@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,8 +19,10 @@ from dataclasses import dataclass
 from dimgx.errors import ImageError
 from dimgx.layerindex import COPY, LayerIndex, Link
 from dimgx.names import name_of, path_of
-from dimgx.plan import Plan, Written
+from dimgx.plan import NEW, Plan, Written
 from dimgx.tarfields import show
+
+_LINKED, _MARK = 0x80, re.compile(rb"[\x80-\xff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +57,21 @@ def find_inodes(
 
 
 def settle_links(plan: Plan, inodes: Inodes, keys: list[bytes], codes: bytearray) -> None:
-    """Say in `plan.written` how the names of linked inodes go out; `keys` and `codes` by number."""
+    """Say in `plan.written` how the names of linked inodes go out, and set `plan.codes`.
+
+    `keys` and `codes` go by number.
+    """
     links = inodes.links
     linked = {number for numbers in inodes.names.values() for number in numbers}
     linked.update(inodes.names)
-    places = {number: place for place, number in enumerate(plan.numbers) if number in linked}
+    # One pass puts the codes in order and finds the places of what is linked.
+    for number in linked:
+        codes[number] |= _LINKED
+    in_order = bytearray(map(codes.__getitem__, plan.numbers))
+    marks = [mark.start() for mark in _MARK.finditer(in_order)]
+    places = {plan.numbers[place]: place for place in marks}
+    for number in linked:
+        codes[number] &= ~_LINKED
     for carrier, numbers in inodes.names.items():
         names = sorted(
             (number for number in (carrier, *numbers) if number in places),
@@ -66,6 +79,9 @@ def settle_links(plan: Plan, inodes: Inodes, keys: list[bytes], codes: bytearray
         )
         if names:
             _settle_inode(plan, carrier, numbers, names, links, keys, codes)
+    for number, place in places.items():
+        in_order[place] = NEW if number in plan.written else codes[number]
+    plan.codes = bytes(in_order)
 
 
 def _find_carriers(

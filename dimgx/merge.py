@@ -83,11 +83,10 @@ class _Merge:
         if change is not None:
             change(merged)
         plan = Plan(merged.numbers, b"", merged.bases, names=merged.names)
-        if inodes is not None:
+        if inodes is None:
+            plan.codes = bytes(map(merged.codes.__getitem__, plan.numbers))
+        else:
             settle_links(plan, inodes, merged.keys, merged.codes)
-        for number in plan.written:
-            merged.codes[number] = NEW
-        plan.codes = bytes(map(merged.codes.__getitem__, plan.numbers))
         return plan
 
     def list_keys(self) -> list[bytes]:
