@@ -9,7 +9,8 @@
    Where there is but one CPU to use, decoding and walking take turns; where there is nothing to
    decode, several processes walk (`walkers`).
 3. Digests are computed once for each byte: of compressed bytes by the worker that decodes them, of
-   plain layers by workers beside everything else, up to `wait_for_checks()`.
+   plain layers beside everything else, up to `wait_for_checks()`, by the processes that have walked
+   or by threads (`checks`).
 """
 
 from __future__ import annotations
@@ -32,11 +33,12 @@ from dimgx.layerindex import LayerIndex
 from dimgx.spool import Spool, SpoolSpace
 from dimgx.system import pread, usable_cpus
 from dimgx.tarwalk import walk_layer
-from dimgx.walkers import walking
+from dimgx.walkers import Walkers
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
+    from dimgx.forked import Tick
     from dimgx.pathrules import PathRule
 
 _HEAD = 64
@@ -121,7 +123,8 @@ class Reading:
         self._cpu_count = options.threads or usable_cpus()
         self._cpus = Semaphore(self._cpu_count)
         self._walking = self._cpus if self._cpu_count == 1 else nullcontext()
-        self._checks = Checks()
+        self._checks = Checks(self.tick)
+        self._walkers = Walkers()
 
     @property
     def layers(self) -> Sequence[Layer]:
@@ -138,7 +141,9 @@ class Reading:
     def close(self) -> None:
         """Make the workers end, and wait until they have."""
         self.stop()
+        self._walkers.end()
         self._checks.join()
+        self._walkers.close()
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
@@ -149,14 +154,14 @@ class Reading:
             ordered = self._order_fetched()
         plain = {layer: self._find_plain(layer) for layer in ordered}
         tars = [tar for tar in plain.values() if tar is not None]
+        for layer, tar in plain.items():
+            if tar is not None:
+                self._check_plain(layer, tar)
         # The workers begin after it, since a process with several threads cannot fork.
         processes = self._cpu_count if len(tars) == len(plain) else 1
-        with walking(tars, self._options.clamp_mtime_s, processes) as collect:
-            for layer, tar in plain.items():
-                if tar is not None:
-                    self._check_plain(layer, tar)
-            self._checks.start(processes)
-            indexes = collect()
+        self._walkers.begin(tars, self._options.clamp_mtime_s, processes, self._checks)
+        self._checks.start(processes, self._walkers.checking)
+        indexes = self._walkers.collect()
         decoding = self._begin_decoding([layer for layer in ordered if plain[layer] is None])
         walked = {
             layer: self._in_context(layer, partial(self._walk, tar, None, indexes.get(tar)))
@@ -258,8 +263,8 @@ class Reading:
         """Have a plain layer's digest checked beside everything else."""
         checks = self._wanted_digests(layer)
 
-        def check() -> None:
-            chunks: Iterator[bytes | memoryview] = self._ticking(tar.iter_chunks())
+        def check(tick: Tick) -> None:
+            chunks: Iterator[bytes | memoryview] = _ticking(tar.iter_chunks(), tick)
             for digest, size in checks:
                 chunks = iter_verified(chunks, digest, size, "its tar")
             for _chunk in chunks:
@@ -267,7 +272,8 @@ class Reading:
 
         self._in_context(layer, partial(_check_size, layer, tar.size))
         if checks:
-            self._checks.add(partial(self._in_context, layer, check), tar.size)
+            in_context = partial(self._in_context, layer)
+            self._checks.add(lambda tick: in_context(partial(check, tick)), tar.size)
 
     def _wanted_digests(self, layer: Layer) -> list[tuple[Digest, int | None]]:
         """Give the digests that a plain layer is checked against; equal ones only once."""
@@ -294,7 +300,7 @@ class Reading:
     def _decode_chunks(self, layer: Layer, blob: Iterator[bytes | memoryview]) -> Spool:
         verify = self._options.verify
         digest = None if verify == "none" else layer.digest
-        stored = self._ticking(blob)
+        stored = _ticking(blob, self.tick)
         chunks = iter_verified(stored, digest, layer.size, "its blob")
         first = b""
         while len(first) < _HEAD and (piece := next(chunks, b"")):
@@ -314,11 +320,6 @@ class Reading:
         finally:
             self._space.release(window)
         return spool
-
-    def _ticking(self, chunks: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-        for chunk in chunks:
-            self.tick(len(chunk))
-            yield chunk
 
     def _walk(
         self, tar: Extent, spool: Spool | None, index: LayerIndex | None = None
@@ -353,6 +354,12 @@ def _outside(held: Semaphore, chunks: Iterator[_T]) -> Iterator[_T]:
         if not found:
             return
         yield found[0]
+
+
+def _ticking(chunks: Iterator[bytes | memoryview], tick: Tick) -> Iterator[bytes | memoryview]:
+    for chunk in chunks:
+        tick(len(chunk))
+        yield chunk
 
 
 def _check_size(layer: Layer, size: int) -> None:

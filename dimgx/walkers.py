@@ -6,23 +6,26 @@ the walk costs 1 to 2.
 
 1. Only on Linux, only from a process that has one thread yet, and only where a share is so large
    that the fork (some 3 ms) does not matter.
-2. What goes wrong there is not told: the layer is walked here then, which tells it, as ever.
-3. A process forked off is gone when the block that began it ends.
+2. A process that has no more to walk checks digests, if there is enough to check. A thread would do
+   that as well, but for the interpreter's lock: beside planning it gets that once in 5 ms.
+3. Walking comes first on every CPU, as all else waits for it and nothing waits for a digest.
 """
 
 from __future__ import annotations
 
 import marshal
 import os
-import signal
 from array import array
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from typing import NoReturn, TypeAlias
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from typing import TypeAlias
 
 from dimgx import system
+from dimgx.checks import Checks
 from dimgx.errors import ImageError
 from dimgx.extent import Extent
+from dimgx.forked import Forked
 from dimgx.layerindex import LayerIndex, Link
 from dimgx.tarwalk import walk_layer
 
@@ -33,43 +36,85 @@ _MOST = 4
 Indexes: TypeAlias = dict[Extent, LayerIndex]
 
 
-@contextmanager
-def walking(
-    tars: Sequence[Extent], clamp_mtime_s: int | None, processes: int
-) -> Iterator[Callable[[], Indexes]]:
-    """Begin to walk `tars` in other processes; the function given walks the rest and collects.
+class Walkers:
+    """The processes that walk layers, this one among them."""
 
-    What it gives lacks tars that could not be walked; all of them, where this does not pay.
-    """
-    shares = _divide(tars, min(processes, _MOST))
-    with ExitStack() as stack:
-        others: list[tuple[int, int, list[Extent]]] = []
-        for share in shares[1:] if system.can_fork() else []:
-            fd = system.open_memory_file()
-            if fd is None:
-                break
-            stack.callback(os.close, fd)
-            pid = os.fork()
-            if not pid:
-                _work(share, clamp_mtime_s, fd)
-            stack.callback(_end, pid)
-            others.append((pid, fd, share))
+    def __init__(self) -> None:
+        self._forked: list[Forked] = []
+        self._checking = 0
+        self._own: list[Extent] = []
+        self._others: list[tuple[Forked, int, list[Extent]]] = []
+        self._clamp_mtime_s: int | None = None
 
-        def collect() -> Indexes:
-            if not others:
-                return {}
-            found: Indexes = {}
+    @property
+    def checking(self) -> Sequence[Forked]:
+        """Those that make checks as soon as they have walked."""
+        return self._forked[: self._checking]
+
+    def begin(
+        self,
+        tars: Sequence[Extent],
+        clamp_mtime_s: int | None,
+        processes: int,
+        checks: Checks,
+    ) -> None:
+        """Fork, where that pays, to walk `tars` and then to make `checks`."""
+        own, *shares = _divide(tars, min(processes, _MOST))
+        checking = min(processes - 1, len(checks.checks), checks.size // SHARE)
+        if not (shares or checking) or not system.can_fork():
+            return
+        self._own, self._clamp_mtime_s = own, clamp_mtime_s
+        # An error here, as one of too many processes, leaves more to the others and to this one.
+        with suppress(OSError):
+            for share in shares:
+                fd = system.open_memory_file()
+                if fd is None:
+                    break
+                try:
+                    forked = Forked(partial(_walk, share, clamp_mtime_s, fd), checks.checks)
+                except OSError:
+                    os.close(fd)
+                    raise
+                self._forked.append(forked)
+                self._others.append((forked, fd, share))
+            while len(self._forked) < checking:
+                self._forked.append(Forked(None, checks.checks))
+        self._checking = min(checking, len(self._forked))
+
+    def collect(self) -> Indexes:
+        """Walk the rest, and give what all have found.
+
+        It lacks tars that could not be walked; all of them, where other processes do not pay.
+        """
+        found: Indexes = {}
+        if self._others:
             with suppress(ImageError):
-                for tar in shares[0]:
+                for tar in self._own:
                     found[tar] = walk_layer(
-                        tar.fd, tar.offset, tar.size, clamp_mtime_s=clamp_mtime_s
+                        tar.fd, tar.offset, tar.size, clamp_mtime_s=self._clamp_mtime_s
                     )
-            for pid, fd, share in others:
-                if _has_done(pid):
-                    found.update(zip(share, _read(fd), strict=True))
-            return found
+        for forked, fd, share in self._others:
+            if forked.has_walked():
+                found.update(zip(share, _read(fd), strict=True))
+        self._close_files()
+        for forked in self._forked[self._checking :]:
+            forked.end()
+        return found
 
-        yield collect
+    def end(self) -> None:
+        """End all processes, whatever they do."""
+        for forked in self._forked:
+            forked.end()
+
+    def close(self) -> None:
+        """Let go of all, when nobody asks any more."""
+        self._close_files()
+        for forked in self._forked:
+            forked.close()
+
+    def _close_files(self) -> None:
+        while self._others:
+            os.close(self._others.pop()[1])
 
 
 def _divide(tars: Sequence[Extent], most: int) -> list[list[Extent]]:
@@ -87,32 +132,12 @@ def _divide(tars: Sequence[Extent], most: int) -> list[list[Extent]]:
     return shares
 
 
-def _work(share: list[Extent], clamp_mtime_s: int | None, fd: int) -> NoReturn:
-    """Walk the tars of `share` and leave their indexes in `fd`. All that the new process does."""
-    status = 1
-    # Nothing of the caller's may run here, neither clean-up nor what its signal handlers raise.
-    with suppress(BaseException):
-        for tar in share:
-            index = walk_layer(tar.fd, tar.offset, tar.size, clamp_mtime_s=clamp_mtime_s)
-            data = _flattened(index)
-            system.write_all(fd, len(data).to_bytes(8, "little") + data)
-        status = 0
-    os._exit(status)
-
-
-def _has_done(pid: int) -> bool:
-    """Wait until a process forked off ends; tell whether it did all that it should."""
-    try:
-        return os.waitpid(pid, 0)[1] == 0
-    except ChildProcessError:  # whoever uses us has it that nobody waits for children
-        return False
-
-
-def _end(pid: int) -> None:
-    with suppress(OSError):
-        if os.waitpid(pid, os.WNOHANG)[0] == 0:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+def _walk(share: list[Extent], clamp_mtime_s: int | None, fd: int) -> None:
+    """Walk the tars of `share` and leave their indexes in `fd`."""
+    for tar in share:
+        index = walk_layer(tar.fd, tar.offset, tar.size, clamp_mtime_s=clamp_mtime_s)
+        data = _flattened(index)
+        system.write_all(fd, len(data).to_bytes(8, "little") + data)
 
 
 def _read(fd: int) -> list[LayerIndex]:

@@ -9,22 +9,26 @@ import pytest
 
 from dimgx.checks import SHARE, Checks
 from dimgx.errors import ImageError
+from dimgx.forked import Tick
 
 
-def refuse(text: str, *first: threading.Event) -> None:
-    for event in first:
-        assert event.wait(10)
+def count(size: int) -> None:
+    """Be told how far a check is."""
+
+
+def refuse(text: str, first: threading.Event | None, tick: Tick) -> None:
+    assert first is None or first.wait(10)
     raise ImageError(text)
 
 
 def test_first_error_is_told_whoever_was_faster() -> None:
     second_is_done = threading.Event()
 
-    def second() -> None:
+    def second(tick: Tick) -> None:
         second_is_done.set()
         raise ImageError("second")
 
-    checks = Checks()
+    checks = Checks(count)
     checks.add(partial(refuse, "first", second_is_done), SHARE)
     checks.add(second, SHARE)
     checks.start(2)
@@ -34,37 +38,82 @@ def test_first_error_is_told_whoever_was_faster() -> None:
 
 def test_after_an_error_nothing_is_begun() -> None:
     done: list[int] = []
-    checks = Checks()
-    checks.add(partial(done.append, 0), 1)
-    checks.add(partial(refuse, "bad"), 1)
-    checks.add(partial(done.append, 2), 1)
+
+    def note(number: int, tick: Tick) -> None:
+        done.append(number)
+
+    checks = Checks(count)
+    checks.add(partial(note, 0), 1)
+    checks.add(partial(refuse, "bad", None), 1)
+    checks.add(partial(note, 2), 1)
     checks.start(4)
     with pytest.raises(ImageError, match="bad"):
         checks.wait()
     assert done == [0]
 
 
-@pytest.mark.parametrize(("size", "most", "expected"), [(1, 4, 1), (SHARE, 4, 3), (SHARE, 2, 2)])
+@pytest.mark.parametrize(
+    ("size", "most", "expected"), [(1, 4, 1), (SHARE, 8, 3), (SHARE, 3, 2), (SHARE, 1, 1)]
+)
 def test_small_layers_share_a_thread(size: int, most: int, expected: int) -> None:
     seen: set[int] = set()
     all_begun = threading.Barrier(expected)
 
-    def check() -> None:
+    def check(tick: Tick) -> None:
         if threading.get_ident() not in seen:
             seen.add(threading.get_ident())
             all_begun.wait(10)
 
-    checks = Checks()
+    checks = Checks(count)
     for _ in range(3):
         checks.add(check, size)
     checks.start(most)
-    checks.wait()
+    checks.join()
     assert len(seen) == expected
+
+
+def test_who_waits_takes_part() -> None:
+    both = threading.Barrier(2)
+    seen: list[int] = []
+
+    def check(tick: Tick) -> None:
+        both.wait(10)
+        seen.append(threading.get_ident())
+        tick(5)
+
+    counted: list[int] = []
+    checks = Checks(counted.append)
+    for _ in range(2):
+        checks.add(check, SHARE)
+    checks.start(2)
+    checks.wait()
+    assert threading.get_ident() in seen
+    assert len(set(seen)) == 2
+    assert counted == [5, 5]
+
+
+def test_what_interrupts_who_waits_is_no_failure() -> None:
+    other_may_fail, caller = threading.Event(), threading.get_ident()
+
+    def check(tick: Tick) -> None:
+        if threading.get_ident() == caller:
+            raise KeyboardInterrupt
+        assert other_may_fail.wait(10)
+        raise ImageError("bad")
+
+    checks = Checks(count)
+    for _ in range(2):
+        checks.add(check, SHARE)
+    checks.start(2)
+    with pytest.raises(KeyboardInterrupt):
+        checks.wait()
+    other_may_fail.set()
+    checks.join()
 
 
 def test_nothing_to_check_starts_nothing() -> None:
     before = threading.active_count()
-    checks = Checks()
+    checks = Checks(count)
     checks.start(4)
     assert threading.active_count() == before
     checks.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -29,6 +30,7 @@ LAYERS = [
 COMPARED = """
 import os, sys
 from dimgx import walkers
+from dimgx.checks import Checks
 from dimgx.extent import Extent
 from dimgx.tarwalk import walk_layer
 walkers.SHARE = int(sys.argv[2])
@@ -37,11 +39,13 @@ tars, at = [], 0
 for size in map(int, sys.argv[3:]):
     tars.append(Extent(fd, at, size))
     at += size
-with walkers.walking(tars, 1, 3) as collect:
-    found = collect()
+together = walkers.Walkers()
+together.begin(tars, 1, 3, Checks(print))
+found = together.collect()
 for tar in found:
     assert found[tar] == walk_layer(fd, tar.offset, tar.size, clamp_mtime_s=1), tar
 print(*sorted(tars.index(tar) for tar in found))
+assert not together.checking
 try:
     os.waitpid(-1, 0)
 except ChildProcessError:
@@ -87,6 +91,24 @@ def large(tmp_path: Path) -> Path:
 
 def test_the_command_says_the_same_in_any_number_of_processes(large: Path) -> None:
     assert flat_bytes(str(large)) == flat_bytes(str(large), "--threads", "1")
+
+
+@pytest.mark.parametrize("damaged", [(0,), (1,), (0, 1)])
+def test_a_digest_is_checked_alike_by_any_number_of_processes(
+    large: Path, damaged: tuple[int, ...]
+) -> None:
+    tar = bytearray(large.read_bytes())
+    names = [match.start() for match in re.finditer(rb"(?<=\0)large\0{95}", tar)]
+    assert len(names) == 2
+    for i in damaged:
+        tar[names[i] + 5000] = 1
+    large.write_bytes(tar)
+    said = {
+        refused(large, "-t", large.parent / "flat.tar", *words)
+        for words in ((), ("--threads", "1"), ("--threads", "2"), ("--threads", "5"))
+    }
+    assert len(said) == 1, said
+    assert f"layer {damaged[0] + 1}/3" in said.pop()[1]
 
 
 @pytest.mark.parametrize("name", ["a", ".wh.b"])

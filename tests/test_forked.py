@@ -1,0 +1,155 @@
+"""A process forked off checks what it is asked to, tells no errors, and is never left behind."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from dimgx import system
+from tests.programs import CHECKOUT, run
+
+pytestmark = pytest.mark.skipif("fork" not in system.FEATURES, reason="only Linux forks here")
+
+# In a process of its own: pytest's has threads, and such a one does not fork.
+BEGUN = """
+import os, signal, sys, time
+from dimgx.checks import Checks, SHARE
+from dimgx.errors import ImageError
+from dimgx.forked import Forked
+PARENT = os.getpid()
+counted = []
+
+def good(tick):
+    for _ in range(5):
+        tick(3 << 20)
+    say("good")
+
+def bad(tick):
+    tick(9 << 20)
+    say("bad")
+    raise ImageError("it is bad")
+
+def endless(tick):
+    while True:
+        tick(8 << 20)
+        time.sleep(0.01)
+
+def killed(tick):
+    if os.getpid() != PARENT:
+        tick(10 << 20)
+        os.kill(os.getpid(), signal.SIGKILL)
+    good(tick)
+
+def say(what):
+    print(what, "here" if os.getpid() == PARENT else "there", flush=True)
+
+def check(*functions, walk=None, tick=counted.append):
+    checks = Checks(tick)
+    for function in functions:
+        checks.add(function, SHARE)
+    forked = Forked(walk, checks.checks)
+    checks.start(2, [forked])
+    checks.join()
+    try:
+        os.waitpid(-1, 0)
+    except ChildProcessError:
+        say("alone")
+    forked.close()
+    return checks
+"""
+
+
+def said(script: str, *, ok: bool = True) -> list[str]:
+    """Run a script after what is above; give the lines that all its processes have written.
+
+    It waits until the last of them has ended.
+    """
+    command = [sys.executable, "-W", "error", "-c", BEGUN + script]
+    done = run(command, ok=ok, env={"PYTHONPATH": str(CHECKOUT)}, timeout_s=30)
+    assert done.stderr == b""
+    return done.stdout.decode().splitlines()
+
+
+def test_checks_are_made_there() -> None:
+    script = "check(good, good).wait(); print(sum(counted) >> 20)"
+    assert said(script) == ["good there", "good there", "alone here", "30"]
+
+
+def test_an_error_is_found_again_and_told_here() -> None:
+    script = """
+try:
+    check(good, bad, good).wait()
+except ImageError as exc:
+    print(exc, sum(counted) >> 20)
+"""
+    expected = ["good there", "bad there", "bad here", "alone here", "it is bad 24"]
+    assert said(script) == expected
+
+
+def test_what_a_killed_process_leaves_is_done_here() -> None:
+    script = "check(killed, good).wait(); print(sum(counted) >> 20)"
+    assert said(script) == ["good here", "good here", "alone here", "30"]
+
+
+def test_checks_are_made_after_a_walk_that_failed() -> None:
+    script = """
+def walk():
+    say("walk")
+    raise ImageError("no tar")
+
+checks = Checks(counted.append)
+checks.add(good, SHARE)
+forked = Forked(walk, checks.checks)
+print(forked.has_walked(), forked.has_walked(), flush=True)
+checks.start(1, [forked])
+checks.wait()
+"""
+    assert said(script) == ["walk there", "False False", "good there"]
+
+
+def test_cancelling_ends_the_process() -> None:
+    script = """
+def cancel(size):
+    raise ImageError("cancelled")
+
+try:
+    check(endless, tick=cancel).wait()
+except ImageError as exc:
+    print(exc)
+"""
+    assert said(script) == ["alone here", "cancelled"]
+
+
+def test_ending_it_frees_a_thread_that_waits_for_it() -> None:
+    script = """
+def stop(size):
+    if stopped:
+        raise ImageError("stopped")
+
+stopped = []
+checks = Checks(stop)
+checks.add(lambda tick: time.sleep(60) if os.getpid() != PARENT else tick(1), SHARE)
+forked = Forked(None, checks.checks)
+checks.start(1, [forked])
+stopped.append(True)
+forked.end()
+checks.join()
+forked.close()
+print("stopped")
+"""
+    assert said(script) == ["stopped"]
+
+
+def test_it_ends_with_its_parent() -> None:
+    script = """
+forked = Forked(None, [endless])
+idle = Forked(None, [endless])
+
+def kill(size):
+    say("killed")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+forked.has_checked(0, kill)
+"""
+    assert said(script, ok=False) == ["killed here"]
