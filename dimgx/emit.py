@@ -20,12 +20,11 @@ from operator import sub
 from typing import TYPE_CHECKING
 
 from dimgx.errors import ImageError
-from dimgx.extent import Extent
+from dimgx.extent import Readable
 from dimgx.layerindex import RENAME, REWRITE, LayerIndex
 from dimgx.names import key_of, name_of
 from dimgx.ownlayer import is_xattr_record
 from dimgx.plan import NEW, Plan, Written
-from dimgx.system import pread, pread_into
 from dimgx.tarfields import BLOCK, DIRECTORY, LINK, Header
 from dimgx.tarheader import read_header
 from dimgx.tarpatch import PATCHED, patch_header, rename_header
@@ -39,6 +38,9 @@ BUFFER = 256 << 10
 
 HEADERS = 64 << 10
 """More bytes than the headers of a member take that is patched."""
+
+DIRECT = 64 << 10
+"""Bytes that lie in memory which are worth being written on their own."""
 
 _STRETCHES = re.compile(rb"(?s)\0+|[\1-\3]+|[\x10-\x12]+|.")
 
@@ -55,7 +57,7 @@ class Emitter:
         self,
         plan: Plan,
         indexes: Sequence[LayerIndex],
-        tars: Sequence[Extent],
+        tars: Sequence[Readable],
         *,
         root_entry: bool = False,
         clamp_mtime_s: int | None = None,
@@ -77,6 +79,17 @@ class Emitter:
         self._write, self._filled = write, 0
         if self._root_entry:
             self._put(self._build_root())
+        self._put_entries()
+        self._put(END)
+        self._flush()
+
+    def emit_part(self, write: Write) -> None:
+        """Write the plan's entries alone, without the end of a tar. Raises as `emit`."""
+        self._write, self._filled = write, 0
+        self._put_entries()
+        self._flush()
+
+    def _put_entries(self) -> None:
         for layer, first, last, code, number in self._iter_runs():
             if code == 0:
                 starts = self._indexes[layer].starts
@@ -85,8 +98,6 @@ class Emitter:
                 self._patch(layer, first, last, number if code >= RENAME else None)
             else:
                 self._put_built(number)
-        self._put(END)
-        self._flush()
 
     def measure(self) -> int:
         """Give the length in bytes of the tar, building all new headers for it."""
@@ -159,8 +170,13 @@ class Emitter:
         done = 0
         for start, length in header.sparse or ((0, header.stored_size),):
             yield from _zeros(start - done)
-            yield from Extent(tar.fd, tar.offset + at, length).iter_chunks()
-            at += length
+            end = at + length
+            while at < end:
+                piece = tar.read(at, min(BUFFER, end - at))
+                if not piece:
+                    raise _ends_early(layer, end - at)
+                yield piece
+                at += len(piece)
             done = start + length
         yield from _zeros(header.size - done)
 
@@ -184,11 +200,7 @@ class Emitter:
 
     def _read(self, layer: int, member: int) -> Header:
         tar, at = self._tars[layer], self._indexes[layer].starts[member]
-
-        def read_at(offset: int, size: int) -> bytes:
-            return pread(tar.fd, max(0, min(size, tar.size - offset)), tar.offset + offset)
-
-        header, _ = read_header(read_at, at, tar.size)
+        header, _ = read_header(tar.read, at, tar.size)
         if header is None:
             raise ImageError(f"the member at offset {at} is gone: the image changed meanwhile")
         return header
@@ -267,16 +279,21 @@ class Emitter:
     def _copy(self, layer: int, start: int, end: int) -> None:
         """Copy a range of a layer's tar."""
         tar = self._tars[layer]
-        at, stop = tar.offset + start, tar.offset + end
-        while at < stop:
+        while end - start >= DIRECT and (view := tar.view(start, end)) is not None:
+            if not view:
+                raise _ends_early(layer, end - start)
+            self._flush()
+            self._write(view)
+            start += len(view)
+        while start < end:
             if self._filled == BUFFER:
                 self._flush()
-            room = min(BUFFER - self._filled, stop - at)
-            count = pread_into(tar.fd, self._buffer[self._filled : self._filled + room], at)
+            room = min(BUFFER - self._filled, end - start)
+            count = tar.read_into(self._buffer[self._filled : self._filled + room], start)
             if not count:
-                raise ImageError(f"layer {layer}: its tar ends {stop - at} bytes early")
+                raise _ends_early(layer, end - start)
             self._filled += count
-            at += count
+            start += count
 
     def _patch(self, layer: int, first: int, last: int, number: int | None) -> None:
         """Copy neighbours whose headers are patched, as many at once as can be held.
@@ -315,7 +332,7 @@ class Emitter:
         """Tell whether `_patch` will patch the header of a member that is renamed."""
         tar, index = self._tars[layer], self._indexes[layer]
         at, end = index.starts[member], index.starts[member + 1]
-        head = bytearray(pread(tar.fd, min(end - at, PATCHED), tar.offset + at))
+        head = bytearray(tar.read(at, min(end - at, PATCHED)))
         return rename_header(head, 0, index.codes[member], name_of(self._plan.names[number]))
 
     def _put_built(self, number: int) -> None:
@@ -332,6 +349,10 @@ class Emitter:
             for piece in self.iter_content(layer, header):
                 self._put(bytes(piece))
         self._put(bytes(-header.size % BLOCK))
+
+
+def _ends_early(layer: int, missing: int) -> ImageError:
+    return ImageError(f"layer {layer}: its tar ends {missing} bytes early: it changed meanwhile")
 
 
 def _zeros(count: int) -> Iterator[bytes]:

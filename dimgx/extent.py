@@ -3,10 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
+
+from dimgx import system
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+class Readable(Protocol):
+    """Bytes that can be read from any offset, as a layer's plain tar can."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes there are."""
+
+    def read(self, at: int, size: int) -> bytes:
+        """Give the bytes from `at` on, up to `size` of them; fewer at the end."""
+
+    def read_into(self, view: memoryview, at: int) -> int:
+        """Put bytes from `at` on into `view`, as many as are at hand; tell how many, 0 for none."""
+
+    def view(self, at: int, end: int) -> memoryview | None:
+        """Give bytes from `at` to `end` as they lie in memory; None where they do not.
+
+        Maybe not all; none where none come any more. Good until the next call of anything.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +44,15 @@ class Extent:
 
         Raises: ImageError where the file ends before the extent does.
         """
-        from dimgx.system import iter_extent
+        return system.iter_extent(self.fd, self.offset, self.size)
 
-        return iter_extent(self.fd, self.offset, self.size)
+    def read(self, at: int, size: int) -> bytes:
+        """Give the bytes from `at` on, up to `size` of them; fewer at the end."""
+        return system.pread(self.fd, max(0, min(size, self.size - at)), self.offset + at)
+
+    def read_into(self, view: memoryview, at: int) -> int:
+        """Put bytes from `at` on into `view`, as many as one call gives; tell how many."""
+        return system.pread_into(self.fd, view[: self.size - at], self.offset + at)
+
+    def view(self, at: int, end: int) -> None:
+        """Give None, as they do not lie in memory."""
