@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
+from dimgx.delivery import Counter, emit, stream
 from dimgx.errors import SourceError
 from dimgx.inspector import Listing, Row
 from dimgx.inspector import inspect as _inspect
@@ -24,17 +25,14 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from dimgx.codec import Compression
-    from dimgx.extractor import FlatTar, Progress
-    from dimgx.figures import TarFigures
+    from dimgx.extractor import Progress
     from dimgx.image import Image
     from dimgx.outdated import Made
     from dimgx.platforms import Platform
-    from dimgx.rawlayer import RawLayer
     from dimgx.recipe import TarOptions, TreeOptions, Verify
     from dimgx.registryoptions import RegistryOptions
     from dimgx.report import Report
     from dimgx.sources.endpoint import EngineOptions
-    from dimgx.targets import Target
 
 __all__ = (
     "Listing",
@@ -176,7 +174,7 @@ def flatten(
     """
     # Loaded here, since a signal that comes while something is loaded can be lost.
     import dimgx.extractor  # noqa: F401
-    from dimgx.targets.tarfile import open_place
+    from dimgx.targets.tarfile import FileTarget, open_place
 
     recipe = Recipe(**options, phase=None if report is None else report.mark)
     mark = recipe.phase or str
@@ -184,14 +182,22 @@ def flatten(
     head = _record(image, recipe, compression, level) if record else b""
     with ExitStack() as stack:
         opened = open_place(target, force=force, resources=stack)
+        if report is None and isinstance(opened, FileTarget):
+            coding = compression, level
+            streamed = stream(image, opened, recipe, coding, head, is_hashed=sha256)
+            if streamed is not None:
+                counter, length = streamed
+                image.check_unchanged()
+                opened.commit()
+                return Result(counter.size, len(head) + length, counter.hexdigest())
         flat = stack.enter_context(open_flat_of(image, recipe))
         tar = None if report is None else report.add_flat(image, flat)
         if not opened.is_atomic:
             flat.verify()
             image.check_unchanged()
             mark("check")
-        counter = _Counter(opened, sha256 or (tar is not None and compression is not None))
-        _emit(flat, counter.write, compression, level, recipe.worker_count, tar, head)
+        counter = Counter(opened, sha256 or (tar is not None and compression is not None))
+        emit(flat, counter.write, compression, level, recipe.worker_count, tar, head)
         mark("write")
         flat.verify()
         image.check_unchanged()
@@ -238,8 +244,8 @@ def write_raw(
         if not opened.is_atomic:
             raw.verify()
             image.check_unchanged()
-        counter = _Counter(opened, sha256)
-        _emit(raw, counter.write, compression, level, recipe.worker_count)
+        counter = Counter(opened, sha256)
+        emit(raw, counter.write, compression, level, recipe.worker_count)
         image.check_unchanged()
         opened.commit()
         return Result(counter.size, raw.length, counter.hexdigest())
@@ -268,7 +274,7 @@ def open_stream(
     def produce(write: Callable[[bytes | memoryview], object]) -> None:
         flat.verify()
         image.check_unchanged()
-        _emit(flat, write, compression, level, recipe.worker_count)
+        emit(flat, write, compression, level, recipe.worker_count)
         image.check_unchanged()
 
     return open_pulled(produce, flat.close)
@@ -305,24 +311,6 @@ def read_origin(target: str | os.PathLike[str]) -> tuple[Made, ...]:
     return tuple(found)
 
 
-class _Counter:
-    def __init__(self, target: Target, is_hashed: bool) -> None:
-        import hashlib
-
-        self._target = target
-        self._hash = hashlib.sha256(usedforsecurity=False) if is_hashed else None
-        self.size = 0
-
-    def write(self, data: bytes | memoryview) -> None:
-        if self._hash is not None:
-            self._hash.update(data)
-        self._target.write(data)
-        self.size += len(data)
-
-    def hexdigest(self) -> str | None:
-        return None if self._hash is None else self._hash.hexdigest()
-
-
 def _record(
     image: Image, recipe: Recipe, compression: Compression | None, level: int | None
 ) -> bytes:
@@ -339,37 +327,3 @@ def _check_level(compression: Compression | None, level: int | None) -> None:
         from dimgx.encode import check_level
 
         check_level(compression, level)
-
-
-def _emit(
-    flat: FlatTar | RawLayer,
-    write: Callable[[bytes | memoryview], object],
-    compression: Compression | None,
-    level: int | None,
-    threads: int,
-    tar: TarFigures | None = None,
-    head: bytes = b"",
-) -> None:
-    encoder = None
-    sink = write
-    if compression is not None:
-        from dimgx.encode import open_encoder
-
-        encoder = open_encoder(write, compression, level, threads)
-        sink = encoder.write
-
-    def counted(data: bytes | memoryview) -> None:
-        if tar is not None:
-            tar.write(data)
-        sink(data)
-
-    try:
-        if head:
-            counted(head)
-        flat.emit(sink if tar is None else counted)
-        if encoder is not None:
-            encoder.finish()
-    except BaseException:
-        if encoder is not None:
-            encoder.abort()
-        raise

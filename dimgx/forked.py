@@ -16,8 +16,9 @@ import os
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from threading import Lock
-from typing import NoReturn, TypeAlias
+from typing import TypeAlias
 
 from dimgx import system
 
@@ -46,11 +47,8 @@ class Forked:
         self._asked, self._ask = os.pipe()
         self._told, telling = os.pipe()
         try:
-            self._pid = os.fork()
-            if not self._pid:
-                os.close(self._ask)
-                os.close(self._told)
-                _work(walk, checks, self._asked, telling)
+            ours = self._ask, self._told
+            self._pid = fork_off(partial(_work, ours, walk, checks, self._asked, telling))
         except OSError:
             self.close()
             raise
@@ -82,11 +80,10 @@ class Forked:
 
     def end(self) -> None:
         """End the process, whatever it does."""
-        with self._ending, suppress(OSError):
+        with self._ending:
             pid, self._pid = self._pid, None
-            if pid is not None and os.waitpid(pid, os.WNOHANG)[0] == 0:
-                os.kill(pid, signal.SIGKILL)
-                os.waitpid(pid, 0)
+            if pid is not None:
+                end_process(pid)
 
     def close(self) -> None:
         """End the process, and let go of it when no thread asks it any more."""
@@ -100,23 +97,48 @@ class Forked:
         return int.from_bytes(data, "little") if data else None
 
 
+def end_process(pid: int) -> None:
+    """End a process that was forked off, if it has not ended."""
+    with suppress(OSError):
+        if os.waitpid(pid, os.WNOHANG)[0] == 0:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def fork_off(work: Callable[[], None]) -> int:
+    """Begin a process that does `work` and nothing else, and give its number.
+
+    Raises: OSError.
+    """
+    pid = os.fork()
+    if not pid:
+        # Nothing of the caller's may run here, neither clean-up nor what its signal handlers raise.
+        with suppress(BaseException):
+            work()
+        os._exit(0)
+    return pid
+
+
 def _work(
-    walk: Callable[[], None] | None, checks: Sequence[Check], asked: int, telling: int
-) -> NoReturn:
+    foreign: Sequence[int],
+    walk: Callable[[], None] | None,
+    checks: Sequence[Check],
+    asked: int,
+    telling: int,
+) -> None:
     """Do all that the new process does."""
-    # Nothing of the caller's may run here, neither clean-up nor what its signal handlers raise.
-    with suppress(BaseException):
-        has_walked = True
-        if walk is not None:
-            try:
-                walk()
-            except Exception:
-                has_walked = False
-        _say(telling, int(has_walked))
-        gc.collect()  # What a walk has left is not to be kept while digests are computed.
-        while number := os.read(asked, _NUMBER):
-            _check(checks[int.from_bytes(number, "little")], telling)
-    os._exit(0)
+    for fd in foreign:
+        os.close(fd)
+    has_walked = True
+    if walk is not None:
+        try:
+            walk()
+        except Exception:
+            has_walked = False
+    _say(telling, int(has_walked))
+    gc.collect()  # What a walk has left is not to be kept while digests are computed.
+    while number := os.read(asked, _NUMBER):
+        _check(checks[int.from_bytes(number, "little")], telling)
 
 
 def _check(check: Check, telling: int) -> None:

@@ -31,6 +31,7 @@ from dimgx.extent import Extent
 from dimgx.image import Layer, is_fetched
 from dimgx.layerindex import LayerIndex
 from dimgx.spool import Spool, SpoolSpace
+from dimgx.strangers import refuse_stranger, refuse_windows
 from dimgx.system import pread, usable_cpus
 from dimgx.tarwalk import walk_layer
 from dimgx.walkers import Walkers
@@ -44,9 +45,6 @@ if TYPE_CHECKING:
 _HEAD = 64
 _MOST_FETCHED = 4
 """Layers that are fetched at once, where the CPUs alone would allow fewer."""
-_STRANGERS = {b"hsqs": "a squashfs", b"-rom1fs-": "a romfs", b"PK\3\4": "a zip archive"}
-_EROFS_MAGIC = b"\xe2\xe1\xf5\xe0"
-_WINDOWS_NAMES = frozenset((b"Files", b"Hives", b"UtilityVM"))
 
 Verify = Literal["once", "all", "none"]
 _T = TypeVar("_T")
@@ -130,6 +128,11 @@ class Reading:
     def layers(self) -> Sequence[Layer]:
         """Those that are read, lower to upper."""
         return self._layers
+
+    @property
+    def done(self) -> int:
+        """How many bytes of stored layers have been read."""
+        return self._done
 
     def stop(self) -> None:
         """Make the workers end at their next piece."""
@@ -289,52 +292,52 @@ class Reading:
 
     def _decode(self, layer: Layer) -> Spool:
         """Decode a layer into the spool. Runs in a worker."""
-        chunks = layer.blob.iter_chunks()
-        with ExitStack() as stack, self._cpus:
-            if not is_fetched(layer.blob):
-                return self._decode_chunks(layer, chunks)
-            # Not left to the collector: it may hold a connection.
-            stack.callback(getattr(chunks, "close", lambda: None))
-            return self._decode_chunks(layer, _outside(self._cpus, chunks))
+        with self._cpus:
+            spool = self._space.open()
+            for piece in self.iter_decoded(layer):
+                spool.write(piece)
+            return spool
 
-    def _decode_chunks(self, layer: Layer, blob: Iterator[bytes | memoryview]) -> Spool:
-        verify = self._options.verify
-        digest = None if verify == "none" else layer.digest
-        stored = _ticking(blob, self.tick)
-        chunks = iter_verified(stored, digest, layer.size, "its blob")
-        first = b""
-        while len(first) < _HEAD and (piece := next(chunks, b"")):
-            first += piece
-        compression = sniff(first[:_HEAD])
-        window = window_size(first[:_HEAD], compression)
-        decoded = iter_decoded(chain((first,), chunks), compression)
-        if layer.diff_id is not None and (verify == "all" or (verify == "once" and digest is None)):
-            decoded = iter_verified(decoded, layer.diff_id, None, "its tar")
-        spool = self._space.open()
-        self._space.reserve(window)
-        try:
+    def iter_decoded(self, layer: Layer) -> Iterator[bytes | memoryview]:
+        """Yield a layer's tar in pieces, each good until the next; its digests are checked.
+
+        Raises: ImageError; Cancelled.
+        """
+        chunks = layer.blob.iter_chunks()
+        with ExitStack() as stack:
+            if is_fetched(layer.blob):
+                # Not left to the collector: it may hold a connection.
+                stack.callback(getattr(chunks, "close", lambda: None))
+                chunks = _outside(self._cpus, chunks)
+            verify = self._options.verify
+            digest = None if verify == "none" else layer.digest
+            chunks = iter_verified(_ticking(chunks, self.tick), digest, layer.size, "its blob")
+            first = b""
+            while len(first) < _HEAD and (piece := next(chunks, b"")):
+                first += piece
+            compression = sniff(first[:_HEAD])
+            window = window_size(first[:_HEAD], compression)
+            decoded = iter_decoded(chain((first,), chunks), compression)
+            if layer.diff_id is not None and (
+                verify == "all" or (verify == "once" and digest is None)
+            ):
+                decoded = iter_verified(decoded, layer.diff_id, None, "its tar")
+            self._space.reserve(window)
+            stack.callback(self._space.release, window)
             for piece in decoded:
                 if self._stopped:
                     raise Cancelled("cancelled")
-                spool.write(piece)
-        finally:
-            self._space.release(window)
-        return spool
+                yield piece
 
     def _walk(
         self, tar: Extent, spool: Spool | None, index: LayerIndex | None = None
     ) -> PlainLayer:
-        head = pread(tar.fd, min(_HEAD, tar.size), tar.offset)
-        for magic, what in _STRANGERS.items():
-            if head.startswith(magic):
-                raise ImageError(f"it is {what}, not a tar; only tar layers can be flattened")
-        if tar.size > 1028 and pread(tar.fd, 4, tar.offset + 1024) == _EROFS_MAGIC:
-            raise ImageError("it is an EROFS, not a tar; only tar layers can be flattened")
+        refuse_stranger(tar.read)
         clamp = self._options.clamp_mtime_s
         if index is None:
             with self._walking:
                 index = walk_layer(tar.fd, tar.offset, tar.size, clamp_mtime_s=clamp)
-        _refuse_windows(index)
+        refuse_windows(index.keys)
         return PlainLayer(tar, index, spool)
 
 
@@ -367,13 +370,3 @@ def _check_size(layer: Layer, size: int) -> None:
         raise ImageError(
             f"its blob has {size} bytes where the manifest says {layer.size}: pull or copy it again"
         )
-
-
-def _refuse_windows(index: LayerIndex) -> None:
-    """Refuse a layer of a Windows image, which holds no root file system of Linux (rule 73)."""
-    names = {key.partition(b"\0")[0] for key in islice(filter(None, index.keys), 64)}
-    if b"Files" in names and names <= _WINDOWS_NAMES:
-        names = {key.partition(b"\0")[0] for key in filter(None, index.keys)}
-        has_windows = any(key.startswith(b"Files\0Windows\0") for key in index.keys)
-        if names <= _WINDOWS_NAMES and (b"Hives" in names or has_windows):
-            raise ImageError("it is a layer of a Windows image; only Linux images can be flattened")

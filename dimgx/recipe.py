@@ -19,7 +19,7 @@ from dimgx.spool import SpoolSpace
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from dimgx.extractor import ExtractOptions, FlatTar, Progress
+    from dimgx.extractor import ExtractOptions, FlatTar, Progress, StreamedTar
     from dimgx.image import Image, Layer
     from dimgx.pathrules import PathRule
 
@@ -136,6 +136,23 @@ def open_flat_of(image: Image, recipe: Recipe) -> FlatTar:
         flat = open_flat((*layers[len(below) :], *added), options, layers[: len(below)])
         flat.keep(stack.pop_all())
     return flat
+
+
+def open_streamed_of(image: Image, recipe: Recipe) -> StreamedTar | None:
+    """Give the flat tar of what `recipe` chooses of `image`, merged while it is decoded.
+
+    None where that does not pay or cannot be; close it when done.
+
+    Raises: LayerSpecError; ImageError, SourceError.
+    """
+    if recipe.below or recipe.add_layers or image.fetch is not None:
+        return None
+    from dimgx.extractor import open_streamed
+
+    options = recipe.extract_options()
+    if options.memory is not None and image.spool is not None:
+        options = replace(options, memory=max(0, options.memory - image.spool.used))
+    return open_streamed(chosen_layers(image, recipe.layers), options)
 
 
 def added_layers(recipe: Recipe, space: SpoolSpace, resources: ExitStack) -> tuple[Layer, ...]:

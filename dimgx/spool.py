@@ -49,6 +49,11 @@ class SpoolSpace:
         """Bytes of memory that are counted now."""
         return self._used
 
+    def left(self) -> int:
+        """Give how many bytes of the budget are left."""
+        limit = self._memory if self._memory is not None else system.free_memory() // 4
+        return max(0, limit - self._used)
+
     def open(self, expected: int = 0) -> Spool:
         """Give an empty spool; one that is expected to outgrow the budget begins on disk."""
         memory = self._memory

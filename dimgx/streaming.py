@@ -1,0 +1,233 @@
+"""Merging layers while they are decoded, so that little of them is held, and nothing long.
+
+Other processes decode and walk (`decoders`); this one merges what is known for good (`parts`) and
+writes it. Of the layers of a process the one that is furthest behind in the order of a walk is
+decoded next, since all others wait for it.
+
+This goes only with layers whose members lie in the order of a walk, as nearly all do, and where
+what was written can be taken back: whether they do is seen at the end. `OutOfOrder` says that they
+do not, or that something else is wrong; then all is to be done again in the usual way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from dimgx import system
+from dimgx.decoders import SLOT, Decoders, DecodingFailed
+from dimgx.emit import Emitter, Write
+from dimgx.errors import ImageError
+from dimgx.growing import OutOfOrder
+from dimgx.merge import plan_merge
+from dimgx.names import name_of
+from dimgx.parts import LayerParts
+from dimgx.pieces import Pieces
+from dimgx.plan import NEW, Plan, Written
+from dimgx.tarwrite import END
+
+PART = 16 << 20
+"""Bytes walked between two parts that are merged; each costs some 0.1 ms a layer."""
+AHEAD, LITTLE_AHEAD = 16, 2
+"""Slots that a process is told to fill before it has filled the first; the second where slots are
+short."""
+SPARE = 16, 4
+"""Slots, and more for each layer, that only the layer gets which all others wait for."""
+MOST = 512 << 20
+"""The most memory used, in bytes."""
+
+
+class _Layer(LayerParts):
+    def __init__(self, number: int, size: int, flow: Flow) -> None:
+        super().__init__()
+        self.number = number
+        self.size = size
+        self.pieces = Pieces(lambda at: flow.wait(self, at), flow.free)
+
+
+class Flow:
+    """Layers on their way from their blobs into one tar. Used once; a context manager."""
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        decode: Callable[[int], Iterator[bytes | memoryview]],
+        count_stored: Callable[[], int],
+        *,
+        processes: int,
+        memory: int,
+        clamp_mtime_s: int | None = None,
+        tick: Callable[[int], None],
+    ) -> None:
+        """`decode(number)` decodes a layer, 0 is the lowest; `sizes` are the stored bytes of each.
+
+        At most `memory` bytes of them are held. `count_stored` gives how many stored bytes have
+        been read in a process, and `tick` is called with what that comes to here.
+
+        Raises: OSError, ValueError where no process can be begun.
+        """
+        self._layers = [_Layer(i, size, self) for i, size in enumerate(sizes)]
+        self._clamp, self._tick = clamp_mtime_s, tick
+        self._groups = _divide(self._layers, processes)
+        count = min(memory, MOST) // SLOT
+        self._spare = SPARE[0] + SPARE[1] * len(self._layers)
+        if count < 2 * self._spare:
+            raise ValueError("not enough memory")
+        self._slots = list(range(count))
+        self._slot_of: dict[int, int] = {}
+        self._wanted: _Layer | None = None
+        self._can_drop = False
+        numbers = [[layer.number for layer in group] for group in self._groups]
+        self._decoders = Decoders(numbers, count, decode, count_stored, clamp_mtime_s)
+
+    def emit(self, write: Write) -> None:
+        """Write the flat tar by calls of `write`, whose argument is good until it returns.
+
+        Raises: OutOfOrder; Cancelled; what `write` raises.
+        """
+        try:
+            self._merge(write)
+        except (DecodingFailed, ImageError) as exc:
+            raise OutOfOrder from exc
+        write(END)
+
+    def close(self) -> None:
+        """End all processes."""
+        self._decoders.close()
+
+    def wait(self, layer: _Layer, at: int) -> bool:
+        """Wait for bytes of a layer from `at` on; tell whether they have come."""
+        if self._can_drop:
+            layer.pieces.drop(at)
+        self._wanted = layer
+        while layer.pieces.end <= at and not layer.pieces.is_whole:
+            self._go_on()
+        self._wanted = None
+        return layer.pieces.end > at
+
+    def free(self, piece: memoryview) -> None:
+        """Take back the slot of a piece that is let go."""
+        self._slots.append(self._slot_of.pop(id(piece)))
+
+    def _merge(self, write: Write) -> None:
+        edge, walked_then = b"", 0
+        while left := [layer for layer in self._layers if not layer.pieces.is_whole]:
+            self._go_on()
+            # With a directory of that name in another layer, which belongs to it.
+            known = min(layer.frontier for layer in left)
+            known = known and known.removesuffix(b"\0") + b"\0"
+            walked = sum(layer.position for layer in self._layers)
+            if known > edge and (self._is_short or walked - walked_then >= PART):
+                edge, walked_then = known, walked
+                self._emit_part(edge, write)
+        self._emit_part(None, write)
+
+    @property
+    def _is_short(self) -> bool:
+        return len(self._slots) <= self._spare
+
+    def _go_on(self) -> None:
+        """Have more decoded, and take what has come."""
+        self._give_orders()
+        if not any(self._decoders.waiting):
+            raise OutOfOrder  # all slots are taken by what waits for something else
+        for answer in self._decoders.wait():
+            layer = self._layers[answer.layer]
+            if answer.size:
+                piece = self._decoders.view(answer.slot, answer.size)
+                self._slot_of[id(piece)] = answer.slot
+                layer.pieces.append(piece)
+            else:
+                self._slots.append(answer.slot)
+            if answer.news is not None:
+                layer.add(answer.news)
+            layer.pieces.is_whole = layer.pieces.is_whole or answer.is_end
+            self._tick(answer.stored)
+
+    def _give_orders(self) -> None:
+        left = [layer for layer in self._layers if not layer.pieces.is_whole]
+        if not left:
+            return
+        first = self._wanted or min(left, key=_behind)
+        for i, group in enumerate(self._groups):
+            own = [layer for layer in group if not layer.pieces.is_whole]
+            if not own:
+                continue
+            layer = first if first in own else min(own, key=_behind)
+            while self._slots:
+                is_short = self._is_short
+                if is_short and layer is not first:
+                    break
+                if self._decoders.waiting[i] >= (LITTLE_AHEAD if is_short else AHEAD):
+                    break
+                # The slot that was used last is the likeliest to be in the cache.
+                self._decoders.order(layer.number, self._slots.pop(), is_urgent=is_short)
+
+    def _emit_part(self, edge: bytes | None, write: Write) -> None:
+        """Merge and write all layers up to the key `edge`."""
+        indexes = [layer.cut(edge) for layer in self._layers]
+        plan = plan_merge(indexes)
+        self._settle_past_links(plan)
+        # What is put together may need what lies before.
+        self._can_drop = not plan.written
+        tars = [layer.pieces for layer in self._layers]
+        Emitter(plan, indexes, tars, clamp_mtime_s=self._clamp).emit_part(write)
+        self._can_drop = False
+        for layer in self._layers:
+            layer.pieces.drop(layer.begin)
+
+    def _settle_past_links(self, plan: Plan) -> None:
+        """Say how hard links go out whose file went out with an earlier part."""
+        top = len(self._layers) - 1
+        past = {
+            plan.bases[top - layer.number] + number: (layer, link)
+            for layer in self._layers
+            for number, link in layer.past.items()
+        }
+        if not past:
+            return
+        codes = bytearray(plan.codes)
+        for place, number in enumerate(plan.numbers):
+            if number not in past:
+                continue
+            layer, link = past[number]
+            if any(upper.hides(link.target) for upper in self._layers[layer.number + 1 :]):
+                raise OutOfOrder
+            if codes[place] or link.spelled != name_of(link.target):
+                # Its own header says of the inode what the file's does.
+                plan.written[number] = Written(number, None, link.target)
+                codes[place] = NEW
+        plan.codes = bytes(codes)
+
+
+def open_flow(
+    sizes: Sequence[int],
+    decode: Callable[[int], Iterator[bytes | memoryview]],
+    count_stored: Callable[[], int],
+    *,
+    processes: int,
+    memory: int,
+    clamp_mtime_s: int | None,
+    tick: Callable[[int], None],
+) -> Flow | None:
+    """Give a `Flow` of such layers; None where the system or the memory does not allow it."""
+    if not system.can_fork():
+        return None
+    try:
+        return Flow(
+            sizes, decode, count_stored, processes=processes, memory=memory,
+            clamp_mtime_s=clamp_mtime_s, tick=tick,
+        )  # fmt: skip
+    except (OSError, ValueError):
+        return None
+
+
+def _divide(layers: Sequence[_Layer], most: int) -> list[list[_Layer]]:
+    """Divide layers into groups of about one size."""
+    groups: list[list[_Layer]] = [[] for _ in range(min(most, len(layers)))]
+    for layer in sorted(layers, key=lambda layer: -layer.size):
+        min(groups, key=lambda group: sum(one.size for one in group)).append(layer)
+    return groups
+
+
+def _behind(layer: _Layer) -> tuple[bytes, int]:
+    return layer.frontier, -layer.size

@@ -1,0 +1,362 @@
+"""Layers that are merged while they are decoded must give what layers read first give."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from unittest.mock import ANY
+
+import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from dimgx import decoders, streaming, system
+from dimgx.growing import OutOfOrder
+from dimgx.names import key_of, normalise
+from tests.cases import flatten_layers
+from tests.dsl import END, Member, dir_, file, hardlink, layer, opaque, symlink, whiteout
+from tests.programs import CHECKOUT, flat_bytes, refused, run
+from tests.test_model import STACKS, expected_of
+from tests.writers import compress, docker_archive, image
+
+needs_fork = pytest.mark.skipif("fork" not in system.FEATURES, reason="only Linux forks here")
+
+SLOT = 1024
+
+
+class InTurn:
+    """The decoders' work in this process, in an order that a seed says."""
+
+    def __init__(
+        self,
+        groups: Sequence[Sequence[int]],
+        slots: int,
+        decode: Callable[[int], Iterator[bytes]],
+        count_stored: Callable[[], int],
+        clamp_mtime_s: int | None,
+    ) -> None:
+        self._memory = memoryview(bytearray(slots * SLOT))
+        self._group_of = {one: i for i, group in enumerate(groups) for one in group}
+        self._queues: list[deque[tuple[int, int, bool]]] = [deque() for _ in groups]
+        self._layers = {one: decoders._Coming(decode(one), clamp_mtime_s) for one in self._group_of}
+        self.waiting = [0] * len(groups)
+        self.random = random.Random(0)
+
+    def order(self, layer: int, slot: int, *, is_urgent: bool) -> None:
+        # What is in a slot that is free is not to be used any more.
+        self.view(slot, SLOT)[:] = b"\xff" * SLOT
+        group = self._group_of[layer]
+        self._queues[group].append((layer, slot, is_urgent))
+        self.waiting[group] += 1
+
+    def wait(self) -> list[decoders.Answer]:
+        queue = self.random.choice([queue for queue in self._queues if queue])
+        number, slot, is_urgent = queue.popleft()
+        self.waiting[self._group_of[number]] -= 1
+        layer = self._layers[number]
+        size = layer.fill(self.view(slot, SLOT))
+        data = layer.walk(1 if is_urgent else self.random.choice([1, SLOT, 4 * SLOT]))
+        news = decoders.News.from_bytes(data) if data else None
+        return [decoders.Answer(number, slot, size, layer.pieces.is_whole, 0, news)]
+
+    def view(self, slot: int, size: int) -> memoryview:
+        return self._memory[slot * SLOT : slot * SLOT + size]
+
+    def close(self) -> None:
+        pass
+
+
+def stream(tars: Sequence[bytes], seed: int, part: int, slots: int) -> bytes:
+    """Give the flat tar of layers, merged while they come.
+
+    Raises: OutOfOrder.
+    """
+    found: list[bytes] = []
+    chance = random.Random(seed)
+
+    def decode(number: int) -> Iterator[bytes]:
+        at = 0
+        while at < len(tars[number]):
+            size = chance.choice([1, 100, 512, 1500, 5000])
+            yield tars[number][at : at + size]
+            at += size
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoders, "SLOT", SLOT)
+        patch.setattr(streaming, "SLOT", SLOT)
+        patch.setattr(streaming, "PART", part)
+        patch.setattr(streaming, "Decoders", InTurn)
+        flow = streaming.Flow(
+            [len(tar) for tar in tars], decode, lambda: 0,
+            processes=2, memory=slots * SLOT, tick=lambda _: None,
+        )  # fmt: skip
+        flow._decoders.random = chance  # type: ignore[attr-defined]
+        flow.emit(lambda data: found.append(bytes(data)))
+    return b"".join(found)
+
+
+def in_order(members: Sequence[Member]) -> list[Member]:
+    """Give members in the order of a walk, each path once, as most layers have them."""
+    return [one for _, one in sorted({sort_key(one): one for one in members}.items())]
+
+
+def sort_key(one: Member) -> bytes:
+    return key_of(normalise(one.name, 0), is_directory=one.kind == "d")
+
+
+SEEDS = st.integers(0, 1 << 30)
+PARTS = st.sampled_from([1, 1024, 4096])
+
+
+@settings(max_examples=400)
+@given(STACKS, SEEDS, PARTS, st.booleans())
+def test_random_stacks_are_merged_alike_or_refused(
+    layers: list[list[Member]], seed: int, part: int, is_sorted: bool
+) -> None:
+    if is_sorted:
+        layers = [in_order(some) for some in layers]
+    tars = [layer(*some) for some in layers]
+    try:
+        found = stream(tars, seed, part, 200)
+    except OutOfOrder:
+        event("refused")
+        return
+    event("merged")
+    assert expected_of(layers) is not None
+    assert found == flatten_layers(tars)
+
+
+KINDS = ["file"] * 8 + ["dir", "symlink", "link", "link", "whiteout", "opaque"]
+
+
+def random_layer(chance: random.Random) -> list[Member]:
+    """Make up a layer as tools write them: in order, links behind what they name."""
+    paths = {
+        "/".join(chance.choice("abcdefgh") + chance.choice(["", "", ".x", "-y"]) for _ in range(n))
+        for n in (chance.randint(1, 4) for _ in range(chance.randint(1, 40)))
+    }
+    found: dict[bytes, Member] = {}
+    taken: set[str] = set()
+    files: list[str] = []
+    has_parents = chance.random() < 0.8
+    for path in sorted(paths, key=lambda path: path.split("/")):
+        parents = [path[:i] for i, letter in enumerate(path) if letter == "/"]
+        if taken.intersection((path, *parents)):
+            continue
+        if has_parents:
+            for parent in parents:
+                found.setdefault(parent.encode(), dir_(parent, mode=chance.choice([0o755, 0o700])))
+        if path.encode() in found:
+            continue
+        kind = chance.choice(KINDS)
+        uid = chance.choice([0, 0, 0, 5])
+        if kind == "dir":
+            found[path.encode()] = dir_(path, uid=uid)
+            if chance.random() < 0.2:
+                found[f"{path}/".encode()] = opaque(path)
+            continue
+        taken.add(path)
+        if kind == "whiteout":
+            found[path.encode()] = whiteout(path)
+        elif kind == "symlink":
+            found[path.encode()] = symlink(path, "a/b")
+        elif kind == "link" and files:
+            target = chance.choice(files)
+            found[path.encode()] = hardlink(path, target, uid=5 if chance.random() < 0.02 else 0)
+        else:
+            data = b"x" * chance.choice([0, 10, 600, 3000, 9000])
+            is_pax = chance.random() < 0.1
+            more: dict[str, Any] = {"mtime": "7.5", "dialect": "pax"} if is_pax else {}
+            found[path.encode()] = file(path, data, uid=uid, **more)
+            if not uid and not more:
+                files.append(path)
+    members = [found[path] for path in sorted(found, key=lambda path: path.split(b"/"))]
+    if chance.random() < 0.3:
+        return [dir_("./"), *(one.but(name=b"./" + one.name) for one in members)]
+    return members
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_layers_as_tools_write_them_are_merged_alike(seed: int) -> None:
+    chance = random.Random(seed)
+    merged = 0
+    for _ in range(15):
+        tars = [layer(*random_layer(chance)) for _ in range(chance.randint(1, 5))]
+        expected = flatten_layers(tars)
+        try:
+            found = stream(tars, chance.randrange(1 << 30), chance.choice([1, 2000]), 120)
+        except OutOfOrder:
+            continue
+        assert found == expected
+        merged += 1
+    assert merged
+
+
+# In a process of its own: pytest's has threads, and such a one does not fork. What makes parts and
+# news rare is made small, and what was done is told.
+COUNTED = """
+import os, sys
+from dimgx import cli, decoders, extractor, streaming
+extractor.STREAMED, streaming.PART, decoders.STEP = 0, 1 << 16, 1 << 16
+emit_part, parts = streaming.Flow._emit_part, []
+def counted(self, edge, write):
+    emit_part(self, edge, write)
+    parts.append(edge)
+streaming.Flow._emit_part = counted
+code = 0
+try:
+    code = cli.main()
+except SystemExit as ending:
+    code = ending.code
+try:
+    os.waitpid(-1, 0)
+except ChildProcessError:
+    print(len(parts), parts[-1:] == [None], file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def counted(*words: str | Path, ok: bool = True, now: str = "") -> tuple[int, bool, str]:
+    """Run the program; give how many parts were merged, whether all, and what it said."""
+    command = [sys.executable, "-W", "error", "-c", COUNTED, *map(str, words)]
+    done = run(command, env={"PYTHONPATH": str(CHECKOUT), "SOURCE_DATE_EPOCH": now}, ok=ok)
+    assert ok or done.returncode
+    *said, last = done.stderr.decode().splitlines()
+    number, is_all = last.split()
+    return int(number), is_all == "True", "\n".join(said)
+
+
+def many_layers(seed: int, count: int = 4) -> list[bytes]:
+    """Make up layers of some megabytes."""
+    chance = random.Random(seed)
+    noise = chance.randbytes(1 << 20)
+    found = []
+    for _ in range(count):
+        names = sorted({f"d{chance.randrange(9)}/f{chance.randrange(400)}" for _ in range(150)})
+        members: list[Member] = [dir_(f"d{i}") for i in range(9)]
+        for name in names:
+            at = chance.randrange(1 << 20)
+            members.append(file(name, noise[at : at + chance.choice([10, 3000, 90_000])]))
+        found.append(layer(*in_order(members)))
+    return found
+
+
+def write_image(directory: Path, layers: Sequence[bytes], compression: Any = "gzip") -> Path:
+    path = directory / "image.tar"
+    path.write_bytes(docker_archive(image(*layers, compression=compression), vintage="25"))
+    return path
+
+
+@needs_fork
+@pytest.mark.parametrize("compression", ["gzip", "zstd", "xz", "bzip2"])
+@pytest.mark.parametrize("threads", ["2", "3"])
+def test_the_command_merges_while_it_decodes(
+    tmp_path: Path, compression: Any, threads: str
+) -> None:
+    layers, target = many_layers(1), tmp_path / "flat.tar"
+    path = write_image(tmp_path, layers, compression)
+    assert counted(path, "--threads", threads, "-t", target) == (ANY, True, "")
+    assert target.read_bytes() == flatten_layers(layers)
+
+
+@needs_fork
+def test_several_parts_are_merged_and_little_is_held(tmp_path: Path) -> None:
+    layers, target = many_layers(2, count=3), tmp_path / "flat.tar"
+    path = write_image(tmp_path, layers)
+    number, is_all, _ = counted(path, "--memory", "32M", "--clamp-mtime", "-t", target, now="7")
+    assert is_all
+    assert number > 3
+    assert target.read_bytes() == flatten_layers(layers, clamp_mtime_s=7)
+
+
+@needs_fork
+def test_a_file_larger_than_what_may_be_held_goes_through(tmp_path: Path) -> None:
+    noise, target = random.Random(3).randbytes(1 << 20), tmp_path / "flat.tar"
+    layers = [layer(file("a", noise * 100), file("b", "b")), layer(file("a.txt"), file("c"))]
+    assert counted(write_image(tmp_path, layers), "--memory", "32M", "-t", target)[1]
+    assert target.read_bytes() == flatten_layers(layers)
+
+
+@needs_fork
+@pytest.mark.parametrize(
+    "upper",
+    [
+        pytest.param([file("z"), file("a")], id="names out of order"),
+        pytest.param([hardlink("a", "d0/f1")], id="a link to a lower layer"),
+        pytest.param([file("x", "1"), file("x", "2")], id="a name twice"),
+    ],
+)
+def test_what_cannot_be_merged_by_parts_is_merged_as_usual(
+    tmp_path: Path, upper: list[Member]
+) -> None:
+    lower = [dir_("d0"), file("d0/f1", random.Random(1).randbytes(3 << 20)), file("d0/f2")]
+    layers, target = [layer(*lower), layer(*upper)], tmp_path / "flat.tar"
+    for words in ((), ("-z",)):
+        assert not counted(write_image(tmp_path, layers), *words, "-wt", target)[1]
+        data = target.read_bytes()
+        assert (gzip.decompress(data) if words else data) == flatten_layers(layers)
+
+
+@needs_fork
+@pytest.mark.parametrize("what", ["a bit", "the end", "a header", "windows", "erofs"])
+def test_an_error_is_the_same_as_ever(tmp_path: Path, what: str) -> None:
+    layers = many_layers(4)
+    if what == "a header":
+        layers[1] += layer(file("z", checksum=b"000001\0 "))
+        layers[1] = layers[1].replace(END, b"", 1)
+    elif what == "windows":
+        layers[2] = layer(dir_("Files"), dir_("Files/Windows"), file("Files/Windows/x"))
+    elif what == "erofs":
+        layers[2] = bytes(1024) + b"\xe2\xe1\xf5\xe0" + bytes(5000)
+    path = write_image(tmp_path, layers)
+    data = bytearray(path.read_bytes())
+    at = data.index(compress(layers[2], "gzip"))
+    if what == "a bit":
+        data[at + 50_000] ^= 8
+    elif what == "the end":
+        data[at + len(compress(layers[2], "gzip")) - 9 :][:9] = bytes(9)
+        data[at + 100_000 : at + len(compress(layers[2], "gzip"))] = bytes(
+            len(compress(layers[2], "gzip")) - 100_000
+        )
+    path.write_bytes(data)
+    target = tmp_path / "flat.tar"
+    _, is_all, said = counted(path, "-t", target, ok=False)
+    assert not is_all
+    assert said == refused(path, "--threads", "1", "-t", target)[1].strip()
+    assert [*tmp_path.iterdir()] == [path]
+
+
+@needs_fork
+def test_compressed_output_is_the_same(tmp_path: Path) -> None:
+    layers, target = many_layers(5), tmp_path / "flat.tar.gz"
+    path = write_image(tmp_path, layers)
+    assert counted(path, "-t", target)[1]
+    assert target.read_bytes() == flat_bytes(str(path), "-z")
+
+
+@needs_fork
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
+def test_no_process_is_left_when_it_is_stopped(tmp_path: Path, name: str) -> None:
+    path = write_image(tmp_path, many_layers(6, count=6), "xz")
+    command = [sys.executable, "-c", COUNTED, path, "-t", tmp_path / "flat.tar"]
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(CHECKOUT)}) as process:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        while not (found := children.read_text().split()):
+            assert process.poll() is None, "it was over before it was stopped"
+        os.kill(process.pid, getattr(signal, name))
+        process.wait(20)
+    for pid in found:
+        for _ in range(200):
+            if not Path("/proc", pid).exists():
+                break
+            time.sleep(0.05)
+        assert not Path("/proc", pid).exists()
