@@ -47,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # A member more is no object that could be in a cycle, but each search for cycles goes through
     # the lists of all members: as often as is usual, that is a seventh of a large image's time.
     gc.set_threshold(100_000, 50, 100)
+    # glibc gives blocks of 128 KiB and more back to the kernel as soon as they are free, and new
+    # ones have to be touched anew; but it keeps those below the largest that was freed so far.
+    bytes(31 << 20)
     messages = Messages()
     try:
         with raised_signals() as check:
