@@ -142,7 +142,7 @@ class LayerWalk:
                 limit = self._end - self._chunk_at
                 self._chunk = self._read_at(self._chunk_at, chunk_size)
                 last = len(self._chunk) - BLOCK
-                k = self._hop() if chunk_size > self._least else 0
+                k = self._hop() if chunk_size > CHUNK else 0
                 if last < 0:
                     break
             chunk, chunk_at = self._chunk, self._chunk_at
