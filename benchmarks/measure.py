@@ -80,9 +80,9 @@ class Peak:
     """The most memory that a run held, in bytes."""
 
     resident: int
-    """Resident memory of the process, the largest of the tree."""
-    memory_files: int
-    """What its memory files (memfd) held."""
+    """What all processes of the tree held together, but for what follows."""
+    decoded: int
+    """What lay in memory files (memfd) and in memory that the processes share."""
 
 
 def touch_memory(size: int) -> None:
@@ -214,19 +214,22 @@ class Process:
 def run_for_peak(job: Job, *, timeout_s: float = 900, interval_s: float = 0.004) -> Peak:
     """Run one job, untimed, and watch its memory.
 
-    A child's maximal resident size as the kernel counts it for wait4 begins with its parent's, so
-    the high-water mark is read from /proc while the child lives.
+    What processes share counts once (/proc/PID/smaps_rollup, proportional sizes), and is looked at
+    every few milliseconds, since the kernel keeps no high-water mark of that.
 
     Raises: CommandFailed.
     """
     process = Process(job)
-    resident = memory_files = 0
+    resident = decoded = 0
     deadline = time.perf_counter() + timeout_s
     status = None
     while status is None:
-        marks = [_high_water(pid) for pid in _tree(process.pid)]
-        resident = max(resident, *marks) if marks else resident
-        memory_files = max(memory_files, _memory_files(process.pid))
+        held = shared = 0
+        for pid in _tree(process.pid):
+            own, mapped = _proportional(pid)
+            held, shared = held + own, shared + mapped
+        resident = max(resident, held)
+        decoded = max(decoded, shared + _memory_files(process.pid))
         if time.perf_counter() > deadline:
             os.killpg(process.pid, signal.SIGKILL)
             process.popen.wait()
@@ -234,7 +237,7 @@ def run_for_peak(job: Job, *, timeout_s: float = 900, interval_s: float = 0.004)
         time.sleep(interval_s)
         status = process.popen.poll()
     process.finish(status)
-    return Peak(resident, memory_files)
+    return Peak(resident, decoded)
 
 
 def _tree(pid: int) -> Iterator[int]:
@@ -245,12 +248,15 @@ def _tree(pid: int) -> Iterator[int]:
             yield from _tree(int(child))
 
 
-def _high_water(pid: int) -> int:
-    with suppress(OSError), open(f"/proc/{pid}/status") as file:
+def _proportional(pid: int) -> tuple[int, int]:
+    """Give a process's part of memory of its own or from files, and of memory that is shared."""
+    sizes = {"Pss_Anon:": 0, "Pss_File:": 0, "Pss_Shmem:": 0}
+    with suppress(OSError), open(f"/proc/{pid}/smaps_rollup") as file:
         for line in file:
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return 0
+            name, size, *_ = line.split()
+            if name in sizes:
+                sizes[name] = int(size) * 1024
+    return sizes["Pss_Anon:"] + sizes["Pss_File:"], sizes["Pss_Shmem:"]
 
 
 def _memory_files(pid: int) -> int:

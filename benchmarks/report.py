@@ -175,7 +175,7 @@ def memory_table(rows: Sequence[Row]) -> str:
         "members",
         "resident MB",
         "allowed MB",
-        "memory files MB",
+        "decoded MB",
         "--memory MB",
         "met",
     )
@@ -187,7 +187,7 @@ def memory_table(rows: Sequence[Row]) -> str:
         lines.append(
             (
                 row["id"], f"{row['members']:,}", number(row["resident"] / 1e6, 0),
-                number(row["allowed"] / 1e6, 0), number(row["memory_files"] / 1e6, 0),
+                number(row["allowed"] / 1e6, 0), number(row["decoded"] / 1e6, 0),
                 number(row["memory_option"] / 1e6, 0), yes(row["is_met"]),
             )
         )  # fmt: skip

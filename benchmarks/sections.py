@@ -270,11 +270,11 @@ def peak_row(session: Session, corpus: Corpus, target: str, tmpdir: Path) -> Row
         peak = run_for_peak(job)
     except CommandFailed as exc:
         return {**row, "failure": str(exc), "is_met": None}
-    spare = max(0, peak.memory_files - rows.MEMORY_OPTION)
+    spare = max(0, peak.decoded - rows.MEMORY_OPTION)
     return {
         **row,
         "resident": peak.resident,
-        "memory_files": peak.memory_files,
+        "decoded": peak.decoded,
         "is_met": peak.resident + spare <= allowed,
     }
 
