@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import select
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -29,7 +30,7 @@ from dimgx.pieces import Pieces
 
 SLOT = 1 << 19
 """Bytes of a slot."""
-STEP = 4 << 20
+STEP = 8 << 20
 """Bytes of a layer that are walked at once; fewer make small batches, which cost more."""
 
 _ORDER = struct.Struct("<III")
@@ -219,8 +220,16 @@ class _Worker(NamedTuple):
         for fd in foreign:
             os.close(fd)
         layers: dict[int, _Coming] = {}
-        told = 0
-        while order := os.read(self.orders, _ORDER.size):
+        told, answers = 0, b""
+        more_orders = select.poll()
+        more_orders.register(self.orders, select.POLLIN)
+        while True:
+            if answers and not more_orders.poll(0):
+                system.write_all(self.answers, answers)
+                answers = b""
+            order = os.read(self.orders, _ORDER.size)
+            if not order:
+                break
             number, slot, is_urgent = _ORDER.unpack(order)
             if number not in layers:
                 layers[number] = _Coming(decode(number), clamp_mtime_s)
@@ -231,7 +240,11 @@ class _Worker(NamedTuple):
                 state = _ENDED if layer.pieces.is_whole else _GOES_ON
             finally:
                 stored = count_stored()
-                answer = _ANSWER.pack(number, slot, size, state, stored - told, len(news))
-                system.write_all(self.answers, answer)
+                answers += _ANSWER.pack(number, slot, size, state, stored - told, len(news))
                 told = stored
+                # Together, so that who waits for them is not woken, and given a CPU, for each.
+                # All that can be are fewer bytes than a pipe keeps together (PIPE_BUF).
+                if news or state != _GOES_ON:
+                    system.write_all(self.answers, answers)
+                    answers = b""
             system.write_all(self.news, news)
