@@ -30,7 +30,7 @@ from dimgx.pieces import Pieces
 
 SLOT = 1 << 19
 """Bytes of a slot."""
-STEP = 8 << 20
+STEP = 4 << 20
 """Bytes of a layer that are walked at once; fewer make small batches, which cost more."""
 
 _ORDER = struct.Struct("<III")
@@ -90,34 +90,32 @@ class Decoders:
             self._answers, answers = os.pipe()
             stack.callback(os.close, self._answers)
             theirs.callback(os.close, answers)
+            self._heard = select.poll()
+            self._heard.register(self._answers, select.POLLIN)
             for _ in groups:
+                # Both ends stay open here: no order is ever a SIGPIPE.
                 orders, order = os.pipe()
+                stack.callback(os.close, orders)
                 stack.callback(os.close, order)
                 self._orders.append(order)
                 get, news = os.pipe()
                 stack.callback(os.close, get)
                 self._news.append(get)
+                self._heard.register(get, 0)  # for its end alone
                 system.widen_pipe(news)
                 worker = _Worker(orders, answers, news, self._view)
                 ours = (self._answers, *self._orders, *self._news)
                 try:
                     pid = fork_off(partial(worker.run, ours, decode, count_stored, clamp_mtime_s))
                 finally:
-                    os.close(orders)
                     os.close(news)
                 stack.callback(end_process, pid)
             self._resources = stack.pop_all()
 
     def order(self, layer: int, slot: int, *, is_urgent: bool) -> None:
-        """Have the next bytes of a layer decoded into a slot.
-
-        Raises: DecodingFailed.
-        """
+        """Have the next bytes of a layer decoded into a slot."""
         group = self._group_of[layer]
-        try:
-            os.write(self._orders[group], _ORDER.pack(layer, slot, is_urgent))
-        except OSError as exc:
-            raise DecodingFailed from exc
+        os.write(self._orders[group], _ORDER.pack(layer, slot, is_urgent))
         self.waiting[group] += 1
 
     def wait(self) -> list[Answer]:
@@ -125,6 +123,8 @@ class Decoders:
 
         Raises: DecodingFailed.
         """
+        if self._answers not in dict(self._heard.poll()):
+            raise DecodingFailed  # a process has ended
         data = os.read(self._answers, _ANSWERS * _ANSWER.size)
         found = []
         for layer, slot, size, state, stored, news_size in _ANSWER.iter_unpack(data):
@@ -136,8 +136,6 @@ class Decoders:
             if news_size:
                 news = News.from_bytes(_read_exactly(self._news[group], news_size))
             found.append(Answer(layer, slot, size, state == _ENDED, stored, news))
-        if not found:
-            raise DecodingFailed
         return found
 
     def view(self, slot: int, size: int) -> memoryview:

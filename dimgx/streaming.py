@@ -25,9 +25,9 @@ from dimgx.pieces import Pieces
 from dimgx.plan import NEW, Plan, Written
 from dimgx.tarwrite import END
 
-PART = 32 << 20
+PART = 16 << 20
 """Bytes walked between two parts that are merged; each costs some 0.1 ms a layer."""
-AHEAD, LITTLE_AHEAD = 48, 2
+AHEAD, LITTLE_AHEAD = 32, 2
 """Slots that a process is told to fill before it has filled the first; the second where slots are
 short."""
 SPARE = 16, 4

@@ -225,9 +225,25 @@ sys.exit(code)
 """
 
 
-def counted(*words: str | Path, ok: bool = True, now: str = "") -> tuple[int, bool, str]:
+# What a process does when it is to begin with its second layer.
+KILLED = """
+from dimgx import decoders
+init, begun = decoders._Coming.__init__, []
+def killing(self, *args):
+    begun.append(self)
+    if len(begun) == 2:
+        os.kill(os.getpid(), 9)
+    init(self, *args)
+decoders._Coming.__init__ = killing
+"""
+
+
+def counted(
+    *words: str | Path, ok: bool = True, now: str = "", before: str = ""
+) -> tuple[int, bool, str]:
     """Run the program; give how many parts were merged, whether all, and what it said."""
-    command = [sys.executable, "-W", "error", "-c", COUNTED, *map(str, words)]
+    code = COUNTED.replace("code = 0", before + "code = 0")
+    command = [sys.executable, "-W", "error", "-c", code, *map(str, words)]
     done = run(command, env={"PYTHONPATH": str(CHECKOUT), "SOURCE_DATE_EPOCH": now}, ok=ok)
     assert ok or done.returncode
     *said, last = done.stderr.decode().splitlines()
@@ -333,6 +349,15 @@ def test_an_error_is_the_same_as_ever(tmp_path: Path, what: str) -> None:
     assert not is_all
     assert said == refused(path, "--threads", "1", "-t", target)[1].strip()
     assert [*tmp_path.iterdir()] == [path]
+
+
+@needs_fork
+def test_a_process_that_is_killed_leaves_the_work_to_others(tmp_path: Path) -> None:
+    layers, target = many_layers(7), tmp_path / "flat.tar"
+    path = write_image(tmp_path, layers)
+    _, is_all, said = counted(path, "-t", target, before=KILLED)
+    assert (is_all, said) == (False, "")
+    assert target.read_bytes() == flatten_layers(layers)
 
 
 @needs_fork
