@@ -14,12 +14,12 @@ import marshal
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, compress, count, islice, repeat
-from operator import itemgetter, lt
+from itertools import chain, compress, count, islice
+from operator import lt
 from typing import NamedTuple
 
 from dimgx.names import WHITEOUT_PREFIX, ancestors, key_of
-from dimgx.ownlayer import link_target
+from dimgx.ownlayer import find_implied, link_target
 from dimgx.strangers import refuse_stranger, refuse_windows
 from dimgx.tarbatch import find_kind
 from dimgx.tarfields import DIRECTORY, FILE
@@ -124,7 +124,8 @@ class GrowingLayer:
         directories = [keys[i][:-1] for i in find_kind(kinds, DIRECTORY)]
         self._directories.update(directories)
         paths = chain(compress(keys, kinds.translate(_IS_NO_DIRECTORY)), directories)
-        implied = self._find_implied(paths)
+        implied = find_implied(paths, self._directories)
+        implied = {path for path in implied if path + b"\0" not in self._implied}
         hidden, opaque = self._take_markers()
         marked = {key.rpartition(b"\0")[0] for key in hidden} | {key[:-1] for key in opaque}
         marked.update([parent[:-1] for key in tuple(marked) for parent in ancestors(key)])
@@ -145,19 +146,6 @@ class GrowingLayer:
     def _has(self, key: bytes) -> bool:
         i = bisect_left(self._keys, key)
         return i < len(self._keys) and self._keys[i] == key
-
-    def _find_implied(self, paths: Iterator[bytes]) -> set[bytes]:
-        """Give the directories above `paths` that have no entry and were not given before."""
-        known = self._directories
-        found = set(map(itemgetter(0), map(bytes.rpartition, paths, repeat(b"\0"))))
-        found -= known
-        found.discard(b"")
-        for path in tuple(found):
-            while path := path.rpartition(b"\0")[0]:
-                if path in known or path in found:
-                    break
-                found.add(path)
-        return {path for path in found if path + b"\0" not in self._implied}
 
     def _take_markers(self) -> tuple[list[bytes], list[bytes]]:
         """Give the keys of new whiteouts, and of new opaque directories."""

@@ -87,7 +87,8 @@ class OwnLayer:
         implied: set[bytes] = set()
         if not names.is_whole(places):
             directories = {keys[i][:-1] for i in places}
-            implied = _find_implied(compress(keys, kinds.translate(_IS_NO_DIRECTORY)), directories)
+            files = compress(keys, kinds.translate(_IS_NO_DIRECTORY))
+            implied = find_implied(chain(files, directories), directories)
             if not (names.isdisjoint(directories) and names.isdisjoint(implied)):
                 return False
         devices = [key_of(path, is_directory=False) for path in self.device_whiteouts.values()]
@@ -182,13 +183,13 @@ class OwnLayer:
         return first == second
 
 
-def _find_implied(files: Iterable[bytes], directories: set[bytes]) -> set[bytes]:
-    """Find the directories that none of `directories` is, but something is below them.
+def find_implied(paths: Iterable[bytes], directories: set[bytes]) -> set[bytes]:
+    """Find the directories that none of `directories` is, but one of `paths` is below them.
 
-    These and what is given end without NUL; `files` is all that is no directory.
+    These and what is given end without NUL.
     """
     # None of the parents ends in NUL, and that of a name at the top is empty.
-    parents = map(bytes.rpartition, chain(files, directories), repeat(b"\0"))
+    parents = map(bytes.rpartition, paths, repeat(b"\0"))
     implied = set(map(itemgetter(0), parents)) - directories
     implied.discard(b"")
     for path in tuple(implied):
