@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING
 
-from dimgx.recipe import open_streamed_of
+from dimgx.recipe import open_flow_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dimgx.codec import Compression
-    from dimgx.extractor import FlatTar, StreamedTar
+    from dimgx.extractor import FlatTar
     from dimgx.figures import TarFigures
     from dimgx.image import Image
     from dimgx.rawlayer import RawLayer
     from dimgx.recipe import Recipe
+    from dimgx.streaming import Flow
     from dimgx.targets import Target
     from dimgx.targets.tarfile import FileTarget
 
@@ -43,7 +45,7 @@ class Counter:
 
 
 def emit(
-    flat: FlatTar | StreamedTar | RawLayer,
+    flat: FlatTar | Flow | RawLayer,
     write: Callable[[bytes | memoryview], object],
     compression: Compression | None,
     level: int | None,
@@ -98,14 +100,14 @@ def stream(
     """
     from dimgx.growing import OutOfOrder
 
-    opened = open_streamed_of(image, recipe)
-    if opened is None:
+    flow = open_flow_of(image, recipe)
+    if flow is None:
         return None
-    with opened as flat:
+    with closing(flow):
         counter = Counter(target, is_hashed)
         try:
-            emit(flat, counter.write, *coding, recipe.worker_count, head=head)
+            emit(flow, counter.write, *coding, recipe.worker_count, head=head)
         except OutOfOrder:
             target.truncate(0)
             return None
-        return counter, flat.length
+        return counter, flow.length

@@ -17,7 +17,7 @@ from dimgx.image import Layer
 from dimgx.merge import plan_merge
 from dimgx.reading import ExtractOptions, PlainLayer, Progress, Reading
 from dimgx.spool import SpoolSpace
-from dimgx.system import usable_cpus
+from dimgx.system import can_fork, usable_cpus
 from dimgx.tarfields import FILE, LINK, show
 
 if TYPE_CHECKING:
@@ -102,40 +102,43 @@ def open_flat(
     raise AssertionError
 
 
-def open_streamed(layers: Sequence[Layer], options: ExtractOptions) -> StreamedTar | None:
+def open_flow(layers: Sequence[Layer], options: ExtractOptions) -> Flow | None:
     """Give the flat tar of `layers`, lower to upper, to be merged while they are decoded.
 
     None where that does not pay or cannot be: where layers are small or lie plain, or something
-    else than their whole tree is wanted.
+    else than their whole tree is wanted, or the system or the memory does not allow it.
     """
     stored = [layer.blob for layer in layers if isinstance(layer.blob, Extent)]
     processes = options.threads or usable_cpus()
     if (
         processes == 1
+        or sum(blob.size for blob in stored) < STREAMED
         or len(stored) < len(layers)
         or len(set(layers)) < len(layers)
-        or sum(blob.size for blob in stored) < STREAMED
         or options.paths or options.strip_components or options.prefix is not None
         or options.root_entry
         or any(sniff(blob.read(0, 64)) is None for blob in stored)
+        or not can_fork()
     ):  # fmt: skip
         return None
-    from dimgx.streaming import open_flow
+    from dimgx.streaming import Flow
 
     space = SpoolSpace(options.memory, options.tmpdirs)
     # Its callbacks are for this process alone.
     reading = Reading(layers, replace(options, progress=None, cancel=None), space)
     here = Reading(layers, options, space)
-    flow = open_flow(
-        [blob.size for blob in stored],
-        lambda number: reading.iter_decoded(layers[number]),
-        lambda: reading.done,
-        processes=processes,
-        memory=space.left(),
-        clamp_mtime_s=options.clamp_mtime_s,
-        tick=here.tick,
-    )
-    return None if flow is None else StreamedTar(flow)
+    try:
+        return Flow(
+            [blob.size for blob in stored],
+            lambda number: reading.iter_decoded(layers[number]),
+            lambda: reading.done,
+            processes=processes,
+            memory=space.left(),
+            clamp_mtime_s=options.clamp_mtime_s,
+            tick=here.tick,
+        )
+    except (OSError, ValueError):
+        return None
 
 
 def _shape_of(options: ExtractOptions, below_count: int) -> Shape | None:
@@ -161,46 +164,6 @@ def _store(shape: Shape, space: SpoolSpace) -> PlainLayer:
     spool = space.open()
     spool.write(shape.added_tar)
     return PlainLayer(spool.finish(), shape.added, spool)
-
-
-class StreamedTar:
-    """The flat tar of some layers, merged while they are decoded. A context manager.
-
-    It goes out once. A layer may turn out not to lie in the order of a walk only when much is
-    written: then, and after an error, use `open_flat`.
-    """
-
-    warnings = ()
-
-    def __init__(self, flow: Flow) -> None:
-        self._flow = flow
-        self.length = 0
-        """The tar's length in bytes, once it is written."""
-
-    def emit(self, write: Write) -> None:
-        """Write the tar by calls of `write`, whose argument is good until it returns.
-
-        Raises: OutOfOrder, after which nothing that was written counts; Cancelled; what `write`
-            raises.
-        """
-
-        def counted(data: bytes | memoryview) -> None:
-            write(data)
-            self.length += len(data)
-
-        self._flow.emit(counted)
-
-    def close(self) -> None:
-        """End what decodes."""
-        self._flow.close()
-
-    def __enter__(self) -> StreamedTar:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class FlatTar:

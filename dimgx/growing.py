@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import marshal
 from array import array
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, compress, count, islice
 from operator import lt
 from typing import NamedTuple
 
-from dimgx.names import WHITEOUT_PREFIX, ancestors, key_of
-from dimgx.ownlayer import find_implied, link_target
+from dimgx.names import WHITEOUT_PREFIX, key_of
+from dimgx.ownlayer import IS_NO_DIRECTORY, find_implied, link_target, marked_directories
+from dimgx.ownnames import OrderedNames
 from dimgx.strangers import refuse_stranger, refuse_windows
 from dimgx.tarbatch import find_kind
 from dimgx.tarfields import DIRECTORY, FILE
@@ -27,8 +27,6 @@ from dimgx.tarwalk import LayerWalk
 
 CHUNK = 4 << 10
 """Bytes read at a time after large files: what lies in memory is read by copying it."""
-
-_IS_NO_DIRECTORY = bytes(kind != DIRECTORY for kind in range(256))
 
 
 class OutOfOrder(Exception):
@@ -85,6 +83,7 @@ class GrowingLayer:
         self._walk = LayerWalk(read, clamp_mtime_s, keeps_attributes=True, least=CHUNK)
         self._taken = 0
         self._keys: list[bytes] = []
+        self._names = OrderedNames(self._keys)
         self._numbers = array("q")
         self._directories: set[bytes] = set()
         self._implied: set[bytes] = set()
@@ -123,14 +122,12 @@ class GrowingLayer:
         self._numbers.extend(numbers)
         directories = [keys[i][:-1] for i in find_kind(kinds, DIRECTORY)]
         self._directories.update(directories)
-        paths = chain(compress(keys, kinds.translate(_IS_NO_DIRECTORY)), directories)
+        paths = chain(compress(keys, kinds.translate(IS_NO_DIRECTORY)), directories)
         implied = find_implied(paths, self._directories)
         implied = {path for path in implied if path + b"\0" not in self._implied}
         hidden, opaque = self._take_markers()
-        marked = {key.rpartition(b"\0")[0] for key in hidden} | {key[:-1] for key in opaque}
-        marked.update([parent[:-1] for key in tuple(marked) for parent in ancestors(key)])
-        marked.discard(b"")
-        if any(map(self._has, chain(directories, implied, marked))):
+        marked = marked_directories(hidden, opaque)
+        if not self._names.isdisjoint(chain(directories, implied, marked)):
             raise OutOfOrder
         if not self._marked.isdisjoint(keys):
             raise OutOfOrder
@@ -142,10 +139,6 @@ class GrowingLayer:
             bytes(own.kinds[first:]), implied_keys, hidden, opaque, self._marker,
             list(self._take_links()),
         )  # fmt: skip
-
-    def _has(self, key: bytes) -> bool:
-        i = bisect_left(self._keys, key)
-        return i < len(self._keys) and self._keys[i] == key
 
     def _take_markers(self) -> tuple[list[bytes], list[bytes]]:
         """Give the keys of new whiteouts, and of new opaque directories."""
@@ -168,8 +161,8 @@ class GrowingLayer:
         index, own = walk.index, walk.own
         for number, spelled in sorted(islice(own.links.items(), len(self._links), None)):
             target = link_target(spelled, index.starts[number])
-            place = bisect_left(self._keys, target)
-            if not index.keys[number] or not self._has(target):
+            place = self._names.find({target}).get(target)
+            if place is None or not index.keys[number]:
                 raise OutOfOrder
             member = self._numbers[place]
             if member in self._links:

@@ -19,7 +19,7 @@ from dimgx.replay import Replay
 from dimgx.tarbatch import find_kind
 from dimgx.tarfields import BLOCK, DIRECTORY, EXTENDED, Header, MalformedTar, show
 
-_IS_NO_DIRECTORY = bytes(kind != DIRECTORY for kind in range(256))
+IS_NO_DIRECTORY = bytes(kind != DIRECTORY for kind in range(256))
 _XATTR_RECORDS = (b"SCHILY.xattr.", b"SCHILY.acl.", b"RHT.security.selinux")
 
 
@@ -87,15 +87,14 @@ class OwnLayer:
         implied: set[bytes] = set()
         if not names.is_whole(places):
             directories = {keys[i][:-1] for i in places}
-            files = compress(keys, kinds.translate(_IS_NO_DIRECTORY))
+            files = compress(keys, kinds.translate(IS_NO_DIRECTORY))
             implied = find_implied(chain(files, directories), directories)
             if not (names.isdisjoint(directories) and names.isdisjoint(implied)):
                 return False
         devices = [key_of(path, is_directory=False) for path in self.device_whiteouts.values()]
         hidden = [key_of(path, is_directory=False) for path in self.whiteouts.values()] + devices
         opaque = [key_of(path, is_directory=True) if path else b"" for path in self.opaque.values()]
-        marked = {key.rpartition(b"\0")[0] for key in hidden} | {key[:-1] for key in opaque}
-        marked.update([parent[:-1] for key in tuple(marked) for parent in ancestors(key)])
+        marked = marked_directories(hidden, opaque)
         if not names.isdisjoint(marked):
             return False
         if any(key in names or key + b"\0" in names for key in devices):
@@ -181,6 +180,14 @@ class OwnLayer:
             return False
         first, second = (block[100:124] + block[136:148] for block in blocks)
         return first == second
+
+
+def marked_directories(hidden: Iterable[bytes], opaque: Iterable[bytes]) -> set[bytes]:
+    """Give the directories, without NUL, that these keys of whiteouts and opaque ones speak of."""
+    marked = {key.rpartition(b"\0")[0] for key in hidden} | {key[:-1] for key in opaque}
+    marked.update([parent[:-1] for key in tuple(marked) for parent in ancestors(key)])
+    marked.discard(b"")
+    return marked
 
 
 def find_implied(paths: Iterable[bytes], directories: set[bytes]) -> set[bytes]:

@@ -37,12 +37,14 @@ class Names(Protocol):
 def names_of(keys: Sequence[bytes]) -> Names | None:
     """Give the names that `keys` are; None where one stands twice."""
     if all(map(lt, keys, islice(keys, 1, None))):
-        return _OrderedNames(keys)
+        return OrderedNames(keys)
     found = _Names(keys)
     return found if found.count == len(keys) else None
 
 
-class _OrderedNames:
+class OrderedNames:
+    """Of keys that ascend, to which greater ones may be added meanwhile."""
+
     def __init__(self, keys: Sequence[bytes]) -> None:
         self._keys = keys
 

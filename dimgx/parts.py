@@ -16,6 +16,7 @@ from itertools import compress, count
 from dimgx.growing import NewLink, News, OutOfOrder
 from dimgx.layerindex import LayerIndex, Link
 from dimgx.names import ancestors
+from dimgx.ownnames import OrderedNames
 
 
 class LayerParts:
@@ -29,6 +30,7 @@ class LayerParts:
         self._index = LayerIndex()
         # The entries among the members: keys, which ascend, and numbers.
         self._keys: list[bytes] = []
+        self._names = OrderedNames(self._keys)
         self._numbers = array("q")
         self._marker = b""
         self._implied: set[bytes] = set()
@@ -126,7 +128,7 @@ class LayerParts:
         directory = key + b"\0"
         above = ancestors(key)
         return (
-            self._hides_below(key) or directory in self._implied or self._has(directory)
+            self._hides_below(key) or directory in self._implied or directory in self._names
             or any(self._hides_below(parent[:-1]) for parent in above)
             or not self._opaque.isdisjoint((b"", *above))
         )  # fmt: skip
@@ -144,11 +146,7 @@ class LayerParts:
             part.opaque.append(b"")
 
     def _hides_below(self, path: bytes) -> bool:
-        return path in self._whiteouts or self._has(path)
-
-    def _has(self, key: bytes) -> bool:
-        i = bisect_left(self._keys, key)
-        return i < len(self._keys) and self._keys[i] == key
+        return path in self._whiteouts or path in self._names
 
 
 def _number_of(link: NewLink) -> int:

@@ -15,8 +15,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
@@ -292,13 +292,14 @@ class Reading:
 
     def _decode(self, layer: Layer) -> Spool:
         """Decode a layer into the spool. Runs in a worker."""
-        with self._cpus:
+        # Not left to the collector: it may hold a connection.
+        with self._cpus, closing(self.iter_decoded(layer)) as pieces:
             spool = self._space.open()
-            for piece in self.iter_decoded(layer):
+            for piece in pieces:
                 spool.write(piece)
             return spool
 
-    def iter_decoded(self, layer: Layer) -> Iterator[bytes | memoryview]:
+    def iter_decoded(self, layer: Layer) -> Generator[bytes | memoryview, None, None]:
         """Yield a layer's tar in pieces, each good until the next; its digests are checked.
 
         Raises: ImageError; Cancelled.
@@ -306,7 +307,6 @@ class Reading:
         chunks = layer.blob.iter_chunks()
         with ExitStack() as stack:
             if is_fetched(layer.blob):
-                # Not left to the collector: it may hold a connection.
                 stack.callback(getattr(chunks, "close", lambda: None))
                 chunks = _outside(self._cpus, chunks)
             verify = self._options.verify

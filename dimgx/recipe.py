@@ -19,9 +19,10 @@ from dimgx.spool import SpoolSpace
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from dimgx.extractor import ExtractOptions, FlatTar, Progress, StreamedTar
+    from dimgx.extractor import ExtractOptions, FlatTar, Progress
     from dimgx.image import Image, Layer
     from dimgx.pathrules import PathRule
+    from dimgx.streaming import Flow
 
     Verify = Literal["once", "all", "none"]
     Layers = Sequence[str | Row]
@@ -138,7 +139,7 @@ def open_flat_of(image: Image, recipe: Recipe) -> FlatTar:
     return flat
 
 
-def open_streamed_of(image: Image, recipe: Recipe) -> StreamedTar | None:
+def open_flow_of(image: Image, recipe: Recipe) -> Flow | None:
     """Give the flat tar of what `recipe` chooses of `image`, merged while it is decoded.
 
     None where that does not pay or cannot be; close it when done.
@@ -147,12 +148,12 @@ def open_streamed_of(image: Image, recipe: Recipe) -> StreamedTar | None:
     """
     if recipe.below or recipe.add_layers or image.fetch is not None:
         return None
-    from dimgx.extractor import open_streamed
+    from dimgx.extractor import open_flow
 
     options = recipe.extract_options()
     if options.memory is not None and image.spool is not None:
         options = replace(options, memory=max(0, options.memory - image.spool.used))
-    return open_streamed(chosen_layers(image, recipe.layers), options)
+    return open_flow(chosen_layers(image, recipe.layers), options)
 
 
 def added_layers(recipe: Recipe, space: SpoolSpace, resources: ExitStack) -> tuple[Layer, ...]:

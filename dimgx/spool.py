@@ -51,20 +51,21 @@ class SpoolSpace:
 
     def left(self) -> int:
         """Give how many bytes of the budget are left."""
-        limit = self._memory if self._memory is not None else system.free_memory() // 4
-        return max(0, limit - self._used)
+        return max(0, self._find_limit() - self._used)
 
     def open(self, expected: int = 0) -> Spool:
         """Give an empty spool; one that is expected to outgrow the budget begins on disk."""
-        memory = self._memory
-        free = 0 if memory is not None else system.free_memory()
+        limit = self._find_limit()
         with self._lock:
-            self._limit = (free + self._used) // 4 if memory is None else memory
+            self._limit = limit
             fits = self._used + expected <= self._limit
         spool = Spool(self, in_memory=fits)
         with self._lock:
             self._spools.add(spool)
         return spool
+
+    def _find_limit(self) -> int:
+        return (system.free_memory() + self._used) // 4 if self._memory is None else self._memory
 
     def reserve(self, size: int) -> None:
         """Count `size` bytes that a decoder needs for its window, until they are released."""

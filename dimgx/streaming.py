@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from dimgx import system
 from dimgx.decoders import SLOT, Decoders, DecodingFailed
 from dimgx.emit import Emitter, Write
 from dimgx.errors import ImageError
@@ -45,7 +44,7 @@ class _Layer(LayerParts):
 
 
 class Flow:
-    """Layers on their way from their blobs into one tar. Used once; a context manager."""
+    """Layers on their way from their blobs into one tar. Used once; to be closed."""
 
     def __init__(
         self,
@@ -63,7 +62,7 @@ class Flow:
         At most `memory` bytes of them are held. `count_stored` gives how many stored bytes have
         been read in a process, and `tick` is called with what that comes to here.
 
-        Raises: OSError, ValueError where no process can be begun.
+        Raises: OSError, ValueError where no process can be begun, or too little memory is given.
         """
         self._layers = [_Layer(i, size, self) for i, size in enumerate(sizes)]
         self._clamp, self._tick = clamp_mtime_s, tick
@@ -76,19 +75,27 @@ class Flow:
         self._slot_of: dict[int, int] = {}
         self._wanted: _Layer | None = None
         self._can_drop = False
+        self.length = 0
+        """Bytes of the tar that were written."""
         numbers = [[layer.number for layer in group] for group in self._groups]
         self._decoders = Decoders(numbers, count, decode, count_stored, clamp_mtime_s)
 
     def emit(self, write: Write) -> None:
         """Write the flat tar by calls of `write`, whose argument is good until it returns.
 
-        Raises: OutOfOrder; Cancelled; what `write` raises.
+        Raises: OutOfOrder, after which nothing that was written counts; Cancelled; what `write`
+            raises.
         """
+
+        def counted(data: bytes | memoryview) -> None:
+            write(data)
+            self.length += len(data)
+
         try:
-            self._merge(write)
+            self._merge(counted)
         except (DecodingFailed, ImageError) as exc:
             raise OutOfOrder from exc
-        write(END)
+        counted(END)
 
     def close(self) -> None:
         """End all processes."""
@@ -197,28 +204,6 @@ class Flow:
                 plan.written[number] = Written(number, None, link.target)
                 codes[place] = NEW
         plan.codes = bytes(codes)
-
-
-def open_flow(
-    sizes: Sequence[int],
-    decode: Callable[[int], Iterator[bytes | memoryview]],
-    count_stored: Callable[[], int],
-    *,
-    processes: int,
-    memory: int,
-    clamp_mtime_s: int | None,
-    tick: Callable[[int], None],
-) -> Flow | None:
-    """Give a `Flow` of such layers; None where the system or the memory does not allow it."""
-    if not system.can_fork():
-        return None
-    try:
-        return Flow(
-            sizes, decode, count_stored, processes=processes, memory=memory,
-            clamp_mtime_s=clamp_mtime_s, tick=tick,
-        )  # fmt: skip
-    except (OSError, ValueError):
-        return None
 
 
 def _divide(layers: Sequence[_Layer], most: int) -> list[list[_Layer]]:

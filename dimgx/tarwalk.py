@@ -74,9 +74,9 @@ class LayerWalk:
         self._read, self._least = read, least
         self._size, self._is_whole, self._end = 0, False, NO_END
         self._chunk, self._chunk_at = b"", 0
-        self.index = self._index = LayerIndex()
+        self.index = LayerIndex()
         """What the members walked so far say; complete when it is settled."""
-        self.own = self._own = OwnLayer(self._index, self._read_at, self._read_header_at)
+        self.own = OwnLayer(self.index, self._read_at, self._read_header_at)
         """What is to be settled of them."""
         self.position = 0
         """Where the last of them ends: bytes from the start of the tar, there yet or not."""
@@ -88,8 +88,8 @@ class LayerWalk:
         self._alone: list[tuple[int, Header]] = []
         self._pax: dict[int, PaxHeader] = {}
         self._placing = Placing(
-            self._index,
-            self._own,
+            self.index,
+            self.own,
             self._read_header_at,
             clamp_mtime_s,
             keeps_attributes=keeps_attributes,
@@ -112,17 +112,17 @@ class LayerWalk:
 
         Raises: MalformedTar where the members contradict each other.
         """
-        index = self._index
+        index = self.index
         index.starts.append(min(self.position, self._size))
         if self.global_from is not None:
             # A reader of the layer might apply the global header to all of these (rule 70).
             count = index.member_count - self.global_from
             index.codes[self.global_from :] = bytes((REWRITE,)) * count
-        self._own.settle()
+        self.own.settle()
 
     def _walk(self) -> Iterator[None]:
         """Hop from header to header; stop for a while where bytes lack."""
-        index, blocks = self._index, self._blocks
+        index, blocks = self.index, self._blocks
         add_start, add_block = index.starts.append, blocks.append
         k, last, limit, passed = 0, -1, self._end, 0
         chunk_size = self._least // 2
@@ -201,7 +201,7 @@ class LayerWalk:
     @property
     def _ordinary_count(self) -> int:
         """The number of ordinary headers in the batch."""
-        return len(self._index.starts) - self._index.member_count - len(self._alone)
+        return len(self.index.starts) - self.index.member_count - len(self._alone)
 
     def _hop(self) -> int:
         """Take the ordinary members that the chunk begins with; give where the next one begins."""
@@ -212,7 +212,7 @@ class LayerWalk:
         for number, block, payload in hops.pax:
             self._pax[count + number] = PaxHeader(block, payload)
         self._blocks.append(hops.headers)
-        self._index.starts.extend(hops.starts)
+        self.index.starts.extend(hops.starts)
         return hops.end - self._chunk_at
 
     def _take_pax(self, k: int, last: int) -> int:
