@@ -30,8 +30,9 @@ PIECE = 1 << 19
 _FEED = 1 << 16
 _FEED_MAX = 1 << 18
 
-_GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
-_GZIP_HEADER_MAX = 1 << 18
+# Also the largest header that isal's reader takes.
+_GZIP_FEED = 1 << 18
+_GZIP_RESERVED = 0xE0
 _BZIP2_PARTS = (b"\x31\x41\x59\x26\x53\x59", b"\x17\x72\x45\x38\x50\x90")
 _XZ_MAGIC = b"\xfd7zXZ\0"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -105,17 +106,29 @@ def _zstd_window_size(head: bytes) -> int:
 
 
 def iter_decoded(
-    chunks: Iterable[bytes | memoryview], compression: Compression | None
+    chunks: Iterable[bytes | memoryview],
+    compression: Compression | None,
+    room: Callable[[], memoryview] | None = None,
 ) -> Iterator[bytes | memoryview]:
     """Yield the decoded bytes of `chunks` in pieces of at most 512 KiB, each good until the next.
 
-    Without a compression the chunks are passed on.
+    Without a compression the chunks are passed on. `room` gives memory for the next piece, which
+    lies at its beginning then where the library can decode into memory of others.
 
     Raises: ImageError for a stream that is damaged, ends early or is followed by something else.
     """
     if compression is None:
         yield from chunks
-        return
+    elif compression == "gzip" and (reader := _find_gzip_reader()):
+        buffer = memoryview(bytearray(PIECE))
+        yield from _iter_inflated(chunks, reader, room or (lambda: buffer))
+    else:
+        yield from _iter_parts(chunks, compression)
+
+
+def _iter_parts(
+    chunks: Iterable[bytes | memoryview], compression: Compression
+) -> Iterator[bytes]:
     open_part, errors = _OPENERS[compression]()
     padding = 0
     part: _Decoder | None = None
@@ -189,30 +202,73 @@ def _skip_padding(
     return start + zeros, zeros
 
 
-class _Inflater(Protocol):
-    """What zlib and isal have in common."""
+class _Reader(Protocol):
+    def readinto(self, view: memoryview, /) -> int: ...
 
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def unused_data(self) -> bytes: ...
-    @property
-    def unconsumed_tail(self) -> bytes: ...
-    def decompress(self, data: bytes | memoryview, max_length: int, /) -> bytes: ...
+
+class _ChunksFile:
+    """Chunks as a file. Tells how much of them was taken."""
+
+    def __init__(self, chunks: Iterable[bytes | memoryview]) -> None:
+        self._chunks = iter(chunks)
+        self._rest = memoryview(b"")
+        self.taken = 0
+
+    def read(self) -> bytes:
+        """Not for use: it is by this name that isal tells a file from bytes."""
+        raise NotImplementedError
+
+    def readinto(self, view: memoryview) -> int:
+        while not self._rest:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._rest = memoryview(chunk)
+        part, self._rest = self._rest[: len(view)], self._rest[len(view) :]
+        # isal lets these pass, zlib does not.
+        if 0 <= 3 - self.taken < len(part) and part[3 - self.taken] & _GZIP_RESERVED:
+            raise ValueError("unknown flags in the header")
+        view[: len(part)] = part
+        self.taken += len(part)
+        return len(part)
+
+
+def _iter_inflated(
+    chunks: Iterable[bytes | memoryview],
+    open_reader: Callable[[_ChunksFile, int], _Reader],
+    room: Callable[[], memoryview],
+) -> Iterator[memoryview]:
+    """Yield what isal's reader decodes, each piece in memory that `room` gives."""
+    from gzip import BadGzipFile
+
+    stored = _ChunksFile(chunks)
+    reader = open_reader(stored, _GZIP_FEED)
+    errors = BadGzipFile, load_zlib().error, ValueError, ArithmeticError, MemoryError
+    while True:
+        piece = room()
+        try:
+            size = reader.readinto(piece)
+        except EOFError as exc:
+            raise ImageError(_text("gzip", "ends early", stored.taken)) from exc
+        except errors as exc:
+            what = f"is damaged or followed by something else ({exc})"
+            raise ImageError(_text("gzip", what, stored.taken)) from exc
+        if not stored.taken:
+            raise ImageError(_text("gzip", "ends early", 0))
+        if not size:
+            return
+        yield piece[:size]
 
 
 class _GzipMember:
-    """One gzip member behind the face that the other decoders have.
+    """One gzip member behind the face that the other decoders have."""
 
-    The header is read here, as isal misreads one with a checksum that comes in several pieces, and
-    lets reserved flags pass. The library gets an empty header in its place, and checks the rest.
-    """
+    __slots__ = ("_inner", "_is_full", "_rest")
 
-    __slots__ = ("_head", "_inner", "_is_full", "_rest")
+    def __init__(self) -> None:
+        import zlib
 
-    def __init__(self, inner: _Inflater) -> None:
-        self._inner = inner
-        self._head: bytes | None = b""
+        self._inner = zlib.decompressobj(31)
         self._rest = b""
         self._is_full = False
 
@@ -230,61 +286,18 @@ class _GzipMember:
         return self._inner.unused_data
 
     def decompress(self, data: bytes | memoryview, max_length: int) -> bytes:
-        if self._head is not None:
-            if self._head:
-                data = self._head + data
-            size = _gzip_header_size(data)
-            if size is None:
-                self._head = bytes(data)
-                return b""
-            self._head = None
-            self._inner.decompress(_GZIP_HEADER, max_length)
-            data = memoryview(data)[size:]
-            if not data:
-                return b""
         piece = self._inner.decompress(data or self._rest, max_length)
         self._rest = self._inner.unconsumed_tail
         self._is_full = len(piece) == max_length
         return piece
 
 
-def _gzip_header_size(head: bytes | memoryview) -> int | None:
-    """Give where the header that `head` begins with ends, or None if that is not seen yet.
+def _find_gzip_reader() -> Callable[[_ChunksFile, int], _Reader] | None:
+    """Give isal's reader, what its own `igzip` decodes with; None where isal is not installed.
 
-    Raises: ValueError for what is no header, or a damaged one.
-    Spec: RFC 1952, 2.3.
+    It decodes into memory that is given to it: 8 % less CPU time than by pieces of its own.
     """
-    magic = _GZIP_HEADER[:3]
-    if head[:3] != magic[: len(head)]:
-        raise ValueError("no gzip header")
-    if len(head) < 10:
-        return None
-    flags = head[3]
-    if flags & 0xE0:
-        raise ValueError("unknown flags in the header")
-    if not flags & 0x1E:
-        return 10
-    head = bytes(head[:_GZIP_HEADER_MAX])
-    end = 10
-    if flags & 4:
-        end += 2 + int.from_bytes(head[end : end + 2], "little")
-    for flag in (8, 16):
-        if flags & flag:
-            # Adding one to "not found" gives 0, which then looks as if more were needed.
-            end = head.find(b"\0", end) + 1 if end else 0
-    if flags & 2 and end:
-        import zlib
-
-        end += 2
-        if end <= len(head) and zlib.crc32(head[: end - 2]) & 0xFFFF != int.from_bytes(
-            head[end - 2 : end], "little"
-        ):
-            raise ValueError("wrong checksum of the header")
-    if 0 < end <= len(head):
-        return end
-    if len(head) == _GZIP_HEADER_MAX:
-        raise ValueError("the header is too long")
-    return None
+    return getattr(load_zlib(), "_GzipReader", None)
 
 
 def load_zlib() -> ModuleType:
@@ -316,8 +329,9 @@ _Opener = tuple["Callable[[], _Decoder]", tuple[type[Exception], ...]]
 
 
 def _open_gzip() -> _Opener:
-    zlib = load_zlib()
-    return (lambda: _GzipMember(zlib.decompressobj(31))), (zlib.error, ValueError, MemoryError)
+    import zlib
+
+    return _GzipMember, (zlib.error, ValueError, MemoryError)
 
 
 def _open_bzip2() -> _Opener:

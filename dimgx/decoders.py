@@ -33,6 +33,8 @@ SLOT = 1 << 19
 STEP = 4 << 20
 """Bytes of a layer that are walked at once; fewer make small batches, which cost more."""
 
+Decode = Callable[[int, Callable[[], memoryview]], Iterator[bytes | memoryview]]
+
 _ORDER = struct.Struct("<III")
 """A layer's number, a slot's, and whether to walk however little has come."""
 _ANSWER = struct.Struct("<IIIIQQ")
@@ -69,14 +71,14 @@ class Decoders:
         self,
         groups: Sequence[Sequence[int]],
         slots: int,
-        decode: Callable[[int], Iterator[bytes | memoryview]],
+        decode: Decode,
         count_stored: Callable[[], int],
         clamp_mtime_s: int | None,
     ) -> None:
         """Begin the processes, which only a process with one thread may do.
 
-        `decode(number)` begins to decode a layer, in another process; `count_stored` tells how
-        many stored bytes were read there.
+        `decode(number, room)` begins to decode a layer, in another process, into `room()` where it
+        can; `count_stored` tells how many stored bytes were read there.
 
         Raises: OSError, ValueError where there are no such processes, or not so much memory.
         """
@@ -161,9 +163,9 @@ def _read_exactly(fd: int, size: int) -> bytes:
 class _Coming:
     """A layer in the process that decodes it."""
 
-    def __init__(self, stream: Iterator[bytes | memoryview], clamp_mtime_s: int | None) -> None:
-        self._stream = stream
-        self._rest = memoryview(b"")
+    def __init__(self, number: int, decode: Decode, clamp_mtime_s: int | None) -> None:
+        self._room = self._rest = memoryview(b"")
+        self._stream = decode(number, lambda: self._room)
         # Whoever orders lets no slot be used again before what it has is walked.
         self.pieces = Pieces(lambda _: False, lambda _: None)
         self._walk = GrowingLayer(self.pieces.read, clamp_mtime_s)
@@ -175,13 +177,15 @@ class _Coming:
         filled = 0
         while filled < len(slot):
             if not self._rest:
+                self._room = slot[filled:]
                 piece = next(self._stream, None)
                 if piece is None:
                     self.pieces.is_whole = True
                     break
                 self._rest = memoryview(piece)
             part = self._rest[: len(slot) - filled]
-            slot[filled : filled + len(part)] = part
+            if part.obj is not slot.obj:  # else it was decoded there
+                slot[filled : filled + len(part)] = part
             filled += len(part)
             self._rest = self._rest[len(part) :]
         if filled:
@@ -210,7 +214,7 @@ class _Worker(NamedTuple):
     def run(
         self,
         foreign: Sequence[int],
-        decode: Callable[[int], Iterator[bytes | memoryview]],
+        decode: Decode,
         count_stored: Callable[[], int],
         clamp_mtime_s: int | None,
     ) -> None:
@@ -230,7 +234,7 @@ class _Worker(NamedTuple):
                 break
             number, slot, is_urgent = _ORDER.unpack(order)
             if number not in layers:
-                layers[number] = _Coming(decode(number), clamp_mtime_s)
+                layers[number] = _Coming(number, decode, clamp_mtime_s)
             layer, size, news, state = layers[number], 0, b"", _FAILED
             try:
                 size = layer.fill(self.memory[slot * SLOT : (slot + 1) * SLOT])

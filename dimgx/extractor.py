@@ -130,7 +130,7 @@ def open_flow(layers: Sequence[Layer], options: ExtractOptions) -> Flow | None:
     try:
         return Flow(
             [blob.size for blob in stored],
-            lambda number: reading.iter_decoded(layers[number]),
+            lambda number, room: reading.iter_decoded(layers[number], room),
             lambda: reading.done,
             processes=processes,
             memory=space.left(),

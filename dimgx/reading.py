@@ -299,8 +299,12 @@ class Reading:
                 spool.write(piece)
             return spool
 
-    def iter_decoded(self, layer: Layer) -> Generator[bytes | memoryview, None, None]:
+    def iter_decoded(
+        self, layer: Layer, room: Callable[[], memoryview] | None = None
+    ) -> Generator[bytes | memoryview, None, None]:
         """Yield a layer's tar in pieces, each good until the next; its digests are checked.
+
+        `room` gives memory for a piece, as for `decode.iter_decoded`.
 
         Raises: ImageError; Cancelled.
         """
@@ -317,7 +321,7 @@ class Reading:
                 first += piece
             compression = sniff(first[:_HEAD])
             window = window_size(first[:_HEAD], compression)
-            decoded = iter_decoded(chain((first,), chunks), compression)
+            decoded = iter_decoded(chain((first,), chunks), compression, room)
             if layer.diff_id is not None and (
                 verify == "all" or (verify == "once" and digest is None)
             ):

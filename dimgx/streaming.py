@@ -11,9 +11,9 @@ do not, or that something else is wrong; then all is to be done again in the usu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
-from dimgx.decoders import SLOT, Decoders, DecodingFailed
+from dimgx.decoders import SLOT, Decode, Decoders, DecodingFailed
 from dimgx.emit import Emitter, Write
 from dimgx.errors import ImageError
 from dimgx.growing import OutOfOrder
@@ -49,7 +49,7 @@ class Flow:
     def __init__(
         self,
         sizes: Sequence[int],
-        decode: Callable[[int], Iterator[bytes | memoryview]],
+        decode: Decode,
         count_stored: Callable[[], int],
         *,
         processes: int,
@@ -57,10 +57,11 @@ class Flow:
         clamp_mtime_s: int | None = None,
         tick: Callable[[int], None],
     ) -> None:
-        """`decode(number)` decodes a layer, 0 is the lowest; `sizes` are the stored bytes of each.
+        """`decode(number, room)` decodes a layer, 0 is the lowest, into `room()` where it can.
 
-        At most `memory` bytes of them are held. `count_stored` gives how many stored bytes have
-        been read in a process, and `tick` is called with what that comes to here.
+        `sizes` are the stored bytes of each. At most `memory` bytes of decoded ones are held.
+        `count_stored` gives how many stored bytes have been read in a process, and `tick` is called
+        with what that comes to here.
 
         Raises: OSError, ValueError where no process can be begun, or too little memory is given.
         """

@@ -96,7 +96,7 @@ def test_flatten_compressed_is_the_same_tar(opened: dimgx.Image, compression: st
     plain, packed = io.BytesIO(), io.BytesIO()
     dimgx.flatten(opened, plain)
     result = dimgx.flatten(opened, packed, compression=compression, level=1)  # type: ignore[arg-type]
-    assert b"".join(iter_decoded([packed.getvalue()], compression)) == plain.getvalue()  # type: ignore[arg-type]
+    assert b"".join(map(bytes, iter_decoded([packed.getvalue()], compression))) == plain.getvalue()  # type: ignore[arg-type]
     assert (result.size, result.length) == (len(packed.getvalue()), len(plain.getvalue()))
 
 

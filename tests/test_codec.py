@@ -344,7 +344,8 @@ HEADER_FAULTS = [
 @pytest.mark.parametrize("head", [c[1] for c in HEADER_FAULTS], ids=[c[0] for c in HEADER_FAULTS])
 @pytest.mark.parametrize("cut", [1000, 1 << 20])
 def test_gzip_header_that_is_wrong_is_an_error(inflater, head, cut):
-    with pytest.raises(ImageError, match="gzip stream is damaged"):
+    # zlib looks for the end of a name as long as there is something.
+    with pytest.raises(ImageError, match=r"gzip stream (is damaged|ends early)"):
         decoded(head + encoded(TEXT, "gzip")[10:], "gzip", cut)
 
 

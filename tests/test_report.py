@@ -81,7 +81,7 @@ def test_figures_are_those_of_the_output(
     document = checked(report)
     (part,), (output,) = document["images"], document["outputs"]
     stored = target.read_bytes()
-    tar = b"".join(iter_decoded([stored], compression))
+    tar = b"".join(map(bytes, iter_decoded([stored], compression)))
     assert output["target"] == str(target)
     assert output["size"] == len(stored) == result.size
     assert output["sha256"] == hashlib.sha256(stored).hexdigest() == result.sha256

@@ -40,14 +40,14 @@ class InTurn:
         self,
         groups: Sequence[Sequence[int]],
         slots: int,
-        decode: Callable[[int], Iterator[bytes]],
+        decode: decoders.Decode,
         count_stored: Callable[[], int],
         clamp_mtime_s: int | None,
     ) -> None:
         self._memory = memoryview(bytearray(slots * SLOT))
         self._group_of = {one: i for i, group in enumerate(groups) for one in group}
         self._queues: list[deque[tuple[int, int, bool]]] = [deque() for _ in groups]
-        self._layers = {one: decoders._Coming(decode(one), clamp_mtime_s) for one in self._group_of}
+        self._layers = {one: decoders._Coming(one, decode, clamp_mtime_s) for one in self._group_of}
         self.waiting = [0] * len(groups)
         self.random = random.Random(0)
 
@@ -83,12 +83,18 @@ def stream(tars: Sequence[bytes], seed: int, part: int, slots: int) -> bytes:
     found: list[bytes] = []
     chance = random.Random(seed)
 
-    def decode(number: int) -> Iterator[bytes]:
+    def decode(number: int, room: Callable[[], memoryview]) -> Iterator[bytes | memoryview]:
         at = 0
         while at < len(tars[number]):
-            size = chance.choice([1, 100, 512, 1500, 5000])
-            yield tars[number][at : at + size]
-            at += size
+            piece = tars[number][at : at + chance.choice([1, 100, 512, 1500, 5000])]
+            if chance.random() < 0.5:
+                place = room()[: len(piece)]
+                place[:] = piece[: len(place)]
+                yield place
+                at += len(place)
+            else:
+                yield piece
+                at += len(piece)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(decoders, "SLOT", SLOT)
