@@ -26,7 +26,7 @@ from dimgx.tarwrite import END
 
 PART = 16 << 20
 """Bytes walked between two parts that are merged; each costs some 0.1 ms a layer."""
-AHEAD, LITTLE_AHEAD = 32, 2
+AHEAD, LITTLE_AHEAD = 16, 2
 """Slots that a process is told to fill before it has filled the first; the second where slots are
 short."""
 SPARE = 16, 4
@@ -72,7 +72,7 @@ class Flow:
         self._spare = SPARE[0] + SPARE[1] * len(self._layers)
         if count < 2 * self._spare:
             raise ValueError("not enough memory")
-        self._slots = list(range(count))
+        self._slots = _Slots(count, len(self._groups))
         self._slot_of: dict[int, int] = {}
         self._wanted: _Layer | None = None
         self._can_drop = False
@@ -114,7 +114,7 @@ class Flow:
 
     def free(self, piece: memoryview) -> None:
         """Take back the slot of a piece that is let go."""
-        self._slots.append(self._slot_of.pop(id(piece)))
+        self._slots.give(self._slot_of.pop(id(piece)))
 
     def _merge(self, write: Write) -> None:
         edge, walked_then = b"", 0
@@ -145,7 +145,7 @@ class Flow:
                 self._slot_of[id(piece)] = answer.slot
                 layer.pieces.append(piece)
             else:
-                self._slots.append(answer.slot)
+                self._slots.give(answer.slot)
             if answer.news is not None:
                 layer.add(answer.news)
             layer.pieces.is_whole = layer.pieces.is_whole or answer.is_end
@@ -167,8 +167,7 @@ class Flow:
                     break
                 if self._decoders.waiting[i] >= (LITTLE_AHEAD if is_short else AHEAD):
                     break
-                # The slot that was used last is the likeliest to be in the cache.
-                self._decoders.order(layer.number, self._slots.pop(), is_urgent=is_short)
+                self._decoders.order(layer.number, self._slots.take(i), is_urgent=is_short)
 
     def _emit_part(self, edge: bytes | None, write: Write) -> None:
         """Merge and write all layers up to the key `edge`."""
@@ -205,6 +204,34 @@ class Flow:
                 plan.written[number] = Written(number, None, link.target)
                 codes[place] = NEW
         plan.codes = bytes(codes)
+
+
+class _Slots:
+    """The slots that are free; each process has its own, as far as there are enough.
+
+    Whoever touches a page of memory for the first time pays for it.
+    """
+
+    def __init__(self, count: int, processes: int) -> None:
+        self._count = count
+        self._used: list[list[int]] = [[] for _ in range(processes)]
+        self._process_of: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return self._count - len(self._process_of) + sum(map(len, self._used))
+
+    def give(self, slot: int) -> None:
+        self._used[self._process_of[slot]].append(slot)
+
+    def take(self, process: int) -> int:
+        """Give a slot to a process: the one it used last, as this may still be in the cache."""
+        if self._used[process]:
+            return self._used[process].pop()
+        slot = len(self._process_of)
+        if slot == self._count:
+            slot = max(self._used, key=len).pop()
+        self._process_of[slot] = process
+        return slot
 
 
 def _divide(layers: Sequence[_Layer], most: int) -> list[list[_Layer]]:
