@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from dimgx.delivery import Counter, emit, stream
 from dimgx.errors import SourceError
@@ -51,8 +50,7 @@ __all__ = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """What `flatten` wrote."""
 
     size: int

@@ -29,7 +29,8 @@ class Content:
         self._filter = PathFilter(rules) if rules else None
         self._renaming = Renaming.of(strip_components, prefix)
         self._left_out: LeftOut | None = None
-        self.added = LayerIndex(implied=self._renaming.prefix_directories())
+        self.added = LayerIndex()
+        self.added.implied = self._renaming.prefix_directories()
         self.added_tar = b""
 
     def change(self, indexes: Sequence[LayerIndex], merged: Merged) -> None:

@@ -14,7 +14,7 @@ import re
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from copy import copy
 from itertools import islice, pairwise
 from operator import sub
 from typing import TYPE_CHECKING
@@ -209,8 +209,10 @@ class Emitter:
         clamp = self._clamp
         if clamp is None or (header.mtime, b"mtime" in header.records) <= (clamp, False):
             return header
-        records = {key: value for key, value in header.records.items() if key != b"mtime"}
-        return replace(header, mtime=clamp, records=records)
+        clamped = copy(header)
+        clamped.mtime = clamp
+        clamped.records = {k: v for k, v in header.records.items() if k != b"mtime"}
+        return clamped
 
     def _key_of(self, number: int) -> bytes:
         if number in self._plan.names:
@@ -239,19 +241,19 @@ class Emitter:
         attributes = self._read(*self._plan.locate(written.attributes))
         records = {k: v for k, v in attributes.records.items() if not is_xattr_record(k)}
         if written.content is None:
-            header = replace(
-                attributes, kind=LINK, linkname=name_of(written.link), size=0, stored_size=0,
-                devmajor=0, devminor=0, sparse=None, records=records,
-            )  # fmt: skip
+            header = copy(attributes)
+            header.kind, header.linkname = LINK, name_of(written.link)
+            header.size = header.stored_size = header.devmajor = header.devminor = 0
+            header.sparse, header.records = None, records
             return header, 0
         layer, member = self._plan.locate(written.content)
         header = self._read(layer, member)
         for other in (header, *(self._read(*self._plan.locate(n)) for n in written.xattrs)):
             records.update((k, v) for k, v in other.records.items() if is_xattr_record(k))
-        header = replace(
-            header, mode=attributes.mode, uid=attributes.uid, gid=attributes.gid,
-            mtime=attributes.mtime, records=records, had_pax=header.had_pax or attributes.had_pax,
-        )  # fmt: skip
+        header = copy(header)
+        header.mode, header.mtime = attributes.mode, attributes.mtime
+        header.uid, header.gid = attributes.uid, attributes.gid
+        header.records, header.had_pax = records, header.had_pax or attributes.had_pax
         return header, layer
 
     def _build_root(self) -> bytes:
@@ -381,8 +383,4 @@ def _build_header(name: bytes, header: Header) -> bytes:
 
 def _implied_directory() -> Header:
     """Give the header of a directory that no layer has an entry for (rule 21)."""
-    return Header(
-        name=b"", kind=DIRECTORY, linkname=b"", mode=0o755, uid=0, gid=0, mtime=0, size=0,
-        devmajor=0, devminor=0, records={}, had_pax=False, offset=0, data_offset=0, stored_size=0,
-        sparse=None, is_normal=True,
-    )  # fmt: skip
+    return Header(name=b"", kind=DIRECTORY, mode=0o755)

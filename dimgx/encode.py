@@ -19,8 +19,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from dimgx import system
 from dimgx.decode import load_zlib, load_zstd
@@ -135,8 +134,7 @@ class _PlainEncoder:
         pass
 
 
-@dataclass(frozen=True, slots=True)
-class _Format:
+class _Format(NamedTuple):
     """How blocks are coded and what stands around them."""
 
     block_size: int

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from dimgx import system
 
@@ -31,8 +30,7 @@ class Readable(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
+class Extent(NamedTuple):
     """A blob at rest: `size` bytes from `offset` on in the open file `fd`. Does not own `fd`."""
 
     fd: int

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from dimgx.decode import sniff
 from dimgx.emit import Emitter, Write
@@ -28,8 +27,7 @@ if TYPE_CHECKING:
 __all__ = ("Entry", "ExtractOptions", "FlatTar", "Progress", "open_flat")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """An entry of the merged tree."""
 
     path: bytes
@@ -78,7 +76,7 @@ def open_flat(
         phase = options.phase or str
         plain = reading.read_all()
         phase("read")
-        indexes = [layer.index for layer in plain]
+        indexes = [layer.tree for layer in plain]
         change = None if shape is None else partial(shape.change, indexes)
         plan = plan_merge(indexes, change)
         if shape is not None:
@@ -86,7 +84,7 @@ def open_flat(
         is_root_changed = below and any(index.root is not None for index in indexes[len(below) :])
         emitter = Emitter(
             plan,
-            [layer.index for layer in plain],
+            [layer.tree for layer in plain],
             [layer.tar for layer in plain],
             root_entry=options.root_entry or bool(is_root_changed),
             clamp_mtime_s=options.clamp_mtime_s,
@@ -125,7 +123,7 @@ def open_flow(layers: Sequence[Layer], options: ExtractOptions) -> Flow | None:
 
     space = SpoolSpace(options.memory, options.tmpdirs)
     # Its callbacks are for this process alone.
-    reading = Reading(layers, replace(options, progress=None, cancel=None), space)
+    reading = Reading(layers, options._replace(progress=None, cancel=None), space)
     here = Reading(layers, options, space)
     try:
         return Flow(

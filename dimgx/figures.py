@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dimgx.layerindex import LayerIndex
 from dimgx.ownlayer import is_xattr_record
@@ -32,8 +32,7 @@ _LONG_LINK, _LONG_NAME, _GLOBAL = b"KLg"
 _ENTRY, _OWN_ENTRIES, _TAIL = 8, 24, 12
 
 
-@dataclass(frozen=True, slots=True)
-class LayerFigures:
+class LayerFigures(NamedTuple):
     """What a layer brought, and what became of it."""
 
     length: int

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dimgx.errors import ImageError
 from dimgx.layerindex import COPY, LayerIndex, Link
@@ -25,8 +25,7 @@ from dimgx.tarfields import show
 _LINKED, _MARK = 0x80, re.compile(rb"[\x80-\xff]")
 
 
-@dataclass(frozen=True, slots=True)
-class Inodes:
+class Inodes(NamedTuple):
     """The inodes that hard links name, in whatever layer, whether any name of them is in sight."""
 
     links: dict[int, Link]

@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from dimgx.errors import ImageError, SourceError
 
@@ -53,8 +52,7 @@ def is_fetched(blob: Blob) -> TypeGuard[FetchedBlob]:
     return hasattr(blob, "abort")
 
 
-@dataclass(frozen=True, slots=True)
-class UnreadableBlob:
+class UnreadableBlob(NamedTuple):
     """A layer that is not there or that nobody here can read, which matters only to who tries."""
 
     problem: str
@@ -66,8 +64,7 @@ class UnreadableBlob:
         raise ImageError(self.problem)
 
 
-@dataclass(frozen=True, slots=True)
-class Watch:
+class Watch(NamedTuple):
     """What an open file looked like when reading began; shows whether it has changed since."""
 
     fd: int
@@ -91,8 +88,7 @@ class Watch:
             raise SourceError(f"{self.what} changed while it was read: run this again")
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(NamedTuple):
     """One changeset of an image, as stored."""
 
     blob: Blob
@@ -114,40 +110,69 @@ Fetch = Callable[["Sequence[Layer]", Tick | None], tuple[Layer, ...]]
 """Gives the layers that are wanted."""
 
 
-@dataclass(slots=True)
 class Image:
     """An image that is open: its layers can be read until `close()`. A context manager."""
 
-    reference: str
-    """The reference it was opened by, as people write it."""
-    layers: tuple[Layer, ...]
-    """Base to top."""
-    config: Config | None = None
-    settings: Settings | None = None
-    """How it is run, where the source tells that but not the config."""
-    id: str | None = None
-    """The image ID: `sha256:<hex>` of the config, or the bare v1 ID of an image before 1.10."""
-    tags: tuple[str, ...] = ()
-    digest: Digest | None = None
-    """Digest of the image manifest, where there is one."""
-    manifest: Manifest | None = field(default=None, repr=False)
-    """The manifest itself."""
-    platform: Platform | None = None
-    history: tuple[HistoryStep, ...] = ()
-    """Base to top; empty where the source has none."""
-    size_kind: SizeKind = "tar"
-    warnings: tuple[str, ...] = ()
-    """What was odd but usable, one sentence each."""
-    watches: tuple[Watch, ...] = ()
-    """The open files that the image is read from, where they could change meanwhile."""
-    spool: SpoolSpace | None = field(default=None, repr=False)
-    """Where what had to be kept of the source lies."""
-    fetch: Fetch | None = field(default=None, repr=False)
-    """Where the layers are still elsewhere: gives layers with their blobs at hand."""
-    fetch_whole: Callable[[Tick | None], Image] | None = field(default=None, repr=False)
-    """Where the config is still elsewhere too: gives the image with all there is of it."""
-    resources: ExitStack = field(default_factory=ExitStack, repr=False)
-    """What is held open for the layers' blobs."""
+    __slots__ = (
+        "config", "digest", "fetch", "fetch_whole", "history", "id", "layers", "manifest",
+        "platform", "reference", "resources", "settings", "size_kind", "spool", "tags",
+        "warnings", "watches",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        reference: str,
+        layers: tuple[Layer, ...],
+        *,
+        config: Config | None = None,
+        settings: Settings | None = None,
+        id: str | None = None,
+        tags: tuple[str, ...] = (),
+        digest: Digest | None = None,
+        manifest: Manifest | None = None,
+        platform: Platform | None = None,
+        history: tuple[HistoryStep, ...] = (),
+        size_kind: SizeKind = "tar",
+        warnings: tuple[str, ...] = (),
+        watches: tuple[Watch, ...] = (),
+        spool: SpoolSpace | None = None,
+        fetch: Fetch | None = None,
+        fetch_whole: Callable[[Tick | None], Image] | None = None,
+        resources: ExitStack | None = None,
+    ) -> None:
+        self.reference = reference
+        """The reference it was opened by, as people write it."""
+        self.layers = layers
+        """Base to top."""
+        self.config = config
+        self.settings = settings
+        """How it is run, where the source tells that but not the config."""
+        self.id = id
+        """The image ID: `sha256:<hex>` of the config, or the bare v1 ID of one before 1.10."""
+        self.tags = tags
+        self.digest = digest
+        """Digest of the image manifest, where there is one."""
+        self.manifest = manifest
+        """The manifest itself."""
+        self.platform = platform
+        self.history = history
+        """Base to top; empty where the source has none."""
+        self.size_kind: SizeKind = size_kind
+        self.warnings = warnings
+        """What was odd but usable, one sentence each."""
+        self.watches = watches
+        """The open files that the image is read from, where they could change meanwhile."""
+        self.spool = spool
+        """Where what had to be kept of the source lies."""
+        self.fetch = fetch
+        """Where the layers are still elsewhere: gives layers with their blobs at hand."""
+        self.fetch_whole = fetch_whole
+        """Where the config is still elsewhere too: gives the image with all there is of it."""
+        self.resources = ExitStack() if resources is None else resources
+        """What is held open for the layers' blobs."""
+
+    def __repr__(self) -> str:
+        return f"Image({self.reference!r}, id={self.id!r}, tags={self.tags!r})"
 
     def check_unchanged(self) -> None:
         """Look whether what the image is read from is still as it was; to be called at the end.

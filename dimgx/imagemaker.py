@@ -9,8 +9,8 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from copy import copy
+from typing import TYPE_CHECKING, NamedTuple
 
 from dimgx.errors import Cancelled, LayerSpecError
 from dimgx.imageconfig import created_of, kept_steps, made_step, make_config, time_of
@@ -38,8 +38,7 @@ if TYPE_CHECKING:
     from dimgx.targets.forms import Form
 
 
-@dataclass(frozen=True, slots=True)
-class ResultImage:
+class ResultImage(NamedTuple):
     """An image that is to be written: what it is made of, and what it is called."""
 
     image: Image
@@ -49,8 +48,7 @@ class ResultImage:
     """What is flattened of it, in the place of the option that is for all."""
 
 
-@dataclass(frozen=True, slots=True)
-class WrittenImage:
+class WrittenImage(NamedTuple):
     """An image that was written."""
 
     id: Digest
@@ -97,13 +95,13 @@ class ImageMaker:
         image = self._whole(wanted)
         recipe = self._recipe
         if wanted.layers is not None:
-            recipe = replace(recipe, layers=wanted.layers)
+            recipe = recipe._replace(layers=wanted.layers)
         position = 0
         if squash_from is not None:
             position = find_row(list_rows(image), squash_from).position
             image = self._at_hand(image, position)
             rows = list_rows(image)
-            recipe = replace(recipe, layers=rows[position:], below=rows[:position])
+            recipe = recipe._replace(layers=rows[position:], below=rows[:position])
         below = layers_of(image, list_rows(image)[:position])
         stored = [self._keep(image, layer) for layer in below]
         rows = list_rows(image) if recipe.layers is None else chosen_rows(image, recipe.layers)
@@ -150,7 +148,9 @@ class ImageMaker:
         if image.fetch_whole is None:
             return image
         whole = image.fetch_whole(ticker(self._recipe.progress, self._recipe.cancel))
-        return replace(image, layers=whole.layers, config=whole.config, manifest=whole.manifest)
+        image = copy(image)
+        image.layers, image.config, image.manifest = whole.layers, whole.config, whole.manifest
+        return image
 
     def _at_hand(self, image: Image, position: int) -> Image:
         """Give the image with what lies below a row at hand, as it is needed twice.
@@ -168,8 +168,10 @@ class ImageMaker:
             for chunk in layer.blob.iter_chunks():
                 self._tick(0)
                 spool.write(chunk)
-            here[layer] = replace(layer, blob=spool.finish())
-        return replace(image, layers=tuple(here.get(layer, layer) for layer in image.layers))
+            here[layer] = layer._replace(blob=spool.finish())
+        image = copy(image)
+        image.layers = tuple(here.get(layer, layer) for layer in image.layers)
+        return image
 
     def _names(self, wanted: ResultImage) -> tuple[ResultName, ...]:
         if wanted.names is None:

@@ -10,7 +10,7 @@ Spec: distribution's reference package, grammar and "familiar names".
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dimgx.digest import Digest
 from dimgx.errors import ImageError, UsageError
@@ -26,8 +26,7 @@ _DOMAIN_MARK = re.compile(r"[.:A-Z]")
 _BARE_ID = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True, slots=True)
-class ImageName:
+class ImageName(NamedTuple):
     """A name, completed and taken apart."""
 
     domain: str

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 
 from dimgx.errors import UsageError
 from dimgx.image import Image
@@ -31,8 +30,7 @@ if TYPE_CHECKING:
 LayerCompression = Literal["none", "gzip", "zstd"]
 
 
-@dataclass(frozen=True, slots=True)
-class ImagesResult:
+class ImagesResult(NamedTuple):
     """What `write_images` wrote."""
 
     images: tuple[WrittenImage, ...]

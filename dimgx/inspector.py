@@ -10,10 +10,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from itertools import chain, repeat
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dimgx.errors import ImageError
 
@@ -25,8 +24,7 @@ if TYPE_CHECKING:
     from dimgx.platforms import Platform
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One step of an image, as the listing shows it."""
 
     position: int
@@ -58,8 +56,7 @@ class Row:
         return self.layer_index is None
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
+class Listing(NamedTuple):
     """The rows of an image, newest first, and what all of them share."""
 
     reference: str
@@ -95,8 +92,8 @@ def list_rows(image: Image) -> tuple[Row, ...]:
             return ()
         top = rows[-1]
     tags = dict.fromkeys((*image.tags, *top.tags))
-    rows[-1] = replace(
-        top, id=image.id or top.id, image_id=image.id or top.image_id, tags=tuple(tags)
+    rows[-1] = top._replace(
+        id=image.id or top.id, image_id=image.id or top.image_id, tags=tuple(tags)
     )
     return tuple(rows)
 
@@ -108,20 +105,18 @@ def _make_row(
     diff_id = str(layer.diff_id) if layer and layer.diff_id else None
     row = Row(position, id=diff_id, parent_id=below, layer_index=index, diff_id=diff_id)
     if layer:
-        row = replace(
-            row,
+        row = row._replace(
             digest=str(layer.digest) if layer.digest else None,
             media_type=layer.media_type,
             stored_size=layer.blob.size if layer.size is None else layer.size,
         )
         if image.size_kind == "blob":
-            row = replace(row, size=row.stored_size)
+            row = row._replace(size=row.stored_size)
     else:
-        row = replace(row, size=0)
+        row = row._replace(size=0)
     if step is None:
         return row
-    return replace(
-        row,
+    return row._replace(
         id=step.id or row.id,
         image_id=step.id,
         parent_id=step.parent_id or row.parent_id,
@@ -165,7 +160,7 @@ def _measured(image: Image, rows: Sequence[Row], threads: int) -> tuple[Row, ...
     )
     sizes = _tar_sizes(tuple(layers), threads)
     return tuple(
-        row if row.layer_index is None else replace(row, size=sizes[image.layers[row.layer_index]])
+        row if row.layer_index is None else row._replace(size=sizes[image.layers[row.layer_index]])
         for row in rows
     )
 

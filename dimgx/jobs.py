@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dimgx.errors import SourceError
 from dimgx.targetname import DIRECTORY_FORMS, is_template
@@ -16,8 +15,7 @@ if TYPE_CHECKING:
     from dimgx.targetname import TargetName
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """One result that is to be made."""
 
     chosen: tuple[Chosen, ...]
@@ -39,7 +37,7 @@ def plan_jobs(chosen: Sequence[Chosen], target: TargetName | None) -> tuple[Job,
     template = parse_template(target.path)
     values = [values_of(item.image, index) for index, item in enumerate(chosen)]
     return tuple(
-        Job((item,), replace(target, path=path))
+        Job((item,), target._replace(path=path))
         for item, path in zip(chosen, expand_all(template, values), strict=True)
     )
 

@@ -8,7 +8,7 @@ place with the empty key, which sorts before all others.
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 COPY, STRIP_DOT, STRIP_OWNER, REWRITE = 0, 1, 2, 4
 """How a member's header goes out: as it is; without a leading `./`; without owners' names (these
@@ -17,8 +17,7 @@ RENAME = 16
 """Added in a plan to what goes out under another name, but else as it is or without owners."""
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(NamedTuple):
     """A hard link member: another name for an inode."""
 
     target: bytes
@@ -35,28 +34,35 @@ class Link:
     """Its header has no xattrs of its own."""
 
 
-@dataclass(slots=True)
 class LayerIndex:
-    """One layer's own tree, and what it hides below. About 200 bytes a member."""
+    """One layer's own tree, and what it hides below. About 200 bytes a member.
 
-    starts: array[int] = field(default_factory=lambda: array("q"))
-    """Where each member begins, bytes from the start of the tar, and, last, where the last ends."""
-    keys: list[bytes] = field(default_factory=list)
-    """Each member's key; empty for a member that is no entry of the layer's own tree."""
-    codes: bytearray = field(default_factory=bytearray)
-    """How each member's header goes out."""
-    implied: list[bytes] = field(default_factory=list)
-    """Keys of the directories that have no member, but something below them has."""
-    whiteouts: list[bytes] = field(default_factory=list)
-    """Keys, spelled as for files, of what is hidden in lower layers."""
-    opaque: list[bytes] = field(default_factory=list)
-    """Keys of the directories whose lower contents are hidden; the empty key is the root."""
-    links: dict[int, Link] = field(default_factory=dict)
-    """The hard links by their member's number, entries or not."""
-    root: int | None = None
-    """The member that is the root directory itself."""
-    kinds: bytearray = field(default_factory=bytearray)
-    """The kind of each member, one of `tarfields`."""
+    Made empty; who makes it fills it.
+    """
+
+    __slots__ = (
+        "codes", "implied", "keys", "kinds", "links", "opaque", "root", "starts", "whiteouts",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.starts: array[int] = array("q")
+        """Where each member begins, bytes from the start of the tar, and, last, the last's end."""
+        self.keys: list[bytes] = []
+        """Each member's key; empty for a member that is no entry of the layer's own tree."""
+        self.codes = bytearray()
+        """How each member's header goes out."""
+        self.implied: list[bytes] = []
+        """Keys of the directories that have no member, but something below them has."""
+        self.whiteouts: list[bytes] = []
+        """Keys, spelled as for files, of what is hidden in lower layers."""
+        self.opaque: list[bytes] = []
+        """Keys of the directories whose lower contents are hidden; the empty key is the root."""
+        self.links: dict[int, Link] = {}
+        """The hard links by their member's number, entries or not."""
+        self.root: int | None = None
+        """The member that is the root directory itself."""
+        self.kinds = bytearray()
+        """The kind of each member, one of `tarfields`."""
 
     @property
     def member_count(self) -> int:

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from dimgx.codec import iter_decoded, open_encoder, sniff
 from dimgx.digest import Digest, iter_verified
@@ -34,8 +33,7 @@ if TYPE_CHECKING:
 _HEAD = 64
 
 
-@dataclass(frozen=True, slots=True)
-class StoredLayer:
+class StoredLayer(NamedTuple):
     """A layer as it lies in an image."""
 
     diff_id: Digest
@@ -65,8 +63,7 @@ class Part(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Coding:
+class Coding(NamedTuple):
     """How a layer's tar is stored."""
 
     compression: Compression | None
@@ -96,8 +93,7 @@ class _Hashed:
         return Digest("sha256", self._hash.hexdigest())
 
 
-@dataclass(frozen=True, slots=True)
-class _Written:
+class _Written(NamedTuple):
     """What became of a tar."""
 
     diff_id: Digest

@@ -14,8 +14,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dimgx.errors import LayerSpecError, UsageError
 from dimgx.imagename import normal_name
@@ -34,8 +33,7 @@ _SPEC = re.compile(rf"{_PART}(?::{_PART})?")
 _CANDIDATES_SHOWN = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(NamedTuple):
     """The rows that layer specs name."""
 
     rows: tuple[Row, ...]

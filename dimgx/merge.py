@@ -82,7 +82,7 @@ class _Merge:
         merged = Merged(numbers, self._keys, self._codes, self._bases, inodes)
         if change is not None:
             change(merged)
-        plan = Plan(merged.numbers, b"", merged.bases, names=merged.names)
+        plan = Plan(merged.numbers, merged.bases, merged.names)
         if inodes is None:
             plan.codes = bytes(map(merged.codes.__getitem__, plan.numbers))
         else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from dimgx.layerindex import LayerIndex
@@ -13,22 +12,31 @@ if TYPE_CHECKING:
     from dimgx.hardlinks import Inodes
 
 
-@dataclass(slots=True)
 class Merged:
     """The merged tree before its hard links are settled: members of layers, by number."""
 
-    numbers: list[int]
-    """A member for each path, in the order of a walk."""
-    keys: list[bytes]
-    """By number; what is changed here goes out under its new name."""
-    codes: bytearray
-    """By number."""
-    bases: list[int]
-    """The number of each layer's first member, newest layer first."""
-    inodes: Inodes | None
-    """None without hard links."""
-    names: dict[int, bytes] = field(default_factory=dict)
-    """The keys that were changed, by number."""
+    __slots__ = ("bases", "codes", "inodes", "keys", "names", "numbers")
+
+    def __init__(
+        self,
+        numbers: list[int],
+        keys: list[bytes],
+        codes: bytearray,
+        bases: list[int],
+        inodes: Inodes | None,
+    ) -> None:
+        self.numbers = numbers
+        """A member for each path, in the order of a walk."""
+        self.keys = keys
+        """By number; what is changed here goes out under its new name."""
+        self.codes = codes
+        """By number."""
+        self.bases = bases
+        """The number of each layer's first member, newest layer first."""
+        self.inodes = inodes
+        """None without hard links."""
+        self.names: dict[int, bytes] = {}
+        """The keys that were changed, by number."""
 
     def add(self, index: LayerIndex) -> int:
         """Number what no layer has, as a layer below all others; give its first number."""

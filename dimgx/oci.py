@@ -10,7 +10,9 @@ Spec: image-spec descriptor.md, image-index.md, manifest.md, config.md.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
 
 from dimgx.digest import Digest
 from dimgx.errors import ImageError
@@ -60,15 +62,14 @@ _LAYER_TYPE = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptor:
+class Descriptor(NamedTuple):
     """What points at a blob."""
 
     media_type: str | None
     digest: Digest
     size: int
     """Bytes of the blob."""
-    annotations: dict[str, str] = field(default_factory=dict, hash=False)
+    annotations: Mapping[str, str] = MappingProxyType({})
     platform: Platform | None = None
     artifact_type: str | None = None
 
@@ -101,16 +102,14 @@ class Descriptor:
         return is_foreign_type(self.media_type)
 
 
-@dataclass(frozen=True, slots=True)
-class Index:
+class Index(NamedTuple):
     """A list of manifests."""
 
     manifests: tuple[Descriptor | None, ...]
     """In order; None stands for an entry that is neither an image nor an index."""
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(NamedTuple):
     """The config and the layers of one image for one platform."""
 
     config: Descriptor
@@ -118,7 +117,7 @@ class Manifest:
     """Base to top."""
     artifact_type: str | None = None
     media_type: str | None = None
-    data: bytes = field(default=b"", repr=False)
+    data: bytes = b""
     """The document itself."""
 
     @property
@@ -136,12 +135,11 @@ class Manifest:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(NamedTuple):
     """What an image's config says, as far as it matters for its root file system."""
 
     digest: Digest
-    data: bytes = field(repr=False)
+    data: bytes
     """The document itself."""
     platform: Platform | None
     diff_ids: tuple[Digest, ...] | None

@@ -5,8 +5,7 @@ An option that would have no effect is an error: who gives one means something b
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from dimgx.arguments import build_parser
 from dimgx.argumenttypes import DASH
@@ -17,8 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(NamedTuple):
     """What one command line asks for, its parts checked against each other."""
 
     images: tuple[str, ...]
@@ -62,7 +60,7 @@ class Options:
     log_level: str
     log_format: str | None
     platforms: bool = False
-    creds: str | None = field(default=None, repr=False)
+    creds: str | None = None
     password_stdin: bool = False
     authfile: str | None = None
     tls_verify: bool | None = None
@@ -75,6 +73,12 @@ class Options:
     def has_result(self) -> bool:
         """Something is made, and not only shown."""
         return self.target is not None or self.load is not None or self.import_ is not None
+
+    def __repr__(self) -> str:
+        # Without the credentials, which are secret.
+        told = zip(self._fields, self, strict=True)
+        shown = ", ".join(f"{name}={value!r}" for name, value in told if name != "creds")
+        return f"Options({shown})"
 
 
 # Alone these mean as much; they never take the next word, which may be the image.

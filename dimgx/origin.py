@@ -15,8 +15,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dimgx.errors import ImageError
 from dimgx.jsondoc import Fields, parse_json
@@ -36,8 +35,7 @@ class NoOrigin(ImageError):
     """There is no record of dimgx."""
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """What something was made from, and how."""
 
     layers: tuple[str, ...]
@@ -88,9 +86,7 @@ class Origin:
 
 
 _KEYS = {
-    field.name: field.name.removeprefix("is_")
-    for field in fields(Origin)
-    if field.name not in ("layers", "version")
+    name: name.removeprefix("is_") for name in Origin._fields if name not in ("layers", "version")
 }
 
 

@@ -7,7 +7,7 @@ the layers from the base up, then the options.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dimgx.imagename import normal_name
 from dimgx.origin import Origin
@@ -15,8 +15,7 @@ from dimgx.origin import Origin
 NOT_OURS = "not an archive of ours"
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
+class Made(NamedTuple):
     """One image of a target, or its tar: what it is called there, and made from."""
 
     names: tuple[str, ...]

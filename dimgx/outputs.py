@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dimgx.errors import LayerSpecError, SourceError, UsageError
@@ -102,7 +101,7 @@ def make(
         for job, verdict in verdicts:
             if not verdict.is_current:
                 force = options.force or verdict.exists
-                _do(job, replace(options, force=force), surroundings, messages)
+                _do(job, options._replace(force=force), surroundings, messages)
         return EXIT_DONE
     if len(jobs) > 1 and not options.force:
         check_absent(jobs)

@@ -98,15 +98,14 @@ class LayerParts:
         starts = index.starts[first : end + 1]
         if end == index.member_count:
             starts.append(self.position)
-        part = LayerIndex(
-            starts=starts,
-            keys=index.keys[first:end],
-            codes=index.codes[first:end],
-            kinds=index.kinds[first:end],
-            implied=sorted(_pop(self._new_implied, edge)),
-            whiteouts=_pop(self._new_whiteouts, edge),
-            opaque=_pop(self._new_opaque, edge),
-        )
+        part = LayerIndex()
+        part.starts = starts
+        part.keys = index.keys[first:end]
+        part.codes = index.codes[first:end]
+        part.kinds = index.kinds[first:end]
+        part.implied = sorted(_pop(self._new_implied, edge))
+        part.whiteouts = _pop(self._new_whiteouts, edge)
+        part.opaque = _pop(self._new_opaque, edge)
         self._say_again(part)
         self.past.clear()
         done = bisect_left(self._new_links, end, key=_number_of)

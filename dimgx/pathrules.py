@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dimgx.errors import ImageError
 from dimgx.globs import decode_key, glob_to_regex
 
 
-@dataclass(frozen=True, slots=True)
-class PathRule:
+class PathRule(NamedTuple):
     """One `--include` or `--exclude`."""
 
     is_included: bool

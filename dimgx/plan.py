@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 NEW = 8
 """The code of what is written as `Plan.written` says, or else is an implied directory."""
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(NamedTuple):
     """A name of an inode whose header is put together from several members, all by number."""
 
     attributes: int
@@ -23,20 +22,22 @@ class Written:
     """Members whose xattrs are added, in order."""
 
 
-@dataclass(slots=True)
 class Plan:
     """What is written, in the order of a walk. Some 50 bytes for each path."""
 
-    numbers: list[int]
-    """The members that survive, by number."""
-    codes: bytes
-    """How the header of each goes out: a code of `layerindex`, or NEW."""
-    bases: list[int]
-    """The number of each layer's first member, newest layer first."""
-    written: dict[int, Written] = field(default_factory=dict)
-    """What is put together, by number."""
-    names: dict[int, bytes] = field(default_factory=dict)
-    """The keys of what goes out under another name than its layer gives it, by number."""
+    __slots__ = ("bases", "codes", "names", "numbers", "written")
+
+    def __init__(self, numbers: list[int], bases: list[int], names: dict[int, bytes]) -> None:
+        self.numbers = numbers
+        """The members that survive, by number."""
+        self.codes = b""
+        """How the header of each goes out: a code of `layerindex`, or NEW."""
+        self.bases = bases
+        """The number of each layer's first member, newest layer first."""
+        self.written: dict[int, Written] = {}
+        """What is put together, by number."""
+        self.names = names
+        """The keys of what goes out under another name than its layer gives it, by number."""
 
     def locate(self, number: int) -> tuple[int, int]:
         """Give a number's layer (0 is the lowest) and member."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dimgx.errors import UsageError
 
@@ -44,8 +44,7 @@ _ARM_ORDER: tuple[str | None, ...] = ("v7", None, "v6", "v5")
 _WORD = re.compile(r"[A-Za-z0-9_.-]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Platform:
+class Platform(NamedTuple):
     """What an image runs on, in normal form: make it with `normal_platform` or `parse_platform`."""
 
     os: str

@@ -17,11 +17,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, nullcontext
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from threading import Semaphore
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 from dimgx.checks import Checks
 from dimgx.decode import iter_decoded, sniff, window_size
@@ -50,8 +49,7 @@ Verify = Literal["once", "all", "none"]
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """How far the work is."""
 
     phase: Literal["pull", "read", "write"]
@@ -61,8 +59,7 @@ class Progress:
     """Bytes that it will be, about; None where that is not known."""
 
 
-@dataclass(frozen=True, slots=True)
-class ExtractOptions:
+class ExtractOptions(NamedTuple):
     """How layers are read and flattened."""
 
     verify: Verify = "once"
@@ -91,12 +88,11 @@ class ExtractOptions:
     """Called as each phase of the work ends: read, plan."""
 
 
-@dataclass(frozen=True, slots=True)
-class PlainLayer:
+class PlainLayer(NamedTuple):
     """A layer as a plain tar, walked."""
 
     tar: Extent
-    index: LayerIndex
+    tree: LayerIndex
     spool: Spool | None
 
 

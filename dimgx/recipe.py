@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
 
 from dimgx.errors import Cancelled, LayerSpecError
 from dimgx.inspector import Row, layers_of, list_rows
@@ -51,8 +50,7 @@ class TarOptions(TreeOptions, total=False):
     clamp_mtime: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
+class Recipe(NamedTuple):
     """The options of one run; the fields are those of `TarOptions`, and `below`."""
 
     layers: Layers | None = None
@@ -133,7 +131,7 @@ def open_flat_of(image: Image, recipe: Recipe) -> FlatTar:
         layers = fetched(image, (*below, *chosen), recipe)
         if options.memory is not None:
             # What was kept of the source is there already.
-            options = replace(options, memory=max(0, options.memory - used))
+            options = options._replace(memory=max(0, options.memory - used))
         flat = open_flat((*layers[len(below) :], *added), options, layers[: len(below)])
         flat.keep(stack.pop_all())
     return flat
@@ -152,7 +150,7 @@ def open_flow_of(image: Image, recipe: Recipe) -> Flow | None:
 
     options = recipe.extract_options()
     if options.memory is not None and image.spool is not None:
-        options = replace(options, memory=max(0, options.memory - image.spool.used))
+        options = options._replace(memory=max(0, options.memory - image.spool.used))
     return open_flow(chosen_layers(image, recipe.layers), options)
 
 

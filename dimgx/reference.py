@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from dimgx.errors import UsageError
 
@@ -35,8 +34,7 @@ _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 _IMAGE_NAME = re.compile(r"[A-Za-z0-9\[](?:[A-Za-z0-9_.:@+\[\]-]|/(?!/))*")
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(NamedTuple):
     """A reference, taken apart."""
 
     text: str

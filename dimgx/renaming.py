@@ -13,16 +13,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from dimgx.errors import ImageError, UsageError
 from dimgx.names import MAX_PATH, WHITEOUT_PREFIX, ancestors, key_of, path_of
 from dimgx.tarfields import show
 
 
-@dataclass(frozen=True, slots=True)
-class Renaming:
+class Renaming(NamedTuple):
     """How names change."""
 
     strip_components: int = 0

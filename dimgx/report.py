@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from dimgx.encode import describe_encoder
 from dimgx.figures import FS_BLOCK, LayerFigures, TarFigures
@@ -34,8 +33,7 @@ def name_of(target: str | os.PathLike[str] | BinaryIO) -> str:
     return name if isinstance(name, str) and name else "-"
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(NamedTuple):
     """What was written, to a file, a directory or an engine."""
 
     target: str
@@ -55,15 +53,22 @@ class Output:
     """ID, digest of the manifest and names of each image in it."""
 
 
-@dataclass(slots=True)
 class ImageReport:
     """What was made of one image."""
 
-    image: Image
-    layers: list[tuple[Layer, LayerFigures | None]] = field(default_factory=list)
-    """Those that went in, base to top; without figures where they were not merged."""
-    tar: TarFigures | None = None
-    """Of the flat tar, if there is one."""
+    __slots__ = ("image", "layers", "tar")
+
+    def __init__(
+        self,
+        image: Image,
+        layers: list[tuple[Layer, LayerFigures | None]],
+        tar: TarFigures | None = None,
+    ) -> None:
+        self.image = image
+        self.layers = layers
+        """Those that went in, base to top; without figures where they were not merged."""
+        self.tar = tar
+        """Of the flat tar, if there is one."""
 
 
 class Report:

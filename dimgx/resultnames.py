@@ -7,7 +7,6 @@ by any text (`latest`). Only the first are names everywhere.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dimgx.errors import UsageError
@@ -86,7 +85,7 @@ def _parse(text: str) -> ResultName | None:
         except UsageError:
             pass
         else:
-            return replace(name, digest=None) if name.tag is not None else None
+            return name._replace(digest=None) if name.tag is not None else None
     return LayoutName(text) if _REF_NAME.fullmatch(text) else None
 
 

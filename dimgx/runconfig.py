@@ -20,8 +20,7 @@ Spec: image-spec config.md, "Properties".
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dimgx.errors import ImageError
 
@@ -52,8 +51,7 @@ HEAD = r"""# How the image is run, for any POSIX shell. Read this file with `.`,
 """
 
 
-@dataclass(frozen=True, slots=True)
-class RunConfig:
+class RunConfig(NamedTuple):
     """What an image's config says of how it is run."""
 
     document: Mapping[str, Any]

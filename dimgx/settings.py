@@ -7,14 +7,14 @@ absent to every engine, and some write the one, some the other.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from dimgx.digest import Digest
 from dimgx.jsondoc import Fields
 
 
-@dataclass(frozen=True, slots=True)
-class HealthCheck:
+class HealthCheck(NamedTuple):
     """How to find out whether a container works. Times are in nanoseconds, 0 for the usual."""
 
     test: tuple[str, ...]
@@ -25,8 +25,7 @@ class HealthCheck:
     retries: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """What a config says about running."""
 
     env: tuple[str, ...] = ()
@@ -35,7 +34,7 @@ class Settings:
     cmd: tuple[str, ...] = ()
     user: str = ""
     workdir: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = MappingProxyType({})
     ports: tuple[str, ...] = ()
     """`80/tcp`, sorted."""
     volumes: tuple[str, ...] = ()

@@ -11,8 +11,8 @@ magic, 0.3 for names and keys. A loop over members would take 2 us, one with obj
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from dimgx.layerindex import COPY, REWRITE, STRIP_DOT, STRIP_OWNER
 from dimgx.names import MAX_PATH
@@ -45,8 +45,7 @@ _ADLER_MODULUS = 65521
 _ROOT_OWNED = b"root".ljust(32, b"\0") * 2
 
 
-@dataclass(slots=True)
-class Batch:
+class Batch(NamedTuple):
     """What a batch of headers says; what it says of unusual ones does not count."""
 
     keys: list[bytes]
@@ -60,8 +59,7 @@ class Batch:
     """Numbers of the headers that must be parsed alone."""
 
 
-@dataclass(slots=True)
-class PaxHeader:
+class PaxHeader(NamedTuple):
     """A PAX extended header, as it stands before a header of a batch."""
 
     block: bytes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from dimgx.errors import ImageError
 
@@ -28,38 +27,47 @@ class MalformedTar(ImageError):
         self.offset = offset
 
 
-@dataclass(slots=True)
 class Header:
     """What all the headers of one member say together."""
 
-    name: bytes
-    """As spelled, not normalised."""
-    kind: int
-    """One of FILE ... FIFO."""
-    linkname: bytes
-    mode: int
-    """The low 12 bits."""
-    uid: int
-    gid: int
-    mtime: int
-    """Seconds, rounded down; a fraction is in `records`."""
-    size: int
-    """Bytes of the file's content; 0 for all that is no file."""
-    devmajor: int
-    devminor: int
-    records: dict[bytes, bytes]
-    """PAX records that belong to the file and have no field of their own: xattrs, ACLs, times."""
-    had_pax: bool
-    offset: int
-    """Of the first of its headers, bytes from the start of the tar."""
-    data_offset: int
-    """Of the first byte behind its headers (and, with `sparse`, behind the sparse map)."""
-    stored_size: int
-    """Bytes of payload that lie in the tar from `data_offset` on."""
-    sparse: tuple[tuple[int, int], ...] | None
-    """(offset, length) of each piece of real data, in order; None where all of it is."""
-    is_normal: bool
-    """All is in normal form but, perhaps, the spelling of the name (rule 70)."""
+    __slots__ = (
+        "data_offset", "devmajor", "devminor", "gid", "had_pax", "is_normal", "kind", "linkname",
+        "mode", "mtime", "name", "offset", "records", "size", "sparse", "stored_size", "uid",
+    )  # fmt: skip
+
+    def __init__(
+        self, *, name: bytes, kind: int, linkname: bytes = b"", mode: int, uid: int = 0,
+        gid: int = 0, mtime: int = 0, had_pax: bool = False, offset: int = 0,
+        data_offset: int = 0, is_normal: bool = True,
+    ) -> None:  # fmt: skip
+        self.name = name
+        """As spelled, not normalised."""
+        self.kind = kind
+        """One of FILE ... FIFO."""
+        self.linkname = linkname
+        self.mode = mode
+        """The low 12 bits."""
+        self.uid = uid
+        self.gid = gid
+        self.mtime = mtime
+        """Seconds, rounded down; a fraction is in `records`."""
+        self.size = 0
+        """Bytes of the file's content; 0 for all that is no file."""
+        self.devmajor = 0
+        self.devminor = 0
+        self.records: dict[bytes, bytes] = {}
+        """PAX records of the file that have no field of their own: xattrs, ACLs, times."""
+        self.had_pax = had_pax
+        self.offset = offset
+        """Of the first of its headers, bytes from the start of the tar."""
+        self.data_offset = data_offset
+        """Of the first byte behind its headers (and, with `sparse`, behind the sparse map)."""
+        self.stored_size = 0
+        """Bytes of payload that lie in the tar from `data_offset` on."""
+        self.sparse: tuple[tuple[int, int], ...] | None = None
+        """(offset, length) of each piece of real data, in order; None where all of it is."""
+        self.is_normal = is_normal
+        """All is in normal form but, perhaps, the spelling of the name (rule 70)."""
 
     @property
     def end(self) -> int:

@@ -10,8 +10,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from dimgx.errors import UsageError
 
@@ -47,8 +46,7 @@ _ENGINES = ("docker-daemon", "containers-storage", "podman")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 
-@dataclass(frozen=True, slots=True)
-class TargetName:
+class TargetName(NamedTuple):
     """A target, taken apart."""
 
     path: str

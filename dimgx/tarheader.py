@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from dimgx.tarfields import (
     BLOCK,
@@ -52,15 +51,17 @@ _KEPT_RECORDS = frozenset(
 _TYPES = dict.fromkeys(b"0123456", None) | {0: FILE, ord("7"): FILE, ord("S"): FILE}
 
 
-@dataclass(slots=True)
 class _Extended:
     """The extended headers before a header."""
 
-    records: dict[bytes, bytes] = field(default_factory=dict)
-    long_name: bytes = b""
-    long_link: bytes = b""
-    types: bytes = b""
-    is_normal: bool = True
+    __slots__ = ("is_normal", "long_link", "long_name", "records", "types")
+
+    def __init__(self) -> None:
+        self.records: dict[bytes, bytes] = {}
+        self.long_name = b""
+        self.long_link = b""
+        self.types = b""
+        self.is_normal = True
 
     def add(self, typeflag: int, payload: bytes, offset: int) -> None:
         if typeflag in self.types:
@@ -184,15 +185,9 @@ def _parse(
         uid=_number(records, b"uid", block[108:116], at),
         gid=_number(records, b"gid", block[116:124], at),
         mtime=parse_number(block[136:148], "the time", at),
-        size=0,
-        devmajor=0,
-        devminor=0,
-        records={},
         had_pax=b"x"[0] in extended.types,
         offset=offset,
         data_offset=at + BLOCK,
-        stored_size=0,
-        sparse=None,
         is_normal=normal,
     )
     if typeflag == 0 and header.name.endswith(b"/"):

@@ -14,8 +14,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dimgx.errors import ImageError, SourceError, UsageError
 
@@ -29,8 +28,7 @@ _SEPARATORS = re.compile(r"[/\\:@]+")
 _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(NamedTuple):
     """A target's name with fields in it."""
 
     text: str

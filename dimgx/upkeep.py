@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dimgx.errors import SourceError
 from dimgx.imageoutput import names_for
@@ -27,8 +26,7 @@ CURRENT = "up to date"
 MISSING = "there is no target yet"
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """How a target stands."""
 
     reason: str
@@ -81,7 +79,7 @@ def wanted_of(chosen: Chosen, recipe: Recipe, target: TargetName, options: Optio
         if options.squash_from is not None:
             rows = list_rows(image)
             position = find_row(rows, options.squash_from).position
-            recipe = replace(recipe, layers=rows[position:], below=rows[:position])
+            recipe = recipe._replace(layers=rows[position:], below=rows[:position])
         is_squashed = options.squash_from is not None
         origin = origin_of(image, recipe, is_image=True, is_squashed=is_squashed)
     return Made(

@@ -164,8 +164,9 @@ def _flattened(index: LayerIndex) -> bytes:
 
 def _raised(data: bytes) -> LayerIndex:
     starts, codes, kinds, links, keys, implied, whiteouts, opaque, root = marshal.loads(data)
-    return LayerIndex(
-        starts=array("q", starts), codes=bytearray(codes), kinds=bytearray(kinds),
-        links={number: Link(*link) for number, *link in links},
-        keys=keys, implied=implied, whiteouts=whiteouts, opaque=opaque, root=root,
-    )  # fmt: skip
+    index = LayerIndex()
+    index.starts, index.keys, index.codes = array("q", starts), keys, bytearray(codes)
+    index.implied, index.whiteouts, index.opaque = implied, whiteouts, opaque
+    index.links = {number: Link(*link) for number, *link in links}
+    index.root, index.kinds = root, bytearray(kinds)
+    return index

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from dimgx.arguments import LOG_LEVELS, build_parser
@@ -232,7 +230,7 @@ TARGETS = [
 @pytest.mark.parametrize(("text", "args", "expected"), TARGETS, ids=[text for text, *_ in TARGETS])
 def test_target_with_a_form(text: str, args: tuple[str, ...], expected: TargetName) -> None:
     found = target(*args, "-t", text)
-    assert found == replace(expected, warnings=found.warnings)
+    assert found == expected._replace(warnings=found.warnings)
 
 
 def test_name_behind_the_path_is_a_tag() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from dimgx.origin import Origin
@@ -22,15 +20,15 @@ DIFFERENCES = [
     ("blob", Origin((f"blob:{A}", B)), f"layer 1 changed: {SHORT_A} -> blob:{SHORT_A}"),
     ("squashed", Origin((B,), below=(A,), is_squashed=True),
      "flattened, now squashed from layer 2 on"),
-    ("squashed all", replace(TWO, is_squashed=True), "flattened, now squashed from layer 1 on"),
-    ("kept", replace(TWO, is_kept=True), "flattened, now layers kept"),
-    ("added", replace(TWO, added=(C,)), f"added layer 1 is new: {SHORT_C}"),
-    ("paths", replace(TWO, paths=("+etc", "-x")), "what is left out changed: nothing -> +etc -x"),
-    ("strip", replace(TWO, strip_components=1), "--strip-components changed: 0 -> 1"),
-    ("prefix", replace(TWO, prefix="a/"), "--prefix changed: none -> a/"),
-    ("root", replace(TWO, root_entry=True), "--root-entry changed: no -> yes"),
-    ("clamp", replace(TWO, clamp_mtime=0), "--clamp-mtime changed: none -> 0"),
-    ("level", replace(TWO, level=9), "the compression's level changed: none -> 9"),
+    ("squashed all", TWO._replace(is_squashed=True), "flattened, now squashed from layer 1 on"),
+    ("kept", TWO._replace(is_kept=True), "flattened, now layers kept"),
+    ("added", TWO._replace(added=(C,)), f"added layer 1 is new: {SHORT_C}"),
+    ("paths", TWO._replace(paths=("+etc", "-x")), "what is left out changed: nothing -> +etc -x"),
+    ("strip", TWO._replace(strip_components=1), "--strip-components changed: 0 -> 1"),
+    ("prefix", TWO._replace(prefix="a/"), "--prefix changed: none -> a/"),
+    ("root", TWO._replace(root_entry=True), "--root-entry changed: no -> yes"),
+    ("clamp", TWO._replace(clamp_mtime=0), "--clamp-mtime changed: none -> 0"),
+    ("level", TWO._replace(level=9), "the compression's level changed: none -> 9"),
     ("version", Origin((), version=2),
      "made by an incompatible version of dimgx (record 1, not 2)"),
 ]  # fmt: skip
@@ -51,7 +49,7 @@ def test_newer_record_is_incompatible() -> None:
 
 @pytest.mark.parametrize("field", ["settings", "healthcheck", "platform"])
 def test_what_one_side_does_not_know_is_no_difference(field: str) -> None:
-    one, other = replace(TWO, **{field: A}), replace(TWO, **{field: B})
+    one, other = TWO._replace(**{field: A}), TWO._replace(**{field: B})
     assert difference(one, TWO) is None
     assert difference(TWO, one) is None
     told = difference(one, other)
@@ -92,7 +90,7 @@ SETS = [
      "the compression changed: none -> gzip"),
     ("layers packed", [made("a:1", compression="none")], [made("a:1", compression="zstd")],
      "the layers' compression changed: none -> zstd"),
-    ("form", [made("a:1")], [replace(made("a:1"), form="oci-archive")],
+    ("form", [made("a:1")], [made("a:1")._replace(form="oci-archive")],
      "the form changed: docker-archive -> oci-archive"),
 ]  # fmt: skip
 
@@ -107,7 +105,7 @@ def test_several_images(found: list[Made], wanted: list[Made], reason: str | Non
 
 def test_image_of_another_program_is_current_where_layers_are_kept() -> None:
     kept = Made(("a:1",), Origin((A, B), is_kept=True), form="docker-archive")
-    theirs = replace(kept, is_ours=False)
+    theirs = kept._replace(is_ours=False)
     assert why_outdated([theirs], [kept]) is None
-    newer = replace(kept, origin=Origin((A, C), is_kept=True))
+    newer = kept._replace(origin=Origin((A, C), is_kept=True))
     assert why_outdated([theirs], [newer]) == f"layer 2 changed: {SHORT_B} -> {SHORT_C}"

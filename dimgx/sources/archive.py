@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dimgx import system, tarfields
 from dimgx.errors import ImageError
@@ -26,16 +26,14 @@ _MOST_BYTES = 4096
 _CHUNK = 8192
 
 
-@dataclass(frozen=True, slots=True)
-class _Link:
+class _Link(NamedTuple):
     """A member that only leads to another, relative to the directory `base`."""
 
     base: tuple[str, ...]
     target: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Other:
+class _Other(NamedTuple):
     """A member that is no regular file."""
 
     kind: str

@@ -15,8 +15,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dimgx.errors import ImageError, SourceError
 from dimgx.imagename import DOCKER_HUB
@@ -52,8 +51,7 @@ def find_credentials(
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class _AuthFile:
+class _AuthFile(NamedTuple):
     name: str
     auths: dict[str, Fields]
     store: str | None

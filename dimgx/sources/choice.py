@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from dimgx.errors import ImageError
 from dimgx.image import Image
@@ -22,8 +22,7 @@ _HEX = re.compile(r"(?:sha256:)?([0-9a-f]{1,128})")
 _MOST_SHOWN = 12
 
 
-@dataclass(frozen=True, slots=True)
-class Variant:
+class Variant(NamedTuple):
     """An image for one platform, not opened yet."""
 
     platform: Platform | None
@@ -35,8 +34,7 @@ class Variant:
     """False where opening it will say what is wrong."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """An image that a source lists, with its platforms."""
 
     positions: tuple[int, ...]
@@ -127,7 +125,7 @@ def _with_id(
             v for v in candidate.variants if any(fits(_bare(own), wanted) for own in v.ids)
         )
         if variants:
-            found.append(replace(candidate, variants=variants))
+            found.append(candidate._replace(variants=variants))
     return found
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dimgx.digest import Digest
@@ -58,20 +57,20 @@ class DockerEngine:
         steps = [_parse_step(fields) for fields in reversed(history)]
         ancestors = self._ancestors(steps[:-1])
         steps = [
-            replace(step, created=rfc3339(ancestors[i].value("created")) or step.created)
+            step._replace(created=rfc3339(ancestors[i].value("created")) or step.created)
             if i in ancestors
             else step
             for i, step in enumerate(steps)
         ]
         if steps:
             created = rfc3339(image.value("created")) or steps[-1].created
-            steps[-1] = replace(steps[-1], id=id, tags=tags, created=created)
+            steps[-1] = steps[-1]._replace(id=id, tags=tags, created=created)
         diff_ids = layers_of(image)
         counts = {i: len(layers_of(fields)) for i, fields in ancestors.items()}
         empty = find_empty(steps, counts, len(diff_ids))
         if empty is not None:
             steps = [
-                replace(step, empty=is_empty) for step, is_empty in zip(steps, empty, strict=True)
+                step._replace(empty=is_empty) for step, is_empty in zip(steps, empty, strict=True)
             ]
         return Described(
             id=id,
@@ -216,7 +215,7 @@ def _linked(steps: Sequence[HistoryStep]) -> Iterator[HistoryStep]:
     """Yield the steps with the parents that have an ID."""
     below: str | None = None
     for step in steps:
-        yield replace(step, parent_id=below)
+        yield step._replace(parent_id=below)
         below = step.id
 
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 from dimgx.digest import Digest
 from dimgx.errors import ImageError
@@ -27,8 +27,7 @@ _BLOB_PATH = re.compile(r"[./]*blobs/([a-z0-9]+)/([0-9a-f]+)")
 _NAMED_CONFIG = re.compile(r"(?:.*[/:])?([0-9a-f]{64})(?:\.json)?")
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(NamedTuple):
     """One entry of manifest.json, or several that mean the same image."""
 
     positions: tuple[int, ...]
@@ -53,8 +52,7 @@ def list_saved(files: Files, document: object, *, verify: bool) -> list[Candidat
         entry = _parse_entry(Fields(item, f"{what}: [{position}]"), position)
         known = entries.get((entry.config, entry.layers))
         if known:
-            entry = replace(
-                known,
+            entry = known._replace(
                 positions=known.positions + entry.positions,
                 names=tuple(dict.fromkeys(known.names + entry.names)),
             )
@@ -179,7 +177,7 @@ class _Reader:
             if not 0 < len(older) < count or list(older) != list(config.history[: len(older)]):
                 break
             count = len(older)
-            steps[count - 1] = replace(steps[count - 1], id=parent, tags=ancestor.names)
+            steps[count - 1] = steps[count - 1]._replace(id=parent, tags=ancestor.names)
             parent = ancestor.parent
         return tuple(steps)
 

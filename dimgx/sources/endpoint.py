@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from dimgx.digest import Digest
 from dimgx.errors import ImageError, SourceError
@@ -26,8 +25,7 @@ _PIPE = "npipe:////./pipe/docker_engine"
 _DOCUMENT_LIMIT = 4 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class EngineOptions:
+class EngineOptions(NamedTuple):
     """Which engine is asked and how, with what engines' own clients take from the environment."""
 
     host: str | None = None
@@ -90,8 +88,7 @@ class EngineOptions:
         return os.path.join(self.home, ".docker") if self.home else None
 
 
-@dataclass(frozen=True, slots=True)
-class Tls:
+class Tls(NamedTuple):
     """The files that TLS needs, and whether the server's name is checked."""
 
     ca: str | None
@@ -100,8 +97,7 @@ class Tls:
     is_verified: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """Where an engine listens."""
 
     url: str

@@ -12,9 +12,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from operator import itemgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dimgx.errors import ImageError, SourceError, TemporaryError
 from dimgx.image import Image, Layer
@@ -67,7 +66,7 @@ def open_engine_image(
             if options.are_rows_wanted:
                 described = _with_layers_of(described, saved)
             else:
-                described = replace(described, steps=())
+                described = described._replace(steps=())
         image = Image(
             reference=reference.text,
             layers=tuple(
@@ -174,19 +173,19 @@ def _with_layers_of(described: Described, saved: _Saved) -> Described:
     if len(told) != len(described.steps):
         return described
     pairs = zip(described.steps, told, strict=True)
-    return replace(described, steps=tuple(replace(step, empty=own.empty) for step, own in pairs))
+    steps = tuple(step._replace(empty=own.empty) for step, own in pairs)
+    return described._replace(steps=steps)
 
 
-@dataclass(frozen=True, slots=True)
-class _Pending:
+class _Pending(NamedTuple):
     """The blob of a layer that the engine has not been asked for yet."""
 
     saved: _Saved
-    index: int
+    position: int
     size: int | None = None
 
     def iter_chunks(self) -> Iterator[bytes | memoryview]:
-        return self.saved.archive(self.index + 1, None).layers[self.index].blob.iter_chunks()
+        return self.saved.archive(self.position + 1, None).layers[self.position].blob.iter_chunks()
 
 
 class _Saved:
@@ -204,12 +203,12 @@ class _Saved:
 
     def fetch(self, layers: Sequence[Layer], tick: Tick | None) -> tuple[Layer, ...]:
         """Give `layers` with their blobs at hand; `tick` is told of bytes done and in all."""
-        waiting = [layer.blob.index for layer in layers if isinstance(layer.blob, _Pending)]
+        waiting = [layer.blob.position for layer in layers if isinstance(layer.blob, _Pending)]
         if not waiting:
             return tuple(layers)
         here = self.archive(max(waiting) + 1, tick).layers
         return tuple(
-            here[layer.blob.index] if isinstance(layer.blob, _Pending) else layer
+            here[layer.blob.position] if isinstance(layer.blob, _Pending) else layer
             for layer in layers
         )
 

@@ -13,8 +13,8 @@ Spec: image-spec image-layout.md, image-index.md; c/image directory transport.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 from dimgx.digest import Digest
 from dimgx.errors import ImageError
@@ -42,8 +42,7 @@ _DEEPEST_INDEX = 8
 _MOST_MANIFESTS = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class BlobStore:
+class BlobStore(NamedTuple):
     """Blobs by digest."""
 
     files: Files
@@ -129,9 +128,9 @@ class _Lister:
         self._store = store
         self._where = store.files.where
         self._nested: set[Digest] = set()
-        # Each blob is read once, however often it is listed.
-        self._documents: dict[Descriptor, Index | Manifest] = {}
-        self._configs: dict[Descriptor, Config] = {}
+        # Each blob is read once, however often it is listed: by its digest and stated size.
+        self._documents: dict[tuple[Digest, int], Index | Manifest] = {}
+        self._configs: dict[tuple[Digest, int], Config] = {}
         self._count = 0
 
     def candidates(self, index: Index) -> list[Candidate]:
@@ -144,8 +143,7 @@ class _Lister:
             if known is None:
                 variants, digests = self._look(entry, 0)
                 known = Candidate((), (), tuple(variants), tuple(digests))
-            found[entry.digest] = replace(
-                known,
+            found[entry.digest] = known._replace(
                 positions=(*known.positions, position),
                 names=tuple(dict.fromkeys(known.names + names)),
             )
@@ -173,11 +171,12 @@ class _Lister:
         return [self.variant(descriptor, document)] if document.is_image else [], []
 
     def _document(self, descriptor: Descriptor) -> Index | Manifest:
-        if descriptor not in self._documents:
+        key = descriptor.digest, descriptor.size
+        if key not in self._documents:
             data = self._store.read(descriptor, "manifest", MANIFEST_LIMIT)
             what = f"{self._where}: the manifest {descriptor.digest}"
-            self._documents[descriptor] = parse_document(data, what)
-        return self._documents[descriptor]
+            self._documents[key] = parse_document(data, what)
+        return self._documents[key]
 
     def look_into(self, index: Index, depth: int) -> tuple[list[Variant], list[str]]:
         """Give the images that an index lists, and the digests of the indexes below."""
@@ -211,11 +210,12 @@ class _Lister:
 
     def _config(self, manifest: Manifest) -> Config:
         descriptor = manifest.config
-        if descriptor not in self._configs:
+        key = descriptor.digest, descriptor.size
+        if key not in self._configs:
             data = self._store.read(descriptor, "config", CONFIG_LIMIT)
             what = f"{self._where}: the config {descriptor.digest}"
-            self._configs[descriptor] = parse_config(data, what)
-        return self._configs[descriptor]
+            self._configs[key] = parse_config(data, what)
+        return self._configs[key]
 
     def _open(self, descriptor: Descriptor, manifest: Manifest, platform: Platform | None) -> Image:
         require_image(self._where, manifest)

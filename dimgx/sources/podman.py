@@ -15,7 +15,6 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Protocol
 
 from dimgx.errors import SourceError, TemporaryError
@@ -81,7 +80,7 @@ class Podman:
         sizes = [fields.integer("size") for fields in told]
         steps = _steps_of(image)
         if len(sizes) == len(steps):
-            steps = [replace(step, size=size) for step, size in zip(steps, sizes, strict=True)]
+            steps = [step._replace(size=size) for step, size in zip(steps, sizes, strict=True)]
         lengths: tuple[int | None, ...] = ()
         layered = [step.size for step in steps if not step.empty]
         if len(layered) == len(diff_ids) and len(sizes) == len(steps):
@@ -89,12 +88,12 @@ class Podman:
         images = []
         for count, ancestor in self._ancestors(image, steps):
             own = full_id(ancestor.text("id"), ancestor.what)
-            steps[count - 1] = replace(
-                steps[count - 1], id=own, tags=clean_tags(ancestor.texts("repotags"))
+            steps[count - 1] = steps[count - 1]._replace(
+                id=own, tags=clean_tags(ancestor.texts("repotags"))
             )
             images.append((len(layers_of(ancestor)), own))
         if steps:
-            steps[-1] = replace(steps[-1], id=id, tags=tags)
+            steps[-1] = steps[-1]._replace(id=id, tags=tags)
         return Described(
             id=id,
             tags=tags,

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from dimgx.errors import ImageError, SourceError
@@ -30,8 +29,7 @@ _FILE_LIMIT = 4 << 20
 _HUB_HOST = "registry-1.docker.io"
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """A place where an image may lie."""
 
     domain: str
@@ -49,15 +47,13 @@ class Endpoint:
         return _HUB_HOST if self.domain in (DOCKER_HUB, "index.docker.io") else self.domain
 
 
-@dataclass(frozen=True, slots=True)
-class _Mirror:
+class _Mirror(NamedTuple):
     location: str
     is_insecure: bool
     pulls: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Table:
+class _Table(NamedTuple):
     prefix: str
     location: str
     is_insecure: bool
@@ -65,10 +61,9 @@ class _Table:
     mirrors: tuple[_Mirror, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Daemon:
+class _Daemon(NamedTuple):
     mirrors: tuple[str, ...] = ()
-    insecure: tuple[str, ...] = field(default=())
+    insecure: tuple[str, ...] = ()
 
 
 def find_endpoints(
@@ -89,18 +84,17 @@ def find_endpoints(
             unwanted = "digest-only" if name.digest is None else "tag-only"
             if mirror.pulls != unwanted:
                 place = _rewrite(name, table.prefix, mirror.location)
-                found.append(replace(place, is_insecure=mirror.is_insecure, is_mirror=True))
-        primary = replace(
-            _rewrite(name, table.prefix, table.location), is_insecure=table.is_insecure
-        )
+                found.append(place._replace(is_insecure=mirror.is_insecure, is_mirror=True))
+        primary = _rewrite(name, table.prefix, table.location)
+        primary = primary._replace(is_insecure=table.is_insecure)
     if not found and primary.domain == DOCKER_HUB:
         found += [_mirror_of(url, name) for url in daemon.mirrors]
     places = [
-        replace(place, is_insecure=place.is_insecure or _is_insecure(place.domain, daemon.insecure))
+        place._replace(is_insecure=place.is_insecure or _is_insecure(place.domain, daemon.insecure))
         for place in (*found, primary)
     ]
     if options.tls_verify is not None:
-        places = [replace(place, is_insecure=not options.tls_verify) for place in places]
+        places = [place._replace(is_insecure=not options.tls_verify) for place in places]
     return places
 
 

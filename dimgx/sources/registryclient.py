@@ -11,9 +11,8 @@ Spec: distribution-spec, "Pull".
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
 from dimgx.digest import Digest
@@ -47,8 +46,7 @@ class BadRange(ImageError):
     """The registry has no bytes in the range that was asked for."""
 
 
-@dataclass(frozen=True, slots=True)
-class FetchedManifest:
+class FetchedManifest(NamedTuple):
     """A manifest or an index as it came."""
 
     data: bytes

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dimgx.errors import SourceError
 
@@ -13,8 +12,7 @@ if TYPE_CHECKING:
     from dimgx.registryoptions import RegistryOptions
 
 
-@dataclass(frozen=True, slots=True)
-class Certificates:
+class Certificates(NamedTuple):
     """What lies in a certificate directory: CAs, and pairs of certificate and key."""
 
     authorities: tuple[str, ...] = ()

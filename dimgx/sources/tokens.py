@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from dimgx.errors import ImageError, SourceError
@@ -41,8 +40,7 @@ _PART = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Challenge:
+class Challenge(NamedTuple):
     """One of the ways to prove oneself that a registry offers."""
 
     scheme: str

@@ -10,8 +10,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dimgx.codec import open_encoder
 from dimgx.errors import ImageError
@@ -103,8 +102,7 @@ class FileArchive:
         self._target.abort()
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
+class _Piece(NamedTuple):
     """A member that goes out in the end: its header, and where its content comes from."""
 
     header: bytes
@@ -171,7 +169,7 @@ class StreamedArchive:
     def name(self, slot: Slot, name: str) -> None:
         """Give the layer its header."""
         piece = self._pieces[slot.offset]
-        self._pieces[slot.offset] = replace(piece, header=_header(name, piece.size))
+        self._pieces[slot.offset] = piece._replace(header=_header(name, piece.size))
 
     def drop(self, slot: Slot) -> None:
         """Forget the last layer."""

@@ -9,8 +9,7 @@ Spec: Docker Engine API, Podman's libpod API; podman-load(1), podman-import(1).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from dimgx.changes import docker_changes, podman_changes
 from dimgx.errors import SourceError
@@ -30,8 +29,7 @@ _LOADED = re.compile(r"Loaded image(?:\(s\))?(?: ID)?: *(\S+)")
 _CREATED_BY = "dimgx import"
 
 
-@dataclass(frozen=True, slots=True)
-class Imported:
+class Imported(NamedTuple):
     """What goes with a plain tar."""
 
     names: tuple[str, ...]
@@ -162,7 +160,7 @@ class _Docker:
     def _sayable(self, settings: Settings) -> Settings:
         """Leave out STOPSIGNAL, which engines before 23.0 do not take."""
         is_new = self._connection.api_version >= (1, 42)
-        return settings if is_new else replace(settings, stop_signal="")
+        return settings if is_new else settings._replace(stop_signal="")
 
 
 class _PodmanService:

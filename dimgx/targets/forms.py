@@ -7,8 +7,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol
 
 from dimgx.digest import Digest
 from dimgx.imageconfig import dump
@@ -36,8 +35,7 @@ _LAYER_SUFFIXES: dict[Compression | None, tuple[str, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class MadeImage:
+class MadeImage(NamedTuple):
     """An image whose layers are stored."""
 
     config: bytes

@@ -14,7 +14,6 @@ import re
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dimgx import system
@@ -137,7 +136,7 @@ def _read_images(path: str, packing: str | None, tmpdirs: Sequence[str]) -> list
             notes = _notes(files, form)
             made = [_made(image, form, packing, notes) for image in images]
             if files.is_cut:
-                return [replace(one, problem="damaged: the archive ends early") for one in made]
+                return [one._replace(problem="damaged: the archive ends early") for one in made]
             return made
         except NoOrigin:
             raise
