@@ -168,7 +168,7 @@ class _Coming:
         self._stream = decode(number, lambda: self._room)
         # Whoever orders lets no slot be used again before what it has is walked.
         self.pieces = Pieces(lambda _: False, lambda _: None)
-        self._walk = GrowingLayer(self.pieces.read, clamp_mtime_s)
+        self._walk = GrowingLayer(self.pieces, clamp_mtime_s)
         self._walked = 0
         self._is_walked = False
 
@@ -195,7 +195,10 @@ class _Coming:
     def walk(self, least: int) -> bytes:
         """Walk what has come, if it is so much or the last; give what is new as bytes."""
         come = self.pieces.end - self._walked
-        if self._is_walked or not (come >= least or self.pieces.is_whole):
+        if self._is_walked:
+            return b""
+        if come < least and not self.pieces.is_whole:
+            self._walk.look(self.pieces.end)
             return b""
         news = self._walk.go_on(self.pieces.end, is_whole=self.pieces.is_whole)
         self._walked, self._is_walked = self.pieces.end, self.pieces.is_whole

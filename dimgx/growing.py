@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import marshal
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, compress, count, islice
 from operator import lt
 from typing import NamedTuple
@@ -20,13 +20,11 @@ from typing import NamedTuple
 from dimgx.names import WHITEOUT_PREFIX, key_of
 from dimgx.ownlayer import IS_NO_DIRECTORY, find_implied, link_target, marked_directories
 from dimgx.ownnames import OrderedNames
+from dimgx.pieces import Pieces
 from dimgx.strangers import refuse_stranger, refuse_windows
 from dimgx.tarbatch import find_kind
 from dimgx.tarfields import DIRECTORY, FILE
 from dimgx.tarwalk import LayerWalk
-
-CHUNK = 4 << 10
-"""Bytes read at a time after large files: what lies in memory is read by copying it."""
 
 
 class OutOfOrder(Exception):
@@ -77,10 +75,11 @@ class News(NamedTuple):
 class GrowingLayer:
     """A layer, walked as far as it has come."""
 
-    def __init__(self, read: Callable[[int, int], bytes], clamp_mtime_s: int | None) -> None:
-        """`read(offset, size)` gives bytes of the tar that are there."""
-        self._read = read
-        self._walk = LayerWalk(read, clamp_mtime_s, keeps_attributes=True, least=CHUNK)
+    def __init__(self, pieces: Pieces, clamp_mtime_s: int | None) -> None:
+        self._read = pieces.read
+        self._walk = LayerWalk(
+            pieces.read, clamp_mtime_s, keeps_attributes=True, view=pieces.view_or_read
+        )
         self._taken = 0
         self._keys: list[bytes] = []
         self._names = OrderedNames(self._keys)
@@ -139,6 +138,13 @@ class GrowingLayer:
             bytes(own.kinds[first:]), implied_keys, hidden, opaque, self._marker,
             list(self._take_links()),
         )  # fmt: skip
+
+    def look(self, size: int) -> None:
+        """Look for headers in bytes that have just come; `go_on` says more of them.
+
+        Raises: ImageError.
+        """
+        self._walk.look(size)
 
     def _take_markers(self) -> tuple[list[bytes], list[bytes]]:
         """Give the keys of new whiteouts, and of new opaque directories."""

@@ -61,6 +61,14 @@ class Pieces:
         start = self._starts[i]
         return self._pieces[i][at - start : end - start]
 
+    def view_or_read(self, at: int, size: int, least: int) -> memoryview | bytes:
+        """Give up to `size` bytes from `at` on, and at least `least` of those that there are.
+
+        They are not copied if one piece has so many; then they are good until it is let go.
+        """
+        part = self.view(at, at + size)
+        return part if len(part) >= least else self.read(at, min(size, least))
+
     def drop(self, before: int) -> None:
         """Let go of the pieces that end before that offset."""
         count = len(self._pieces)

@@ -63,7 +63,7 @@ class Hops(NamedTuple):
     """Where the next member begins."""
 
 
-def hop(chunk: bytes, at: int, limit: int) -> Hops | None:
+def hop(chunk: bytes | memoryview, at: int, limit: int) -> Hops | None:
     """Give the members that `chunk` begins with, as far as all is ordinary, or None.
 
     The chunk, of at most MAX_CHUNK bytes, lies at `at` in the tar, which ends at `limit`; so do
@@ -95,7 +95,7 @@ def hop(chunk: bytes, at: int, limit: int) -> Hops | None:
     while i >= 0:
         begin = starts[i] - at + BLOCK
         size = int(joined[i * BLOCK + 124 : i * BLOCK + 135], 8)
-        payload = chunk[begin : begin + size]
+        payload = bytes(chunk[begin : begin + size])
         if not 0 < size <= MAX_PAX or b"size=" in payload:
             count = i
             break

@@ -8,7 +8,8 @@
    parsed alone (`tarheader`, some 10 us), which also finds the exact error.
 4. What the members mean together is settled at the end (`ownlayer`).
 5. A layer that is still being decoded can be followed: the walk stops where the next headers are
-   not all there yet, and goes on from there.
+   not all there yet, and goes on from there. It looks for headers in what has just come, while
+   that is in the CPU's cache and need not be copied, and makes larger batches of them.
 
 A chunk of 32 KiB reads little payload of large files; of small ones 256 KiB hold more to be looked
 at together. Mapping the file instead was slower (page faults), and so were larger batches.
@@ -16,6 +17,7 @@ at together. Mapping the file instead was slower (page faults), and so were larg
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterator
 
 from dimgx.layerindex import REWRITE, LayerIndex
@@ -35,6 +37,7 @@ BATCH = 384
 """Members after which a batch is taken, at the end of the chunk."""
 
 _NO_SIZE = b"00000000000\0"
+_cut_block = struct.Struct(f"{BLOCK}s").unpack_from
 
 
 def walk_layer(fd: int, offset: int, size: int, *, clamp_mtime_s: int | None = None) -> LayerIndex:
@@ -68,12 +71,18 @@ class LayerWalk:
         clamp_mtime_s: int | None = None,
         *,
         keeps_attributes: bool = False,
-        least: int = CHUNK,
+        view: Callable[[int, int, int], bytes | memoryview] | None = None,
     ) -> None:
-        """`read(offset, size)` gives bytes of the tar that are there."""
-        self._read, self._least = read, least
+        """`read(offset, size)` gives bytes of the tar that are there.
+
+        What is walked can be read by `view(offset, size, least)` instead, which gives fewer of
+        them, but no fewer than `least`. They need to be good only as long as `go_on` takes.
+        """
+        self._read = read
+        self._view = view or (lambda at, size, _least: read(at, size))
         self._size, self._is_whole, self._end = 0, False, NO_END
-        self._chunk, self._chunk_at = b"", 0
+        self._chunk: bytes | memoryview = b""
+        self._chunk_at = 0
         self.index = LayerIndex()
         """What the members walked so far say; complete when it is settled."""
         self.own = OwnLayer(self.index, self._read_at, self._read_header_at)
@@ -106,6 +115,15 @@ class LayerWalk:
         if is_whole:
             self._end = self._placing.end = size
         next(self._steps, None)
+        self._take_batch()
+
+    def look(self, size: int) -> None:
+        """Find headers as far as the first `size` bytes allow, but make little of them yet.
+
+        Raises: MalformedTar where the tar makes no sense.
+        """
+        self._size = size
+        next(self._steps, None)
 
     def settle(self) -> None:
         """Complete the index of a tar that is walked whole.
@@ -125,29 +143,29 @@ class LayerWalk:
         index, blocks = self.index, self._blocks
         add_start, add_block = index.starts.append, blocks.append
         k, last, limit, passed = 0, -1, self._end, 0
-        chunk_size = self._least // 2
+        chunk_size = CHUNK // 2
         while True:
             while k > last:
                 if len(index.starts) - index.member_count >= BATCH:
                     self._take_batch()
                 self._chunk_at += k
-                # Where small files lie close together, more can be read at once.
+                # Where small files lie close together, more can be looked at together.
                 is_dense = (len(index.starts) - passed) * DENSE >= len(self._chunk)
-                chunk_size = min(2 * chunk_size, MAX_CHUNK) if is_dense else self._least
+                chunk_size = min(2 * chunk_size, MAX_CHUNK) if is_dense else CHUNK
                 passed = len(index.starts)
                 self._chunk = b""
-                while not self._is_whole and self._chunk_at + chunk_size > self._size:
-                    self._stop(self._chunk_at)
+                while not self._is_whole and self._chunk_at + CHUNK > self._size:
+                    self.position = self._chunk_at
                     yield
                 limit = self._end - self._chunk_at
-                self._chunk = self._read_at(self._chunk_at, chunk_size)
+                self._chunk = self._read_chunk(chunk_size)
                 last = len(self._chunk) - BLOCK
                 k = self._hop() if chunk_size > CHUNK else 0
                 if last < 0:
                     break
             chunk, chunk_at = self._chunk, self._chunk_at
             while k <= last:
-                block = chunk[k : k + BLOCK]
+                (block,) = _cut_block(chunk, k)
                 kind = block[156]
                 if kind < FILE or kind > FIFO:
                     break
@@ -181,9 +199,10 @@ class LayerWalk:
             try:
                 header, passed_global = read_header(self._read_at, chunk_at + k, self._end)
             except _NotYet:
-                self._stop(chunk_at + k)
+                self.position = chunk_at + k
+                self._chunk = b""  # what it views may be gone then
                 yield
-                limit = self._end - chunk_at
+                last = k - 1
                 continue
             if header is None:
                 break
@@ -192,11 +211,7 @@ class LayerWalk:
             self._alone.append((self._ordinary_count, header))
             add_start(chunk_at + k)
             k = header.end - chunk_at
-        self._stop(chunk_at + k)
-
-    def _stop(self, position: int) -> None:
-        self._take_batch()
-        self.position = position
+        self.position = chunk_at + k
 
     @property
     def _ordinary_count(self) -> int:
@@ -212,7 +227,7 @@ class LayerWalk:
         for number, block, payload in hops.pax:
             self._pax[count + number] = PaxHeader(block, payload)
         self._blocks.append(hops.headers)
-        self.index.starts.extend(hops.starts)
+        self.index.starts.fromlist(hops.starts)
         return hops.end - self._chunk_at
 
     def _take_pax(self, k: int, last: int) -> int:
@@ -221,7 +236,7 @@ class LayerWalk:
         Gives the distance to the next member, or 0 if there is anything unusual.
         """
         chunk = self._chunk
-        head = chunk[k : k + BLOCK]
+        (head,) = _cut_block(chunk, k)
         try:
             size = int(head[124:135], 8)
         except ValueError:
@@ -229,7 +244,7 @@ class LayerWalk:
         at = k + BLOCK + (size + 511 & -BLOCK)
         if not 0 < size <= MAX_PAX or head[135] > 32 or at > last:
             return 0
-        block = chunk[at : at + BLOCK]
+        (block,) = _cut_block(chunk, at)
         try:
             step = int(block[124:135], 8) + 1023 & -BLOCK
         except ValueError:
@@ -243,7 +258,7 @@ class LayerWalk:
             or (kind != FILE and step != BLOCK)
         ):
             return 0
-        payload = chunk[k + BLOCK : k + BLOCK + size]
+        payload = bytes(chunk[k + BLOCK : k + BLOCK + size])
         if b"size=" in payload:
             return 0
         self._pax[self._ordinary_count] = PaxHeader(head, payload)
@@ -252,9 +267,13 @@ class LayerWalk:
 
     def _has_pair(self, k: int) -> bool:
         """Tell whether a PAX header, if it is of ordinary size, and the next are in the chunk."""
-        digits = self._chunk[k + 124 : k + 135]
+        digits = bytes(self._chunk[k + 124 : k + 135])
         size = int(digits, 8) if digits.isdigit() and not digits.strip(b"01234567") else 0
         return size > MAX_PAX or k + 2 * BLOCK + (size + 511 & -BLOCK) <= len(self._chunk)
+
+    def _read_chunk(self, size: int) -> bytes | memoryview:
+        size = min(size, self._size - self._chunk_at)
+        return self._view(self._chunk_at, size, CHUNK) if size > 0 else b""
 
     def _read_at(self, at: int, size: int) -> bytes:
         """Read from the chunk at hand, or else from the file."""
@@ -264,7 +283,7 @@ class LayerWalk:
             size = self._size - at
         k = at - self._chunk_at
         if k >= 0 and k + size <= len(self._chunk):
-            return self._chunk[k : k + size]
+            return bytes(self._chunk[k : k + size])
         return self._read(at, size) if size > 0 else b""
 
     def _read_header_at(self, at: int) -> Header:

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from dimgx import decoders, streaming, system
+from dimgx import decoders, streaming, system, tarwalk
 from dimgx.growing import OutOfOrder
 from dimgx.names import key_of, normalise
 from tests.cases import flatten_layers
@@ -101,6 +101,8 @@ def stream(tars: Sequence[bytes], seed: int, part: int, slots: int) -> bytes:
         patch.setattr(streaming, "SLOT", SLOT)
         patch.setattr(streaming, "PART", part)
         patch.setattr(streaming, "Decoders", InTurn)
+        # So few are there at once in the slots, where they are looked at, or are put together.
+        patch.setattr(tarwalk, "CHUNK", chance.choice([512, 1024, 4096]))
         flow = streaming.Flow(
             [len(tar) for tar in tars], decode, lambda: 0,
             processes=2, memory=slots * SLOT, tick=lambda _: None,
