@@ -120,6 +120,11 @@ class Decoders:
         os.write(self._orders[group], _ORDER.pack(layer, slot, is_urgent))
         self.waiting[group] += 1
 
+    @property
+    def has_answers(self) -> bool:
+        """Whether `wait` would not have to wait."""
+        return bool(self._heard.poll(0))
+
     def wait(self) -> list[Answer]:
         """Wait for answers, and give one or more.
 

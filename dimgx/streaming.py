@@ -91,6 +91,8 @@ class Flow:
         def counted(data: bytes | memoryview) -> None:
             write(data)
             self.length += len(data)
+            if self._decoders.has_answers:  # who decodes need not wait for who writes
+                self._go_on()
 
         try:
             self._merge(counted)

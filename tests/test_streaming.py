@@ -58,6 +58,10 @@ class InTurn:
         self._queues[group].append((layer, slot, is_urgent))
         self.waiting[group] += 1
 
+    @property
+    def has_answers(self) -> bool:
+        return any(self._queues) and self.random.random() < 0.5
+
     def wait(self) -> list[decoders.Answer]:
         queue = self.random.choice([queue for queue in self._queues if queue])
         number, slot, is_urgent = queue.popleft()
