@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _HEX_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
 _GRAMMAR = re.compile(r"[a-z0-9]+(?:[+._-][a-z0-9]+)*:[a-zA-Z0-9=_-]+")
+_SOME_BLOCKS = bytes(256)
 
 
 class Digest(NamedTuple):
@@ -54,6 +55,15 @@ class Digest(NamedTuple):
         return f"{self.algorithm}:{self.hex}"
 
 
+def _clear_vector_registers() -> None:
+    """Have the upper halves of the CPU's vector registers given up, which isal leaves in use.
+
+    The instructions for SHA-256 take a third longer else: 0.38 s in place of 0.29 for 0.5 GB behind
+    gzip. OpenSSL's SHA-512 ends by giving them up, as by the system's rules all should.
+    """
+    hashlib.sha512(_SOME_BLOCKS, usedforsecurity=False)
+
+
 def iter_verified(
     chunks: Iterable[bytes | memoryview], digest: Digest | None, size: int | None, what: str
 ) -> Iterator[bytes | memoryview]:
@@ -73,6 +83,7 @@ def iter_verified(
                 f"{what}: has more than the {size} bytes stated: pull or copy it again"
             )
         if sink:
+            _clear_vector_registers()
             sink.update(chunk)
         yield chunk
     if size is not None and total < size:
