@@ -43,7 +43,9 @@ class Dimgx:
     """The program that is measured: this checkout's, unless another command is given."""
 
     def __init__(self, command: str | None = None) -> None:
-        self.argv = tuple(shlex.split(command)) if command else (sys.executable, "-m", "dimgx")
+        # As the installed program does it.
+        own = (sys.executable, "-c", "from dimgx.cli import program; program()")
+        self.argv = tuple(shlex.split(command)) if command else own
         self.package = None if command else ROOT / "dimgx"
         self.env = {} if command else {"PYTHONPATH": str(ROOT)}
         if self.package is not None:
