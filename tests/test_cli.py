@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -97,6 +98,37 @@ def test_table(place: Path) -> None:
         ["-", base, "-", "3.6 kB", "3.6 kB", "0", "ADD rootfs.tar /"],
     ]
     assert all(row[3].endswith("ago") for row in rows[1:])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--version"],
+        ["--help"],
+        ["./image.tar"],
+        ["-t", "-", "./image.tar"],
+        ["-t", "out.tar", "./image.tar"],
+        ["-l", "9", "-t", "out.tar", "./image.tar"],
+        ["./nowhere.tar"],
+        ["--no-such-option"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("redirection", ["", " >/dev/full", " >&-"])
+def test_installed_program_says_and_makes_the_same(
+    place: Path, words: list[str], redirection: str
+) -> None:
+    own = [sys.executable, "-W", "error", "-c", "from dimgx.cli import program; program()", *words]
+    found = []
+    for argv in (command(*words), own):
+        done = subprocess.run(
+            shlex.join(argv) + redirection, shell=True, capture_output=True, cwd=place,
+            stdin=subprocess.DEVNULL, env=ENVIRONMENT, timeout=60, check=False,
+        )  # fmt: skip
+        made = {path.name: path.read_bytes() for path in place.iterdir()}
+        found.append((done.returncode, done.stdout, done.stderr, made))
+        (place / "out.tar").unlink(missing_ok=True)
+    assert found[0] == found[1]
 
 
 def test_quiet(place: Path) -> None:
