@@ -120,15 +120,12 @@ def iter_decoded(
     if compression is None:
         yield from chunks
     elif compression == "gzip" and (reader := _find_gzip_reader()):
-        buffer = memoryview(bytearray(PIECE))
-        yield from _iter_inflated(chunks, reader, room or (lambda: buffer))
+        yield from _iter_inflated(chunks, reader, room or _same_room())
     else:
         yield from _iter_parts(chunks, compression)
 
 
-def _iter_parts(
-    chunks: Iterable[bytes | memoryview], compression: Compression
-) -> Iterator[bytes]:
+def _iter_parts(chunks: Iterable[bytes | memoryview], compression: Compression) -> Iterator[bytes]:
     open_part, errors = _OPENERS[compression]()
     padding = 0
     part: _Decoder | None = None
@@ -225,12 +222,18 @@ class _ChunksFile:
                 return 0
             self._rest = memoryview(chunk)
         part, self._rest = self._rest[: len(view)], self._rest[len(view) :]
-        # isal lets these pass, zlib does not.
+        # isal lets these pass, zlib does not. Headers of later members are not seen here.
         if 0 <= 3 - self.taken < len(part) and part[3 - self.taken] & _GZIP_RESERVED:
             raise ValueError("unknown flags in the header")
         view[: len(part)] = part
         self.taken += len(part)
         return len(part)
+
+
+def _same_room() -> Callable[[], memoryview]:
+    """Give what gives the same memory for every piece."""
+    buffer = memoryview(bytearray(PIECE))
+    return lambda: buffer
 
 
 def _iter_inflated(

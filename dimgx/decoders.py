@@ -34,6 +34,7 @@ STEP = 4 << 20
 """Bytes of a layer that are walked at once; fewer make small batches, which cost more."""
 
 Decode = Callable[[int, Callable[[], memoryview]], Iterator[bytes | memoryview]]
+"""Decodes a layer in pieces; the callable gives memory for each, as for `decode.iter_decoded`."""
 
 _ORDER = struct.Struct("<III")
 """A layer's number, a slot's, and whether to walk however little has come."""

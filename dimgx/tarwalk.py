@@ -76,7 +76,8 @@ class LayerWalk:
         """`read(offset, size)` gives bytes of the tar that are there.
 
         What is walked can be read by `view(offset, size, least)` instead, which gives fewer of
-        them, but no fewer than `least`. They need to be good only as long as `go_on` takes.
+        them, but no fewer than `least`. They need to be good only until `go_on` or `look`
+        returns.
         """
         self._read = read
         self._view = view or (lambda at, size, _least: read(at, size))

@@ -34,9 +34,11 @@ COMMAND = {
 HEAVY = (
     "backports.zstd",
     "compression.zstd",
+    "dataclasses",
     "dateutil",
     "docker",
     "humanize",
+    "inspect",
     "isal",
     "json",
     "logging",
@@ -147,6 +149,7 @@ def test_help_loads_nothing_heavy() -> None:
 UNNEEDED = {
     *("concurrent.futures", "logging", "platform", "select", "selectors", "shutil", "socket"),
     *("subprocess", "tarfile", "tempfile", "urllib.parse", "backports.zstd", "bz2", "lzma"),
+    *("ast", "dataclasses", "inspect"),
     *("dimgx.content", "dimgx.encode", "dimgx.figures", "dimgx.imageoutput", "dimgx.legacy"),
     *("dimgx.origin", "dimgx.pathrules", "dimgx.report", "dimgx.resultnames", "dimgx.stream"),
     *("dimgx.targets.state", "dimgx.template", "dimgx.sources.endpoint"),
