@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 _HEAD = 64
 _MOST_FETCHED = 4
 """Layers that are fetched at once, where the CPUs alone would allow fewer."""
+_AGAIN_S = 0.1
 
 Verify = Literal["once", "all", "none"]
 _T = TypeVar("_T")
@@ -107,6 +108,7 @@ class Reading:
     ) -> None:
         self._layers, self._options, self._space = layers, options, space
         self._pool: ThreadPoolExecutor | None = None
+        self._decoding: dict[Future[Spool], Layer] = {}
         self._distinct = dict.fromkeys(layers)
         self._total: int | None = 0
         for layer in self._distinct:
@@ -130,21 +132,27 @@ class Reading:
         """How many bytes of stored layers have been read."""
         return self._done
 
-    def stop(self) -> None:
-        """Make the workers end at their next piece."""
-        self._stopped = True
-        for layer in self._distinct:
-            if is_fetched(layer.blob):
-                layer.blob.abort()
-
     def close(self) -> None:
         """Make the workers end, and wait until they have."""
-        self.stop()
+        self._stopped = True
         self._walkers.end()
         self._checks.join()
         self._walkers.close()
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+        self._end_decoding()
+
+    def _end_decoding(self) -> None:
+        if self._pool is None:
+            return
+        from concurrent.futures import wait
+
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        # Again and again: a fetch that is between two waits just now is not woken from the second.
+        while running := {f: layer for f, layer in self._decoding.items() if not f.done()}:
+            for layer in running.values():
+                if is_fetched(layer.blob):
+                    layer.blob.abort()
+            wait(running, _AGAIN_S)
+        self._pool.shutdown()
 
     def read_all(self) -> list[PlainLayer]:
         """Read every layer once, however often it stands in the image."""
@@ -161,19 +169,19 @@ class Reading:
         self._walkers.begin(tars, self._options.clamp_mtime_s, processes, self._checks)
         self._checks.start(processes, self._walkers.checking)
         indexes = self._walkers.collect()
-        decoding = self._begin_decoding([layer for layer in ordered if plain[layer] is None])
+        self._begin_decoding([layer for layer in ordered if plain[layer] is None])
         walked = {
             layer: self._in_context(layer, partial(self._walk, tar, None, indexes.get(tar)))
             for layer, tar in plain.items()
             if tar is not None
         }
-        if decoding:
-            self._walk_decoded(decoding, walked)
+        if self._decoding:
+            self._walk_decoded(walked)
         return [walked[layer] for layer in self._layers]
 
-    def _begin_decoding(self, layers: list[Layer]) -> dict[Layer, Future[Spool]]:
+    def _begin_decoding(self, layers: list[Layer]) -> None:
         if not layers:
-            return {}
+            return
         # Not at the top: it takes 4 ms to import.
         from concurrent.futures import ThreadPoolExecutor
 
@@ -181,33 +189,28 @@ class Reading:
         if has_fetched(layers):
             threads = max(threads, _MOST_FETCHED)
         self._pool = pool = ThreadPoolExecutor(threads, thread_name_prefix="dimgx")
-        return {
-            layer: pool.submit(self._in_context, layer, partial(self._decode, layer))
-            for layer in layers
-        }
+        for layer in layers:
+            future = pool.submit(self._in_context, layer, partial(self._decode, layer))
+            self._decoding[future] = layer
 
-    def _walk_decoded(
-        self, decoding: dict[Layer, Future[Spool]], walked: dict[Layer, PlainLayer]
-    ) -> None:
+    def _walk_decoded(self, walked: dict[Layer, PlainLayer]) -> None:
         """Walk layers as they are decoded, and add them to `walked`."""
         from concurrent.futures import as_completed
 
-        layer_of = {future: layer for layer, future in decoding.items()}
-
         def finish(future: Future[Spool]) -> None:
-            layer, spool = layer_of[future], future.result()
+            layer, spool = self._decoding[future], future.result()
             walk = partial(self._walk, spool.finish(), spool)
             walked[layer] = self._in_context(layer, walk)
 
         try:
-            for future in as_completed(layer_of):
+            for future in as_completed(self._decoding):
                 finish(future)
         except ImageError:
             # What is refused at once need not wait for what takes long.
-            if has_fetched(decoding):
+            if has_fetched(self._decoding.values()):
                 raise
             # Which of several errors is told is not to depend on who was faster.
-            for layer, future in decoding.items():
+            for future, layer in self._decoding.items():
                 if layer not in walked:
                     finish(future)
 

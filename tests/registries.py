@@ -338,6 +338,29 @@ def fails(status: int, times: int = 1, part: str = "/", **headers: str) -> Rule:
     return rule
 
 
+class Holds:
+    """Answers what is asked for with `body`, short of what it states, and holds the rest back.
+
+    The rest is held until somebody sets `released`. Who leaves earlier has not waited for it;
+    `overdue` tells that somebody has, for as long as no test takes.
+    """
+
+    def __init__(self, part: str, body: bytes | None) -> None:
+        self._part, self._body = part, body
+        self.begun, self.released, self.overdue = (threading.Event() for _ in range(3))
+
+    def __call__(self, handler: Handler) -> bool:
+        if self._part not in handler.path:
+            return False
+        if self._body is not None:
+            handler.send(200, self._body, len(self._body) + 1_000_000)
+        self.begun.set()
+        if not self.released.wait(20):
+            self.overdue.set()
+        handler.close_connection = True
+        return True
+
+
 def wants_token(
     registry: FaultyRegistry, *, realm: str | None = None, uses: int = 1000, **more: Any
 ) -> Rule:
