@@ -84,7 +84,7 @@ if TYPE_CHECKING:
     from dimgx.legacy import imagekey as imagekey
     from dimgx.legacy import inspectlayers as inspectlayers
     from dimgx.legacy import normalizeimage as normalizeimage
-    from dimgx.pathrules import PathRule
+    from dimgx.merging.pathrules import PathRule
     from dimgx.registryoptions import Credentials, Proxies, RegistryOptions
     from dimgx.report import Report
     from dimgx.sources.endpoint import EngineOptions
@@ -119,7 +119,7 @@ _HOMES = {
         "read_origin",
         "write_raw",
     ),
-    "dimgx.pathrules": ("PathRule",),
+    "dimgx.merging.pathrules": ("PathRule",),
     "dimgx.registryoptions": ("Credentials", "Proxies", "RegistryOptions"),
     "dimgx.report": ("Report",),
 }

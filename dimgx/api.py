@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dimgx.codec import Compression
     from dimgx.extractor import Progress
     from dimgx.image import Image
-    from dimgx.outdated import Made
+    from dimgx.images.outdated import Made
     from dimgx.platforms import Platform
     from dimgx.recipe import TarOptions, TreeOptions, Verify
     from dimgx.registryoptions import RegistryOptions
@@ -231,7 +231,7 @@ def write_raw(
 
     Raises: what `flatten` raises; LayerSpecError where not one layer was chosen.
     """
-    from dimgx.rawlayer import RawLayer
+    from dimgx.images.rawlayer import RawLayer
     from dimgx.targets.tarfile import open_place
 
     recipe = Recipe(**options)
@@ -313,8 +313,8 @@ def _record(
     image: Image, recipe: Recipe, compression: Compression | None, level: int | None
 ) -> bytes:
     """Give the header that tells what a tar was made from."""
-    from dimgx.tarwrite import build_global_header
-    from dimgx.wanted import origin_of
+    from dimgx.images.wanted import origin_of
+    from dimgx.layers.tarwrite import build_global_header
 
     origin = origin_of(image, recipe, compression=compression, level=level)
     return build_global_header(origin.text.encode())

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import NoReturn
 
-    from dimgx.messages import Messages
+    from dimgx.console.messages import Messages
 
 EXIT_DONE, EXIT_USAGE, EXIT_WORLD, EXIT_LAYER_SPEC, EXIT_LATER, EXIT_BUG = 0, 1, 2, 3, 4, 70
 # 5, that --check would write, comes from the command itself.
@@ -42,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return EXIT_DONE
     import gc
 
-    from dimgx.messages import Messages
-    from dimgx.signals import SIGPIPE, Signalled, die_by, raised_signals
+    from dimgx.console.messages import Messages
+    from dimgx.console.signals import SIGPIPE, Signalled, die_by, raised_signals
 
     # A member more is no object that could be in a cycle, but each search for cycles goes through
     # the lists of all members: as often as is usual, that is a seventh of a large image's time.
@@ -78,8 +78,8 @@ def program() -> NoReturn:
 
 def _run_guarded(args: Sequence[str], messages: Messages, cancel: Callable[[], bool]) -> int:
     """Run, and turn whatever goes wrong into one line and an exit code."""
-    from dimgx.command import run
-    from dimgx.terminal import print_text
+    from dimgx.console.command import run
+    from dimgx.console.terminal import print_text
 
     try:
         code = run(args, messages, cancel)

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
     from dimgx.codec import Compression
     from dimgx.extractor import FlatTar
-    from dimgx.figures import TarFigures
     from dimgx.image import Image
-    from dimgx.rawlayer import RawLayer
+    from dimgx.images.rawlayer import RawLayer
+    from dimgx.merging.figures import TarFigures
+    from dimgx.readers.streaming import Flow
     from dimgx.recipe import Recipe
-    from dimgx.streaming import Flow
     from dimgx.targets import Target
     from dimgx.targets.tarfile import FileTarget
 
@@ -98,7 +98,7 @@ def stream(
 
     Raises: LayerSpecError, SourceError, Cancelled.
     """
-    from dimgx.growing import OutOfOrder
+    from dimgx.readers.growing import OutOfOrder
 
     flow = open_flow_of(image, recipe)
     if flow is None:

@@ -9,20 +9,20 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from dimgx.decode import sniff
-from dimgx.emit import Emitter, Write
 from dimgx.errors import Cancelled, ImageError, UsageError
 from dimgx.extent import Extent
 from dimgx.image import Layer
-from dimgx.merge import plan_merge
-from dimgx.reading import ExtractOptions, PlainLayer, Progress, Reading
+from dimgx.layers.tarfields import FILE, LINK, show
+from dimgx.merging.emit import Emitter, Write
+from dimgx.merging.merge import plan_merge
+from dimgx.readers.reading import ExtractOptions, PlainLayer, Progress, Reading
 from dimgx.spool import SpoolSpace
 from dimgx.system import can_fork, usable_cpus
-from dimgx.tarfields import FILE, LINK, show
 
 if TYPE_CHECKING:
-    from dimgx.figures import LayerFigures
-    from dimgx.merged import Shape
-    from dimgx.streaming import Flow
+    from dimgx.merging.figures import LayerFigures
+    from dimgx.merging.merged import Shape
+    from dimgx.readers.streaming import Flow
 
 __all__ = ("Entry", "ExtractOptions", "FlatTar", "Progress", "open_flat")
 
@@ -119,7 +119,7 @@ def open_flow(layers: Sequence[Layer], options: ExtractOptions) -> Flow | None:
         or not can_fork()
     ):  # fmt: skip
         return None
-    from dimgx.streaming import Flow
+    from dimgx.readers.streaming import Flow
 
     space = SpoolSpace(options.memory, options.tmpdirs)
     # Its callbacks are for this process alone.
@@ -147,12 +147,12 @@ def _shape_of(options: ExtractOptions, below_count: int) -> Shape | None:
             raise UsageError(
                 "path rules and other names go with a whole tree, not with some of its layers"
             )
-        from dimgx.changeset import Changeset
+        from dimgx.merging.changeset import Changeset
 
         return Changeset(below_count)
     if not wants_content:
         return None
-    from dimgx.content import Content
+    from dimgx.merging.content import Content
 
     return Content(options.paths, options.strip_components, options.prefix)
 

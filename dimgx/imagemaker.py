@@ -13,28 +13,28 @@ from copy import copy
 from typing import TYPE_CHECKING, NamedTuple
 
 from dimgx.errors import Cancelled, LayerSpecError
-from dimgx.imageconfig import created_of, kept_steps, made_step, make_config, time_of
 from dimgx.imagename import ImageName
+from dimgx.images.imageconfig import created_of, kept_steps, made_step, make_config, time_of
+from dimgx.images.layerparts import FlatPart, KeptPart
+from dimgx.images.resultnames import LayoutName, own_names, parse_tag
+from dimgx.images.wanted import origin_of, origin_of_kept
 from dimgx.inspector import Row, layers_of, list_rows
-from dimgx.layerparts import FlatPart, KeptPart
 from dimgx.layerspec import find_row
-from dimgx.reading import has_fetched
+from dimgx.readers.reading import has_fetched
 from dimgx.recipe import Recipe, chosen_rows, directories, open_flat_of, ticker
-from dimgx.resultnames import LayoutName, own_names, parse_tag
 from dimgx.spool import SpoolSpace
 from dimgx.targets.forms import MadeImage
-from dimgx.wanted import origin_of, origin_of_kept
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
     from dimgx.digest import Digest
-    from dimgx.figures import TarFigures
     from dimgx.image import Image, Layer
-    from dimgx.layerparts import Coding, Part, StoredLayer
+    from dimgx.images.layerparts import Coding, Part, StoredLayer
+    from dimgx.images.resultnames import ResultName
+    from dimgx.merging.figures import TarFigures
     from dimgx.recipe import Layers
     from dimgx.report import Report
-    from dimgx.resultnames import ResultName
     from dimgx.targets.forms import Form
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 from dimgx.errors import UsageError
 from dimgx.image import Image
 from dimgx.imagemaker import ImageMaker, ResultImage, WrittenImage
-from dimgx.layerparts import Coding
+from dimgx.images.layerparts import Coding
 from dimgx.recipe import Recipe, directories
 from dimgx.spool import SpoolSpace
 

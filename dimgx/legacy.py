@@ -122,9 +122,9 @@ def extractlayers(
     Raises: ImageError for a layer that is damaged or not of that image; SourceError.
     """
     from dimgx.extractor import ExtractOptions, open_flat
+    from dimgx.layers.tarwrite import END
     from dimgx.sources.opening import open_stream
     from dimgx.spool import SpoolSpace
-    from dimgx.tarwrite import END
 
     if not layers:
         return

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from dimgx.extractor import ExtractOptions, FlatTar, Progress
     from dimgx.image import Image, Layer
-    from dimgx.pathrules import PathRule
-    from dimgx.streaming import Flow
+    from dimgx.merging.pathrules import PathRule
+    from dimgx.readers.streaming import Flow
 
     Verify = Literal["once", "all", "none"]
     Layers = Sequence[str | Row]
@@ -159,7 +159,7 @@ def added_layers(recipe: Recipe, space: SpoolSpace, resources: ExitStack) -> tup
 
     Raises: ImageError, SourceError, Cancelled.
     """
-    from dimgx.addedlayer import open_added_layer
+    from dimgx.images.addedlayer import open_added_layer
 
     def tick() -> None:
         if recipe.cancel is not None and recipe.cancel():

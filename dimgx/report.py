@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from dimgx.encode import describe_encoder
-from dimgx.figures import FS_BLOCK, LayerFigures, TarFigures
+from dimgx.merging.figures import FS_BLOCK, LayerFigures, TarFigures
 from dimgx.platforms import platform_fields
 
 if TYPE_CHECKING:

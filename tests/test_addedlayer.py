@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from dimgx.addedlayer import open_added_layer
 from dimgx.errors import Cancelled, ImageError, SourceError
 from dimgx.extractor import ExtractOptions, open_flat
 from dimgx.image import Layer
+from dimgx.images.addedlayer import open_added_layer
 from dimgx.spool import SpoolSpace
 from tests.dsl import END, dir_, file, hardlink, layer, symlink, whiteout
 from tests.listing import list_tar, raw_members, read_tar

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dimgx import ImageError
-from dimgx.changes import docker_changes, podman_changes
+from dimgx.images.changes import docker_changes, podman_changes
 from dimgx.settings import HealthCheck, Settings
 
 SAYABLE = [

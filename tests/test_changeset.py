@@ -11,7 +11,7 @@ from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
 from dimgx.errors import ImageError, UsageError
-from dimgx.pathrules import PathRule
+from dimgx.merging.pathrules import PathRule
 from tests import test_oracle_docker, test_oracle_umoci
 from tests.cases import Case, LayerMembers, flatten_layers
 from tests.dsl import (

@@ -7,9 +7,9 @@ from functools import partial
 
 import pytest
 
-from dimgx.checks import SHARE, Checks
 from dimgx.errors import ImageError
-from dimgx.forked import Tick
+from dimgx.readers.checks import SHARE, Checks
+from dimgx.readers.forked import Tick
 
 
 def count(size: int) -> None:

@@ -388,9 +388,9 @@ def test_names_are_escaped_in_messages(tmp_path: Path) -> None:
 
 def test_bug_is_a_traceback_and_70(place: Path) -> None:
     script = (
-        "import sys, dimgx.options\n"
+        "import sys, dimgx.console.options\n"
         "def fail(*_): raise RecursionError\n"
-        "dimgx.options.parse_args = fail\n"
+        "dimgx.console.options.parse_args = fail\n"
         "from dimgx.cli import main\n"
         "sys.exit(main(['x']))"
     )
@@ -540,16 +540,16 @@ def test_signal_in_the_middle_leaves_nothing(
 def test_signal_that_comes_while_an_object_is_finalised_still_ends_the_run(place: Path) -> None:
     """Python drops what a handler raises there."""
     script = (
-        "import os, signal, sys, dimgx.outputs\n"
+        "import os, signal, sys, dimgx.console.outputs\n"
         "class Dying:\n"
         "    def __del__(self):\n"
         "        os.kill(os.getpid(), signal.SIGTERM)\n"
         "        sum(range(1000))\n"
-        "make = dimgx.outputs.make\n"
+        "make = dimgx.console.outputs.make\n"
         "def late(*args):\n"
         "    Dying()\n"
         "    return make(*args)\n"
-        "dimgx.outputs.make = late\n"
+        "dimgx.console.outputs.make = late\n"
         "from dimgx.cli import main\n"
         "sys.exit(main(['-t', 'o.tar', './image.tar']))"
     )

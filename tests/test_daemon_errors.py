@@ -149,9 +149,10 @@ def test_permission_denied(tmp_path: Path, docker: Engine) -> None:
     # What is needed is loaded before, as others may not be able to read this checkout.
     script = (
         f"import os, sys; sys.path.insert(0, {str(programs.CHECKOUT)!r});"
-        "import docker, grp, socket, dimgx.api, dimgx.cli, dimgx.options, dimgx.messages;"
-        "import dimgx.layerspec, dimgx.platforms, dimgx.progress, dimgx.reading, dimgx.signals;"
-        "import dimgx.sources.engines, dimgx.spool;"
+        "import docker, grp, socket, dimgx.api, dimgx.cli, dimgx.layerspec, dimgx.platforms;"
+        "import dimgx.console.messages, dimgx.console.options, dimgx.console.progress;"
+        "import dimgx.console.signals, dimgx.readers.reading, dimgx.spool;"
+        "import dimgx.sources.engines;"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534);"
         f"sys.exit(dimgx.cli.main(['-H', {docker.url!r}, 'lone']))"
     )

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from dimgx.extent import Extent
 from dimgx.extractor import ExtractOptions, open_flat
-from dimgx.figures import LayerFigures, TarFigures
 from dimgx.image import Layer
+from dimgx.merging.figures import LayerFigures, TarFigures
 from tests.cases import flatten_members
 from tests.dsl import (
     Member,

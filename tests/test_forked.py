@@ -14,9 +14,9 @@ pytestmark = pytest.mark.skipif("fork" not in system.FEATURES, reason="only Linu
 # In a process of its own: pytest's has threads, and such a one does not fork.
 BEGUN = """
 import os, signal, sys, time
-from dimgx.checks import Checks, SHARE
+from dimgx.readers.checks import Checks, SHARE
 from dimgx.errors import ImageError
-from dimgx.forked import Forked
+from dimgx.readers.forked import Forked
 PARENT = os.getpid()
 counted = []
 

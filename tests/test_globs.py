@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dimgx.errors import UsageError
-from dimgx.globs import decode_key, glob_to_regex
-from dimgx.names import key_of
+from dimgx.layers.names import key_of
+from dimgx.merging.globs import decode_key, glob_to_regex
 from tests.programs import need
 
 

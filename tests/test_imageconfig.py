@@ -10,7 +10,7 @@ import pytest
 from dimgx import Image, ImageError, UsageError
 from dimgx.digest import Digest
 from dimgx.history import HistoryStep
-from dimgx.imageconfig import kept_steps, made_step, make_config, time_of
+from dimgx.images.imageconfig import kept_steps, made_step, make_config, time_of
 from dimgx.oci import parse_config
 from dimgx.platforms import parse_platform
 

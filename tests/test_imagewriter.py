@@ -12,7 +12,7 @@ import pytest
 
 import dimgx
 from dimgx import DimgxError, ImageError, LayerSpecError, ResultImage, UsageError, write_images
-from dimgx.origin import parse_origin
+from dimgx.images.origin import parse_origin
 from tests.dsl import file, layer
 from tests.opened import opened, plain
 from tests.results import (

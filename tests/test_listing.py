@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
+from dimgx.console.listing import escape, format_ids, format_json, format_table
 from dimgx.inspector import Listing, Row
-from dimgx.listing import escape, format_ids, format_json, format_table
 from dimgx.platforms import normal_platform
 
 SCHEMA = json.loads(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from dimgx.arguments import LOG_LEVELS, build_parser
+from dimgx.console.arguments import LOG_LEVELS, build_parser
+from dimgx.console.options import Options, parse_args
+from dimgx.console.targetname import SUFFIXES, TargetName
 from dimgx.errors import UsageError
-from dimgx.options import Options, parse_args
-from dimgx.targetname import SUFFIXES, TargetName
 
 
 def parse(*args: str) -> Options:

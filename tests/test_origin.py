@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import dimgx
-from dimgx.origin import NoOrigin, Origin, marks_of, parse_origin, unusual_level
+from dimgx.images.origin import NoOrigin, Origin, marks_of, parse_origin, unusual_level
+from dimgx.images.wanted import origin_of
 from dimgx.recipe import Recipe
-from dimgx.wanted import origin_of
 from tests.dsl import file, layer
 from tests.writers import docker_archive, docker_archive_v1, image, oci_layout
 

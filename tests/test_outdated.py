@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dimgx.origin import Origin
-from dimgx.outdated import Made, difference, why_outdated
+from dimgx.images.origin import Origin
+from dimgx.images.outdated import Made, difference, why_outdated
 
 A, B, C = ("sha256:" + letter * 64 for letter in "abc")
 SHORT_A, SHORT_B, SHORT_C = ("sha256:" + letter * 12 for letter in "abc")

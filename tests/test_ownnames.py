@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dimgx.ownnames import names_of
+from dimgx.layers.ownnames import names_of
 
 KEYS = [b"a", b"a-", b"b\0", b"b\0c", b"b\0d\0", b"b\0d\0e", b"z"]
 

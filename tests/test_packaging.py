@@ -23,14 +23,8 @@ MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-COMMAND = {
-    f"dimgx.{name}"
-    for name in (
-        *("__main__", "access", "arguments", "argumenttypes", "chosen", "cli", "command"),
-        *("beside", "effects", "handover", "imageoutput", "jobs", "messages", "options", "outputs"),
-        *("progress", "signals", "targetarguments", "targetname", "terminal", "upkeep"),
-    )
-}
+COMMAND = {"dimgx.__main__", "dimgx.cli"}
+COMMAND.update(name for name in MODULES if name.startswith("dimgx.console"))
 HEAVY = (
     "backports.zstd",
     "compression.zstd",
@@ -96,6 +90,17 @@ def test_imports_go_one_way() -> None:
     TopologicalSorter(graph).prepare()  # raises CycleError
 
 
+def test_packages_go_one_way() -> None:
+    graph: dict[str, set[str]] = {}
+    for name, path in MODULES.items():
+        if name.count(".") == 2:
+            others = {other for other in imports_of(path, with_types=True) if other.count(".") == 2}
+            package = name.rpartition(".")[0]
+            graph.setdefault(package, set()).update(other.rpartition(".")[0] for other in others)
+    assert len(graph) > 5
+    TopologicalSorter({name: others - {name} for name, others in graph.items()}).prepare()
+
+
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_library_does_not_know_the_command(name: str) -> None:
     if name not in COMMAND:
@@ -115,7 +120,7 @@ def test_library_leaves_the_process_alone(name: str) -> None:
     called = {node.func.id for node in ast.walk(tree)
               if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}  # fmt: skip
     forbidden = {"os.environ", "os.getenv", "os.umask", "os._exit", "sys.exit", "signal.signal"}
-    if name == "dimgx.forked":  # what it ends is a process that it forked off itself
+    if name == "dimgx.readers.forked":  # what it ends is a process that it forked off itself
         forbidden.remove("os._exit")
     assert not touched & forbidden
     assert "print" not in called
@@ -150,9 +155,11 @@ UNNEEDED = {
     *("concurrent.futures", "logging", "platform", "select", "selectors", "shutil", "socket"),
     *("subprocess", "tarfile", "tempfile", "urllib.parse", "backports.zstd", "bz2", "lzma"),
     *("ast", "dataclasses", "inspect"),
-    *("dimgx.content", "dimgx.encode", "dimgx.figures", "dimgx.imageoutput", "dimgx.legacy"),
-    *("dimgx.origin", "dimgx.pathrules", "dimgx.report", "dimgx.resultnames", "dimgx.stream"),
-    *("dimgx.targets.state", "dimgx.template", "dimgx.sources.endpoint"),
+    *("dimgx.encode", "dimgx.legacy", "dimgx.report", "dimgx.stream"),
+    *("dimgx.merging.content", "dimgx.merging.figures", "dimgx.merging.pathrules"),
+    *("dimgx.console.imageoutput", "dimgx.console.template"),
+    *("dimgx.images.origin", "dimgx.images.resultnames"),
+    *("dimgx.targets.state", "dimgx.sources.endpoint"),
     *("dimgx.sources.layout", "dimgx.sources.parentchain", "dimgx.sources.registry"),
 }
 

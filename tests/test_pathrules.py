@@ -13,7 +13,7 @@ from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
 from dimgx.errors import ImageError
-from dimgx.pathrules import PathFilter, PathRule
+from dimgx.merging.pathrules import PathFilter, PathRule
 from tests import model
 from tests.cases import LayerMembers, flatten_layers, flatten_members, open_members
 from tests.dsl import Member, dir_, file, hardlink, layer, symlink, whiteout

@@ -6,8 +6,8 @@ import io
 
 import pytest
 
+from dimgx.console.progress import ProgressLine, format_progress
 from dimgx.extractor import Progress
-from dimgx.progress import ProgressLine, format_progress
 
 
 @pytest.mark.parametrize(

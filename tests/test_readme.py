@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from dimgx import __version__
-from dimgx.options import parse_args
+from dimgx.console.options import parse_args
 from dimgx.reference import parse_reference
 from tests.listing import list_tar
 from tests.programs import CHECKOUT, dimgx, run

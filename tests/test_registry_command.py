@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from dimgx.console.options import parse_args
 from dimgx.errors import UsageError
-from dimgx.options import parse_args
 from tests.dsl import file, layer
 from tests.programs import CHECKOUT, dimgx, refused
 from tests.registries import (

@@ -13,8 +13,8 @@ from hypothesis import assume, event, given
 from hypothesis import strategies as st
 
 from dimgx.errors import ImageError, UsageError
-from dimgx.pathrules import PathRule
-from dimgx.renaming import Renaming, parse_prefix
+from dimgx.merging.pathrules import PathRule
+from dimgx.merging.renaming import Renaming, parse_prefix
 from tests import model
 from tests.cases import LayerMembers, flatten_layers, flatten_members, open_members
 from tests.dsl import Member, dir_, file, hardlink, layer, symlink

@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 import dimgx
 from dimgx.codec import iter_decoded
 from dimgx.imagewriter import write_images
-from dimgx.pathrules import PathRule
+from dimgx.merging.pathrules import PathRule
 from dimgx.report import Output, Report, format_report
 from tests.dsl import dir_, file, hardlink, layer, symlink, whiteout
 from tests.programs import need, run
@@ -285,6 +285,6 @@ def test_nothing_is_counted_without_one(
     def never(*_: object) -> None:
         raise AssertionError("counted")
 
-    monkeypatch.setattr("dimgx.figures.TarFigures.write", never)
-    monkeypatch.setattr("dimgx.figures.count_layers", never)
+    monkeypatch.setattr("dimgx.merging.figures.TarFigures.write", never)
+    monkeypatch.setattr("dimgx.merging.figures.count_layers", never)
     dimgx.flatten(opened, io.BytesIO())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dimgx import Image, UsageError
-from dimgx.resultnames import familiar_names, own_names, parse_names, parse_tag
+from dimgx.images.resultnames import familiar_names, own_names, parse_names, parse_tag
 
 
 def names(tags: tuple[str, ...], asked: str | None = None) -> list[str]:

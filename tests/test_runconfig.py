@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dimgx.errors import ImageError
-from dimgx.runconfig import RunConfig, is_exported, parse_run_config
+from dimgx.images.runconfig import RunConfig, is_exported, parse_run_config
 from tests.programs import need
 
 SHELLS = ("sh", "dash", "bash", "bash --posix", "busybox sh")

@@ -19,9 +19,11 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from dimgx import decoders, streaming, system, tarwalk
-from dimgx.growing import OutOfOrder
-from dimgx.names import key_of, normalise
+from dimgx import system
+from dimgx.layers import tarwalk
+from dimgx.layers.names import key_of, normalise
+from dimgx.readers import decoders, streaming
+from dimgx.readers.growing import OutOfOrder
 from tests.cases import flatten_layers
 from tests.dsl import END, Member, dir_, file, hardlink, layer, opaque, symlink, whiteout
 from tests.programs import CHECKOUT, flat_bytes, refused, run
@@ -217,7 +219,8 @@ def test_layers_as_tools_write_them_are_merged_alike(seed: int) -> None:
 # news rare is made small, and what was done is told.
 COUNTED = """
 import os, sys
-from dimgx import cli, decoders, extractor, streaming
+from dimgx import cli, extractor
+from dimgx.readers import decoders, streaming
 extractor.STREAMED, streaming.PART, decoders.STEP = 0, 1 << 16, 1 << 16
 emit, emit_part, tried, parts = streaming.Flow.emit, streaming.Flow._emit_part, [], []
 def counted(self, edge, write):
@@ -242,7 +245,7 @@ sys.exit(code)
 
 # What a process does when it is to begin with its second layer.
 KILLED = """
-from dimgx import decoders
+from dimgx.readers import decoders
 init, begun = decoders._Coming.__init__, []
 def killing(self, *args):
     begun.append(self)

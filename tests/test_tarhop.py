@@ -9,10 +9,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dimgx import tarwalk
 from dimgx.errors import ImageError
-from dimgx.layerindex import COPY, REWRITE, STRIP_DOT, LayerIndex
-from dimgx.tarhop import MAX_CHUNK, hop
+from dimgx.layers import tarwalk
+from dimgx.layers.layerindex import COPY, REWRITE, STRIP_DOT, LayerIndex
+from dimgx.layers.tarhop import MAX_CHUNK, hop
 from tests.dsl import (
     END,
     Member,

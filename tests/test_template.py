@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from dimgx.digest import Digest
-from dimgx.errors import ImageError, SourceError, UsageError
-from dimgx.image import Image
-from dimgx.platforms import parse_platform
-from dimgx.targetname import is_template
-from dimgx.template import (
+from dimgx.console.targetname import is_template
+from dimgx.console.template import (
     FIELDS,
     expand_all,
     make_parents,
     parse_template,
     values_of,
 )
+from dimgx.digest import Digest
+from dimgx.errors import ImageError, SourceError, UsageError
+from dimgx.image import Image
+from dimgx.platforms import parse_platform
 
 ID = "sha256:" + "c0ffee" * 10 + "0123"
 DIGEST = Digest.parse("sha256:" + "ab" * 32)

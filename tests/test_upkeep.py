@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dimgx.tarwrite import build_global_header
+from dimgx.layers.tarwrite import build_global_header
 from tests.dsl import dir_, file, layer, symlink, whiteout
 from tests.programs import dimgx, need, refused, run
 from tests.writers import docker_archive, docker_archive_v1, image, oci_archive, oci_layout

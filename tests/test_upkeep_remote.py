@@ -12,8 +12,8 @@ import pytest
 
 import dimgx as library
 from dimgx import EngineOptions, RegistryOptions
+from dimgx.images.wanted import origin_of
 from dimgx.recipe import Recipe
-from dimgx.wanted import origin_of
 from tests.dsl import file, layer, whiteout
 from tests.listener import listening
 from tests.programs import dimgx, refused

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dimgx import system
-from dimgx.walkers import SHARE
+from dimgx.readers.walkers import SHARE
 from tests.dsl import dir_, file, hardlink, layer, opaque, symlink, whiteout
 from tests.programs import CHECKOUT, flat_bytes, refused, run
 from tests.writers import docker_archive, image
@@ -29,10 +29,10 @@ LAYERS = [
 # In a process of its own: pytest's has threads, and such a one does not fork.
 COMPARED = """
 import os, sys
-from dimgx import walkers
-from dimgx.checks import Checks
+from dimgx.readers import walkers
+from dimgx.readers.checks import Checks
 from dimgx.extent import Extent
-from dimgx.tarwalk import walk_layer
+from dimgx.layers.tarwalk import walk_layer
 walkers.SHARE = int(sys.argv[2])
 fd = os.open(sys.argv[1], os.O_RDONLY)
 tars, at = [], 0

@@ -13,11 +13,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from dimgx import system, tarfields
+from dimgx import system
 from dimgx.errors import ImageError
 from dimgx.extent import Extent
 from dimgx.image import Watch
-from dimgx.tarheader import read_header
+from dimgx.layers import tarfields
+from dimgx.layers.tarheader import read_header
 
 # As in Linux's own lookup.
 _MOST_LINKS = 40

@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, NamedTuple
 from dimgx.codec import open_encoder
 from dimgx.errors import ImageError
 from dimgx.extent import Extent
-from dimgx.tarfields import BLOCK, FILE, SYMLINK
+from dimgx.layers.tarfields import BLOCK, FILE, SYMLINK
+from dimgx.layers.tarwrite import END, build_header
 from dimgx.targets.store import Slot
-from dimgx.tarwrite import END, build_header
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from hashlib import _Hash
 
-    from dimgx.emit import Write
-    from dimgx.layerparts import Coding, Part, StoredLayer
+    from dimgx.images.layerparts import Coding, Part, StoredLayer
+    from dimgx.merging.emit import Write
     from dimgx.spool import SpoolSpace
     from dimgx.targets import Target
     from dimgx.targets.tarfile import FileTarget

@@ -27,7 +27,7 @@ from dimgx.targets.tarfile import exists, sync_directory
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from dimgx.layerparts import Part, StoredLayer
+    from dimgx.images.layerparts import Part, StoredLayer
 
 _FLUSH = 16 << 20
 _INDEXES = ("index.json", "manifest.json")

@@ -16,18 +16,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from dimgx.digest import Digest
-from dimgx.imageconfig import dump
+from dimgx.images.imageconfig import dump
+from dimgx.images.resultnames import LayoutName, familiar_names
 from dimgx.jsondoc import parse_json
 from dimgx.oci import CONFIG_LIMIT
-from dimgx.resultnames import LayoutName, familiar_names
 from dimgx.targets.forms import RECORD_FILE, RECORD_NOTE, Blobs, MadeImage, make_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from dimgx.codec import Compression
-    from dimgx.layerparts import Part, StoredLayer
-    from dimgx.resultnames import ResultName
+    from dimgx.images.layerparts import Part, StoredLayer
+    from dimgx.images.resultnames import ResultName
     from dimgx.targets.store import Slot, Store
 
 _NOT_OLD = frozenset(("rootfs", "history", "id", "parent", "layer_id"))

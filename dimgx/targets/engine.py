@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from dimgx.changes import docker_changes, podman_changes
 from dimgx.errors import SourceError
+from dimgx.images.changes import docker_changes, podman_changes
 from dimgx.settings import Settings
 from dimgx.sources.connection import Refused
 from dimgx.sources.daemon import DockerEngine, full_id

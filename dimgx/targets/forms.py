@@ -10,15 +10,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple, Protocol
 
 from dimgx.digest import Digest
-from dimgx.imageconfig import dump
+from dimgx.images.imageconfig import dump
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from dimgx.codec import Compression
-    from dimgx.layerparts import Part, StoredLayer
+    from dimgx.images.layerparts import Part, StoredLayer
+    from dimgx.images.resultnames import ResultName
     from dimgx.oci import Manifest
-    from dimgx.resultnames import ResultName
     from dimgx.targets.store import Store
 
 FormName = Literal["docker-archive", "oci-archive", "oci-dir", "docker-dir"]

@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from dimgx.digest import Digest
-from dimgx.imageconfig import dump
+from dimgx.images.imageconfig import dump
+from dimgx.images.resultnames import LayoutName
 from dimgx.oci import CONTAINERD_NAME, REF_NAME, parse_config
-from dimgx.resultnames import LayoutName
 from dimgx.targets.forms import (
     OCI,
     RECORD_NOTE,
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from dimgx.codec import Compression
-    from dimgx.layerparts import Part, StoredLayer
-    from dimgx.resultnames import ResultName
+    from dimgx.images.layerparts import Part, StoredLayer
+    from dimgx.images.resultnames import ResultName
     from dimgx.targets.store import Store
 
 

@@ -22,20 +22,20 @@ from dimgx.errors import ImageError, SourceError
 from dimgx.extent import Extent
 from dimgx.image import Image, UnreadableBlob
 from dimgx.imagename import ImageName
+from dimgx.images.origin import LIMIT, VERSION, NoOrigin, parse_origin
+from dimgx.images.outdated import NOT_OURS, Made
+from dimgx.images.resultnames import ResultName, own_names
+from dimgx.images.wanted import origin_of_kept
 from dimgx.jsondoc import Fields, parse_json
+from dimgx.layers.tarfields import BLOCK, check_sum, cut, parse_number, parse_records
+from dimgx.layers.tarwrite import END, GLOBAL_NAME
 from dimgx.oci import CONFIG_LIMIT
-from dimgx.origin import LIMIT, VERSION, NoOrigin, parse_origin
-from dimgx.outdated import NOT_OURS, Made
 from dimgx.reference import Reference, Transport
-from dimgx.resultnames import ResultName, own_names
 from dimgx.sources import read_images
 from dimgx.sources.files import Files, read_file
 from dimgx.sources.opening import open_files
 from dimgx.spool import SpoolSpace
-from dimgx.tarfields import BLOCK, check_sum, cut, parse_number, parse_records
 from dimgx.targets.forms import RECORD_FILE, RECORD_NOTE
-from dimgx.tarwrite import END, GLOBAL_NAME
-from dimgx.wanted import origin_of_kept
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dimgx.layerparts import Part, StoredLayer
+    from dimgx.images.layerparts import Part, StoredLayer
 
 
 class Slot:

@@ -1,0 +1,94 @@
+"""What the command writes beside the result: the image's run settings, and the report of the run.
+
+1. Both files are begun before the work, so that what cannot be written there is told early, and the
+   settings stand ready before the result gets its name. They appear when the result is there.
+2. They are replaced as the result is: with -w, and by --update, which is to be run again and again.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from dimgx.console.terminal import check_stdout, print_text
+from dimgx.errors import UsageError
+
+if TYPE_CHECKING:
+    from contextlib import ExitStack
+
+    from dimgx.console.chosen import Chosen
+    from dimgx.console.messages import Messages
+    from dimgx.console.options import Options
+    from dimgx.image import Tick
+    from dimgx.report import Report
+    from dimgx.targets import Target
+
+
+class Beside:
+    """The files beside one run's result. What was begun goes with `resources` if not finished."""
+
+    def __init__(self, options: Options, resources: ExitStack) -> None:
+        """Begin the files that `options` name.
+
+        Raises: UsageError where two things would be one file; SourceError where one exists or
+            cannot be written.
+        """
+        self._options = options
+        _check_distinct(options)
+        self._config = _begin(options.write_config, options, resources)
+        self._report = _begin(options.report, options, resources)
+        self._config_text = ""
+
+    def prepare(self, chosen: Chosen, tick: Tick | None) -> None:
+        """Write the image's run settings, if they are asked for, where nobody sees them yet.
+
+        Raises: ImageError for a malformed config; what asking an engine for it raises.
+        """
+        path = self._options.write_config
+        if path is None:
+            return
+        from dimgx.images.runconfig import run_config_of
+
+        self._config_text = run_config_of(chosen.image, tick).format_for(path)
+        if self._config is not None:
+            self._config.write(self._config_text.encode())
+
+    def finish(self, report: Report | None, messages: Messages) -> None:
+        """Publish the settings and the report.
+
+        Raises: SourceError where they cannot be written.
+        """
+        if self._config is not None:
+            self._config.commit()
+        elif self._config_text:
+            print_text(self._config_text)
+        if report is None:
+            return
+        from dimgx.report import format_report
+
+        text = format_report(report.document(messages.warnings))
+        if self._report is None:
+            print_text(text)
+        else:
+            self._report.write(text.encode())
+            self._report.commit()
+
+
+def _begin(path: str | None, options: Options, resources: ExitStack) -> Target | None:
+    """Begin a file; None stands for standard output."""
+    if path is None:
+        return None
+    if path == "-":
+        check_stdout("to write to")
+        return None
+    from dimgx.targets.tarfile import open_target
+
+    return open_target(path, force=options.force or options.update, resources=resources)
+
+
+def _check_distinct(options: Options) -> None:
+    paths = [path for path in (options.write_config, options.report) if path and path != "-"]
+    if options.target is not None and not options.target.is_stdout:
+        paths.append(options.target.path)
+    if len({os.path.realpath(path) for path in paths}) < len(paths):
+        raise UsageError("the result, --write-config and --report need a file each")

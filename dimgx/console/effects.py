@@ -1,0 +1,181 @@
+"""Which options go together. One that would have no effect is an error: who gives it means it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dimgx.console.targetname import is_template
+from dimgx.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dimgx.console.targetname import TargetName
+
+_SPELLINGS = {
+    "force": "-w/-W",
+    "compression": "a compression",
+    "compress_level": "--compress-level",
+    "target": "-t",
+    "layers": "-l",
+    "reverse": "-r/-R",
+    "strict": "-s/-S",
+    "quiet": "-q/-Q",
+    "paths": "--include and --exclude",
+    "add_layers": "--add-layer",
+    "tags": "--tag",
+    "load": "--load",
+    "import_": "--import",
+}
+_REGISTRY = (
+    "creds", "password_stdin", "authfile", "tls_verify", "cert_dir", "retry_time", "cache_dir",
+    "cache_size",
+)  # fmt: skip
+_CHOSEN_LAYERS = ("layers", "reverse", "strict")
+_CONTENT = ("paths", "strip_components", "prefix", "add_layers", "root_entry", "clamp_mtime")
+_IMAGE = ("layer_compression", "tags", "squash_from", "keep_layers")
+_FILE = ("compression", "compress_level", "update", "check", "format", "raw")
+_BESIDE = ("write_config", "report")
+_OF_A_RESULT = ("force", *_FILE, *_CONTENT, *_IMAGE, *_BESIDE)
+_NOT_WITH_PLATFORMS = (
+    "target", "load", "import_", *_CHOSEN_LAYERS, "json", "quiet", "threads", *_OF_A_RESULT
+)  # fmt: skip
+_NOT_WITH_RAW = (*_CONTENT, *_IMAGE, "format", "update", "check", "report")
+_NOT_WITH_KEEP_LAYERS = (*_CHOSEN_LAYERS, "squash_from", *_CONTENT)
+_NOT_WITH_SQUASH_FROM = (*_CHOSEN_LAYERS, "paths", "strip_components", "prefix", "root_entry")
+_NOT_WITH_CHECK = ("force", *_BESIDE)
+_NOT_WITH_IMPORT = ("layer_compression", "squash_from", "keep_layers")
+
+
+def option(name: str) -> str:
+    """Give how people write the option with the destination `name`."""
+    return _SPELLINGS.get(name, "--" + name.replace("_", "-"))
+
+
+def check_effects(said: dict[str, Any], target: TargetName | None) -> None:
+    """See that every option that was said has an effect.
+
+    Raises: UsageError naming one that has none.
+    """
+    _check_images(said)
+    if any(not image.startswith("docker://") for image in said["images"]):
+        _refuse(said, _REGISTRY, "on an image that is not docker://")
+    if said["password_stdin"] and (said["creds"] is None or ":" in said["creds"]):
+        raise UsageError("--password-stdin goes with --creds USER, without a password there")
+    _exclude(said, "creds", "authfile")
+    if said["platforms"]:
+        _refuse(said, _NOT_WITH_PLATFORMS, "with --platforms")
+    _exclude(said, "target", "load")
+    _exclude(said, "target", "import_")
+    _exclude(said, "load", "import_")
+    if target is None and not said["load"] and not said["import_"]:
+        _refuse(said, _OF_A_RESULT, "without a target (-t)")
+        _exclude(said, "json", "quiet")
+    else:
+        _check_result(said, target)
+    _check_several(said, target)
+    if said["strict"] is not None and not said["layers"]:
+        _refuse(said, ("strict",), "without a layer spec (-l)")
+    _exclude(said, "verbose", "log_level")
+
+
+def _check_images(said: dict[str, Any]) -> None:
+    if said["origin"] is not None:
+        others = set(said) - {"origin", "images", "log_level", "log_format", "verbose"}
+        _refuse(said, sorted(others), "with --origin")
+        if said["images"]:
+            raise UsageError("--origin names a target, and goes without an image")
+    elif not said["images"]:
+        raise UsageError("name an image (dimgx -h shows the options)")
+
+
+def _check_result(said: dict[str, Any], target: TargetName | None) -> None:
+    form = "tar" if target is None else target.form
+    if said["json"]:
+        raise UsageError("--json has no effect with a target (-t)")
+    # What stands beside the result may be there already.
+    forced = () if _is_beside(said) else ("force",)
+    if target is None:
+        _refuse(said, (*forced, *_FILE), "on what is handed to an engine")
+    elif target.is_stdout:
+        _refuse(said, (*forced, "update", "check"), "on standard output")
+    if form == "tar" and target is not None:
+        _refuse(said, _IMAGE, "on a plain tar: choose the form of an image (--format)")
+    elif target is not None:
+        _refuse(said, ("root_entry",), "on the layer of an image")
+    if form == "docker-dir":
+        _refuse(said, ("tags",), "on docker-dir, which holds no names")
+    _check_names(said, target)
+    if said["import_"]:
+        _refuse(said, _NOT_WITH_IMPORT, "with --import, which takes one plain tar")
+    if said["raw"]:
+        _refuse(said, _NOT_WITH_RAW, "with --raw")
+    if said["keep_layers"]:
+        _refuse(said, _NOT_WITH_KEEP_LAYERS, "with --keep-layers")
+    if said["squash_from"]:
+        _refuse(said, _NOT_WITH_SQUASH_FROM, "with --squash-from")
+    if said["check"]:
+        _refuse(said, _NOT_WITH_CHECK, "with --check, which writes nothing")
+    _exclude(said, "update", "check")
+    shown = [option(name) for name in _BESIDE if said[name] == "-"]
+    if target is not None and target.is_stdout:
+        shown.append("the result")
+    elif said["load"] or said["import_"]:
+        shown.append("the image's ID")
+    if len(shown) > 1:
+        raise UsageError(f"{shown[0]} - and {shown[1]} would both go to standard output")
+    _check_level(said, target)
+
+
+def _check_names(said: dict[str, Any], target: TargetName | None) -> None:
+    """See that the names of the result are names."""
+    if said["tags"]:
+        from dimgx.images.resultnames import parse_names
+
+        is_oci = target is not None and target.form in ("oci-archive", "oci-dir")
+        parse_names(said["tags"], target.name if target is not None and is_oci else None)
+
+
+def _is_beside(said: dict[str, Any]) -> bool:
+    """Tell whether a file is written besides the result."""
+    return any(said[name] not in (None, "-") for name in _BESIDE)
+
+
+def _check_level(said: dict[str, Any], target: TargetName | None) -> None:
+    """See that the level is one of what compresses: the file as a whole, or else the layers."""
+    if said["compress_level"] is None or target is None:
+        return
+    from dimgx.encode import check_level
+
+    layers: Any = said["layer_compression"] or ("gzip" if target.form.startswith("oci") else "none")
+    is_layer = target.compression is None and target.form != "tar" and layers != "none"
+    check_level(layers if is_layer else target.compression, said["compress_level"])
+
+
+def _check_several(said: dict[str, Any], target: TargetName | None) -> None:
+    """See that several images have somewhere to go."""
+    if len(said["images"]) < 2:
+        return
+    if target is None and not said["load"] and not said["import_"]:
+        raise UsageError("several images are not looked at at once: name one, or a target (-t)")
+    if said["images"].count("-") + sum(i.startswith("-:") for i in said["images"]) > 1:
+        raise UsageError("standard input can be read once only")
+    if said["tags"] or (target and target.name):
+        raise UsageError("--tag names one image, and there are several")
+    _refuse(said, ("write_config", "raw"), "on several images")
+    if target is not None and not is_template(target.path) and target.form != "docker-archive":
+        raise UsageError(
+            f"{len(said['images'])} images do not go into one {target.form}: docker-archive holds"
+            " several, and a target such as '{name}-{tag}.tar' makes one for each"
+        )
+
+
+def _refuse(said: dict[str, Any], names: Iterable[str], where: str) -> None:
+    for name in names:
+        if said[name] is not None:
+            raise UsageError(f"{option(name)} has no effect {where}")
+
+
+def _exclude(said: dict[str, Any], one: str, other: str) -> None:
+    if said[one] is not None and said[other] is not None:
+        raise UsageError(f"{option(one)} and {option(other)} exclude each other")

@@ -1,0 +1,312 @@
+"""What the command makes of the chosen rows, and where it puts that."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import ExitStack, closing
+from typing import TYPE_CHECKING
+
+from dimgx.console.jobs import check_absent, check_replaceable, plan_jobs
+from dimgx.console.listing import escape
+from dimgx.console.progress import Waiting
+from dimgx.console.targetname import DIRECTORY_FORMS, is_template
+from dimgx.console.terminal import check_stdout, is_terminal, print_text
+from dimgx.errors import LayerSpecError, SourceError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import BinaryIO
+
+    from dimgx.api import Result
+    from dimgx.console.chosen import Chosen, Surroundings
+    from dimgx.console.jobs import Job
+    from dimgx.console.messages import Messages
+    from dimgx.console.options import Options
+    from dimgx.console.progress import ProgressLine
+    from dimgx.console.targetname import TargetName
+    from dimgx.console.upkeep import Verdict
+    from dimgx.inspector import Row
+    from dimgx.merging.pathrules import PathRule
+    from dimgx.recipe import TarOptions
+
+EXIT_DONE, EXIT_OUTDATED = 0, 5
+
+
+def check_early(options: Options) -> None:
+    """Find out what cannot work before anything is opened.
+
+    Raises: UsageError, SourceError.
+    """
+    _check_content(options)
+    target = options.target
+    if target is None:
+        check_stdout("to give the ID on")
+        return
+    if target.is_stdout:
+        check_stdout("to write to")
+        if is_terminal(sys.stdout):
+            raise UsageError("standard output is a terminal: redirect it, or name a file with -t")
+        return
+    if target.path.startswith(("/dev/fd/", "/proc/self/fd/")):
+        return
+    if is_template(target.path):
+        from dimgx.console.template import parse_template
+
+        parse_template(target.path)
+        return
+    if not options.check:
+        # What is there is looked at later, if it matters what it is.
+        check_replaceable(target, force=options.force or options.update)
+    path = target.path.rstrip("/") if target.form in DIRECTORY_FORMS else target.path
+    if not os.path.isdir(os.path.dirname(path) or os.curdir):
+        raise SourceError(f"{target.path} cannot be written: its directory does not exist")
+
+
+def _check_content(options: Options) -> None:
+    """See that what is said about paths makes sense, and that what is to be added is there."""
+    if options.paths or options.prefix is not None:
+        from dimgx.merging.content import Content
+
+        Content(_path_rules(options), options.strip_components, options.prefix)
+    for path in options.add_layers:
+        if not os.path.exists(path):
+            raise SourceError(f"{path} cannot be added: there is no such file or directory")
+
+
+def _path_rules(options: Options) -> tuple[PathRule, ...]:
+    from dimgx.merging.pathrules import PathRule
+
+    return tuple(PathRule(is_included, pattern) for is_included, pattern in options.paths)
+
+
+def make(
+    chosen: Sequence[Chosen], options: Options, surroundings: Surroundings, messages: Messages
+) -> int:
+    """Make what `options` ask for of the images that are open, and give the exit code.
+
+    Raises: DimgxError.
+    """
+    if options.target is None:
+        return _hand_over(chosen, options, surroundings, messages)
+    jobs = plan_jobs(chosen, options.target)
+    if options.check or options.update:
+        verdicts = [(job, _judge(job, options, surroundings)) for job in jobs]
+        if options.check:
+            return _tell_verdicts(verdicts)
+        for job, verdict in verdicts:
+            path = job.target.path if job.target else ""
+            messages.tell(f"{path}: {verdict.reason}")
+            verdict.allow(path, force=options.force)
+        for job, verdict in verdicts:
+            if not verdict.is_current:
+                force = options.force or verdict.exists
+                _do(job, options._replace(force=force), surroundings, messages)
+        return EXIT_DONE
+    if len(jobs) > 1 and not options.force:
+        check_absent(jobs)
+    return max(_do(job, options, surroundings, messages) for job in jobs)
+
+
+def _judge(job: Job, options: Options, surroundings: Surroundings) -> Verdict:
+    """Tell how the target of a job stands."""
+    from dimgx.console import upkeep
+    from dimgx.recipe import Recipe
+
+    assert job.target is not None
+    wanted = []
+    for one in job.chosen:
+        rows = chosen_rows(one, options) if _is_flat(options) else None
+        recipe = Recipe(**tar_options(options, surroundings, rows, None))
+        wanted.append(upkeep.wanted_of(one, recipe, job.target, options))
+    return upkeep.judge(job.target.path, wanted, tmpdirs=surroundings.tmpdirs)
+
+
+def _tell_verdicts(verdicts: Sequence[tuple[Job, Verdict]]) -> int:
+    """Print the reasons, with the target where there are several, and give the exit code."""
+    check_stdout("to give the reason on")
+    for job, verdict in verdicts:
+        path = f"{job.target.path}: " if job.target and len(verdicts) > 1 else ""
+        print_text(f"{escape(path + verdict.reason)}\n")
+    is_current = all(verdict.is_current for _, verdict in verdicts)
+    return EXIT_DONE if is_current else EXIT_OUTDATED
+
+
+def _is_flat(options: Options) -> bool:
+    """Tell whether all rows that are chosen become one layer."""
+    return not options.keep_layers and options.squash_from is None
+
+
+def _do(job: Job, options: Options, surroundings: Surroundings, messages: Messages) -> int:
+    """Make one result."""
+    target = job.target
+    assert target is not None
+    messages.warn(_target_warnings(target))
+    with ExitStack() as stack:
+        if options.target is not target:
+            from dimgx.console.template import make_parents
+
+            make_parents(target.path, stack)
+        if options.raw:
+            _write_raw(job.chosen[0], target, options, surroundings, messages)
+        elif target.form == "tar":
+            _write_tar(job.chosen[0], target, options, surroundings, messages)
+        else:
+            _write_images(job, target, options, surroundings, messages)
+    return EXIT_DONE
+
+
+def _write_images(
+    job: Job, target: TargetName, options: Options, surroundings: Surroundings, messages: Messages
+) -> None:
+    from dimgx.console.imageoutput import write
+
+    is_flat = _is_flat(options)
+    rows = [chosen_rows(item, options) if is_flat else None for item in job.chosen]
+    with Waiting(is_wanted=not options.quiet) as line:
+        write(
+            job,
+            _stdout() if target.is_stdout else target.path,
+            rows,
+            options,
+            surroundings.source_date_epoch,
+            messages,
+            tar_options(options, surroundings, None, line),
+            report=surroundings.report,
+        )
+
+
+def _write_raw(
+    chosen: Chosen,
+    target: TargetName,
+    options: Options,
+    surroundings: Surroundings,
+    messages: Messages,
+) -> None:
+    from dimgx import api
+
+    with Waiting(is_wanted=not options.quiet) as line:
+        result = api.write_raw(
+            chosen.image,
+            _stdout() if target.is_stdout else target.path,
+            layers=chosen_rows(chosen, options),
+            compression=target.compression,
+            level=options.level,
+            force=options.force,
+            sha256=messages.is_verbose,
+            verify=options.verify,
+            threads=options.threads,
+            memory=options.memory,
+            tmpdir=surroundings.tmpdirs,
+            progress=line,
+            cancel=surroundings.cancel,
+        )
+    _tell_tar(result, target, messages)
+
+
+def _write_tar(
+    chosen: Chosen,
+    target: TargetName,
+    options: Options,
+    surroundings: Surroundings,
+    messages: Messages,
+) -> None:
+    from dimgx import api
+
+    rows = chosen_rows(chosen, options)
+    with Waiting(is_wanted=not options.quiet) as line:
+        result = api.flatten(
+            chosen.image,
+            _stdout() if target.is_stdout else target.path,
+            compression=target.compression,
+            level=options.level,
+            force=options.force,
+            sha256=messages.is_verbose,
+            report=surroundings.report,
+            record=options.update,
+            **tar_options(options, surroundings, rows, line),
+        )
+    messages.warn(result.warnings)
+    _tell_tar(result, target, messages)
+
+
+def _tell_tar(result: Result, target: TargetName, messages: Messages) -> None:
+    if messages.is_verbose:
+        name = "standard output" if target.is_stdout else target.path
+        messages.tell(f"{name}: {result.size} bytes, sha256:{result.sha256}")
+        if target.compression is not None:
+            messages.tell(f"the tar in it: {result.length} bytes")
+
+
+def _hand_over(
+    chosen: Sequence[Chosen], options: Options, surroundings: Surroundings, messages: Messages
+) -> int:
+    """Hand the images to an engine, and print the IDs that they have there."""
+    from dimgx.console import handover
+
+    rows = [chosen_rows(one, options) if _is_flat(options) else None for one in chosen]
+    with closing(handover.open_engine_target(options, os.environ)) as target:
+        with Waiting(is_wanted=not options.quiet) as line:
+            shared = tar_options(options, surroundings, None, line)
+            if options.load is not None:
+                created = surroundings.source_date_epoch
+                ids, warnings = handover.load(
+                    target, chosen, rows, options, created, surroundings.report, shared
+                )
+            else:
+                ids, warnings = handover.import_tars(
+                    target, chosen, rows, options, surroundings.report, shared
+                )
+        messages.warn(warnings)
+        print_text("".join(f"{id}\n" for id in ids))
+    return EXIT_DONE
+
+
+def chosen_rows(chosen: Chosen, options: Options) -> Sequence[Row] | None:
+    """Give the rows to flatten; None for an image without layers, which is an empty tar.
+
+    Raises: LayerSpecError for a choice that comes to nothing.
+    """
+    if not options.layers and not chosen.image.layers:
+        return None
+    if all(row.is_empty for row in chosen.rows):
+        raise LayerSpecError("nothing is left to flatten: no chosen row has a layer")
+    return chosen.rows
+
+
+def tar_options(
+    options: Options,
+    surroundings: Surroundings,
+    rows: Sequence[Row] | None,
+    progress: ProgressLine | None,
+) -> TarOptions:
+    """Give the options of the command line that the functions of the library share."""
+    return {
+        "layers": rows,
+        "paths": _path_rules(options) if options.paths else (),
+        "strip_components": options.strip_components,
+        "prefix": options.prefix,
+        "add_layers": options.add_layers,
+        "verify": options.verify,
+        "threads": options.threads,
+        "memory": options.memory,
+        "tmpdir": surroundings.tmpdirs,
+        "root_entry": options.root_entry,
+        "clamp_mtime": surroundings.source_date_epoch if options.clamp_mtime else None,
+        "progress": progress,
+        "cancel": surroundings.cancel,
+    }
+
+
+def _stdout() -> BinaryIO:
+    sys.stdout.flush()
+    return open(sys.stdout.fileno(), "wb", buffering=0, closefd=False)
+
+
+def _target_warnings(target: TargetName) -> Sequence[str]:
+    """Give what is odd about the target's suffix; a device or a FIFO needs none."""
+    if target.path.startswith("/dev/fd/"):
+        return ()
+    if os.path.exists(target.path) and not os.path.isfile(target.path):
+        return ()
+    return target.warnings

@@ -1,0 +1,94 @@
+"""What a person sees while waiting: one line on a terminal, drawn anew, gone at the end."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, TextIO
+
+from dimgx.console.terminal import is_terminal
+
+if TYPE_CHECKING:
+    from dimgx.extractor import Progress
+
+_INTERVAL_S = 0.1
+_BAR = 24
+_WORDS = {"read": "reading", "write": "writing", "pull": "pulling"}
+
+
+class ProgressLine:
+    """Draws how far the work has come, ten times a second at most. Safe for threads."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._next_s = 0.0
+        self._phase = ""
+        self._width = 0
+
+    def __call__(self, progress: Progress) -> None:
+        now_s = time.monotonic()
+        if now_s < self._next_s and progress.phase == self._phase:
+            return
+        with self._lock:
+            self._next_s, self._phase = now_s + _INTERVAL_S, progress.phase
+            self._draw(format_progress(progress.phase, progress.done, progress.total))
+
+    def pull(self, done: int, total: int | None) -> None:
+        """Show how far an engine's answer is."""
+        from dimgx.readers.reading import Progress
+
+        self(Progress("pull", done, total))
+
+    def clear(self) -> None:
+        """Take the line away."""
+        with self._lock:
+            if self._width:
+                self._draw("")
+                self._width = 0
+
+    def _draw(self, text: str) -> None:
+        try:
+            self._stream.write(f"\r{text.ljust(self._width)}" + ("" if text else "\r"))
+            self._stream.flush()
+        except (OSError, ValueError):  # the terminal is gone; the work goes on
+            return
+        self._width = len(text)
+
+
+class Waiting:
+    """Shows on standard error, if that is a terminal, how far the work is while it lasts."""
+
+    def __init__(self, *, is_wanted: bool) -> None:
+        stream = sys.stderr if is_wanted and is_terminal(sys.stderr) else None
+        self._line = None if stream is None else ProgressLine(stream)
+
+    def __enter__(self) -> ProgressLine | None:
+        return self._line
+
+    def __exit__(self, *_: object) -> None:
+        if self._line is not None:
+            self._line.clear()
+
+
+def format_progress(phase: str, done: int, total: int | None) -> str:
+    """Give one line, as in `writing [######      ]  50% 1.2 of 2.4 GB`."""
+    word = _WORDS.get(phase, phase)
+    if not total:
+        return f"{word} {_size(done, _unit(done))}"
+    share = min(done / total, 1.0)
+    unit = _unit(total)
+    bar = "#" * int(share * _BAR)
+    return (
+        f"{word} [{bar.ljust(_BAR)}] {share:4.0%} "
+        f"{_size(done, unit).split()[0]} of {_size(total, unit)}"
+    )
+
+
+def _unit(size: int) -> int:
+    return min((len(str(size)) - 1) // 3, 4)
+
+
+def _size(size: int, unit: int) -> str:
+    return f"{size / 1000**unit:.{min(unit, 1)}f} {('B', 'kB', 'MB', 'GB', 'TB')[unit]}"

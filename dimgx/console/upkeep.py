@@ -1,0 +1,91 @@
+"""Whether a target is up to date: what `--check` tells and `--update` goes by."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from dimgx.console.imageoutput import names_for
+from dimgx.console.targetname import DIRECTORY_FORMS
+from dimgx.errors import SourceError
+from dimgx.images.origin import NoOrigin
+from dimgx.images.outdated import NOT_OURS, Made, why_outdated
+from dimgx.images.wanted import origin_of, origin_of_kept
+from dimgx.inspector import list_rows
+from dimgx.layerspec import find_row
+from dimgx.targets.state import read_state, shown_names
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dimgx.console.chosen import Chosen
+    from dimgx.console.options import Options
+    from dimgx.console.targetname import TargetName
+    from dimgx.recipe import Recipe
+
+CURRENT = "up to date"
+MISSING = "there is no target yet"
+
+
+class Verdict(NamedTuple):
+    """How a target stands."""
+
+    reason: str
+    """One line."""
+    is_current: bool = False
+    may_replace: bool = True
+    """There is nothing, or something that dimgx made."""
+    exists: bool = True
+
+    def allow(self, path: str, *, force: bool) -> None:
+        """See that the target may be replaced if it is outdated.
+
+        Raises: SourceError where it is not ours, and `force` does not say that it may go.
+        """
+        if not self.is_current and not self.may_replace and not force:
+            raise SourceError(f"{path} exists ({self.reason}); use -w/--force to replace it")
+
+
+def judge(path: str, wanted: Sequence[Made], *, tmpdirs: Sequence[str] = ()) -> Verdict:
+    """Tell whether the target `path` holds what is wanted.
+
+    Raises: SourceError where it cannot be read.
+    """
+    try:
+        found = read_state(path, tmpdirs=tmpdirs)
+    except NoOrigin:
+        return Verdict(NOT_OURS, may_replace=False)
+    if found is None:
+        return Verdict(MISSING, exists=False)
+    reason = why_outdated(found, wanted)
+    if reason is None:
+        return Verdict(CURRENT, is_current=True)
+    return Verdict(reason, may_replace=all(made.is_ours for made in found))
+
+
+def wanted_of(chosen: Chosen, recipe: Recipe, target: TargetName, options: Options) -> Made:
+    """Give what the target would hold of an image; no layer is read for it.
+
+    Raises: LayerSpecError, ImageError, UsageError.
+    """
+    image = chosen.image
+    if target.form == "tar":
+        origin = origin_of(image, recipe, compression=target.compression, level=options.level)
+        return Made((), origin, packing=target.compression or "none")
+    usual = "gzip" if target.form.startswith("oci") else "none"
+    compression: str | None = options.layer_compression or usual
+    if options.keep_layers:
+        origin, compression = origin_of_kept(image), options.layer_compression
+    else:
+        if options.squash_from is not None:
+            rows = list_rows(image)
+            position = find_row(rows, options.squash_from).position
+            recipe = recipe._replace(layers=rows[position:], below=rows[:position])
+        is_squashed = options.squash_from is not None
+        origin = origin_of(image, recipe, is_image=True, is_squashed=is_squashed)
+    return Made(
+        names=shown_names(names_for(chosen, target, options), target.form),
+        origin=origin,
+        form=target.form,
+        packing=None if target.form in DIRECTORY_FORMS else target.compression or "none",
+        compression=compression,
+    )

@@ -1,0 +1,1 @@
+"""Images as results: their layers, what describes them, and where they come from."""

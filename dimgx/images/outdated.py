@@ -1,0 +1,186 @@
+"""Why a target is not what it is to be: one line of reason, from the origins of both.
+
+Reasons come in the order in which they tell most: what is damaged, the record's version, the form,
+the layers from the base up, then the options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from dimgx.imagename import normal_name
+from dimgx.images.origin import Origin
+
+NOT_OURS = "not an archive of ours"
+
+
+class Made(NamedTuple):
+    """One image of a target, or its tar: what it is called there, and made from."""
+
+    names: tuple[str, ...]
+    origin: Origin
+    form: str = "tar"
+    """tar, docker-archive, oci-archive, oci-dir or docker-dir."""
+    packing: str | None = None
+    """The compression of the one file: none, gzip, ...; None where it does not matter."""
+    compression: str | None = None
+    """Of an image's layers, or the topmost; likewise."""
+    is_ours: bool = True
+    """Else there is no record, and the layers are taken for kept ones."""
+    problem: str | None = None
+    """What is damaged."""
+
+
+def difference(found: Origin, wanted: Origin) -> str | None:
+    """Say in one line what makes `found` another origin than `wanted`; None where nothing does."""
+    if found.version != wanted.version:
+        return (
+            f"made by an incompatible version of dimgx (record {found.version}, not"
+            f" {wanted.version})"
+        )
+    changed = _changed(found.below + found.layers, wanted.below + wanted.layers, "layer")
+    if changed is not None:
+        return changed
+    if _how(found) != _how(wanted):
+        return f"{_how(found)}, now {_how(wanted)}"
+    changed = _changed(found.added, wanted.added, "added layer")
+    if changed is not None:
+        return changed
+    for name, label in _LABELS.items():
+        before, now = getattr(found, name), getattr(wanted, name)
+        if before != now:
+            return f"{label} changed: {_show(before)} -> {_show(now)}"
+    for name, label in _KNOWN_OR_NOT.items():
+        before, now = getattr(found, name), getattr(wanted, name)
+        # Where a source does not tell, that is no reason to do it all again.
+        if before and now and before != now:
+            return f"{label} changed: {_short(before)} -> {_short(now)}"
+    return None
+
+
+_LABELS = {
+    "paths": "what is left out",
+    "strip_components": "--strip-components",
+    "prefix": "--prefix",
+    "root_entry": "--root-entry",
+    "clamp_mtime": "--clamp-mtime",
+    "level": "the compression's level",
+}
+_KNOWN_OR_NOT = {
+    "settings": "the run settings",
+    "healthcheck": "the health check",
+    "platform": "the platform",
+}
+
+
+def _how(origin: Origin) -> str:
+    if origin.is_kept:
+        return "layers kept"
+    if origin.is_squashed:
+        return f"squashed from layer {len(origin.below) + 1} on"
+    return "flattened"
+
+
+def _changed(found: Sequence[str], wanted: Sequence[str], what: str) -> str | None:
+    for place, (before, now) in enumerate(zip(found, wanted, strict=False), 1):
+        if before != now:
+            return f"{what} {place} changed: {_short(before)} -> {_short(now)}"
+    place = min(len(found), len(wanted))
+    if len(found) < len(wanted):
+        return f"{what} {place + 1} is new: {_short(wanted[place])}"
+    if len(found) > len(wanted):
+        return f"{what} {place + 1} is gone: {_short(found[place])}"
+    return None
+
+
+def _short(mark: str) -> str:
+    """Give the first 12 digits of an ID, with the words before it."""
+    head, colon, digits = mark.rpartition(":")
+    return f"{head}{colon}{digits[:12]}"
+
+
+def _show(value: object) -> str:
+    if isinstance(value, tuple):
+        return " ".join(value) or "nothing"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value in (None, "") else str(value)
+
+
+def why_outdated(found: Sequence[Made], wanted: Sequence[Made]) -> str | None:
+    """Say in one line why a target that holds `found` is not `wanted`; None where it is.
+
+    Images are matched by their names, completed as Docker does; those without by their origins.
+    Their order does not count.
+    """
+    damaged = next((made.problem for made in found if made.problem), None)
+    if damaged is not None:
+        return damaged
+    if len(found) == len(wanted) == 1:
+        reason = _difference(found[0], wanted[0])
+        return reason or _names_differ(found, wanted)
+    problem = _names_differ(found, wanted)
+    if problem is not None:
+        return problem
+    by_name = {full: made for made in found for full, _ in _pairs(made.names)}
+    for made in wanted:
+        for full, name in _pairs(made.names):
+            reason = _difference(by_name[full], made)
+            if reason is not None:
+                return f"image {name}: {reason}"
+    return None
+
+
+def _difference(found: Made, wanted: Made) -> str | None:
+    if not found.is_ours and not wanted.origin.is_kept:
+        return NOT_OURS
+    if found.form != wanted.form:
+        return f"the form changed: {found.form} -> {wanted.form}"
+    reason = difference(found.origin, wanted.origin)
+    if reason is not None:
+        return reason
+    for what, before, now in (
+        ("the compression", found.packing, wanted.packing),
+        ("the layers' compression", found.compression, wanted.compression),
+    ):
+        if before and now and before != now:
+            return f"{what} changed: {before} -> {now}"
+    return None
+
+
+def _names_differ(found: Sequence[Made], wanted: Sequence[Made]) -> str | None:
+    there, asked = _all_names(found), _all_names(wanted)
+    for full, name in asked.items():
+        if full not in there:
+            return f"misses image {name}"
+    for full, name in there.items():
+        if full not in asked:
+            return f"holds image {name} too"
+    nameless = [made for made in found if not made.names]
+    for made in wanted:
+        if made.names:
+            continue
+        same = next((own for own in nameless if _difference(own, made) is None), None)
+        if same is not None:
+            nameless.remove(same)
+        elif len(wanted) > 1 or not nameless:
+            return f"misses image {_top(made)}"
+    if nameless and len(found) > 1:
+        return f"holds image {_top(nameless[0])} too"
+    return None
+
+
+def _top(made: Made) -> str:
+    """Give what tells an image without a name: its top layer."""
+    layers = made.origin.layers
+    return f"of layer {_short(layers[-1])}" if layers else "without a name"
+
+
+def _all_names(made: Iterable[Made]) -> dict[str, str]:
+    return {full: name for one in made for full, name in _pairs(one.names)}
+
+
+def _pairs(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Give each name completed, and as it is."""
+    return [(normal_name(name), name) for name in names]

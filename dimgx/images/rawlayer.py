@@ -1,0 +1,102 @@
+"""One layer as it is: its plain tar, verified, whiteouts and all."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from dimgx.errors import Cancelled, LayerSpecError
+from dimgx.images.layerparts import Coding, KeptPart
+from dimgx.recipe import chosen_layers, directories, fetched
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from dimgx.extent import Extent
+    from dimgx.image import Image
+    from dimgx.merging.emit import Write
+    from dimgx.recipe import Recipe
+
+
+class RawLayer:
+    """The one layer that a recipe chooses, as a plain tar. A context manager."""
+
+    def __init__(self, image: Image, recipe: Recipe) -> None:
+        """Choose it.
+
+        Raises: LayerSpecError where there is not one layer.
+        """
+        layers = chosen_layers(image, recipe.layers)
+        if len(layers) != 1:
+            raise LayerSpecError(
+                f"one layer is written as it is, and {len(layers)} were chosen: name one with -l"
+            )
+        number = image.layers.index(layers[0]) + 1
+        (layer,) = fetched(image, layers, recipe)
+        name = layer.digest or layer.diff_id
+        self._recipe = recipe
+        self._done = 0
+        self._total = layer.size or layer.blob.size
+        self._part = KeptPart(
+            layer,
+            f"layer {number}/{len(image.layers)}" + (f" {name}" if name else ""),
+            allowed=(None,),
+            coding=Coding(None),
+            verify=recipe.verify,
+            tick=self._tick,
+        )
+        self._kept: Extent | None = None
+        self._resources = ExitStack()
+        self.length = 0
+
+    def verify(self) -> None:
+        """Check its digest before the first byte is written.
+
+        Memory: a layer that does not lie plain on a disk is kept, as `Recipe.memory` says.
+
+        Raises: ImageError where it does not match.
+        """
+        if self._part.is_repeatable:
+            self._part.emit(_nowhere)
+            return
+        from dimgx.spool import SpoolSpace
+
+        recipe = self._recipe
+        space = SpoolSpace(recipe.memory, directories(recipe.tmpdir))
+        spool = self._resources.enter_context(space).open()
+        self._part.emit(spool.write)
+        self._kept = spool.finish()
+
+    def emit(self, write: Write) -> None:
+        """Write the tar by calls of `write`; when it returns, the digest has matched.
+
+        Raises: ImageError where it does not; Cancelled; what `write` raises.
+        """
+        if self._kept is None:
+            self.length = self._part.emit(write).size
+            return
+        for chunk in self._kept.iter_chunks():
+            write(chunk)
+        self.length = self._kept.size
+
+    def _tick(self, size: int) -> None:
+        recipe = self._recipe
+        if recipe.cancel is not None and recipe.cancel():
+            raise Cancelled("cancelled")
+        self._done += size
+        if recipe.progress is not None:
+            from dimgx.extractor import Progress
+
+            recipe.progress(Progress("read", self._done, self._total))
+
+    def __enter__(self) -> RawLayer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._resources.close()
+
+
+def _nowhere(data: bytes | memoryview) -> None:
+    """Take what is only checked."""

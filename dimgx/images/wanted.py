@@ -1,0 +1,89 @@
+"""What an image and a recipe come to: the origin that a target would have."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, TypedDict
+
+from dimgx.images.imageconfig import settings_of
+from dimgx.images.origin import Origin, marks_of, unusual_level
+from dimgx.inspector import layers_of
+from dimgx.merging.renaming import parse_prefix
+from dimgx.recipe import added_layers, chosen_layers, directories
+from dimgx.spool import SpoolSpace
+
+if TYPE_CHECKING:
+    from dimgx.image import Image
+    from dimgx.recipe import Recipe
+
+
+class _Carried(TypedDict):
+    settings: str | None
+    healthcheck: str | None
+    platform: str | None
+
+
+def carried(image: Image) -> _Carried:
+    """Give what of an image's config an image form carries on, as far as its source tells it."""
+    settings, platform = settings_of(image), image.platform
+    return {
+        "settings": settings.digest if settings else None,
+        "healthcheck": settings.health_digest if settings else None,
+        # Not every engine tells the variant.
+        "platform": f"{platform.os}/{platform.architecture}" if platform else None,
+    }
+
+
+def origin_of(
+    image: Image,
+    recipe: Recipe,
+    *,
+    compression: str | None = None,
+    level: int | None = None,
+    is_image: bool = False,
+    is_squashed: bool = False,
+) -> Origin:
+    """Give the origin of what `recipe` makes of `image`. No layer of it is read.
+
+    `compression` and `level` are those of a tar. An image has the same ID whatever they are.
+
+    Raises: LayerSpecError; UsageError; ImageError where a layer has nothing that identifies it;
+        what reading an added layer raises.
+    """
+    prefix = b"" if recipe.prefix is None else parse_prefix(recipe.prefix).replace(b"\0", b"/")
+    nothing: _Carried = {"settings": None, "healthcheck": None, "platform": None}
+    return Origin(
+        layers=marks_of(image, chosen_layers(image, recipe.layers)),
+        below=marks_of(image, layers_of(image, recipe.below)),
+        is_squashed=is_squashed,
+        added=_added(recipe),
+        paths=tuple(
+            "-+"[rule.is_included] + _text(os.fsencode(rule.pattern)) for rule in recipe.paths
+        ),
+        strip_components=recipe.strip_components,
+        prefix=_text(prefix),
+        root_entry=recipe.root_entry,
+        clamp_mtime=recipe.clamp_mtime,
+        level=unusual_level(level, compression),
+        **(carried(image) if is_image else nothing),
+    )
+
+
+def origin_of_kept(image: Image) -> Origin:
+    """Give the origin of an image that keeps its layers."""
+    return Origin(marks_of(image, image.layers), is_kept=True, **carried(image))
+
+
+def _text(name: bytes) -> str:
+    """Give what can stand in JSON for a name that may be no UTF-8."""
+    return name.decode("utf-8", "backslashreplace")
+
+
+def _added(recipe: Recipe) -> tuple[str, ...]:
+    """Give the diff_ids of what is laid on top: it is read for that."""
+    if not recipe.add_layers:
+        return ()
+    with ExitStack() as stack:
+        space = stack.enter_context(SpoolSpace(recipe.memory, directories(recipe.tmpdir)))
+        return tuple(str(layer.diff_id) for layer in added_layers(recipe, space, stack))

@@ -1,0 +1,203 @@
+"""The slow, exact way to a layer's own tree: one member after the other, as an engine does it.
+
+It is needed where order matters: names that stand twice (rule 42), entries whose parent is a
+symlink of the same layer (rule 29), links and whiteouts through such symlinks. About 10 us a
+member.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from dimgx.layers.layerindex import REWRITE, LayerIndex, Link
+from dimgx.layers.names import key_of, normalise, path_of
+from dimgx.layers.tarfields import DIRECTORY, LINK, SYMLINK, Header, MalformedTar, show
+
+MAX_SYMLINKS = 40
+"""Symlinks followed for one name, as in Linux."""
+
+
+class _Node:
+    """A name in the tree; directories have children."""
+
+    __slots__ = ("children", "kind", "number", "target")
+
+    def __init__(self, number: int | None, kind: int) -> None:
+        self.number = number
+        """The member, or None for a directory that is only implied."""
+        self.kind = kind
+        """The kind of the inode: of what a hard link names, where that is known."""
+        self.target = b""
+        """Of a symlink."""
+        self.children: dict[bytes, _Node] | None = {} if kind == DIRECTORY else None
+
+
+class Replay:
+    """Replays a layer into its index."""
+
+    def __init__(
+        self, index: LayerIndex, kinds: bytearray, read_header_at: Callable[[int], Header]
+    ) -> None:
+        self._index, self._kinds, self._read_header_at = index, kinds, read_header_at
+        self._root = _Node(None, DIRECTORY)
+
+    def run(
+        self,
+        links: dict[int, bytes],
+        whiteouts: dict[int, bytes],
+        device_whiteouts: dict[int, bytes],
+        opaque: dict[int, bytes],
+        dropped: dict[bytes, int],
+    ) -> None:
+        """Settle the index from the members, and from what the walk noted of them by number.
+
+        Raises: MalformedTar where a member cannot be placed.
+        """
+        index = self._index
+        keys = index.keys
+        self._dropped = dropped
+        for number in range(len(keys)):
+            if number in links:
+                self._link(number, links[number])
+            elif keys[number]:
+                self._place(number, path_of(keys[number]), _Node(number, self._kinds[number]))
+            elif number in whiteouts:
+                index.whiteouts.append(self._marked(number, whiteouts[number]))
+            elif number in opaque:
+                path = opaque[number]
+                index.opaque.append(self._marked(number, path, is_directory=True) if path else b"")
+            elif number in device_whiteouts:
+                path = device_whiteouts[number]
+                index.whiteouts.append(self._marked(number, path))
+                self._remove(number, path)
+        self._find_following()
+        self._collect()
+
+    def _walk(
+        self, path: bytes, number: int, *, create: bool
+    ) -> tuple[list[_Node], list[bytes], list[bytes]]:
+        """Follow the directories of `path` from the root, through symlinks as in a chroot.
+
+        Gives the nodes and names passed, and the names that are missing (none with `create`).
+        """
+        offset = self._index.starts[number]
+        nodes, names = [self._root], list[bytes]()
+        left = path.split(b"/")[::-1] if path else []
+        followed = 0
+        while left:
+            part = left.pop()
+            if part in (b"", b"."):
+                continue
+            if part == b"..":
+                if names:
+                    nodes.pop()
+                    names.pop()
+                continue
+            children = nodes[-1].children
+            assert children is not None, "only directories are entered"
+            child = children.get(part)
+            if child is None:
+                if not create:
+                    return nodes, names, [part, *left[::-1]]
+                child = children[part] = _Node(None, DIRECTORY)
+            if child.kind == SYMLINK:
+                followed += 1
+                if followed > MAX_SYMLINKS:
+                    raise MalformedTar(f"too many symlinks on the way to {show(path)}", offset)
+                if child.target.startswith(b"/"):
+                    del nodes[1:], names[:]
+                left += child.target.split(b"/")[::-1]
+            elif child.kind == DIRECTORY:
+                nodes.append(child)
+                names.append(part)
+            elif create:
+                raise MalformedTar(f"{show(path)} is below something that is no directory", offset)
+            else:
+                return nodes, names, [part, *left[::-1]]
+        return nodes, names, []
+
+    def _place(self, number: int, path: bytes, node: _Node) -> None:
+        parent, _, base = path.rpartition(b"/")
+        children = self._walk(parent, number, create=True)[0][-1].children
+        assert children is not None
+        if node.kind == SYMLINK and not node.target:
+            node.target = self._read_header_at(self._index.starts[number]).linkname
+        old = children.get(base)
+        if old is not None and old.kind == DIRECTORY and node.kind == DIRECTORY:
+            node.children = old.children
+        children[base] = node
+
+    def _remove(self, number: int, path: bytes) -> None:
+        parent, _, base = path.rpartition(b"/")
+        nodes, _, missing = self._walk(parent, number, create=False)
+        if not missing and nodes[-1].children is not None:
+            nodes[-1].children.pop(base, None)
+
+    def _marked(self, number: int, path: bytes, *, is_directory: bool = False) -> bytes:
+        """Give the key of a path that a marker names."""
+        parent, _, base = path.rpartition(b"/")
+        _, names, missing = self._walk(path if is_directory else parent, number, create=False)
+        whole = [*names, *missing] if is_directory else [*names, *missing, base]
+        return key_of(b"/".join(whole), is_directory=is_directory)
+
+    def _link(self, number: int, spelled: bytes) -> None:
+        """Place a hard link, with the inode that its target has at this moment."""
+        index = self._index
+        offset = index.starts[number]
+        path = normalise(spelled, offset)
+        if not path:
+            raise MalformedTar(f"a hard link to {show(spelled)}", offset)
+        parent, _, base = path.rpartition(b"/")
+        nodes, names, missing = self._walk(parent, number, create=False)
+        found = None if missing else (nodes[-1].children or {}).get(base)
+        target = key_of(b"/".join((*names, *missing, base)), is_directory=False)
+        node = _Node(number, LINK)
+        if target == index.keys[number]:
+            raise MalformedTar(f"a hard link {show(spelled)} to itself", offset)
+        if found is not None and found.kind == DIRECTORY:
+            raise MalformedTar(f"a hard link to the directory {show(spelled)}", offset)
+        if path in self._dropped and self._dropped[path] < number:
+            first = index.links.get(self._dropped[path])
+            link = first or Link(target, self._dropped[path], None, spelled)
+        elif found is None:
+            link = Link(target, None, None, spelled)
+        else:
+            assert found.number is not None
+            first = index.links.get(found.number)
+            link = first or Link(target, found.number, None, spelled)
+            node.kind, node.target = found.kind, found.target
+        index.links[number] = Link(link.target, link.member, link.following, spelled)
+        if index.keys[number]:
+            self._place(number, path_of(index.keys[number]), node)
+
+    def _find_following(self) -> None:
+        """Let links to what came after them find it, if it is still there (rule 37)."""
+        links = self._index.links
+        for number, link in links.items():
+            if link.member is not None:
+                continue
+            parent, _, base = path_of(link.target).rpartition(b"/")
+            nodes, _, missing = self._walk(parent, number, create=False)
+            found = None if missing else (nodes[-1].children or {}).get(base)
+            if found is None or found.number in (None, number) or found.kind == DIRECTORY:
+                continue
+            links[number] = Link(link.target, None, found.number, link.spelled)
+
+    def _collect(self) -> None:
+        """Write the tree's keys into the index; what is not in the tree is no entry."""
+        index = self._index
+        spelled, index.keys[:] = index.keys[:], [b""] * len(index.keys)
+        waiting = [(b"", self._root)]
+        while waiting:
+            key, node = waiting.pop()
+            for name, child in (node.children or {}).items():
+                child_key = key + name + (b"\0" if child.kind == DIRECTORY else b"")
+                if child.number is None:
+                    index.implied.append(child_key)
+                else:
+                    index.keys[child.number] = child_key
+                    if spelled[child.number] != child_key:
+                        index.codes[child.number] = REWRITE
+                if child.children:
+                    waiting.append((child_key, child))
+        index.implied.sort()

@@ -1,0 +1,302 @@
+"""Some hundred ordinary tar headers at once, looked at by columns instead of one by one.
+
+Joined headers make a table with rows of 512 bytes, and a strided slice is a column of it. Whatever
+is not quite ordinary in a batch is named as *unusual*, for the walker to parse alone.
+
+The checksums are compared as one sum. Two errors that cancel out pass it; a tar checksum is no more
+than that anyway. Figures per member, CPython 3.11: 0.05 us for the checksums, 0.1 for numbers and
+magic, 0.3 for names and keys. A loop over members would take 2 us, one with objects 10.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import NamedTuple
+
+from dimgx.layers.layerindex import COPY, REWRITE, STRIP_DOT, STRIP_OWNER
+from dimgx.layers.names import MAX_PATH
+from dimgx.layers.tarfields import (
+    BLOCK,
+    BLOCKDEV,
+    CHARDEV,
+    DIRECTORY,
+    LINK,
+    SYMLINK,
+    cut,
+    is_plain_owner,
+)
+
+try:
+    from isal.isal_zlib import adler32  # ten times as fast as zlib's
+except ImportError:
+    from zlib import adler32
+
+_NAMES = re.compile(rb"(?s)(?=([^\0]{0,100})).{512}")
+_NAMES_BEHIND_DOT = re.compile(rb"(?s)\./(?=([^\0]{0,98})).{510}")
+_CLEAN_NAME = re.compile(
+    rb"(?s)(?!\.{1,2}(?:/|\Z)|\.wh\.)[^/]+(?:/(?!\.{1,2}(?:/|\Z)|\.wh\.)[^/]+)*"
+)
+# A table costs the same however many slashes there are; replace() costs 10 ns for each.
+_SLASH_TO_NUL, _ENDS_TO_NEWLINE = bytes.maketrans(b"/", b"\0"), bytes.maketrans(b"/.", b"\n\n")
+_POSIX, _GNU = b"ustar\00000", b"ustar  \0"
+# Mode, uid, gid, size and time: columns that hold digits, that may also hold fill, that end one.
+_DIGITS = (*range(100, 106), *range(108, 114), *range(116, 122), *range(124, 135), *range(136, 147))
+_FILL = (106, 107, 114, 115, 122, 123)
+_ENDS = (135, 147)
+_USUAL_NUMBERS = re.compile(rb"(?:[0-7]{6}[0-7 \0]{2}){3}(?:[0-7]{11}[ \0]){2}[0-7]{6}\0 ")
+_USUAL_RECORD = re.compile(
+    rb"([1-9][0-9]{0,6}) (path|linkpath|[mac]time|SCHILY\.(?:xattr\.(?!trusted\.)|acl\.)[^=\0]+)="
+)
+_TIME = re.compile(rb"[0-9]{1,19}(?:\.[0-9]*)?")
+_ONLY_TIME = re.compile(rb"[1-9][0-9] [mac]time=[0-9]{1,19}(?:\.[0-9]*)?\n")
+_ADLER_MODULUS = 65521
+_ROOT_OWNED = b"root".ljust(32, b"\0") * 2
+
+
+class Batch(NamedTuple):
+    """What a batch of headers says; what it says of unusual ones does not count."""
+
+    keys: list[bytes]
+    kinds: bytes
+    codes: bytearray
+    links: list[tuple[int, bytes]]
+    """The hard links: number of the header, target as it is spelled."""
+    odd_names: dict[int, bytes]
+    """Names that are not normalised, or perhaps whiteouts, by the number of their header."""
+    unusual: set[int]
+    """Numbers of the headers that must be parsed alone."""
+
+
+class PaxHeader(NamedTuple):
+    """A PAX extended header, as it stands before a header of a batch."""
+
+    block: bytes
+    payload: bytes
+
+
+def parse_batch(
+    joined: bytes, pax: dict[int, PaxHeader], newest_mtime: bytes | None = None
+) -> Batch:
+    """Look at the headers `joined`: 512 bytes each, of the types `0` to `6`, at least one.
+
+    `pax` has what stands before them, by their numbers. With `newest_mtime` (11 octal digits),
+    newer members are marked for rewriting.
+    """
+    unusual = _find_unusual(joined)
+    kinds = joined[156::BLOCK]
+    code = _code_of_names(joined)
+    names: list[bytes] = (_NAMES_BEHIND_DOT if code else _NAMES).findall(joined)
+    renamed: set[int] = set()
+    if pax:
+        renamed = _apply_pax(pax, names, kinds, unusual, is_clamped=newest_mtime is not None)
+    if code and all(names[i].startswith(b"./") for i in renamed):
+        for i in renamed:
+            names[i] = names[i][2:]
+    elif code:
+        code = COPY
+        names = [name if i in renamed else b"./" + name for i, name in enumerate(names)]
+    for i in _find_nonzero(joined[345::BLOCK]):
+        if i in pax:
+            unusual.add(i)
+        elif joined.startswith(b"ustar\0", i * BLOCK + 257) and code == COPY:
+            names[i] = cut(_field(joined, i, 345, 500)) + b"/" + names[i]
+        else:
+            unusual.add(i)
+    codes = bytearray((code,)) * len(kinds)
+    _mark_owners(joined, codes)
+    for i in renamed:
+        if codes[i]:
+            codes[i] = REWRITE
+    if newest_mtime is not None:
+        for i in range(len(kinds)):
+            if _field(joined, i, 136, 147) > newest_mtime:
+                codes[i] = REWRITE
+    keys, odd_names = _make_keys(names, kinds)
+    links = [(i, cut(_field(joined, i, 157, 257))) for i in find_kind(kinds, LINK)]
+    return Batch(keys, kinds, codes, links, odd_names, unusual)
+
+
+def _code_of_names(joined: bytes) -> int:
+    """Give STRIP_DOT where each name begins with `./`, else COPY."""
+    count = len(joined) // BLOCK
+    is_dotted = joined[::BLOCK] == b"." * count and joined[1::BLOCK] == b"/" * count
+    return STRIP_DOT if is_dotted else COPY
+
+
+def _field(joined: bytes, i: int, begin: int, end: int) -> bytes:
+    """Give a field of the header number `i`."""
+    return joined[i * BLOCK + begin : i * BLOCK + end]
+
+
+def find_kind(kinds: bytes, kind: int) -> list[int]:
+    """Give the numbers of the members of one kind."""
+    found = []
+    i = kinds.find(kind)
+    while i >= 0:
+        found.append(i)
+        i = kinds.find(kind, i + 1)
+    return found
+
+
+def _find_nonzero(column: bytes) -> list[int]:
+    return [i for i, byte in enumerate(column) if byte] if any(column) else []
+
+
+@lru_cache(maxsize=4)
+def _magic_columns(count: int) -> tuple[bytes, bytes]:
+    return tuple(  # type: ignore[return-value]  # two of them
+        b"".join(bytes((byte,)) * count for byte in magic) for magic in (_POSIX, _GNU)
+    )
+
+
+def _find_unusual(joined: bytes) -> set[int]:
+    """Find what the walker must parse alone: dialects, numbers, devices, empty symlinks."""
+    unusual: set[int] = set()
+    count = len(joined) // BLOCK
+    magic = b"".join([joined[column::BLOCK] for column in range(257, 265)])
+    if magic not in _magic_columns(count):
+        unusual.update(i for i in range(count) if _field(joined, i, 257, 265) not in (_POSIX, _GNU))
+    unusual.update(_find_nonzero(joined[508::BLOCK]))  # star's trailer
+    kinds = joined[156::BLOCK]
+    unusual.update(find_kind(kinds, CHARDEV), find_kind(kinds, BLOCKDEV))
+    unusual.update(i for i in find_kind(kinds, SYMLINK) if not joined[i * BLOCK + 157])
+    digits, fill, ends = (
+        b"".join([joined[column::BLOCK] for column in columns])
+        for columns in (_DIGITS, _FILL, _ENDS)
+    )
+    if (
+        digits.translate(None, b"01234567")
+        or fill.translate(None, b"01234567 \0")
+        or ends.translate(None, b" \0")
+        or not _sums_match(joined)
+    ):
+        usual = [i for i in range(count) if _USUAL_NUMBERS.match(joined, i * BLOCK + 100)]
+        if not _sums_match(b"".join([_field(joined, i, 0, BLOCK) for i in usual])):
+            usual = []
+        unusual.update(set(range(count)).difference(usual))
+    return unusual
+
+
+def _sums_match(joined: bytes) -> bool:
+    """Compare the sum of all checksums, six octal digits each, with the sum of all bytes."""
+    count = len(joined) // BLOCK
+    stored = fields = 0
+    for column in range(148, 154):
+        # The low half of an Adler-32 is one more than the sum of the bytes.
+        total = (adler32(joined[column::BLOCK]) & 0xFFFF) - 1
+        stored = stored * 8 + total - ord("0") * count
+        fields += total
+    if joined[154::BLOCK].strip(b"\0") or joined[155::BLOCK].strip(b" "):
+        return False
+    fields += ord(" ") * count
+    actual = (adler32(joined) & 0xFFFF) - 1 - fields + 8 * ord(" ") * count
+    return (stored - actual) % _ADLER_MODULUS == 0
+
+
+def _mark_owners(joined: bytes, codes: bytearray) -> None:
+    """Mark the headers that name an owner other than root for 0 (rule 43)."""
+    if not any(joined[265::BLOCK]) and not any(joined[297::BLOCK]):
+        return
+    for i in range(len(codes)):
+        owners = _field(joined, i, 265, 329)
+        uid = _field(joined, i, 108, 115).strip(b"0 \0")
+        gid = _field(joined, i, 116, 123).strip(b"0 \0")
+        if owners == _ROOT_OWNED and not uid and not gid:
+            continue
+        if not is_plain_owner(cut(owners[:32]), len(uid)) or not is_plain_owner(
+            cut(owners[32:]), len(gid)
+        ):
+            codes[i] |= STRIP_OWNER
+
+
+def _make_keys(names: list[bytes], kinds: bytes) -> tuple[list[bytes], dict[int, bytes]]:
+    """Give the names' keys, and by their numbers the names that need a closer look.
+
+    That is a name with an empty part or one that begins with a dot, a directory's without a slash
+    at its end, and any other's with one.
+    """
+    directories = find_kind(kinds, DIRECTORY)
+    bare = names
+    if directories:
+        bare = names[:]
+        for i in directories:
+            bare[i] = names[i].removesuffix(b"/")
+    odd = {i for i in directories if len(bare[i]) == len(names[i])}
+    joined = b"\n".join(bare)
+    keys = joined.translate(_SLASH_TO_NUL).split(b"\n")
+    if len(keys) > len(names):  # a name with a newline
+        keys = [name.replace(b"/", b"\0") for name in bare]
+        odd.update(i for i, name in enumerate(bare) if not _CLEAN_NAME.fullmatch(name))
+    else:
+        # With one byte for all that ends a part and dots, what is odd has two of it in a row.
+        parts = b"\n%b\n" % joined.translate(_ENDS_TO_NEWLINE)
+        i = passed = 0
+        at = parts.find(b"\n\n")
+        while at >= 0:
+            i += joined.count(b"\n", passed, at)
+            passed = at
+            if joined.startswith(b".wh.", at):
+                odd.add(i)
+            else:
+                if not _CLEAN_NAME.fullmatch(bare[i]):
+                    odd.add(i)
+                # One look at a name is enough, however many dots it has.
+                at = joined.find(b"\n", at)
+                if at < 0:
+                    break
+            at = parts.find(b"\n\n", at + 1)
+    for i in directories:
+        keys[i] += b"\0"
+    return keys, {i: names[i] for i in odd}
+
+
+def _apply_pax(
+    pax: dict[int, PaxHeader],
+    names: list[bytes],
+    kinds: bytes,
+    unusual: set[int],
+    *,
+    is_clamped: bool,
+) -> set[int]:
+    """Put PAX paths in their place, and add to `unusual`; give which members got their names."""
+    heads = [header.block for header in pax.values()]
+    if is_clamped or _find_unusual(b"".join(heads)):
+        unusual.update(pax)
+        return set()
+    renamed: set[int] = set()
+    for i, header in pax.items():
+        payload = header.payload
+        if _ONLY_TIME.fullmatch(payload) and int(payload[:2]) == len(payload):
+            continue
+        records = parse_usual_records(payload)
+        if records is None or (b"linkpath" in records and kinds[i] != SYMLINK):
+            unusual.add(i)
+        elif b"path" in records:
+            names[i] = records[b"path"]
+            renamed.add(i)
+    return renamed
+
+
+def parse_usual_records(payload: bytes) -> dict[bytes, bytes] | None:
+    """Give the records of a PAX header in which all is well and nothing changes the size.
+
+    Owners' numbers, sparse maps and all that is foreign are left to who parses a member alone.
+    """
+    records: dict[bytes, bytes] = {}
+    at, end = 0, len(payload)
+    while at < end:
+        match = _USUAL_RECORD.match(payload, at)
+        if match is None:
+            return None
+        key = match[2]
+        at += int(match[1])
+        if at > end or payload[at - 1] != 10 or key in records or at <= match.end():
+            return None
+        value = records[key] = payload[match.end() : at - 1]
+        if key in (b"path", b"linkpath"):
+            if not value or b"\0" in value or len(value) > MAX_PATH:
+                return None
+        elif not key.startswith(b"SCHILY.") and not _TIME.fullmatch(value):
+            return None
+    return records

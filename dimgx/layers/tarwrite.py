@@ -1,0 +1,110 @@
+"""New tar headers: written as rule 70 says, so that every reader reads them alike.
+
+Plain POSIX ustar where it is enough; PAX records where there is something that only they can say;
+else GNU's long names and base-256 numbers. What is written here is in normal form, so flattening
+it again copies it.
+"""
+
+from __future__ import annotations
+
+from dimgx.layers.tarfields import BLOCK, BLOCKDEV, CHARDEV
+
+END = bytes(2 * BLOCK)
+"""The end of an archive: two zero blocks."""
+
+_POSIX, _GNU = b"ustar\00000", b"ustar  \0"
+GLOBAL_NAME = b"pax_global_header"
+_PAX_NAME, _LONG_NAME = b"././@PaxHeader", b"././@LongLink"
+
+
+def build_header(
+    name: bytes,
+    kind: int,
+    *,
+    mode: int = 0o755,
+    uid: int = 0,
+    gid: int = 0,
+    size: int = 0,
+    mtime: int = 0,
+    linkname: bytes = b"",
+    devmajor: int = 0,
+    devminor: int = 0,
+    records: dict[bytes, bytes] | None = None,
+    use_pax: bool = False,
+) -> bytes:
+    """Give all the header blocks of one member.
+
+    `name` goes out as it is; `size` is in bytes, `mtime` in seconds. `records` are PAX records
+    that have no field; with them, or with `use_pax`, what does not fit becomes PAX records too.
+    """
+    numbers = {b"uid": (uid, 8), b"gid": (gid, 8), b"size": (size, 12), b"mtime": (mtime, 12)}
+    too_large = {
+        key for key, (value, width) in numbers.items() if not 0 <= value < 8 ** (width - 1)
+    }
+    before = b""
+    magic = _POSIX
+    if records or use_pax:
+        pax = dict(records or {})
+        if len(name) > 100:
+            pax[b"path"] = name
+        if len(linkname) > 100:
+            pax[b"linkpath"] = linkname
+        for key in too_large:
+            pax.setdefault(key, b"%d" % numbers[key][0])
+            numbers[key] = 0, numbers[key][1]
+        if pax:
+            payload = b"".join(_record(key, pax[key]) for key in sorted(pax))
+            before = _extended(_PAX_NAME, b"x", payload, _POSIX)
+    else:
+        if len(linkname) > 100:
+            before = _extended(_LONG_NAME, b"K", linkname + b"\0", _GNU)
+        if len(name) > 100:
+            before += _extended(_LONG_NAME, b"L", name + b"\0", _GNU)
+        if before or too_large:
+            magic = _GNU
+    fields = {key: _number(value, width) for key, (value, width) in numbers.items()}
+    is_device = kind in (CHARDEV, BLOCKDEV)
+    return before + _block(
+        name[:100].ljust(100, b"\0"),
+        b"%07o\0" % mode + fields[b"uid"] + fields[b"gid"] + fields[b"size"] + fields[b"mtime"],
+        bytes((kind,)) + linkname[:100].ljust(100, b"\0") + magic + bytes(64),
+        _number(devmajor, 8) + _number(devminor, 8) if is_device else b"0000000\0" * 2,
+    )
+
+
+def build_global_header(comment: bytes) -> bytes:
+    """Give a global PAX header that says `comment` and changes nothing, as `git archive` has it."""
+    return _extended(GLOBAL_NAME, b"g", _record(b"comment", comment), _POSIX, b"0000666\0")
+
+
+def _number(value: int, width: int) -> bytes:
+    if 0 <= value < 8 ** (width - 1):
+        return b"%0*o\0" % (width - 1, value)
+    mask = 1 << (8 * width - 1)
+    return ((value & (2 * mask - 1)) | mask).to_bytes(width, "big")
+
+
+def _record(key: bytes, value: bytes) -> bytes:
+    """Give one PAX record, whose length counts its own digits."""
+    rest = len(key) + len(value) + 3
+    length = rest + len(str(rest))
+    length = rest + len(str(length))
+    return b"%d %s=%s\n" % (length, key, value)
+
+
+def _extended(
+    name: bytes, typeflag: bytes, payload: bytes, magic: bytes, mode: bytes = b"0000644\0"
+) -> bytes:
+    head = _block(
+        name.ljust(100, b"\0"),
+        mode + b"0000000\0" * 2 + b"%011o\0" % len(payload) + b"00000000000\0",
+        typeflag + bytes(100) + magic + bytes(64),
+        b"0000000\0" * 2,
+    )
+    return head + payload + bytes(-len(payload) % BLOCK)
+
+
+def _block(name: bytes, numbers: bytes, middle: bytes, devices: bytes) -> bytes:
+    tail = middle + devices
+    total = sum(name) + sum(numbers) + sum(tail) + 8 * ord(" ")
+    return (name + numbers + b"%06o\0 " % total + tail).ljust(BLOCK, b"\0")

@@ -1,0 +1,77 @@
+"""What of the merged tree goes out, and under which names: path rules, then renaming. Pure.
+
+It changes the plan between the merge and the hard links: a link whose first name is left out
+becomes the file, and one of a renamed file leads to the new name, by the rules for links alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import compress
+
+from dimgx.layers.layerindex import RENAME, REWRITE, STRIP_OWNER, LayerIndex
+from dimgx.merging.leftout import LeftOut, find_symlinks
+from dimgx.merging.merged import Merged
+from dimgx.merging.pathrules import PathFilter, PathRule
+from dimgx.merging.plan import NEW
+from dimgx.merging.renaming import Renaming
+
+
+class Content:
+    """A change of the merged tree, made once.
+
+    Raises: UsageError for a rule, a number or a prefix that makes no sense.
+    """
+
+    def __init__(
+        self, rules: Sequence[PathRule], strip_components: int = 0, prefix: str | None = None
+    ) -> None:
+        self._filter = PathFilter(rules) if rules else None
+        self._renaming = Renaming.of(strip_components, prefix)
+        self._left_out: LeftOut | None = None
+        self.added = LayerIndex()
+        self.added.implied = self._renaming.prefix_directories()
+        self.added_tar = b""
+
+    def change(self, indexes: Sequence[LayerIndex], merged: Merged) -> None:
+        """Change the tree (see `Shape`).
+
+        Raises: ImageError where nothing is left, an include matches nothing, or two entries get
+            one name.
+        """
+        symlinks = find_symlinks(merged.bases, indexes[::-1])
+        before = merged.numbers
+        gone: list[int] = []
+        if self._filter is not None:
+            chosen = self._filter.choose([merged.keys[number] for number in before])
+            gone = list(compress(before, (not is_chosen for is_chosen in chosen)))
+            merged.numbers = list(compress(before, chosen))
+        staying, names = merged.numbers, list[bytes]()
+        if self._renaming:
+            keys = [merged.keys[number] for number in staying]
+            implied = [merged.codes[number] == NEW for number in staying]
+            merged.numbers, names = self._renaming.apply(staying, keys, is_implied=implied)
+            # A directory that lost its name is no loss to who points at what is in it.
+            stayed = set(merged.numbers)
+            gone += [
+                number
+                for number, key in zip(staying, keys, strict=True)
+                if number not in stayed and not key.endswith(b"\0")
+            ]
+        self._left_out = LeftOut(before, merged.numbers, gone, merged.keys, symlinks)
+        if self._renaming:
+            _rename(merged, names)
+        first = merged.add(self.added) + 1
+        merged.numbers[:0] = range(first, first + len(self.added.implied))
+
+    def find_warnings(self, read_target: Callable[[int], bytes]) -> tuple[str, ...]:
+        """Give what is odd about what was left out; `read_target` reads a symlink by number."""
+        return self._left_out.find_warnings(read_target) if self._left_out else ()
+
+
+def _rename(merged: Merged, names: Sequence[bytes]) -> None:
+    for number, key in zip(merged.numbers, names, strict=True):
+        merged.keys[number] = key
+        if merged.codes[number] < REWRITE:
+            merged.codes[number] = RENAME | (merged.codes[number] & STRIP_OWNER)
+    merged.names = dict(zip(merged.numbers, names, strict=True))

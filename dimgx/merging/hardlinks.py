@@ -1,0 +1,162 @@
+"""Hard links in the merged tree: which name carries an inode's content, and what the others say.
+
+1. An inode is named by the member that carries its content, its *carrier*. A link in any layer to
+   a lower layer's file is a name of the lower layer's inode (rule 36).
+2. Of the names that survive, the first in the order of the walk carries the content in the output;
+   the others are links to it (rules 33-35).
+3. The inode's attributes are those of the last header applied, base layer first, hidden or not; its
+   xattrs are added up (rule 41).
+4. Where all headers agree and the carrier comes first, its header and theirs go out as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from dimgx.errors import ImageError
+from dimgx.layers.layerindex import COPY, LayerIndex, Link
+from dimgx.layers.names import name_of, path_of
+from dimgx.layers.tarfields import show
+from dimgx.merging.plan import NEW, Plan, Written
+
+_LINKED, _MARK = 0x80, re.compile(rb"[\x80-\xff]")
+
+
+class Inodes(NamedTuple):
+    """The inodes that hard links name, in whatever layer, whether any name of them is in sight."""
+
+    links: dict[int, Link]
+    """All hard links, by number."""
+    names: dict[int, list[int]]
+    """The links to each carrier, in the order of application."""
+
+
+def find_inodes(
+    bases: list[int],
+    newest_first: Sequence[LayerIndex],
+    keys: list[bytes],
+    find_below: Callable[[bytes, int], int | None],
+) -> Inodes:
+    """Find out what each hard link names.
+
+    `keys` go by number; `find_below(key, depth)` gives the number of a non-directory in the tree
+    below a layer.
+
+    Raises: ImageError for a hard link to nothing.
+    """
+    links = {
+        base + member: link
+        for base, index in zip(bases, newest_first, strict=True)
+        for member, link in index.links.items()
+    }
+    return Inodes(links, _find_carriers(bases, links, keys, find_below))
+
+
+def settle_links(plan: Plan, inodes: Inodes, keys: list[bytes], codes: bytearray) -> None:
+    """Say in `plan.written` how the names of linked inodes go out, and set `plan.codes`.
+
+    `keys` and `codes` go by number.
+    """
+    links = inodes.links
+    linked = {number for numbers in inodes.names.values() for number in numbers}
+    linked.update(inodes.names)
+    # One pass puts the codes in order and finds the places of what is linked.
+    for number in linked:
+        codes[number] |= _LINKED
+    in_order = bytearray(map(codes.__getitem__, plan.numbers))
+    marks = [mark.start() for mark in _MARK.finditer(in_order)]
+    places = {plan.numbers[place]: place for place in marks}
+    for number in linked:
+        codes[number] &= ~_LINKED
+    for carrier, numbers in inodes.names.items():
+        names = sorted(
+            (number for number in (carrier, *numbers) if number in places),
+            key=places.__getitem__,
+        )
+        if names:
+            _settle_inode(plan, carrier, numbers, names, links, keys, codes)
+    for number, place in places.items():
+        in_order[place] = NEW if number in plan.written else codes[number]
+    plan.codes = bytes(in_order)
+
+
+def _find_carriers(
+    bases: list[int],
+    links: dict[int, Link],
+    keys: list[bytes],
+    find_below: Callable[[bytes, int], int | None],
+) -> dict[int, list[int]]:
+    """Find each link's carrier; give the links by it, all in the order of application."""
+    carriers: dict[int, int] = {}
+    # Larger numbers are lower layers, which must be known before those above.
+    for number in sorted(links, key=lambda n: (-bisect_right(bases, n), n)):
+        depth = bisect_right(bases, number) - 1
+        passed: list[int] = []
+        at = number
+        while at in links and at not in carriers:
+            if at in passed:
+                raise _dangling(bases, number, links, keys, "in a loop")
+            passed.append(at)
+            link = links[at]
+            if link.member is not None:
+                at = bases[depth] + link.member
+                continue
+            below = find_below(link.target, depth)
+            if below is not None:
+                at = carriers.get(below, below)
+                break
+            if link.following is None:
+                raise _dangling(bases, number, links, keys, "which is nowhere")
+            at = bases[depth] + link.following
+        carrier = carriers.get(at, at)
+        carriers.update(dict.fromkeys(passed, carrier))
+    inodes: dict[int, list[int]] = {}
+    for number, carrier in carriers.items():
+        inodes.setdefault(carrier, []).append(number)
+    for numbers in inodes.values():
+        numbers.sort(key=lambda n: (-bisect_right(bases, n), n))
+    return inodes
+
+
+def _dangling(
+    bases: list[int], number: int, links: dict[int, Link], keys: list[bytes], why: str
+) -> ImageError:
+    layer = len(bases) + 1 - bisect_right(bases, number)
+    name, target = path_of(keys[number]), path_of(links[number].target)
+    return ImageError(
+        f"layer {layer}/{len(bases)}: {show(name)} is a hard link to {show(target)}, {why}"
+    )
+
+
+def _settle_inode(
+    plan: Plan,
+    carrier: int,
+    numbers: list[int],
+    names: list[int],
+    links: dict[int, Link],
+    keys: list[bytes],
+    codes: bytearray,
+) -> None:
+    first = names[0]
+    agreed = all(links[number].is_same and links[number].member is not None for number in numbers)
+    if agreed and first == carrier:
+        for number in names[1:]:
+            link = links[number]
+            if not (
+                link.is_bare and codes[number] == COPY and link.spelled == name_of(keys[carrier])
+            ):
+                plan.written[number] = Written(carrier, None, keys[carrier])
+        return
+    attributes = (
+        carrier
+        if agreed
+        else max((carrier, *numbers), key=lambda n: (-bisect_right(plan.bases, n), n))
+    )
+    added = () if agreed else tuple(numbers)
+    if len(names) > 1 or first != carrier or not agreed:
+        plan.written[first] = Written(attributes, carrier, b"", added)
+    for number in names[1:]:
+        plan.written[number] = Written(attributes, None, keys[first])

@@ -1,0 +1,106 @@
+"""Digest checks of layers that lie plain, in threads beside everything else.
+
+1. Checks are begun in the order in which they were added. One that fails keeps later ones from
+   being begun, so that which error is told does not depend on which thread was faster.
+2. A small image gets one thread for all of its layers. Threads of our own, since the pools of
+   `concurrent.futures` take 4 ms to import, as long as it takes to check 8 MB.
+3. A thread that has a forked process leaves the work to it. One CPU is left to the caller, who
+   takes part as soon as there is nothing else to do.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import chain, islice, repeat
+
+from dimgx.readers.forked import Check, Forked, Tick
+
+SHARE = 16 << 20
+"""The fewest bytes that are worth another thread."""
+
+
+class Checks:
+    """What is to be checked, and what that came to."""
+
+    def __init__(self, tick: Tick) -> None:
+        """`tick` is called by all threads, and ends the check that it is raised in."""
+        self._tick = tick
+        self._checks: list[Check] = []
+        self._size = 0
+        self._lock = threading.Lock()
+        self._next = 0
+        self._failed: tuple[int, BaseException] | None = None
+        self._most = 1
+        self._threads: list[threading.Thread] = []
+
+    @property
+    def checks(self) -> Sequence[Check]:
+        """All, in order."""
+        return self._checks
+
+    @property
+    def size(self) -> int:
+        """How many bytes they read, all together."""
+        return self._size
+
+    def add(self, check: Check, size: int) -> None:
+        """Add one that reads `size` bytes, before the start."""
+        self._checks.append(check)
+        self._size += size
+
+    def start(self, most: int, forked: Sequence[Forked] = ()) -> None:
+        """Begin, with so many threads at most, the caller's counted where there are several.
+
+        Each of the processes `forked`, which know these checks by their numbers, gets a thread.
+        """
+        self._most = most
+        count = min(max(1, most - 1), len(self._checks), 1 + self._size // SHARE)
+        for number, process in enumerate(islice(chain(forked, repeat(None)), count)):
+            thread = threading.Thread(
+                target=self._work, args=(process,), name=f"dimgx-check-{number}"
+            )
+            self._threads.append(thread)
+            thread.start()
+
+    def _work(self, forked: Forked | None, caught: type[BaseException] = BaseException) -> None:
+        if forked is not None:
+            # Until then it takes nothing on that another might begin sooner.
+            forked.has_walked()
+        while (number := self._take()) is not None:
+            try:
+                if forked is None or not forked.has_checked(number, self._tick):
+                    self._checks[number](self._tick)
+            except caught as exc:
+                with self._lock:
+                    if self._failed is None or number < self._failed[0]:
+                        self._failed = number, exc
+        if forked is not None:
+            forked.end()
+
+    def _take(self) -> int | None:
+        """Give the number of the check that is to be made next; None if there is none."""
+        with self._lock:
+            if self._failed is not None or self._next == len(self._checks):
+                return None
+            self._next += 1
+            return self._next - 1
+
+    def join(self) -> None:
+        """Wait until no thread runs any more."""
+        for thread in self._threads:
+            with suppress(RuntimeError):  # a signal came before it was started
+                thread.join()
+
+    def wait(self) -> None:
+        """Wait until all is checked, and take part in it.
+
+        Raises: what the first check that failed has raised.
+        """
+        if self._threads and len(self._threads) < self._most:
+            # What a signal raises here is no check's failure.
+            self._work(None, Exception)
+        self.join()
+        if self._failed is not None:
+            raise self._failed[1]

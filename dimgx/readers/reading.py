@@ -1,0 +1,375 @@
+"""Reading layers: each becomes a plain tar behind a file descriptor, walked and checked.
+
+1. A layer that lies plain in an archive stays where it is. Any other is decoded into the spool by
+   worker threads, largest first, as many at once as there are CPUs. Layers that come over a network
+   are begun at the top, but for very large ones, and some more at once; waiting for them keeps no
+   other from being decoded.
+2. What is plain or decoded is walked by the caller's thread while the workers decode on: no CPU
+   waits for the interpreter's lock with a decoder that could run, and no two walks fight for it.
+   Where there is but one CPU to use, decoding and walking take turns; where there is nothing to
+   decode, several processes walk (`walkers`).
+3. Digests are computed once for each byte: of compressed bytes by the worker that decodes them, of
+   plain layers beside everything else, up to `wait_for_checks()`, by the processes that have walked
+   or by threads (`checks`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, nullcontext
+from functools import partial
+from itertools import chain, islice
+from threading import Semaphore
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
+
+from dimgx.decode import iter_decoded, sniff, window_size
+from dimgx.digest import Digest, iter_verified
+from dimgx.errors import Cancelled, ImageError
+from dimgx.extent import Extent
+from dimgx.image import Layer, is_fetched
+from dimgx.layers.layerindex import LayerIndex
+from dimgx.layers.strangers import refuse_stranger, refuse_windows
+from dimgx.layers.tarwalk import walk_layer
+from dimgx.readers.checks import Checks
+from dimgx.readers.walkers import Walkers
+from dimgx.spool import Spool, SpoolSpace
+from dimgx.system import pread, usable_cpus
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+    from dimgx.merging.pathrules import PathRule
+    from dimgx.readers.forked import Tick
+
+_HEAD = 64
+_MOST_FETCHED = 4
+"""Layers that are fetched at once, where the CPUs alone would allow fewer."""
+_AGAIN_S = 0.1
+
+Verify = Literal["once", "all", "none"]
+_T = TypeVar("_T")
+
+
+class Progress(NamedTuple):
+    """How far the work is."""
+
+    phase: Literal["pull", "read", "write"]
+    done: int
+    """Bytes: pulled by an engine, of stored layers while reading, of the tar while writing."""
+    total: int | None
+    """Bytes that it will be, about; None where that is not known."""
+
+
+class ExtractOptions(NamedTuple):
+    """How layers are read and flattened."""
+
+    verify: Verify = "once"
+    """Which digests are checked: one for each layer, all that there are, or none."""
+    threads: int | None = None
+    """Worker threads; None for as many as there are CPUs to use."""
+    memory: int | None = None
+    """Bytes of decoded layers that are kept in memory; None for a quarter of what is free."""
+    tmpdirs: tuple[str, ...] = ()
+    """Where the rest is kept: the first of these directories that can be written."""
+    root_entry: bool = False
+    """Write an entry for the root directory (rule 8)."""
+    clamp_mtime_s: int | None = None
+    """Members that are newer get this time, seconds since 1970."""
+    paths: tuple[PathRule, ...] = ()
+    """Which paths go in; without rules all of them."""
+    strip_components: int = 0
+    """How many leading directories are taken off all names."""
+    prefix: str | None = None
+    """A directory that goes before all names."""
+    progress: Callable[[Progress], None] | None = None
+    """Called now and then, by any thread."""
+    cancel: Callable[[], bool] | None = None
+    """Called now and then, by any thread; the work ends with `Cancelled` when it gives true."""
+    phase: Callable[[str], None] | None = None
+    """Called as each phase of the work ends: read, plan."""
+
+
+class PlainLayer(NamedTuple):
+    """A layer as a plain tar, walked."""
+
+    tar: Extent
+    tree: LayerIndex
+    spool: Spool | None
+
+
+class Reading:
+    """Makes plain, walked tars of the layers, and checks their digests."""
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        options: ExtractOptions,
+        space: SpoolSpace,
+    ) -> None:
+        self._layers, self._options, self._space = layers, options, space
+        self._pool: ThreadPoolExecutor | None = None
+        self._decoding: dict[Future[Spool], Layer] = {}
+        self._distinct = dict.fromkeys(layers)
+        self._total: int | None = 0
+        for layer in self._distinct:
+            size = layer.blob.size if layer.size is None else layer.size
+            self._total = None if size is None or self._total is None else self._total + size
+        self._done = 0
+        self._stopped = False
+        self._cpu_count = options.threads or usable_cpus()
+        self._cpus = Semaphore(self._cpu_count)
+        self._walking = self._cpus if self._cpu_count == 1 else nullcontext()
+        self._checks = Checks(self.tick)
+        self._walkers = Walkers()
+
+    @property
+    def layers(self) -> Sequence[Layer]:
+        """Those that are read, lower to upper."""
+        return self._layers
+
+    @property
+    def done(self) -> int:
+        """How many bytes of stored layers have been read."""
+        return self._done
+
+    def close(self) -> None:
+        """Make the workers end, and wait until they have."""
+        self._stopped = True
+        self._walkers.end()
+        self._checks.join()
+        self._walkers.close()
+        self._end_decoding()
+
+    def _end_decoding(self) -> None:
+        if self._pool is None:
+            return
+        from concurrent.futures import wait
+
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        # Again and again: a fetch that is between two waits just now is not woken from the second.
+        while running := {f: layer for f, layer in self._decoding.items() if not f.done()}:
+            for layer in running.values():
+                if is_fetched(layer.blob):
+                    layer.blob.abort()
+            wait(running, _AGAIN_S)
+        self._pool.shutdown()
+
+    def read_all(self) -> list[PlainLayer]:
+        """Read every layer once, however often it stands in the image."""
+        ordered = sorted(self._distinct, key=lambda layer: -(layer.blob.size or 0))
+        if has_fetched(ordered):
+            ordered = self._order_fetched()
+        plain = {layer: self._find_plain(layer) for layer in ordered}
+        tars = [tar for tar in plain.values() if tar is not None]
+        for layer, tar in plain.items():
+            if tar is not None:
+                self._check_plain(layer, tar)
+        # The workers begin after it, since a process with several threads cannot fork.
+        processes = self._cpu_count if len(tars) == len(plain) else 1
+        self._walkers.begin(tars, self._options.clamp_mtime_s, processes, self._checks)
+        self._checks.start(processes, self._walkers.checking)
+        indexes = self._walkers.collect()
+        self._begin_decoding([layer for layer in ordered if plain[layer] is None])
+        walked = {
+            layer: self._in_context(layer, partial(self._walk, tar, None, indexes.get(tar)))
+            for layer, tar in plain.items()
+            if tar is not None
+        }
+        if self._decoding:
+            self._walk_decoded(walked)
+        return [walked[layer] for layer in self._layers]
+
+    def _begin_decoding(self, layers: list[Layer]) -> None:
+        if not layers:
+            return
+        # Not at the top: it takes 4 ms to import.
+        from concurrent.futures import ThreadPoolExecutor
+
+        threads = self._cpu_count
+        if has_fetched(layers):
+            threads = max(threads, _MOST_FETCHED)
+        self._pool = pool = ThreadPoolExecutor(threads, thread_name_prefix="dimgx")
+        for layer in layers:
+            future = pool.submit(self._in_context, layer, partial(self._decode, layer))
+            self._decoding[future] = layer
+
+    def _walk_decoded(self, walked: dict[Layer, PlainLayer]) -> None:
+        """Walk layers as they are decoded, and add them to `walked`."""
+        from concurrent.futures import as_completed
+
+        def finish(future: Future[Spool]) -> None:
+            layer, spool = self._decoding[future], future.result()
+            walk = partial(self._walk, spool.finish(), spool)
+            walked[layer] = self._in_context(layer, walk)
+
+        try:
+            for future in as_completed(self._decoding):
+                finish(future)
+        except ImageError:
+            # What is refused at once need not wait for what takes long.
+            if has_fetched(self._decoding.values()):
+                raise
+            # Which of several errors is told is not to depend on who was faster.
+            for future, layer in self._decoding.items():
+                if layer not in walked:
+                    finish(future)
+
+    def _order_fetched(self) -> list[Layer]:
+        """Give the layers from the top, but first those that all others would wait for.
+
+        Such is a layer with more than half of a CPU's share of the bytes: begun last, it would be
+        decoded alone at the end.
+        """
+        layers = list(reversed(self._distinct))
+        limit = sum(layer.blob.size or 0 for layer in layers) / self._cpu_count / 2
+        return sorted(layers, key=lambda layer: min(0, limit - (layer.blob.size or 0)))
+
+    def wait_for_checks(self) -> None:
+        """Wait until all digests are checked.
+
+        Raises: ImageError where one does not match.
+        """
+        self._checks.wait()
+
+    def tick(self, size: int) -> None:
+        """Count `size` bytes as read; end here if the caller wants it.
+
+        Raises: Cancelled.
+        """
+        cancel, progress = self._options.cancel, self._options.progress
+        if self._stopped or (cancel is not None and cancel()):
+            raise Cancelled("cancelled")
+        self._done += size
+        if progress is not None:
+            progress(Progress("read", self._done, self._total))
+
+    def _in_context(self, layer: Layer, work: Callable[[], _T]) -> _T:
+        """Do something with a layer; an error says with which."""
+        try:
+            return work()
+        except ImageError as exc:
+            name = f"layer {self._layers.index(layer) + 1}/{len(self._layers)}"
+            if digest := layer.digest or layer.diff_id:
+                name += f" {digest}"
+            raise ImageError(f"{name}: {exc}") from exc
+
+    def _find_plain(self, layer: Layer) -> Extent | None:
+        """Give a layer's tar where it lies plain already."""
+        blob = layer.blob
+        if not isinstance(blob, Extent):
+            return None
+        head = pread(blob.fd, min(_HEAD, blob.size), blob.offset)
+        return None if sniff(head) else blob
+
+    def _check_plain(self, layer: Layer, tar: Extent) -> None:
+        """Have a plain layer's digest checked beside everything else."""
+        checks = self._wanted_digests(layer)
+
+        def check(tick: Tick) -> None:
+            chunks: Iterator[bytes | memoryview] = _ticking(tar.iter_chunks(), tick)
+            for digest, size in checks:
+                chunks = iter_verified(chunks, digest, size, "its tar")
+            for _chunk in chunks:
+                pass
+
+        self._in_context(layer, partial(_check_size, layer, tar.size))
+        if checks:
+            in_context = partial(self._in_context, layer)
+            self._checks.add(lambda tick: in_context(partial(check, tick)), tar.size)
+
+    def _wanted_digests(self, layer: Layer) -> list[tuple[Digest, int | None]]:
+        """Give the digests that a plain layer is checked against; equal ones only once."""
+        verify = self._options.verify
+        if verify == "none":
+            return []
+        wanted: dict[Digest, int | None] = {}
+        if layer.digest is not None:
+            wanted[layer.digest] = layer.size
+        if layer.diff_id is not None and (verify == "all" or not wanted):
+            wanted.setdefault(layer.diff_id, None)
+        return list(wanted.items())
+
+    def _decode(self, layer: Layer) -> Spool:
+        """Decode a layer into the spool. Runs in a worker."""
+        # Not left to the collector: it may hold a connection.
+        with self._cpus, closing(self.iter_decoded(layer)) as pieces:
+            spool = self._space.open()
+            for piece in pieces:
+                spool.write(piece)
+            return spool
+
+    def iter_decoded(
+        self, layer: Layer, room: Callable[[], memoryview] | None = None
+    ) -> Generator[bytes | memoryview, None, None]:
+        """Yield a layer's tar in pieces, each good until the next; its digests are checked.
+
+        `room` gives memory for a piece, as for `decode.iter_decoded`.
+
+        Raises: ImageError; Cancelled.
+        """
+        chunks = layer.blob.iter_chunks()
+        with ExitStack() as stack:
+            if is_fetched(layer.blob):
+                stack.callback(getattr(chunks, "close", lambda: None))
+                chunks = _outside(self._cpus, chunks)
+            verify = self._options.verify
+            digest = None if verify == "none" else layer.digest
+            chunks = iter_verified(_ticking(chunks, self.tick), digest, layer.size, "its blob")
+            first = b""
+            while len(first) < _HEAD and (piece := next(chunks, b"")):
+                first += piece
+            compression = sniff(first[:_HEAD])
+            window = window_size(first[:_HEAD], compression)
+            decoded = iter_decoded(chain((first,), chunks), compression, room)
+            if layer.diff_id is not None and (
+                verify == "all" or (verify == "once" and digest is None)
+            ):
+                decoded = iter_verified(decoded, layer.diff_id, None, "its tar")
+            self._space.reserve(window)
+            stack.callback(self._space.release, window)
+            for piece in decoded:
+                if self._stopped:
+                    raise Cancelled("cancelled")
+                yield piece
+
+    def _walk(
+        self, tar: Extent, spool: Spool | None, index: LayerIndex | None = None
+    ) -> PlainLayer:
+        refuse_stranger(tar.read)
+        clamp = self._options.clamp_mtime_s
+        if index is None:
+            with self._walking:
+                index = walk_layer(tar.fd, tar.offset, tar.size, clamp_mtime_s=clamp)
+        refuse_windows(index.keys)
+        return PlainLayer(tar, index, spool)
+
+
+def has_fetched(layers: Iterable[Layer]) -> bool:
+    """Tell whether any of the layers comes over a network."""
+    return any(is_fetched(layer.blob) for layer in layers)
+
+
+def _outside(held: Semaphore, chunks: Iterator[_T]) -> Iterator[_T]:
+    """Pass `chunks` on, letting go of `held` while each is waited for."""
+    while True:
+        held.release()
+        try:
+            found = list(islice(chunks, 1))
+        finally:
+            held.acquire()
+        if not found:
+            return
+        yield found[0]
+
+
+def _ticking(chunks: Iterator[bytes | memoryview], tick: Tick) -> Iterator[bytes | memoryview]:
+    for chunk in chunks:
+        tick(len(chunk))
+        yield chunk
+
+
+def _check_size(layer: Layer, size: int) -> None:
+    if layer.size is not None and layer.size != size:
+        raise ImageError(
+            f"its blob has {size} bytes where the manifest says {layer.size}: pull or copy it again"
+        )
