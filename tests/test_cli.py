@@ -560,6 +560,26 @@ def test_signal_that_comes_while_an_object_is_finalised_still_ends_the_run(place
     assert left(place) == ["image.tar"]
 
 
+def test_signal_that_comes_while_a_thread_is_started_leaves_that_alone(place: Path) -> None:
+    """Else its start lets go of a lock that it does not have."""
+    script = (
+        "import os, signal, sys, threading\n"
+        "let_go, sent = threading.Condition._release_save, []\n"
+        "def late(condition):\n"
+        "    let_go(condition)\n"
+        "    sent or os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    sent.append(condition)\n"
+        "threading.Condition._release_save = late\n"
+        "from dimgx.cli import main\n"
+        "sys.exit(main(['-t', 'o.tar', './image.tar']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=place, env=ENVIRONMENT, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (-signal.SIGTERM, b"")
+    assert left(place) == ["image.tar"]
+
+
 def test_signal_while_standard_input_is_awaited(place: Path) -> None:
     process = start("-t", "o.tar", "-", cwd=place, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdin

@@ -4,8 +4,9 @@ The first SIGINT, SIGTERM or SIGHUP becomes an exception in the main thread, so 
 `with` do what they do; those that follow are ignored until that is done. Signals that were ignored
 from the start (nohup, a background job) stay ignored.
 
-Python drops an exception that is raised while it finalises an object. So the signal is remembered:
-long work asks now and then whether one has come, and the block does not end as if none had.
+Python drops an exception that is raised while it finalises an object; and while a thread is started
+none is raised, since that would lose a lock. So the signal is remembered: long work asks now and
+then whether one has come, and the block does not end as if none had.
 """
 
 from __future__ import annotations
@@ -42,9 +43,11 @@ def raised_signals() -> Iterator[Callable[[], bool]]:
     come: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
+        come.append(number)
+        if _is_starting_thread(frame):
+            return
         for other in caught:
             signal.signal(other, signal.SIG_IGN)
-        come.append(number)
         raise Signalled(number)
 
     def check() -> bool:
@@ -69,6 +72,15 @@ def raised_signals() -> Iterator[Callable[[], bool]]:
         sys.unraisablehook = told
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _is_starting_thread(frame: FrameType | None) -> bool:
+    threading = sys.modules.get("threading")
+    while threading is not None and frame is not None:
+        if frame.f_code is threading.Thread.start.__code__:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def die_by(number: int) -> NoReturn:
