@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -99,6 +100,16 @@ def test_packages_go_one_way() -> None:
             graph.setdefault(package, set()).update(other.rpartition(".")[0] for other in others)
     assert len(graph) > 5
     TopologicalSorter({name: others - {name} for name, others in graph.items()}).prepare()
+
+
+def test_what_developers_are_told_is_there() -> None:
+    text = (ROOT / "docs" / "development.rst").read_text(encoding="utf-8")
+    told = set(re.findall(r"``(dimgx/\w+)/``", text))
+    packages = {f"dimgx/{path.parent.name}" for path in PACKAGE.glob("*/__init__.py")}
+    assert told == packages
+    table = text[text.index("=====") : text.rindex("=====")]
+    modules = {path.stem for path in MODULES.values()} | {path.name for path in PACKAGE.iterdir()}
+    assert set(re.findall(r"``([a-z]+)``", table)) <= modules
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))
