@@ -256,6 +256,21 @@ decoders._Coming.__init__ = killing
 """
 
 
+# All processes are gone before anybody hears of the first.
+ALL_KILLED = """
+from dimgx.readers import decoders
+wait = decoders.Decoders.wait
+def late(self):
+    with open(f"/proc/self/task/{os.getpid()}/children") as file:
+        children = file.read().split()
+    for pid in children:
+        os.waitid(os.P_PID, int(pid), os.WEXITED | os.WNOWAIT)
+    return wait(self)
+decoders.Decoders.wait = late
+decoders._Coming.__init__ = lambda *args: os.kill(os.getpid(), 9)
+"""
+
+
 def counted(
     *words: str | Path, ok: bool = True, now: str = "", before: str = ""
 ) -> tuple[int, bool, str]:
@@ -372,10 +387,11 @@ def test_an_error_is_the_same_as_ever(tmp_path: Path, what: str) -> None:
 
 
 @needs_fork
-def test_a_process_that_is_killed_leaves_the_work_to_others(tmp_path: Path) -> None:
+@pytest.mark.parametrize("killed", [KILLED, ALL_KILLED], ids=["one", "all"])
+def test_a_process_that_is_killed_leaves_the_work_to_others(tmp_path: Path, killed: str) -> None:
     layers, target = many_layers(7), tmp_path / "flat.tar"
     path = write_image(tmp_path, layers)
-    _, is_all, said = counted(path, "-t", target, before=KILLED)
+    _, is_all, said = counted(path, "-t", target, before=killed)
     assert (is_all, said) == (False, "")
     assert target.read_bytes() == flatten_layers(layers)
 

@@ -134,6 +134,8 @@ class Decoders:
         if self._answers not in dict(self._heard.poll()):
             raise DecodingFailed  # a process has ended
         data = os.read(self._answers, _ANSWERS * _ANSWER.size)
+        if not data:
+            raise DecodingFailed  # all have
         found = []
         for layer, slot, size, state, stored, news_size in _ANSWER.iter_unpack(data):
             if state == _FAILED:
