@@ -118,6 +118,7 @@ def fake_engine(*, tls: ssl.SSLContext | None = None, **options: Any) -> Iterato
             time.sleep(engine.delay_s)
             self.send_response(200)
             self.send_header("Transfer-Encoding", "chunked")
+            self.send_header("Connection", "close")  # which is said, so that nobody asks on it
             self.end_headers()
             end = len(data) if engine.cut is None else engine.cut
             for start in range(0, end, 4096):
