@@ -537,6 +537,16 @@ def test_signal_in_the_middle_leaves_nothing(
         assert (place / "o.tar.xz").read_bytes() == b"old"
 
 
+def assert_terminated(place: Path, script: str) -> None:
+    """See that a run ends by the signal that `script`, which runs before it, makes come."""
+    script += "from dimgx.cli import main\nsys.exit(main(['-t', 'o.tar', './image.tar']))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=place, env=ENVIRONMENT, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (-signal.SIGTERM, b"")
+    assert left(place) == ["image.tar"]
+
+
 def test_signal_that_comes_while_an_object_is_finalised_still_ends_the_run(place: Path) -> None:
     """Python drops what a handler raises there."""
     script = (
@@ -550,14 +560,8 @@ def test_signal_that_comes_while_an_object_is_finalised_still_ends_the_run(place
         "    Dying()\n"
         "    return make(*args)\n"
         "dimgx.console.outputs.make = late\n"
-        "from dimgx.cli import main\n"
-        "sys.exit(main(['-t', 'o.tar', './image.tar']))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=place, env=ENVIRONMENT, capture_output=True, check=False
-    )
-    assert (done.returncode, done.stderr) == (-signal.SIGTERM, b"")
-    assert left(place) == ["image.tar"]
+    assert_terminated(place, script)
 
 
 def test_signal_that_comes_while_a_thread_is_started_leaves_that_alone(place: Path) -> None:
@@ -570,14 +574,8 @@ def test_signal_that_comes_while_a_thread_is_started_leaves_that_alone(place: Pa
         "    sent or os.kill(os.getpid(), signal.SIGTERM)\n"
         "    sent.append(condition)\n"
         "threading.Condition._release_save = late\n"
-        "from dimgx.cli import main\n"
-        "sys.exit(main(['-t', 'o.tar', './image.tar']))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=place, env=ENVIRONMENT, capture_output=True, check=False
-    )
-    assert (done.returncode, done.stderr) == (-signal.SIGTERM, b"")
-    assert left(place) == ["image.tar"]
+    assert_terminated(place, script)
 
 
 def test_signal_while_standard_input_is_awaited(place: Path) -> None:
