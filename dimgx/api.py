@@ -154,6 +154,7 @@ def flatten(
     compression: Compression | None = None,
     level: int | None = None,
     force: bool = False,
+    sync: bool = True,
     sha256: bool = False,
     report: Report | None = None,
     record: bool = False,
@@ -161,12 +162,14 @@ def flatten(
 ) -> Result:
     """Write the flattened tar of `image` to `target`, a path or a binary file open for writing.
 
-    A path appears whole and verified, or not at all; `force` lets it replace a file. A binary
-    file, a FIFO or a device gets its first byte when all digests have matched. `options` are the
-    fields of `Recipe`: which layers, what of them, how the work is done. `progress` and `cancel`
-    are called from time to time, maybe in other threads; when `cancel` gives true, `Cancelled` is
-    raised. `report` is told of all that is done, which costs some time. With `record` the tar
-    begins with a header that tells what it was made from, and changes nothing else.
+    A path appears whole and verified, or not at all; `force` lets it replace a file. Without `sync`
+    the disk is not waited for, and if the machine crashes soon, the file may be empty or damaged. A
+    binary file, a FIFO or a device gets its first byte when all digests have matched. `options` are
+    the fields of `Recipe`: which layers, what of them, how the work is done. `progress` and
+    `cancel` are called from time to time, maybe in other threads; when `cancel` gives true,
+    `Cancelled` is raised. `report` is told of all that is done, which costs some time. With
+    `record` the tar begins with a header that tells what it was made from, and changes nothing
+    else.
 
     Raises: ImageError, SourceError, LayerSpecError, UsageError, Cancelled.
     """
@@ -179,7 +182,7 @@ def flatten(
     _check_level(compression, level)
     head = _record(image, recipe, compression, level) if record else b""
     with ExitStack() as stack:
-        opened = open_place(target, force=force, resources=stack)
+        opened = open_place(target, force=force, sync=sync, resources=stack)
         if report is None and isinstance(opened, FileTarget):
             coding = compression, level
             streamed = stream(image, opened, recipe, coding, head, is_hashed=sha256)
@@ -221,6 +224,7 @@ def write_raw(
     compression: Compression | None = None,
     level: int | None = None,
     force: bool = False,
+    sync: bool = True,
     sha256: bool = False,
     **options: Unpack[TreeOptions],
 ) -> Result:
@@ -237,7 +241,7 @@ def write_raw(
     recipe = Recipe(**options)
     _check_level(compression, level)
     with ExitStack() as stack:
-        opened = open_place(target, force=force, resources=stack)
+        opened = open_place(target, force=force, sync=sync, resources=stack)
         raw = stack.enter_context(RawLayer(image, recipe))
         if not opened.is_atomic:
             raw.verify()

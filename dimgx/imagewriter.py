@@ -53,6 +53,7 @@ def write_images(
     level: int | None = None,
     created: int | None = None,
     force: bool = False,
+    sync: bool = True,
     sha256: bool = False,
     report: Report | None = None,
     record: bool = False,
@@ -90,7 +91,9 @@ def write_images(
     layers = Coding(stored, None if compression is not None else level, threads)
     with ExitStack() as stack:
         is_hashed = sha256 or report is not None
-        store = _open_store(target, form, archive, recipe, stack, force=force, is_hashed=is_hashed)
+        store = _open_store(
+            target, form, archive, recipe, stack, force=force, sync=sync, is_hashed=is_hashed
+        )
         maker = ImageMaker(_open_form(form, store), recipe, layers, stack)
         maker.report = report
         maker.is_chosen = keep_layers and layer_compression is not None
@@ -167,6 +170,7 @@ def _open_store(
     stack: ExitStack,
     *,
     force: bool,
+    sync: bool,
     is_hashed: bool,
 ) -> Store:
     from dimgx.targets.archive import FileArchive, StreamedArchive
@@ -176,11 +180,11 @@ def _open_store(
     if form in ("oci-dir", "docker-dir"):
         if not isinstance(target, (str, os.PathLike)) or coding.compression is not None:
             raise UsageError(f"{form} is a directory: it is named by a path and not compressed")
-        directory = DirectoryStore(os.fspath(target), force=force)
+        directory = DirectoryStore(os.fspath(target), force=force, sync=sync)
         stack.callback(directory.abort)
         directory.create()
         return directory
-    opened = open_place(target, force=force, resources=stack)
+    opened = open_place(target, force=force, sync=sync, resources=stack)
     if isinstance(opened, FileTarget) and coding.compression is None:
         return FileArchive(opened, is_hashed=is_hashed)
     space = stack.enter_context(SpoolSpace(recipe.memory, directories(recipe.tmpdir)))

@@ -37,6 +37,10 @@ FEATURES: frozenset[str] = frozenset(
 )
 
 PIECE = 1 << 20
+# Bytes written to a file at once. Linux takes memory for a file in pieces as large as what is
+# written; a large one is rarely one that was used just now, and in a virtual machine perhaps one
+# that the host has taken back: 1.2 GB took 1.15 s 256 KiB at once, 64 KiB at once 0.74 (medians).
+STEP = 64 << 10
 _O_BINARY: int = getattr(os, "O_BINARY", 0)
 _O_TEMPORARY: int = getattr(os, "O_TEMPORARY", 0)
 _O_CLOEXEC: int = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOINHERIT", 0)
@@ -96,16 +100,26 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
             written += _write_some(fd, rest[written:])
 
 
+def write_file(fd: int, data: bytes | memoryview, offset: int) -> None:
+    """Write all of `data`, bytes or a view of bytes, to the regular file `fd`, now at `offset`."""
+    rest = memoryview(data)
+    until = STEP - offset % STEP
+    while rest:
+        write_all(fd, rest[:until])
+        rest = rest[until:]
+        until = STEP
+
+
 def write_at(fd: int, data: bytes | memoryview, offset: int) -> None:
-    """Write all of `data` at `offset`; `data` is bytes or a view of bytes."""
+    """Write all of `data`, bytes or a view of bytes, to the regular file `fd` at `offset`."""
     rest = memoryview(data)
     while rest:
         if "pread" in FEATURES:
-            written = os.pwrite(fd, rest, offset)
+            written = os.pwrite(fd, rest[:STEP], offset)
         else:
             with _seek_lock:
                 os.lseek(fd, offset, os.SEEK_SET)
-                written = os.write(fd, rest)
+                written = os.write(fd, rest[:STEP])
         rest = rest[written:]
         offset += written
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,30 @@ def test_beside_an_image(place: Path, target: str, words: list[str]) -> None:
     assert output["target"] == "o"
     assert len(output["images"]) == 1
     assert json.loads((place / "c.json").read_bytes())["config"] == SETTINGS
+
+
+# Ends with an error where it waits for the disk.
+UNSYNCED = """
+import os, sys
+from dimgx.cli import main
+
+def fail(fd):
+    raise OSError(5, "waits for the disk")
+
+os.fsync = fail
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("words", [["-t", "o.tar.gz"], ["-t", "o.tar", "--raw"], ["-t", "oci:o"]])
+def test_no_file_of_a_run_waits_for_the_disk_without_sync(place: Path, words: list[str]) -> None:
+    words = [*words, "--write-config", "c.json"]
+    words += [] if "--raw" in words else ["--report", "r.json"]
+    for more, code in (([], 2), (["--no-sync"], 0)):
+        command = [sys.executable, "-c", UNSYNCED, *words, *more, "./image.tar"]
+        done = run(command, ok=False, env={"PYTHONPATH": str(CHECKOUT)})
+        assert (done.returncode, b"cannot be written" in done.stderr) == (code, code == 2)
+    assert {"c.json"} < set(left(place))
 
 
 @pytest.mark.parametrize("option", ["--report", "--write-config"])

@@ -52,6 +52,13 @@ def test_later_one_of_a_pair_counts() -> None:
     )
 
 
+def test_the_disk_is_waited_for_unless_told_otherwise() -> None:
+    assert parse("-t", "x.tar", "image").sync
+    assert not parse("-t", "x.tar", "--no-sync", "image").sync
+    assert parse("-t", "x.tar", "--no-sync", "--sync", "image").sync
+    assert not parse("-t", "-", "--report", "r.json", "--no-sync", "image").sync
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_suffix_decides(suffix: str) -> None:
     for path in (f"a{suffix}", f"./x.zst/A{suffix.upper()}"):
@@ -137,6 +144,10 @@ def test_defaults() -> None:
         ["--json", "-q", "image"],
         ["--json", "-Q", "image"],
         ["-w", "-t", "-", "image"],
+        ["--no-sync", "image"],
+        ["--no-sync", "-t", "-", "image"],
+        ["--no-sync", "--check", "-t", "x.tar", "image"],
+        ["--no-sync", "--load", "image"],
         ["-s", "image"],
         ["-S", "image"],
         ["-z", "-j", "-t", "x", "image"],

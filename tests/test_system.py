@@ -94,6 +94,29 @@ def test_write_at_writes_where_it_is_told(tmp_path):
     os.close(fd)
 
 
+@pytest.mark.parametrize("offset", [0, 1, system.STEP - 1, system.STEP])
+def test_files_are_written_in_steps_from_border_to_border(tmp_path, monkeypatch, offset):
+    steps = []
+
+    def recorded(fd, data):
+        steps.append(len(data))
+        return write(fd, data)
+
+    write = os.write
+    data = os.urandom(3 * system.STEP + 7)
+    fd = system.open_unlinked_file(str(tmp_path))
+    system.write_file(fd, bytes(offset), 0)
+    monkeypatch.setattr(os, "write", recorded)
+    system.write_file(fd, data, offset)
+    system.write_file(fd, b"", offset + len(data))
+    monkeypatch.undo()
+    assert system.pread(fd, 2 * len(data), 0) == bytes(offset) + data
+    os.close(fd)
+    first = system.STEP - offset % system.STEP
+    assert steps[0] == first and max(steps) <= system.STEP and sum(steps) == len(data)
+    assert steps[1:-1] == [system.STEP] * len(steps[1:-1])
+
+
 def test_unlinked_file_leaves_nothing(tmp_path):
     fd = system.open_unlinked_file(str(tmp_path))
     system.write_all(fd, b"x" * 1000)

@@ -292,6 +292,31 @@ def test_an_error_of_the_system_names_the_target_and_leaves_nothing(
     assert os.listdir(tmp_path) == (["out.tar"] if call == "replace" else [])
 
 
+@posix
+def test_the_disk_has_the_file_before_it_is_seen_and_then_its_name(tmp_path, monkeypatch):
+    path = tmp_path / "out.tar"
+    synced = []
+
+    def recorded(fd):
+        synced.append((stat.S_ISDIR(os.fstat(fd).st_mode), path.exists()))
+        fsync(fd)
+
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", recorded)
+    put(path)
+    assert synced == [(False, False), (True, True)]
+
+
+def test_the_disk_is_not_waited_for_where_nobody_cares(tmp_path, monkeypatch):
+    for call in ("fsync", "posix_fadvise"):
+        monkeypatch.setattr(os, call, fail_with(errno.EIO), raising=False)
+    target = open_target(str(tmp_path / "out.tar"), force=False, sync=False)
+    for _ in range(11):
+        target.write(DATA)
+    target.commit()
+    assert (tmp_path / "out.tar").read_bytes() == DATA * 11
+
+
 @pytest.mark.parametrize("call", ["write", "fsync", "link"])
 def test_ctrl_c_leaves_nothing(tmp_path, monkeypatch, call):
     def interrupt(*_args, **_kwargs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -233,6 +234,22 @@ def test_a_limit_on_file_sizes(tmp_path: Path, app: str, form: str) -> None:
     assert done.returncode == 2 and b"a file may not be as large" in done.stderr
     assert left(tmp_path) == before
     assert flat(reference_of(form, tmp_path / "out")) == tar
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_without_sync_the_disk_is_not_waited_for(
+    tmp_path: Path, app: str, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(fd: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    old_at(tmp_path / "out", form)
+    monkeypatch.setattr(os, "fsync", fail)
+    for name, force in (("out", True), ("new", False)):
+        with pytest.raises(SourceError, match="cannot be written"):
+            write(app, tmp_path / name, form, force=force)
+        write(app, tmp_path / name, form, force=force, sync=False)
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "new")
 
 
 # Kills a child of its own at the n-th call that changes a file or a directory, for each n until

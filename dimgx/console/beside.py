@@ -83,7 +83,8 @@ def _begin(path: str | None, options: Options, resources: ExitStack) -> Target |
         return None
     from dimgx.targets.tarfile import open_target
 
-    return open_target(path, force=options.force or options.update, resources=resources)
+    force = options.force or options.update
+    return open_target(path, force=force, sync=options.sync, resources=resources)
 
 
 def _check_distinct(options: Options) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _SPELLINGS = {
     "force": "-w/-W",
+    "sync": "--sync/--no-sync",
     "compression": "a compression",
     "compress_level": "--compress-level",
     "target": "-t",
@@ -36,14 +37,14 @@ _CONTENT = ("paths", "strip_components", "prefix", "add_layers", "root_entry", "
 _IMAGE = ("layer_compression", "tags", "squash_from", "keep_layers")
 _FILE = ("compression", "compress_level", "update", "check", "format", "raw")
 _BESIDE = ("write_config", "report")
-_OF_A_RESULT = ("force", *_FILE, *_CONTENT, *_IMAGE, *_BESIDE)
+_OF_A_RESULT = ("force", "sync", *_FILE, *_CONTENT, *_IMAGE, *_BESIDE)
 _NOT_WITH_PLATFORMS = (
     "target", "load", "import_", *_CHOSEN_LAYERS, "json", "quiet", "threads", *_OF_A_RESULT
 )  # fmt: skip
 _NOT_WITH_RAW = (*_CONTENT, *_IMAGE, "format", "update", "check", "report")
 _NOT_WITH_KEEP_LAYERS = (*_CHOSEN_LAYERS, "squash_from", *_CONTENT)
 _NOT_WITH_SQUASH_FROM = (*_CHOSEN_LAYERS, "paths", "strip_components", "prefix", "root_entry")
-_NOT_WITH_CHECK = ("force", *_BESIDE)
+_NOT_WITH_CHECK = ("force", "sync", *_BESIDE)
 _NOT_WITH_IMPORT = ("layer_compression", "squash_from", "keep_layers")
 
 
@@ -94,11 +95,11 @@ def _check_result(said: dict[str, Any], target: TargetName | None) -> None:
     if said["json"]:
         raise UsageError("--json has no effect with a target (-t)")
     # What stands beside the result may be there already.
-    forced = () if _is_beside(said) else ("force",)
+    of_files = () if _is_beside(said) else ("force", "sync")
     if target is None:
-        _refuse(said, (*forced, *_FILE), "on what is handed to an engine")
+        _refuse(said, (*of_files, *_FILE), "on what is handed to an engine")
     elif target.is_stdout:
-        _refuse(said, (*forced, "update", "check"), "on standard output")
+        _refuse(said, (*of_files, "update", "check"), "on standard output")
     if form == "tar" and target is not None:
         _refuse(said, _IMAGE, "on a plain tar: choose the form of an image (--format)")
     elif target is not None:

@@ -58,6 +58,7 @@ def write(
         level=options.level,
         created=created,
         force=options.force,
+        sync=options.sync,
         sha256=messages.is_verbose,
         report=report,
         record=options.update,

@@ -26,6 +26,8 @@ class Options(NamedTuple):
     reverse: bool
     strict: bool
     force: bool
+    sync: bool
+    """Wait until the disk has what was written."""
     level: int | None
     verify: Literal["once", "all", "none"]
     platform: str | None
@@ -107,6 +109,7 @@ def parse_args(argv: Sequence[str], version: str) -> Options:
         reverse=bool(said["reverse"]),
         strict=bool(said["strict"]),
         force=bool(said["force"]),
+        sync=said["sync"] is not False,
         level=said["compress_level"],
         verify=said["verify"] or "once",
         platform=said["platform"],

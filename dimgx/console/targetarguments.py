@@ -83,6 +83,16 @@ def _add_place(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "-W", "--no-force", dest="force", **FLAG, const=False, help="refuse to (default)"
     )
+    group.add_argument(
+        "--sync", **FLAG, const=True, help="wait until the disk has what was written (default)"
+    )
+    group.add_argument(
+        "--no-sync",
+        dest="sync",
+        **FLAG,
+        const=False,
+        help="do not wait, where nothing has to outlive a crash of the machine",
+    )
     compression = group.add_mutually_exclusive_group()
     for letters, const in (
         (("-j", "--bzip2"), "bzip2"),

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from dimgx import system
 from dimgx.errors import SourceError
 from dimgx.targets.errors import translated
+from dimgx.targets.filewriter import FileWriter
 from dimgx.targets.store import Slot
 from dimgx.targets.tarfile import exists, sync_directory
 
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
     from dimgx.images.layerparts import Part, StoredLayer
 
-_FLUSH = 16 << 20
 _INDEXES = ("index.json", "manifest.json")
 _MARKS = {"oci-layout": b"imageLayoutVersion", "version": b"Directory Transport Version"}
 _MOST_OF_A_MARK = 4096
@@ -44,14 +44,16 @@ _OWN = re.compile(
 class DirectoryStore:
     """The files of an image in a directory."""
 
-    def __init__(self, path: str, *, force: bool) -> None:
+    def __init__(self, path: str, *, force: bool, sync: bool = True) -> None:
         """Look at the place, and make what can be made before anything is read.
+
+        Without `sync` the disk is not waited for.
 
         Raises: SourceError where it is no directory, or one that may not be replaced.
         """
         if not path:
             raise SourceError("a target needs a name")
-        self._path = path
+        self._path, self._sync = path, sync
         self._place = os.path.realpath(path)
         self._names: set[str] = set()
         self._made: list[str] = []
@@ -111,8 +113,9 @@ class DirectoryStore:
         self.size += len(data)
         with open(place, "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if self._sync:
+                file.flush()
+                os.fsync(file.fileno())
         return place
 
     def link(self, name: str, target: str) -> None:
@@ -122,24 +125,19 @@ class DirectoryStore:
     def put_part(self, part: Part) -> tuple[Slot, StoredLayer]:
         """Write a layer under a temporary name."""
         place = self._open_temporary()
-        done = flushed = 0
         with translated(self._path):
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
             fd = os.open(place, flags | getattr(os, "O_CLOEXEC", 0), 0o666)
+        writer = FileWriter(fd, is_synced=self._sync)
+
+        def write(data: bytes | memoryview) -> None:
+            with translated(self._path):
+                writer.write(data)
+
         try:
-
-            def write(data: bytes | memoryview) -> None:
-                nonlocal done, flushed
-                with translated(self._path):
-                    system.write_all(fd, data)
-                done += len(data)
-                if done - flushed >= _FLUSH:
-                    system.start_writing(fd, flushed, done - flushed)
-                    flushed = done
-
             stored = part.emit(write)
             with translated(self._path):
-                os.fsync(fd)
+                writer.sync()
         finally:
             os.close(fd)
         self.size += stored.size
@@ -166,7 +164,7 @@ class DirectoryStore:
         try:
             with translated(self._path):
                 for directory in sorted({os.path.dirname(name) for name in self._names}):
-                    sync_directory(os.path.join(self._root, directory))
+                    self._sync_directory(os.path.join(self._root, directory))
                 places = {name: self._write_small(data) for name, data in self._last.items()}
                 # From here on what was made belongs to an image that is seen.
                 made, self._made = self._made, list(places.values())
@@ -180,11 +178,15 @@ class DirectoryStore:
                     raise
                 self._made.clear()
                 self._temporary = ""
-                sync_directory(os.path.dirname(self._place) if self._is_new else self._place)
+                self._sync_directory(os.path.dirname(self._place) if self._is_new else self._place)
             if not self._is_new:
                 self._remove_others()
         finally:
             self.abort()
+
+    def _sync_directory(self, directory: str) -> None:
+        if self._sync:
+            sync_directory(directory)
 
     def _rename(self) -> None:
         try:

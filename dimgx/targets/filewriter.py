@@ -1,0 +1,68 @@
+"""Bytes on their way into a regular file, and from there to its disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from dimgx import system
+
+# Bytes after which the disk is set to work. Without that, all of it is left to the sync at the end:
+# 0.4 s of 0.7 for 0.8 GB; with it 0.01 of 0.42.
+_FLUSH = 16 << 20
+
+
+class FileWriter:
+    """Writes the open file `fd`, empty yet, from its beginning. Does not own `fd`.
+
+    With `is_synced` the disk is set to work as the file grows, and waited for by `sync`; else the
+    system writes it when it likes to.
+    """
+
+    def __init__(self, fd: int, *, is_synced: bool) -> None:
+        self._fd, self._is_synced = fd, is_synced
+        self._flushed = 0
+        self.written = 0
+        """Bytes of the file."""
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append all of `data`.
+
+        Raises: OSError.
+        """
+        system.write_file(self._fd, data, self.written)
+        self.written += len(data)
+        if self._is_synced and self.written - self._flushed >= _FLUSH:
+            # Not what the next write goes to as well, which would wait for the disk.
+            until = self.written - self.written % system.STEP
+            system.start_writing(self._fd, self._flushed, until - self._flushed)
+            self._flushed = until
+
+    def rewrite(self, data: bytes, offset: int) -> None:
+        """Put `data` in the place of what was written at `offset`.
+
+        Raises: OSError.
+        """
+        system.write_at(self._fd, data, offset)
+        os.lseek(self._fd, self.written, os.SEEK_SET)
+
+    def truncate(self, size: int) -> None:
+        """Take back what was written behind the first `size` bytes.
+
+        Raises: OSError.
+        """
+        os.ftruncate(self._fd, size)
+        os.lseek(self._fd, size, os.SEEK_SET)
+        self.written, self._flushed = size, min(size, self._flushed)
+
+    def iter_chunks(self) -> Iterator[memoryview]:
+        """Yield what was written, from its beginning; each piece is good until the next."""
+        return system.iter_extent(self._fd, 0, self.written)
+
+    def sync(self) -> None:
+        """Wait until the disk has it all, where that is wanted.
+
+        Raises: OSError.
+        """
+        if self._is_synced:
+            os.fsync(self._fd)
