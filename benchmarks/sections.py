@@ -51,8 +51,8 @@ def speed(session: Session, row: rows.SpeedRow) -> Row:
     corpus = session.corpus(row.shape, row.variant)
     base = commands.copy() if row.against == "cp" else commands.decode(row.against)
     contenders = [
-        session.dimgx.flatten("none", "--verify", "none"),
-        session.dimgx.flatten("once", "--verify", "once"),
+        session.dimgx.flatten("none", "--verify", "none", *row.options),
+        session.dimgx.flatten("once", "--verify", "once", *row.options),
         base,
     ]
     outcomes = session.compare(corpus, contenders, session.rounds)
