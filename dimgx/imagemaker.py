@@ -20,6 +20,7 @@ from dimgx.images.resultnames import LayoutName, own_names, parse_tag
 from dimgx.images.wanted import origin_of, origin_of_kept
 from dimgx.inspector import Row, layers_of, list_rows
 from dimgx.layerspec import find_row
+from dimgx.readers.fetchahead import FetchAhead
 from dimgx.readers.reading import has_fetched
 from dimgx.recipe import Recipe, chosen_rows, directories, open_flat_of, ticker
 from dimgx.spool import SpoolSpace
@@ -68,6 +69,7 @@ class ImageMaker:
         self._resources = resources
         self._known: dict[Hashable, StoredLayer] = {}
         self._warnings: dict[str, None] = {}
+        self._named: dict[ResultName, Digest] = {}
         self._done = 0
         self.is_chosen = False
         """Somebody said how layers are to be stored; kept ones too, then."""
@@ -103,7 +105,7 @@ class ImageMaker:
             rows = list_rows(image)
             recipe = recipe._replace(layers=rows[position:], below=rows[:position])
         below = layers_of(image, list_rows(image)[:position])
-        stored = [self._keep(image, layer) for layer in below]
+        stored = self._keep(image, below)
         rows = list_rows(image) if recipe.layers is None else chosen_rows(image, recipe.layers)
         merged = [row for row in rows if not row.is_empty]
         if not merged and recipe.layers is not None:
@@ -123,7 +125,7 @@ class ImageMaker:
         image = self._whole(wanted)
         if self.report is not None:
             self.report.add_kept(image, image.layers)
-        stored = tuple(self._keep(image, layer) for layer in image.layers)
+        stored = tuple(self._keep(image, image.layers))
         config, manifest = image.config, image.manifest
         has_rootfs = config is not None and config.diff_ids is not None
         guards = manifest is not None and self._form.has_manifest
@@ -140,6 +142,10 @@ class ImageMaker:
     def _add(self, wanted: ResultImage, made: MadeImage) -> WrittenImage:
         digest = self._form.add_image(made)
         self._warnings.update(dict.fromkeys(self._form.find_odd_names(made.names)))
+        for name in made.names:
+            if self._named.setdefault(name, made.id) != made.id:
+                warning = f"{name} names several images here; engines give it to the last of them"
+                self._warnings[warning] = None
         return WrittenImage(made.id, digest, made.names, made.layers)
 
     def _whole(self, wanted: ResultImage) -> Image:
@@ -163,12 +169,13 @@ class ImageMaker:
         space = SpoolSpace(self._recipe.memory, directories(self._recipe.tmpdir))
         self._resources.enter_context(space)
         here = {}
-        for layer in dict.fromkeys(below):
-            spool = space.open()
-            for chunk in layer.blob.iter_chunks():
-                self._tick(0)
-                spool.write(chunk)
-            here[layer] = layer._replace(blob=spool.finish())
+        with FetchAhead(below, space, self._tick) as ahead:
+            for layer in dict.fromkeys(below):
+                spool = space.open()
+                for chunk in ahead.take(layer).blob.iter_chunks():
+                    self._tick()
+                    spool.write(chunk)
+                here[layer] = layer._replace(blob=spool.finish())
         image = copy(image)
         image.layers = tuple(here.get(layer, layer) for layer in image.layers)
         return image
@@ -181,20 +188,26 @@ class ImageMaker:
             for name in wanted.names
         )
 
-    def _keep(self, image: Image, layer: Layer) -> StoredLayer:
+    def _keep(self, image: Image, layers: Sequence[Layer]) -> list[StoredLayer]:
+        new = [layer for layer in layers if (layer.digest or layer.diff_id) not in self._known]
+        with (
+            SpoolSpace(self._recipe.memory, directories(self._recipe.tmpdir)) as space,
+            FetchAhead(new, space, self._tick) as ahead,
+        ):
+            return [self._put(self._kept_part(image, layer, ahead.take(layer))) for layer in layers]
+
+    def _kept_part(self, image: Image, layer: Layer, at_hand: Layer) -> KeptPart:
         number = image.layers.index(layer) + 1
         name = layer.digest or layer.diff_id
         what = f"layer {number}/{len(image.layers)}" + (f" {name}" if name else "")
         allowed = {self._coding.compression} if self.is_chosen else self._form.kept
-        return self._put(
-            KeptPart(
-                layer,
-                what,
-                allowed=allowed,
-                coding=self._coding,
-                verify=self._recipe.verify,
-                tick=self._tick,
-            )
+        return KeptPart(
+            at_hand,
+            what,
+            allowed=allowed,
+            coding=self._coding,
+            verify=self._recipe.verify,
+            tick=self._tick,
         )
 
     def _flatten(
@@ -230,7 +243,7 @@ class ImageMaker:
             self._known[key] = stored
         return self._known[key]
 
-    def _tick(self, size: int) -> None:
+    def _tick(self, size: int = 0) -> None:
         recipe = self._recipe
         if recipe.cancel is not None and recipe.cancel():
             raise Cancelled("cancelled")
