@@ -10,7 +10,7 @@ import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from dimgx.delivery import Counter, emit, stream
+from dimgx.delivery import Counter, emit, stream, write_halves
 from dimgx.errors import SourceError
 from dimgx.inspector import Listing, Row
 from dimgx.inspector import inspect as _inspect
@@ -198,7 +198,14 @@ def flatten(
             image.check_unchanged()
             mark("check")
         counter = Counter(opened, sha256 or (tar is not None and compression is not None))
-        emit(flat, counter.write, compression, level, recipe.worker_count, tar, head)
+        in_halves = None
+        if compression is None and tar is None and not sha256 and isinstance(opened, FileTarget):
+            in_halves = write_halves(flat, opened, head)
+        if in_halves is None:
+            emit(flat, counter.write, compression, level, recipe.worker_count, tar, head)
+            sizes = counter.size, len(head) + flat.length
+        else:
+            sizes = in_halves, in_halves
         mark("write")
         flat.verify()
         image.check_unchanged()
@@ -206,8 +213,7 @@ def flatten(
         opened.commit()
         mark("publish")
         digest = counter.hexdigest()
-        length = len(head) + flat.length
-        result = Result(counter.size, length, digest, tuple(flat.warnings))
+        result = Result(*sizes, digest, tuple(flat.warnings))
         if report is not None and tar is not None:
             from dimgx.report import Output, name_of
 

@@ -82,6 +82,19 @@ def emit(
         raise
 
 
+def write_halves(flat: FlatTar, target: FileTarget, head: bytes) -> int | None:
+    """Write a tar, `head` before it, by two processes at once; give its length in bytes.
+
+    None, and nothing is written, where that does not pay or does not go.
+
+    Raises: as `FlatTar.emit`; SourceError.
+    """
+    if not flat.emit_halves(lambda offset: target.open_section(len(head) + offset)):
+        return None
+    target.rewrite(head, 0)
+    return target.measure()
+
+
 def stream(
     image: Image,
     target: FileTarget,

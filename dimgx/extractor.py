@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from copy import copy
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -15,6 +16,7 @@ from dimgx.image import Layer
 from dimgx.layers.tarfields import FILE, LINK, show
 from dimgx.merging.emit import Emitter, Write
 from dimgx.merging.merge import plan_merge
+from dimgx.readers.forked import Forked
 from dimgx.readers.reading import ExtractOptions, PlainLayer, Progress, Reading
 from dimgx.spool import SpoolSpace
 from dimgx.system import can_fork, usable_cpus
@@ -47,6 +49,8 @@ class Entry(NamedTuple):
     devminor: int
 
 
+HALVED = 64 << 20
+"""The fewest bytes of a tar of which two processes write a half each."""
 STREAMED = 24 << 20
 """The fewest bytes of compressed layers that are worth merging while they are decoded."""
 
@@ -195,21 +199,61 @@ class FlatTar:
         Raises: ImageError where a layer's bytes are no longer there; Cancelled; what `write`
             raises.
         """
+        length = 0
+
+        def counted(data: bytes | memoryview) -> None:
+            nonlocal length
+            write(data)
+            length += len(data)
+
+        self._emitter.emit(self._watched(counted))
+        self._length = length
+
+    def _watched(self, write: Write, pace: int = 1) -> Write:
+        """Give `write` with a look at who cancels, and who is told of progress.
+
+        `pace` is how many bytes are done for each that passes here.
+        """
         cancel, progress = self._options.cancel, self._options.progress
         done = 0
         total = self._emitter.estimate() if progress else 0
 
-        def counted(data: bytes | memoryview) -> None:
+        def watched(data: bytes | memoryview) -> None:
             nonlocal done
             if cancel is not None and cancel():
                 raise Cancelled("cancelled")
             write(data)
-            done += len(data)
+            done += pace * len(data)
             if progress is not None:
                 progress(Progress("write", min(done, total), total))
 
-        self._emitter.emit(counted)
-        self._length = done
+        return watched
+
+    def emit_halves(self, open_section: Callable[[int], Write]) -> bool:
+        """Write both halves of the tar at once, each by calls of what `open_section(offset)` gives.
+
+        The second is written by a process forked off. False, and nothing is written, where there
+        can be none, or it does not pay. `length` is not learnt by this.
+
+        Raises: as `emit`.
+        """
+        options = self._options
+        if (options.threads or usable_cpus()) < 2 or self._emitter.estimate() < HALVED:
+            return False
+        middle = self._emitter.halve()
+        if middle is None or not can_fork():
+            return False
+        number, offset = middle
+        other = copy(self._emitter)
+        try:
+            forked = Forked(lambda: other.emit(open_section(offset), first=number), ())
+        except OSError:
+            return False
+        with closing(forked):
+            self._emitter.emit(self._watched(open_section(0), pace=2), end=number)
+            if not forked.has_walked():  # what hinders it is told here
+                self._emitter.emit(self._watched(open_section(offset)), first=number)
+        return True
 
     def verify(self) -> None:
         """Wait until the digests of all layers are checked.

@@ -100,26 +100,16 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
             written += _write_some(fd, rest[written:])
 
 
-def write_file(fd: int, data: bytes | memoryview, offset: int) -> None:
-    """Write all of `data`, bytes or a view of bytes, to the regular file `fd`, now at `offset`."""
-    rest = memoryview(data)
-    until = STEP - offset % STEP
-    while rest:
-        write_all(fd, rest[:until])
-        rest = rest[until:]
-        until = STEP
-
-
 def write_at(fd: int, data: bytes | memoryview, offset: int) -> None:
     """Write all of `data`, bytes or a view of bytes, to the regular file `fd` at `offset`."""
     rest = memoryview(data)
     while rest:
         if "pread" in FEATURES:
-            written = os.pwrite(fd, rest[:STEP], offset)
+            written = os.pwrite(fd, rest[: STEP - offset % STEP], offset)
         else:
             with _seek_lock:
                 os.lseek(fd, offset, os.SEEK_SET)
-                written = os.write(fd, rest[:STEP])
+                written = os.write(fd, rest[: STEP - offset % STEP])
         rest = rest[written:]
         offset += written
 

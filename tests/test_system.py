@@ -95,20 +95,20 @@ def test_write_at_writes_where_it_is_told(tmp_path):
 
 
 @pytest.mark.parametrize("offset", [0, 1, system.STEP - 1, system.STEP])
-def test_files_are_written_in_steps_from_border_to_border(tmp_path, monkeypatch, offset):
+def test_files_are_written_in_steps_from_border_to_border(tmp_path, monkeypatch, offset, features):
     steps = []
 
-    def recorded(fd, data):
+    def recorded(fd, data, *place):
         steps.append(len(data))
-        return write(fd, data)
+        return write(fd, data, *place)
 
-    write = os.write
+    call = "pwrite" if "pread" in features else "write"
+    write = getattr(os, call)
     data = os.urandom(3 * system.STEP + 7)
     fd = system.open_unlinked_file(str(tmp_path))
-    system.write_file(fd, bytes(offset), 0)
-    monkeypatch.setattr(os, "write", recorded)
-    system.write_file(fd, data, offset)
-    system.write_file(fd, b"", offset + len(data))
+    monkeypatch.setattr(os, call, recorded)
+    system.write_at(fd, data, offset)
+    system.write_at(fd, b"", offset + len(data))
     monkeypatch.undo()
     assert system.pread(fd, 2 * len(data), 0) == bytes(offset) + data
     os.close(fd)

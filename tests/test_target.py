@@ -280,6 +280,8 @@ def test_an_error_of_the_system_names_the_target_and_leaves_nothing(
         path.write_bytes(b"old")
     target = open_target(str(path), force=call == "replace")
     monkeypatch.setattr(os, call, fail_with(number))
+    if call == "write":
+        monkeypatch.setattr(os, "pwrite", fail_with(number), raising=False)
     if call == "link":
         monkeypatch.setattr(os, "rename", fail_with(number))
     with pytest.raises(SourceError) as caught:
@@ -324,6 +326,8 @@ def test_ctrl_c_leaves_nothing(tmp_path, monkeypatch, call):
 
     target = open_target(str(tmp_path / "out.tar"), force=False)
     monkeypatch.setattr(os, call, interrupt)
+    if call == "write":
+        monkeypatch.setattr(os, "pwrite", interrupt, raising=False)
     try:
         target.write(DATA)
         target.commit()

@@ -258,7 +258,8 @@ KILLER = """
 import os, signal, sys
 from dimgx.cli import main
 
-CALLS = ("write", "replace", "rename", "link", "unlink", "mkdir", "rmdir", "fsync", "open")
+CALLS = ("write", "pwrite", "replace", "rename", "link", "unlink", "mkdir", "rmdir", "fsync",
+         "open")
 
 def dying(call, count):
     def called(*args, **more):

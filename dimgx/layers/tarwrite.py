@@ -7,7 +7,7 @@ it again copies it.
 
 from __future__ import annotations
 
-from dimgx.layers.tarfields import BLOCK, BLOCKDEV, CHARDEV
+from dimgx.layers.tarfields import BLOCK, BLOCKDEV, CHARDEV, Header
 
 END = bytes(2 * BLOCK)
 """The end of an archive: two zero blocks."""
@@ -69,6 +69,24 @@ def build_header(
         b"%07o\0" % mode + fields[b"uid"] + fields[b"gid"] + fields[b"size"] + fields[b"mtime"],
         bytes((kind,)) + linkname[:100].ljust(100, b"\0") + magic + bytes(64),
         _number(devmajor, 8) + _number(devminor, 8) if is_device else b"0000000\0" * 2,
+    )
+
+
+def rebuild_header(name: bytes, header: Header) -> bytes:
+    """Build the headers of a member anew that goes out as `name`."""
+    return build_header(
+        name,
+        header.kind,
+        mode=header.mode,
+        uid=header.uid,
+        gid=header.gid,
+        size=header.size,
+        mtime=header.mtime,
+        linkname=header.linkname,
+        devmajor=header.devmajor,
+        devminor=header.devminor,
+        records=header.records,
+        use_pax=header.had_pax,
     )
 
 

@@ -15,7 +15,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
-from itertools import islice, pairwise
+from itertools import islice, pairwise, starmap
 from operator import sub
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ from dimgx.layers.ownlayer import is_xattr_record
 from dimgx.layers.tarfields import BLOCK, DIRECTORY, LINK, Header
 from dimgx.layers.tarheader import read_header
 from dimgx.layers.tarpatch import PATCHED, patch_header, rename_header
-from dimgx.layers.tarwrite import END, build_header
+from dimgx.layers.tarwrite import END, build_header, rebuild_header
 from dimgx.merging.plan import NEW, Plan, Written
 
 if TYPE_CHECKING:
@@ -41,6 +41,9 @@ HEADERS = 64 << 10
 
 DIRECT = 64 << 10
 """Bytes that lie in memory which are worth being written on their own."""
+
+FEW = 1000
+"""Headers that may be built once more to know where the second half of a tar begins."""
 
 _STRETCHES = re.compile(rb"(?s)\0+|[\1-\3]+|[\x10-\x12]+|.")
 
@@ -71,26 +74,23 @@ class Emitter:
         self._filled = 0
         self._write: Write = len
 
-    def emit(self, write: Write) -> None:
-        """Write the whole tar by calls of `write`, whose argument is good until it returns.
+    def emit(self, write: Write, first: int = 0, end: int | None = None) -> None:
+        """Write the tar by calls of `write`, whose argument is good until it returns.
+
+        With `first` or `end`, only from that entry on, or only up to that one.
 
         Raises: ImageError where a layer's bytes are no longer there; what `write` raises.
         """
         self._write, self._filled = write, 0
-        if self._root_entry:
+        if self._root_entry and not first:
             self._put(self._build_root())
-        self._put_entries()
-        self._put(END)
+        self._put_entries(first, end)
+        if end is None:
+            self._put(END)
         self._flush()
 
-    def emit_part(self, write: Write) -> None:
-        """Write the plan's entries alone, without the end of a tar. Raises as `emit`."""
-        self._write, self._filled = write, 0
-        self._put_entries()
-        self._flush()
-
-    def _put_entries(self) -> None:
-        for layer, first, last, code, number in self._iter_runs():
+    def _put_entries(self, begin: int = 0, end: int | None = None) -> None:
+        for layer, first, last, code, number in self._iter_runs(begin, end):
             if code == 0:
                 starts = self._indexes[layer].starts
                 self._copy(layer, starts[first], starts[last])
@@ -101,18 +101,42 @@ class Emitter:
 
     def measure(self) -> int:
         """Give the length in bytes of the tar, building all new headers for it."""
-        total = len(END) + (len(self._build_root()) if self._root_entry else 0)
+        return len(END) + self._measure_root() + sum(starmap(self._measure_run, self._iter_runs()))
+
+    def halve(self) -> tuple[int, int] | None:
+        """Give the entry with which about the second half of the tar begins, and its offset there.
+
+        None where that is no entry but the first, or too many new headers would have to be built.
+        """
+        if len(self._plan.codes.translate(None, bytes(range(REWRITE)))) > FEW:
+            return None
+        half = self.estimate() // 2
+        place, at = 0, self._measure_root()
         for layer, first, last, code, number in self._iter_runs():
-            starts = self._indexes[layer].starts
-            if code < REWRITE:
-                total += starts[last] - starts[first]
+            length = self._measure_run(layer, first, last, code, number)
+            if at + length > half and code < REWRITE:
+                starts = self._indexes[layer].starts
+                member = bisect_left(starts, starts[first] + half - at, first, last)
+                place += member - first
+                return (place, at + starts[member] - starts[first]) if place else None
+            place += last - first
+            at += length
+        return None
+
+    def _measure_root(self) -> int:
+        return len(self._build_root()) if self._root_entry else 0
+
+    def _measure_run(self, layer: int, first: int, last: int, code: int, number: int) -> int:
+        starts = self._indexes[layer].starts
+        if code < REWRITE:
+            return starts[last] - starts[first]
+        total = 0
+        for i in range(last - first):
+            if code >= RENAME and self._is_renamed_in_place(layer, first + i, number + i):
+                total += starts[first + i + 1] - starts[first + i]
                 continue
-            for i in range(last - first):
-                if code >= RENAME and self._is_renamed_in_place(layer, first + i, number + i):
-                    total += starts[first + i + 1] - starts[first + i]
-                    continue
-                name, header, _ = self._describe(number + i)
-                total += len(_build_header(name, header)) + -(-header.size // BLOCK) * BLOCK
+            name, header, _ = self._describe(number + i)
+            total += len(rebuild_header(name, header)) + -(-header.size // BLOCK) * BLOCK
         return total
 
     def estimate(self) -> int:
@@ -180,21 +204,25 @@ class Emitter:
             done = start + length
         yield from _zeros(header.size - done)
 
-    def _iter_runs(self) -> Iterator[tuple[int, int, int, int, int]]:
+    def _iter_runs(
+        self, begin: int = 0, last: int | None = None
+    ) -> Iterator[tuple[int, int, int, int, int]]:
         """Yield (layer, first member, after the last, code, number of the first) in order.
 
-        Members of a run are neighbours and of one way to go out: copied, patched, or one alone.
+        They are those of the entries from `begin` on, up to `last` where that is given. Members of
+        a run are neighbours and of one way to go out: copied, patched, or one alone.
         """
         plan, numbers = self._plan, self._plan.numbers
         if self._breaks is None:
             steps = map(sub, islice(numbers, 1, None), numbers)
             self._breaks = array("q", [j for j, step in enumerate(steps, 1) if step != 1])
         breaks = self._breaks
-        for stretch in _STRETCHES.finditer(plan.codes):
-            start, end = stretch.span()
+        end = len(numbers) if last is None else last
+        for stretch in _STRETCHES.finditer(plan.codes, begin, end):
+            start, stop = stretch.span()
             code = plan.codes[start]
-            inner = breaks[bisect_left(breaks, start + 1) : bisect_left(breaks, end)]
-            for a, b in pairwise((start, *inner, end)):
+            inner = breaks[bisect_left(breaks, start + 1) : bisect_left(breaks, stop)]
+            for a, b in pairwise((start, *inner, stop)):
                 layer, member = plan.locate(numbers[a])
                 yield layer, member, member + b - a, code, numbers[a]
 
@@ -261,7 +289,7 @@ class Emitter:
         for layer in reversed(range(len(self._indexes))):
             member = self._indexes[layer].root
             if member is not None:
-                return _build_header(b"./", self._clamped(self._read(layer, member)))
+                return rebuild_header(b"./", self._clamped(self._read(layer, member)))
         return build_header(b"./", DIRECTORY)
 
     def _put(self, data: bytes) -> None:
@@ -340,7 +368,7 @@ class Emitter:
     def _put_built(self, number: int) -> None:
         """Put an entry with new headers."""
         name, header, layer = self._describe(number)
-        self._put(_build_header(name, header))
+        self._put(rebuild_header(name, header))
         if header.size:
             self._put_content(layer, header)
 
@@ -362,23 +390,6 @@ def _zeros(count: int) -> Iterator[bytes]:
     while count > 0:
         yield zeros[:count]
         count -= BUFFER
-
-
-def _build_header(name: bytes, header: Header) -> bytes:
-    return build_header(
-        name,
-        header.kind,
-        mode=header.mode,
-        uid=header.uid,
-        gid=header.gid,
-        size=header.size,
-        mtime=header.mtime,
-        linkname=header.linkname,
-        devmajor=header.devmajor,
-        devminor=header.devminor,
-        records=header.records,
-        use_pax=header.had_pax,
-    )
 
 
 def _implied_directory() -> Header:

@@ -177,6 +177,7 @@ class Reading:
         }
         if self._decoding:
             self._walk_decoded(walked)
+            self._end_decoding()  # a process with several threads cannot fork, and may want to
         return [walked[layer] for layer in self._layers]
 
     def _begin_decoding(self, layers: list[Layer]) -> None:

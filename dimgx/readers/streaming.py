@@ -179,7 +179,8 @@ class Flow:
         # What is put together may need what lies before.
         self._can_drop = not plan.written
         tars = [layer.pieces for layer in self._layers]
-        Emitter(plan, indexes, tars, clamp_mtime_s=self._clamp).emit_part(write)
+        emitter = Emitter(plan, indexes, tars, clamp_mtime_s=self._clamp)
+        emitter.emit(write, end=len(plan.numbers))
         self._can_drop = False
         for layer in self._layers:
             layer.pieces.drop(layer.begin)

@@ -13,38 +13,30 @@ _FLUSH = 16 << 20
 
 
 class FileWriter:
-    """Writes the open file `fd`, empty yet, from its beginning. Does not own `fd`.
+    """Writes the open file `fd` from `begin` on, which others may do elsewhere. Does not own `fd`.
 
     With `is_synced` the disk is set to work as the file grows, and waited for by `sync`; else the
     system writes it when it likes to.
     """
 
-    def __init__(self, fd: int, *, is_synced: bool) -> None:
+    def __init__(self, fd: int, *, is_synced: bool, begin: int = 0) -> None:
         self._fd, self._is_synced = fd, is_synced
-        self._flushed = 0
-        self.written = 0
-        """Bytes of the file."""
+        self._flushed = begin
+        self.end = begin
+        """Where the next bytes go."""
 
     def write(self, data: bytes | memoryview) -> None:
         """Append all of `data`.
 
         Raises: OSError.
         """
-        system.write_file(self._fd, data, self.written)
-        self.written += len(data)
-        if self._is_synced and self.written - self._flushed >= _FLUSH:
+        system.write_at(self._fd, data, self.end)
+        self.end += len(data)
+        if self._is_synced and self.end - self._flushed >= _FLUSH:
             # Not what the next write goes to as well, which would wait for the disk.
-            until = self.written - self.written % system.STEP
+            until = self.end - self.end % system.STEP
             system.start_writing(self._fd, self._flushed, until - self._flushed)
             self._flushed = until
-
-    def rewrite(self, data: bytes, offset: int) -> None:
-        """Put `data` in the place of what was written at `offset`.
-
-        Raises: OSError.
-        """
-        system.write_at(self._fd, data, offset)
-        os.lseek(self._fd, self.written, os.SEEK_SET)
 
     def truncate(self, size: int) -> None:
         """Take back what was written behind the first `size` bytes.
@@ -52,12 +44,11 @@ class FileWriter:
         Raises: OSError.
         """
         os.ftruncate(self._fd, size)
-        os.lseek(self._fd, size, os.SEEK_SET)
-        self.written, self._flushed = size, min(size, self._flushed)
+        self.end, self._flushed = size, min(size, self._flushed)
 
     def iter_chunks(self) -> Iterator[memoryview]:
         """Yield what was written, from its beginning; each piece is good until the next."""
-        return system.iter_extent(self._fd, 0, self.written)
+        return system.iter_extent(self._fd, 0, self.end)
 
     def sync(self) -> None:
         """Wait until the disk has it all, where that is wanted.

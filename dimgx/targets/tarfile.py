@@ -28,7 +28,7 @@ from dimgx.targets.errors import translated
 from dimgx.targets.filewriter import FileWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from contextlib import ExitStack
 
     from dimgx.targets import Target
@@ -157,7 +157,21 @@ class FileTarget:
     def rewrite(self, data: bytes, offset: int) -> None:
         """Put `data` in the place of what was written at `offset`."""
         with translated(self._path):
-            self._writer.rewrite(data, offset)
+            system.write_at(self._fd, data, offset)
+
+    def open_section(self, offset: int) -> Callable[[bytes | memoryview], None]:
+        """Give what writes a part of the file, from `offset` on, as others write others."""
+        writer = FileWriter(self._fd, is_synced=self._sync, begin=offset)
+
+        def write(data: bytes | memoryview) -> None:
+            with translated(self._path):
+                writer.write(data)
+
+        return write
+
+    def measure(self) -> int:
+        """Give the length of the file in bytes."""
+        return os.fstat(self._fd).st_size
 
     def truncate(self, size: int) -> None:
         """Take back what was written behind the first `size` bytes."""
