@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import signal
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 import traceback
@@ -22,7 +25,7 @@ import pytest
 
 import dimgx
 from dimgx import RegistryOptions
-from tests.programs import need, run
+from tests.programs import CHECKOUT, need, run
 from tests.writers import OCI, Json, Picture, add_blob, add_image, sha256, to_json
 
 USER, PASSWORD = "anna", "pa55-word"
@@ -359,6 +362,19 @@ class Holds:
             self.overdue.set()
         handler.close_connection = True
         return True
+
+
+def interrupt(held: Holds, *words: str | Path) -> int:
+    """Run the command, interrupt it when an answer is held back, and give how it ended."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dimgx", "--platform", "linux/amd64", *map(str, words)],
+        env=os.environ | {"PYTHONPATH": str(CHECKOUT)}, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert held.begun.wait(20)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    return process.returncode
 
 
 def wants_token(

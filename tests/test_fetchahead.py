@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +17,7 @@ from dimgx.errors import Cancelled
 from dimgx.readers.fetchahead import AHEAD, FetchAhead
 from dimgx.spool import SpoolSpace
 from tests.dsl import file, layer
-from tests.registries import FaultyRegistry, Handler, Holds, faulty_registry
+from tests.registries import FaultyRegistry, Handler, Holds, faulty_registry, interrupt
 from tests.results import FORMS, files_of, left
 from tests.results import write as write_local
 from tests.writers import image, oci_layout, sha256
@@ -193,19 +189,9 @@ def test_a_blob_can_be_read_again(faulty: FaultyRegistry) -> None:
 def test_an_interrupt_does_not_wait_for_the_network(
     faulty: FaultyRegistry, tmp_path: Path, number: int
 ) -> None:
-    from tests.programs import CHECKOUT
-
     held = Holds(PATHS[number], BLOBS[number][:1000])
     faulty.rules.append(held)
-    command = [sys.executable, "-m", "dimgx", "--keep-layers", "-t", f"oci:{tmp_path}/out",
-               "--platform", "linux/amd64", faulty.reference()]  # fmt: skip
-    process = subprocess.Popen(
-        command, env=os.environ | {"PYTHONPATH": str(CHECKOUT)}, stderr=subprocess.PIPE
-    )
-    assert held.begun.wait(20)
-    time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
-    process.communicate()
-    assert process.returncode == -signal.SIGINT
+    words = ["--keep-layers", "-t", f"oci:{tmp_path}/out", faulty.reference()]
+    assert interrupt(held, *words) == -signal.SIGINT
     assert not held.overdue.is_set() and not left(tmp_path)
     held.released.set()

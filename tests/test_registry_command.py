@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +12,7 @@ import pytest
 from dimgx.console.options import parse_args
 from dimgx.errors import UsageError
 from tests.dsl import file, layer
-from tests.programs import CHECKOUT, dimgx, refused
+from tests.programs import dimgx, refused
 from tests.registries import (
     PASSWORD,
     USER,
@@ -25,6 +21,7 @@ from tests.registries import (
     Holds,
     fails,
     faulty_registry,
+    interrupt,
     plain_environment,
     wants_token,
 )
@@ -136,16 +133,7 @@ def test_interrupt_does_not_wait_for_the_network(
     held = Holds(part, b"x" if is_begun else None)
     faulty.rules.append(lambda handler: APP.id() not in handler.path and held(handler))
     target = tmp_path / "out.tar"
-    command = [sys.executable, "-m", "dimgx", "-t", str(target), "--platform", "linux/amd64",
-               faulty.reference()]  # fmt: skip
-    process = subprocess.Popen(
-        command, env=os.environ | {"PYTHONPATH": str(CHECKOUT)}, stderr=subprocess.PIPE
-    )
-    assert held.begun.wait(20)
-    time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
-    process.communicate()
-    assert process.returncode == -signal.SIGINT
+    assert interrupt(held, "-t", target, faulty.reference()) == -signal.SIGINT
     assert not held.overdue.is_set()
     assert not target.exists()
     held.released.set()
