@@ -51,6 +51,8 @@ def faulty(fd, data, offset):
     if os.getpid() != own:
         exec(os.environ.get("FAULT", ""))
     write_at(fd, data, offset)
+    if os.getpid() == own and "WRITES" in os.environ:
+        open(os.environ["WRITES"], "w").close()
 
 extractor.FlatTar.emit_halves, system.write_at = told, faulty
 sys.exit(main(sys.argv[1:]))
@@ -184,17 +186,19 @@ def test_a_signal_ends_both(tmp_path: Path, archive: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", COMMAND, "--verify=none", "--threads=2", "-t", tmp_path / "out.tar",
          archive],
-        env={**os.environ, "PYTHONPATH": str(CHECKOUT), "FAULT": fault}, stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT), "FAULT": fault, "WRITES": f"{note}s"},
+        stderr=subprocess.PIPE,
     )  # fmt: skip
     end = time.monotonic() + 20
-    while not note.exists():
+    # Sooner, the one that forks may not know of the other yet.
+    while not (note.exists() and Path(f"{note}s").exists()):
         assert time.monotonic() < end
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     assert process.communicate()[1] == b"" and process.returncode == -signal.SIGTERM
     with pytest.raises(ProcessLookupError):
         os.kill(int(note.read_text()), 0)
-    assert sorted(os.listdir(tmp_path)) == ["image.tar", "pid"]
+    assert sorted(os.listdir(tmp_path)) == ["image.tar", "pid", "pids"]
 
 
 def test_few_entries_and_no_entry_at_all() -> None:
