@@ -275,14 +275,10 @@ def compressed(source: Path, variant: str) -> Iterator[bytes]:
         import zlib
 
         encoder: Any = zlib.compressobj(6, zlib.DEFLATED, 31)
-    elif sys.version_info >= (3, 14):
-        from compression import zstd
-
-        encoder = zstd.ZstdCompressor(level=3)
     else:
-        from backports import zstd
+        import zstandard
 
-        encoder = zstd.ZstdCompressor(level=3)
+        encoder = zstandard.ZstdCompressor(level=3).compressobj()
     with source.open("rb", buffering=0) as file:
         while piece := file.read(PIECE):
             yield encoder.compress(piece)

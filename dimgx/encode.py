@@ -91,7 +91,8 @@ def describe_encoder(
         case "xz":
             return "liblzma", None, 6 if level is None else level
         case "zstd":
-            return "libzstd", load_zstd().zstd_version, 3 if level is None else level
+            version = ".".join(map(str, load_zstd().ZSTD_VERSION))
+            return "libzstd", version, 3 if level is None else level
 
 
 def open_encoder(
@@ -305,17 +306,11 @@ class _ZstdEncoder:
     """One zstd frame with a checksum, coded by the library's own threads."""
 
     def __init__(self, write: Sink, level: int, threads: int) -> None:
-        zstd = load_zstd()
-        names = zstd.CompressionParameter
-        # Without workers the library cuts blocks elsewhere: so one at least, where it has them.
-        most = names.nb_workers.bounds()[1]
-        options = {
-            names.compression_level: level,
-            names.checksum_flag: 1,
-            names.nb_workers: min(threads, most),
-        }
+        zstd: Any = load_zstd()
+        # Without workers the library cuts blocks elsewhere: so one at least.
+        coder = zstd.ZstdCompressor(level=level, threads=threads, write_checksum=True)
         self._write = write
-        self._coder: Any = zstd.ZstdCompressor(options=options)
+        self._coder: Any = coder.compressobj()
 
     def write(self, data: bytes | memoryview) -> None:
         """Take all of `data`."""

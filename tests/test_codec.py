@@ -57,7 +57,7 @@ def encoded(data, compression):
         "gzip": lambda: gzip.compress(data, mtime=0),
         "bzip2": lambda: bz2.compress(data),
         "xz": lambda: lzma.compress(data),
-        "zstd": lambda: zstd.compress(data, options={zstd.CompressionParameter.checksum_flag: 1}),
+        "zstd": lambda: zstd.ZstdCompressor(write_checksum=True).compress(data),
     }
     return pack[compression]()
 
@@ -122,14 +122,20 @@ def test_window_size(data, compression, size):
 
 @pytest.mark.parametrize("log", [10, 17, 21, 27])
 def test_window_size_of_zstd(log):
-    coder = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: log})
-    frame = coder.compress(MIXED) + coder.flush()
+    frame = zstd_of_window(MIXED, log)
     assert codec.window_size(frame[:64], "zstd") == 1 << log
 
 
 @pytest.mark.parametrize("size", [100, 300, 5000, 100_000])
 def test_window_size_of_a_single_segment_is_its_content(size):
     assert codec.window_size(zstd.compress(bytes(size))[:64], "zstd") == size
+
+
+def zstd_of_window(data, log):
+    """Give a frame that does not say how much its content is."""
+    options = zstd.ZstdCompressionParameters(window_log=log)
+    coder = zstd.ZstdCompressor(compression_params=options).compressobj()
+    return coder.compress(data) + coder.flush()
 
 
 # Decoding
@@ -239,6 +245,7 @@ def test_a_flipped_bit_is_an_error_or_changes_nothing(compression):
 
 def test_a_flipped_bit_in_zstd_without_a_checksum_never_breaks_anything_else():
     packed = zstd.compress(TEXT[:3000])
+    assert not packed[4] & 4
     for bit in range(len(packed) * 8):
         broken = bytearray(packed)
         broken[bit // 8] ^= 1 << bit % 8
@@ -390,15 +397,41 @@ def test_zstd_skippable_frames(cut):
     assert decoded(skip + frame + skip + skip + frame + skip, "zstd", cut) == TEXT * 2
 
 
+ZSTD_STREAMS = {
+    "single-segment": zstd.compress(TEXT[:200]),
+    "sizes-of-2-bytes": zstd.compress(TEXT[:3000]),
+    "sizes-of-4-bytes": zstd.compress(bytes(1 << 17)),
+    "no-size": zstd.ZstdCompressor(write_content_size=False).compress(MIXED),
+    "blocks-of-one-byte": zstd.compress(bytes(300_000)),
+    "raw-blocks": zstd.compress(random.Random(2).randbytes(300_000)),
+    "checksum": encoded(TEXT, "zstd"),
+    "empty": zstd.compress(b""),
+    "empty-with-checksum": encoded(b"", "zstd"),
+    "skippable": b"\x5a\x2a\x4d\x18\3\0\0\0abc",
+}
+
+
+@pytest.mark.parametrize("first", ZSTD_STREAMS)
+@pytest.mark.parametrize("second", ["single-segment", "checksum", "empty", "skippable"])
+def test_zstd_cut_off_anywhere_ends_early(first, second):
+    head, frame = ZSTD_STREAMS[first], ZSTD_STREAMS[second]
+    content = decoded(head, "zstd")
+    assert decoded(head + frame, "zstd", 1000) == content + decoded(frame, "zstd")
+    cuts = {*range(20), *range(0, len(head), 997), *range(len(head) - 8, len(head))}
+    for cut in [n for n in cuts if 0 <= n < len(head)]:
+        with pytest.raises(ImageError, match=f"ends early, at byte {cut}:"):
+            decoded(head[:cut], "zstd")
+    for cut in range(1, len(frame)):
+        with pytest.raises(ImageError, match=f"ends early, at byte {len(head) + cut}:"):
+            decoded(head + frame[:cut], "zstd", 1000)
+
+
 def test_zstd_of_skippable_frames_alone_is_empty():
     assert decoded(b"\x50\x2a\x4d\x18\2\0\0\0ab", "zstd") == b""
 
 
 def test_zstd_long_window():
-    names = zstd.CompressionParameter
-    coder = zstd.ZstdCompressor(options={names.window_log: 28})
-    packed = coder.compress(MIXED) + coder.flush()
-    assert decoded(packed, "zstd") == MIXED
+    assert decoded(zstd_of_window(MIXED, 28), "zstd") == MIXED
 
 
 def test_zstd_window_of_2_gib_is_read():
@@ -434,7 +467,7 @@ def test_without_zstd_the_error_says_what_to_install(monkeypatch):
         raise ImportError(name)
 
     monkeypatch.setattr(importlib, "import_module", refuse)
-    with pytest.raises(SourceError, match=r"pip install backports\.zstd"):
+    with pytest.raises(SourceError, match=r"pip install zstandard"):
         decoded(b"", "zstd")
 
 
@@ -497,8 +530,9 @@ def test_zstd_is_one_frame_with_a_checksum():
     data = TEXT * 250
     packed = compress(data, "zstd")
     assert packed[4] & 4
-    coder = zstd.ZstdDecompressor()
+    coder = zstd.ZstdDecompressor().decompressobj()
     assert coder.decompress(packed) == data
+    assert coder.eof
     assert coder.unused_data == b""
 
 

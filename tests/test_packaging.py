@@ -27,8 +27,6 @@ MODULES = {
 COMMAND = {"dimgx.__main__", "dimgx.cli"}
 COMMAND.update(name for name in MODULES if name.startswith("dimgx.console"))
 HEAVY = (
-    "backports.zstd",
-    "compression.zstd",
     "dataclasses",
     "dateutil",
     "docker",
@@ -40,6 +38,7 @@ HEAVY = (
     "lzma",
     "requests",
     "tarfile",
+    "zstandard",
 )
 
 
@@ -165,7 +164,7 @@ def test_help_loads_nothing_heavy() -> None:
 # What the parts of the standard library that are needed load themselves is theirs.
 UNNEEDED = {
     *("concurrent.futures", "logging", "platform", "select", "selectors", "shutil", "socket"),
-    *("subprocess", "tarfile", "tempfile", "urllib.parse", "backports.zstd", "bz2", "lzma"),
+    *("subprocess", "tarfile", "tempfile", "urllib.parse", "zstandard", "bz2", "lzma"),
     *("ast", "dataclasses", "inspect"),
     *("dimgx.encode", "dimgx.legacy", "dimgx.report", "dimgx.stream"),
     *("dimgx.merging.content", "dimgx.merging.figures", "dimgx.merging.pathrules"),
@@ -235,8 +234,6 @@ def test_lowest_versions_are_those_that_are_tested() -> None:
 
 def test_every_dependency_is_installed_as_wanted() -> None:
     for name, lowest in lower_bounds().items():
-        if name == "backports.zstd" and sys.version_info >= (3, 14):
-            continue
         assert Requirement(f"{name} >= {lowest}").specifier.contains(version(name))
 
 

@@ -6,6 +6,7 @@ import gzip
 import zlib
 
 import pytest
+import zstandard
 
 from dimgx.errors import ImageError
 from tests.cases import flatten_layers
@@ -114,16 +115,10 @@ def test_54_zstd_of_several_frames_and_skippable_ones() -> None:
 
 
 def test_54_zstd_with_a_long_window() -> None:
-    try:
-        from compression import zstd
-    except ImportError:
-        from backports import zstd
-    options = {
-        zstd.CompressionParameter.window_log: 30,
-        zstd.CompressionParameter.enable_long_distance_matching: 1,
-        zstd.CompressionParameter.checksum_flag: 1,
-    }
-    compressor = zstd.ZstdCompressor(options=options)
+    options = zstandard.ZstdCompressionParameters(
+        window_log=30, enable_ldm=True, write_checksum=True
+    )
+    compressor = zstandard.ZstdCompressor(compression_params=options).compressobj()
     # Without a content size in the frame the decoder has to believe the window.
     packed = compressor.compress(PLAIN[:1000]) + compressor.compress(PLAIN[1000:])
     packed += compressor.flush()

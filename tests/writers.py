@@ -38,11 +38,9 @@ def compress(data: bytes, compression: Compression | None) -> bytes:
         return bz2.compress(data)
     if compression == "xz":
         return lzma.compress(data)
-    try:
-        from compression import zstd
-    except ImportError:
-        from backports import zstd
-    return zstd.compress(data)
+    import zstandard
+
+    return zstandard.compress(data)
 
 
 def sha256(data: bytes) -> str:
