@@ -16,7 +16,7 @@ from dimgx.image import Layer
 from dimgx.layers.tarfields import FILE, LINK, show
 from dimgx.merging.emit import Emitter, Write
 from dimgx.merging.merge import plan_merge
-from dimgx.readers.forked import Forked
+from dimgx.readers.forked import Forked, held_signals
 from dimgx.readers.reading import ExtractOptions, PlainLayer, Progress, Reading
 from dimgx.spool import SpoolSpace
 from dimgx.system import can_fork, usable_cpus
@@ -245,11 +245,13 @@ class FlatTar:
             return False
         number, offset = middle
         other = copy(self._emitter)
-        try:
-            forked = Forked(lambda: other.emit(open_section(offset), first=number), ())
-        except OSError:
-            return False
-        with closing(forked):
+        with ExitStack() as stack:
+            try:
+                with held_signals():
+                    forked = Forked(lambda: other.emit(open_section(offset), first=number), ())
+                    stack.enter_context(closing(forked))
+            except OSError:
+                return False
             self._emitter.emit(self._watched(open_section(0), pace=2), end=number)
             if not forked.has_walked():  # what hinders it is told here
                 self._emitter.emit(self._watched(open_section(offset)), first=number)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+from pathlib import Path
 
 import pytest
 
 from dimgx import system
+from dimgx.readers.walkers import SHARE
+from tests.dsl import file, layer
 from tests.programs import CHECKOUT, run
+from tests.writers import docker_archive, image
 
 pytestmark = pytest.mark.skipif("fork" not in system.FEATURES, reason="only Linux forks here")
 
@@ -153,3 +159,46 @@ def kill(size):
 forked.has_checked(0, kill)
 """
     assert said(script, ok=False) == ["killed here"]
+
+
+# Sends itself a signal at the first fork, before anybody knows what was forked off, which sleeps.
+SIGNALLED = """
+import os, signal, sys, time
+from dimgx import extractor
+from dimgx.cli import program
+
+extractor.HALVED = extractor.STREAMED = 0
+fork = os.fork
+
+def signalled():
+    pid = fork()
+    if not pid:
+        time.sleep(60)
+    with open(os.environ["NOTE"], "a") as file:
+        file.write(f"{pid}\\n")
+    os.kill(os.getpid(), signal.SIGTERM)
+    return pid
+
+os.fork = signalled
+program()
+"""
+
+
+@pytest.mark.parametrize("way", ["walkers", "halves", "decoders"])
+def test_a_signal_just_after_the_fork_leaves_nobody_behind(tmp_path: Path, way: str) -> None:
+    size = SHARE if way == "walkers" else 1000
+    layers = [layer(file(name, bytes(size))) for name in "ab"]
+    packed = image(*layers, compression="gzip" if way == "decoders" else None)
+    archive, note, target = tmp_path / "image.tar", tmp_path / "note", tmp_path / "out.tar"
+    archive.write_bytes(docker_archive(packed, vintage="25"))
+    done = run(
+        [sys.executable, "-c", SIGNALLED, "--verify=none", "--threads=2", "-t", target, archive],
+        ok=False,
+        env={"PYTHONPATH": str(CHECKOUT), "NOTE": str(note)},
+        timeout_s=30,
+    )
+    assert (done.returncode, done.stderr) == (-signal.SIGTERM, b"")
+    (pid,) = note.read_text().split()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid), 0)
+    assert sorted(os.listdir(tmp_path)) == ["image.tar", "note"]

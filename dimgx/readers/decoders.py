@@ -24,7 +24,7 @@ from functools import partial
 from typing import NamedTuple
 
 from dimgx import system
-from dimgx.readers.forked import end_process, fork_off
+from dimgx.readers.forked import end_process, fork_off, held_signals
 from dimgx.readers.growing import GrowingLayer, News
 from dimgx.readers.pieces import Pieces
 
@@ -108,11 +108,12 @@ class Decoders:
                 system.widen_pipe(news)
                 worker = _Worker(orders, answers, news, self._view)
                 ours = (self._answers, *self._orders, *self._news)
+                work = partial(worker.run, ours, decode, count_stored, clamp_mtime_s)
                 try:
-                    pid = fork_off(partial(worker.run, ours, decode, count_stored, clamp_mtime_s))
+                    with held_signals():
+                        stack.callback(end_process, fork_off(work))
                 finally:
                     os.close(news)
-                stack.callback(end_process, pid)
             self._resources = stack.pop_all()
 
     def order(self, layer: int, slot: int, *, is_urgent: bool) -> None:

@@ -7,6 +7,7 @@ no other thread is in the way of the interpreter's lock.
    nobody is left who could ask. Whatever is said, here and there, is a number of 8 bytes.
 2. What goes wrong there is not told: it ends, or says that it could not, and the work is done here
    then, which tells it, as ever.
+3. Who forks holds signals back until it is known who ends the process.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from __future__ import annotations
 import gc
 import os
 import signal
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from threading import Lock
 from typing import TypeAlias
@@ -30,6 +31,9 @@ Check: TypeAlias = Callable[[Tick], None]
 _TOLD = 8 << 20
 """Bytes after which it is told how far a check is."""
 _NUMBER = 8
+_ENDING = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
 
 
 class Forked:
@@ -38,7 +42,7 @@ class Forked:
     def __init__(self, walk: Callable[[], None] | None, checks: Sequence[Check]) -> None:
         """Fork. The process calls `walk`, and then those of `checks` that it is asked for.
 
-        Raises: OSError.
+        To be made within `held_signals`. Raises: OSError.
         """
         self._ending, self._hearing = Lock(), Lock()
         self._has_walked: bool | None = None
@@ -105,15 +109,26 @@ def end_process(pid: int) -> None:
             os.waitpid(pid, 0)
 
 
+@contextmanager
+def held_signals() -> Iterator[None]:
+    """Hold back the signals that end this process, to the end of the block."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def fork_off(work: Callable[[], None]) -> int:
     """Begin a process that does `work` and nothing else, and give its number.
 
-    Raises: OSError.
+    To be called within `held_signals`. Raises: OSError.
     """
     pid = os.fork()
     if not pid:
         # Nothing of the caller's may run here, neither clean-up nor what its signal handlers raise.
         with suppress(BaseException):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
             work()
         os._exit(0)
     return pid

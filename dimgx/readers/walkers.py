@@ -27,7 +27,7 @@ from dimgx.extent import Extent
 from dimgx.layers.layerindex import LayerIndex, Link
 from dimgx.layers.tarwalk import walk_layer
 from dimgx.readers.checks import Checks
-from dimgx.readers.forked import Forked
+from dimgx.readers.forked import Forked, held_signals
 
 SHARE = 24 << 20
 """The fewest bytes of plain layers that are worth a process."""
@@ -65,7 +65,7 @@ class Walkers:
             return
         self._own, self._clamp_mtime_s = own, clamp_mtime_s
         # An error here, as one of too many processes, leaves more to the others and to this one.
-        with suppress(OSError):
+        with suppress(OSError), held_signals():
             for share in shares:
                 fd = system.open_memory_file()
                 if fd is None:
