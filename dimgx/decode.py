@@ -363,7 +363,7 @@ def load_zstd() -> ModuleType:
         raise SourceError("zstd needs a package: pip install zstandard") from exc
 
 
-_Opener = tuple["Callable[[], _Decoder]", "_Errors"]
+_Opener = tuple["Callable[[], _Decoder]", _Errors]
 
 
 def _open_gzip() -> _Opener:
