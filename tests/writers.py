@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import zstandard
+
 from tests.dsl import Member, dir_, file, layer, symlink
 
 Compression = Literal["gzip", "bzip2", "xz", "zstd"]
@@ -38,8 +40,6 @@ def compress(data: bytes, compression: Compression | None) -> bytes:
         return bz2.compress(data)
     if compression == "xz":
         return lzma.compress(data)
-    import zstandard
-
     return zstandard.compress(data)
 
 
