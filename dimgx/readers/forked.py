@@ -31,9 +31,6 @@ Check: TypeAlias = Callable[[Tick], None]
 _TOLD = 8 << 20
 """Bytes after which it is told how far a check is."""
 _NUMBER = 8
-_ENDING = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-]
 
 
 class Forked:
@@ -111,8 +108,8 @@ def end_process(pid: int) -> None:
 
 @contextmanager
 def held_signals() -> Iterator[None]:
-    """Hold back the signals that end this process, to the end of the block."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    """Hold signals back to the end of the block, whatever their handlers do."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         yield
     finally:
@@ -128,7 +125,7 @@ def fork_off(work: Callable[[], None]) -> int:
     if not pid:
         # Nothing of the caller's may run here, neither clean-up nor what its signal handlers raise.
         with suppress(BaseException):
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
             work()
         os._exit(0)
     return pid
