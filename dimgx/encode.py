@@ -34,6 +34,11 @@ if TYPE_CHECKING:
     Sink = Callable[[bytes | memoryview], object]
 
 _LEVELS = {"gzip": (0, 9), "bzip2": (0, 9), "xz": (0, 9), "zstd": (1, 19)}
+GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
+"""It has no name, no time and no operating system."""
+_GZIP_LAST_BLOCK = b"\x03\0"
+GZIP_END = b"\0\0\xff\xff" + _GZIP_LAST_BLOCK
+"""A flush and an empty last block, which stand before checksum and length."""
 _MIB = 1 << 20
 _ISAL_HIGHEST = 2
 # Of liblzma's presets 0-9: the dictionary, and what one encoder takes (xz(1), "CompMem").
@@ -264,9 +269,7 @@ def _gzip_format(level: int | None) -> _Format:
         coder = zlib.compressobj(level, zlib.DEFLATED, -15)
         return [coder.compress(block), coder.flush(zlib.Z_FULL_FLUSH)]
 
-    # No name, no time, no operating system; then an empty last block before the checksum.
-    header = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
-    return _Format(_MIB, encode, header, fast.crc32, b"\x03\0")
+    return _Format(_MIB, encode, GZIP_HEADER, fast.crc32, _GZIP_LAST_BLOCK)
 
 
 def _bzip2_format(level: int | None) -> _Format:

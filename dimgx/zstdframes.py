@@ -63,6 +63,16 @@ class FrameEnds:
             self._head or self._skip or self._in_frame or self._is_lost
         )
 
+    @property
+    def ahead(self) -> int:
+        """How many of the bytes that come next say nothing here."""
+        return self._skip
+
+    def pass_over(self, count: int) -> None:
+        """Go on by `count` bytes that say nothing, at most `ahead`."""
+        self.position += count
+        self._skip -= count
+
     def follow(self, piece: bytes | memoryview) -> None:
         """Go on by `piece`. What is no frame is not followed any further."""
         size, at = len(piece), 0

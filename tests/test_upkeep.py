@@ -8,6 +8,7 @@ import hashlib
 import json
 import lzma
 import os
+import subprocess
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from dimgx.layers.tarwrite import build_global_header
+from dimgx.targets.state import read_state
 from tests.dsl import dir_, file, layer, symlink, whiteout
 from tests.programs import dimgx, need, refused, run
 from tests.writers import docker_archive, docker_archive_v1, image, oci_archive, oci_layout
@@ -301,19 +303,61 @@ def test_tar_that_lost_its_end_is_made_again(place: Path, left: int) -> None:
         assert (place / "out.tar").read_bytes() == data
 
 
-def test_only_the_head_of_a_packed_tar_is_read(place: Path) -> None:
-    """What lies behind is damaged here, and nobody looks."""
-    big = image(layer(file("random", os.urandom(3 << 20))))
+PACKED = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
+
+
+def big_archive(place: Path) -> None:
+    big = image(layer(file("random", os.urandom(3 << 20)), file("same", bytes(1 << 20))))
     (place / "big.tar").write_bytes(docker_archive(big))
-    for suffix in (".tar.gz", ".tar.zst"):
+
+
+def test_only_head_and_end_of_a_packed_tar_are_read(place: Path) -> None:
+    """What lies between is damaged here, and nobody looks."""
+    big_archive(place)
+    for suffix in PACKED:
         update("-t", f"out{suffix}", "./big.tar")
-        path = place / f"out{suffix}"
-        size = path.stat().st_size
-        with path.open("r+b") as target:
-            target.seek(size // 2)
+        with (place / f"out{suffix}").open("r+b") as target:
+            target.seek((2 << 20) + (10 << 10))  # far from where a block of zstd begins
             target.write(bytes(1000))
-            target.truncate(size - 100)
         assert check("-t", f"out{suffix}", "./big.tar") == (0, "up to date")
+
+
+@pytest.mark.parametrize("suffix", PACKED)
+@pytest.mark.parametrize("level", [[], ["--compress-level", "1"], ["--compress-level", "9"]])
+def test_packed_tar_that_lost_its_end_is_made_again(
+    place: Path, suffix: str, level: list[str]
+) -> None:
+    big_archive(place)
+    words = *level, "-t", f"out{suffix}", "./big.tar"
+    update(*words)
+    path = place / f"out{suffix}"
+    data = path.read_bytes()
+    assert check(*words) == (0, "up to date")
+    for lost in (*range(1, 40), 100, 511, 512, 4096, 65537, 1 << 20, len(data) // 2):
+        path.write_bytes(data[:-lost])
+        (found,) = read_state(str(path)) or ()
+        assert found.problem == "damaged: the tar ends early", lost
+    assert check(*words) == (5, "damaged: the tar ends early")
+    update(*words)
+    assert path.read_bytes() == data
+
+
+PACKERS = [
+    ("gz", "gzip"), ("gz", "gzip -1"), ("bz2", "bzip2"), ("xz", "xz -0"), ("xz", "xz -T2"),
+    ("zst", "zstd"), ("zst", "zstd --no-check -1"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("suffix", "program"), PACKERS)
+def test_tar_that_another_program_packed_again_has_its_end(
+    place: Path, suffix: str, program: str
+) -> None:
+    need(program.split()[0])
+    big_archive(place)
+    update("-t", "out.tar", "./big.tar")
+    with (place / f"out.tar.{suffix}").open("wb") as packed:
+        subprocess.run([*program.split(), "-c", "-q", "out.tar"], stdout=packed, check=True)
+    assert check("-t", f"out.tar.{suffix}", "./big.tar") == (0, "up to date")
 
 
 def test_target_that_is_neither_file_nor_directory(place: Path) -> None:

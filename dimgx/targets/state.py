@@ -1,10 +1,10 @@
 """What lies at a target already: what dimgx made there, from what, and whether it is whole.
 
-1. A tar tells by its first header, so only its head is read and decoded. An image form is read
-   like any source, its layers aside.
+1. A tar tells by its first header, so only its head is read and decoded, and a look is had at its
+   end. An image form is read like any source, its layers aside.
 2. What carries no record, and what is so damaged that its record cannot be read, is not ours.
-3. Of ours, that is damaged which is plain to see without reading it all: a plain tar without its
-   end, a layer that is missing or of another size than is stated.
+3. Of ours, that is damaged which is plain to see without reading it all: a tar without its end
+   (`packedend` for compressed ones), a layer that is missing or of another size than is stated.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from dimgx.sources.files import Files, read_file
 from dimgx.sources.opening import open_files
 from dimgx.spool import SpoolSpace
 from dimgx.targets.forms import RECORD_FILE, RECORD_NOTE
+from dimgx.targets.packedend import has_end
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,7 +94,7 @@ def _read_tar(extent: Extent) -> Made | None:
     payload = head[BLOCK : _extended_end(head)]
     origin = parse_origin(dict(parse_records(payload, 0)).get(b"comment"))
     problem = None
-    if compression is None and not _has_end(extent):
+    if not (_has_tar_end(extent) if compression is None else has_end(extent, compression)):
         problem = "damaged: the tar ends early"
     return Made((), origin, packing=compression or "none", problem=problem)
 
@@ -119,7 +120,7 @@ def _extended_end(head: bytes) -> int:
     return BLOCK + size
 
 
-def _has_end(extent: Extent) -> bool:
+def _has_tar_end(extent: Extent) -> bool:
     if extent.size % BLOCK or extent.size < 2 * BLOCK:
         return False
     return system.pread(extent.fd, len(END), extent.offset + extent.size - len(END)) == END
