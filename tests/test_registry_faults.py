@@ -464,6 +464,28 @@ def test_redirects_take_no_credentials_along(faulty: FaultyRegistry, expected: b
         assert any("Authorization" in headers for _, headers in faulty.requests)
 
 
+@pytest.mark.parametrize("own", [Credentials(USER, PASSWORD), Credentials(identity_token="secret")])
+@pytest.mark.parametrize("part", ["/blobs/", "/manifests/"])
+@pytest.mark.parametrize("scheme", ["Basic", "Bearer"])
+def test_where_a_redirect_leads_cannot_ask_for_credentials(
+    faulty: FaultyRegistry, own: Credentials, part: str, scheme: str
+) -> None:
+    with faulty_registry() as other:
+        host = other.host.replace("127.0.0.1", "localhost")
+
+        def challenge(handler: Handler) -> bool:
+            asked = f'{scheme} realm="http://{host}/token",service="s"'
+            handler.send(401, b"", WWW_Authenticate=asked)
+            return True
+
+        other.rules.append(challenge)
+        faulty.rules.append(redirects(f"http://{host}", part))
+        told = fault(faulty.reference(), SourceError, credentials=own)
+        assert f"is refused by {host}, where {faulty.host} sends" in told
+        assert len(other.requests) == 1  # no token was asked for
+        assert not any("Authorization" in headers for _, headers in other.requests)
+
+
 def test_redirect_within_the_registry_keeps_them(faulty: FaultyRegistry, expected: bytes) -> None:
     faulty.rules += [wants_password, redirects(f"http://{faulty.host}")]
     blob_store(faulty)

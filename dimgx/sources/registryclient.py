@@ -21,7 +21,15 @@ from dimgx.oci import INDEX_TYPES, MANIFEST_LIMIT, MANIFEST_TYPES
 from dimgx.sources.patience import Patience, Transient, parse_retry_after
 from dimgx.sources.proxies import is_loopback
 from dimgx.sources.tokens import Authorizer, Denied
-from dimgx.sources.transport import NoConnection, NotTLS, Refused, Transport, read_body
+from dimgx.sources.transport import (
+    NoConnection,
+    NotTLS,
+    Refused,
+    Transport,
+    host_of,
+    is_from_elsewhere,
+    read_body,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -141,7 +149,7 @@ class RegistryClient:
             header = self._auth.header()
             sent = {**headers, "Authorization": header} if header else dict(headers)
             response = self._send(path, sent)
-            if response.status_code != 401 or not left:
+            if response.status_code != 401 or not left or is_from_elsewhere(response):
                 break
             try:
                 again = self._auth.refused(header, response)
@@ -183,6 +191,9 @@ class RegistryClient:
         if status in (408, 500, 502, 503, 504) or status > 504:
             return Transient(f"{self.host} fails ({status}){said}",
                              parse_retry_after(response.headers))  # fmt: skip
+        if status in (401, 403) and is_from_elsewhere(response):
+            return Denied(f"{where} is refused by {host_of(response.url)}, where {self.host} sends"
+                          f" who asks for it ({status}){said}")  # fmt: skip
         if status in (401, 403):
             return Denied(f"{where} is refused ({status}){said}; {self._auth.tried()}")
         if status == 404:

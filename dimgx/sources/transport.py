@@ -78,12 +78,15 @@ class Transport:
             **headers,
         }
         seen = set()
+        hops: list[Response] = []
         for _ in range(_MOST_REDIRECTS + 1):
             response = self._send_once(method, url, sent, body)
             location = response.headers.get("Location")
             if response.status_code not in _REDIRECTS or not location:
+                response.history = hops
                 return response
             response.close()
+            hops.append(response)
             if method != "GET":
                 raise SourceError(f"{host_of(url)} redirects a {method}, which is not followed")
             target = _joined(url, location)
@@ -236,6 +239,14 @@ def _is_encoded(response: Response) -> bool:
 def host_of(url: str) -> str:
     """Give host and port of a URL, and nothing of it that could be secret."""
     return urlsplit(url).netloc.rpartition("@")[2] or "the registry"
+
+
+def is_from_elsewhere(response: Response) -> bool:
+    """Tell whether an answer comes from another origin than was asked.
+
+    Such a one may not ask who we are: it would get a password by that.
+    """
+    return any(_origin(hop.url) != _origin(response.url) for hop in response.history)
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:
