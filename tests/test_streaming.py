@@ -218,16 +218,22 @@ def test_layers_as_tools_write_them_are_merged_alike(seed: int) -> None:
 # In a process of its own: pytest's has threads, and such a one does not fork. What makes parts and
 # news rare is made small, and what was done is told.
 COUNTED = """
-import os, sys
+import gc, mmap, os, sys, weakref
 from dimgx import cli, extractor
 from dimgx.readers import decoders, streaming
 extractor.STREAMED, streaming.PART, decoders.STEP = 0, 1 << 16, 1 << 16
 emit, emit_part, tried, parts = streaming.Flow.emit, streaming.Flow._emit_part, [], []
+gc.disable()
+maps = []
+class Map(mmap.mmap):
+    def __init__(self, *_):
+        maps.append(weakref.ref(self))
+mmap.mmap = Map
 def counted(self, edge, write):
     emit_part(self, edge, write)
     parts.append(edge)
 def telling(self, write):
-    tried.append(self)
+    tried.append(True)
     emit(self, write)
 streaming.Flow.emit, streaming.Flow._emit_part = telling, counted
 code = 0
@@ -238,7 +244,8 @@ except SystemExit as ending:
 try:
     os.waitpid(-1, 0)
 except ChildProcessError:
-    print(len(parts), len(tried), parts[-1:] == [None], file=sys.stderr)
+    left = sum(map() is not None for map in maps)
+    print(len(parts), len(tried), parts[-1:] == [None], len(maps), left, file=sys.stderr)
 sys.exit(code)
 """
 
@@ -271,20 +278,35 @@ decoders._Coming.__init__ = lambda *args: os.kill(os.getpid(), 9)
 """
 
 
+# All processes are gone when all has come, and nobody needs them any more.
+KILLED_LATE = """
+import signal
+merge = streaming.Flow._merge
+def killing(self, write):
+    merge(self, write)
+    with open(f"/proc/self/task/{os.getpid()}/children") as file:
+        children = file.read().split()
+    for pid in children:
+        os.kill(int(pid), signal.SIGKILL)
+        os.waitid(os.P_PID, int(pid), os.WEXITED | os.WNOWAIT)
+streaming.Flow._merge = killing
+"""
+
+
 def counted(
     *words: str | Path, ok: bool = True, now: str = "", before: str = ""
 ) -> tuple[int, bool, str]:
     """Run the program; give how many parts were merged, whether all, and what it said.
 
-    It must have tried to merge parts, once.
+    It must have tried to merge parts, once, and have let go of the memory that it shared, at once.
     """
     code = COUNTED.replace("code = 0", before + "code = 0")
     command = [sys.executable, "-W", "error", "-c", code, *map(str, words)]
     done = run(command, env={"PYTHONPATH": str(CHECKOUT), "SOURCE_DATE_EPOCH": now}, ok=ok)
     assert ok or done.returncode
     *said, last = done.stderr.decode().splitlines()
-    number, tried, is_all = last.split()
-    assert tried == "1"
+    number, tried, is_all, *maps = last.split()
+    assert (tried, maps) == ("1", ["1", "0"])
     return int(number), is_all == "True", "\n".join(said)
 
 
@@ -394,6 +416,14 @@ def test_a_process_that_is_killed_leaves_the_work_to_others(tmp_path: Path, kill
     path = write_image(tmp_path, layers)
     _, is_all, said = counted(path, "-t", target, before=killed)
     assert (is_all, said) == (False, "")
+    assert target.read_bytes() == flatten_layers(layers)
+
+
+@needs_fork
+def test_a_process_that_is_killed_late_does_no_harm(tmp_path: Path) -> None:
+    layers, target = many_layers(8), tmp_path / "flat.tar"
+    path = write_image(tmp_path, layers)
+    assert counted(path, "-t", target, before=KILLED_LATE) == (ANY, True, "")
     assert target.read_bytes() == flatten_layers(layers)
 
 

@@ -154,8 +154,9 @@ class Decoders:
         return self._view[slot * SLOT : slot * SLOT + size]
 
     def close(self) -> None:
-        """End the processes."""
+        """End the processes, and let go of the memory."""
         self._resources.close()
+        self._view = memoryview(b"")
 
 
 def _read_exactly(fd: int, size: int) -> bytes:

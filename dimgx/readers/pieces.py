@@ -69,6 +69,11 @@ class Pieces:
         part = self.view(at, at + size)
         return part if len(part) >= least else self.read(at, min(size, least))
 
+    def clear(self) -> None:
+        """Hold nothing any more; none of it is read again."""
+        self._pieces.clear()
+        self._starts.clear()
+
     def drop(self, before: int) -> None:
         """Let go of the pieces that end before that offset."""
         count = len(self._pieces)

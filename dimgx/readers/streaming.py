@@ -96,13 +96,16 @@ class Flow:
 
         try:
             self._merge(counted)
+            counted(END)
         except (DecodingFailed, ImageError) as exc:
             raise OutOfOrder from exc
-        counted(END)
 
     def close(self) -> None:
-        """End all processes."""
+        """End all processes, and let go of all memory."""
         self._decoders.close()
+        # They refer to each other, and what may be done next wants the memory now.
+        for layer in self._layers:
+            layer.pieces.clear()
 
     def wait(self, layer: _Layer, at: int) -> bool:
         """Wait for bytes of a layer from `at` on; tell whether they have come."""
