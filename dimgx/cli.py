@@ -94,6 +94,9 @@ def _run_guarded(args: Sequence[str], messages: Messages, cancel: Callable[[], b
         where = f"{os.fsdecode(exc.filename)}: " if exc.filename else ""
         messages.fail(f"{where}{exc.strerror or exc}")
         return EXIT_WORLD
+    except MemoryError:
+        messages.fail("memory is out: free some, or give a smaller --memory or fewer --threads")
+        return EXIT_WORLD
     except Exception:
         import traceback
 

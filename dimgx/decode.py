@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from dimgx import zstdframes
-from dimgx.errors import ImageError, SourceError
+from dimgx.errors import DimgxError, ImageError, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -96,7 +96,8 @@ def iter_decoded(
     Without a compression the chunks are passed on. `room` gives memory for the next piece, which
     lies at its beginning then where the library can decode into memory of others.
 
-    Raises: ImageError for a stream that is damaged, ends early or is followed by something else.
+    Raises: ImageError for a stream that is damaged, ends early or is followed by something else;
+        SourceError where memory is too short.
     """
     if compression is None:
         yield from chunks
@@ -141,9 +142,8 @@ def _iter_parts(chunks: Iterable[bytes | memoryview], compression: Compression) 
                     part = None
                     parts += 1
         except errors as exc:
-            reason = str(exc).strip() or type(exc).__name__
             what = "is damaged or followed by something else" if parts else "is damaged"
-            raise ImageError(_text(compression, f"{what} ({reason})", taken + start)) from exc
+            raise _problem(exc, compression, what, taken + start) from exc
         taken += len(feed)
     if part is not None or not parts:
         raise ImageError(_text(compression, "ends early", taken))
@@ -153,6 +153,14 @@ def _iter_parts(chunks: Iterable[bytes | memoryview], compression: Compression) 
 
 def _text(compression: Compression, what: str, taken: int) -> str:
     return f"{compression} stream {what}, at byte {taken}: pull or copy it again"
+
+
+def _problem(exc: Exception, compression: Compression, what: str, taken: int) -> DimgxError:
+    """Give our error for a library's; what zstd wants for its window it calls an allocation."""
+    reason = str(exc).strip() or type(exc).__name__
+    if isinstance(exc, MemoryError) or "not enough memory" in reason:
+        return SourceError(f"there is too little memory to decode {compression}: free some")
+    return ImageError(_text(compression, f"{what} ({reason})", taken))
 
 
 class _Feeds:
@@ -228,8 +236,8 @@ def _iter_read(
         except EOFError as exc:
             raise ImageError(_text(compression, "ends early", stored.taken)) from exc
         except stored.errors as exc:
-            what = f"is damaged or followed by something else ({exc})"
-            raise ImageError(_text(compression, what, stored.taken)) from exc
+            what = "is damaged or followed by something else"
+            raise _problem(exc, compression, what, stored.taken) from exc
         if not size:
             return
         yield piece[:size]

@@ -386,19 +386,28 @@ def test_names_are_escaped_in_messages(tmp_path: Path) -> None:
     assert r"\x1b[31m" in text
 
 
-def test_bug_is_a_traceback_and_70(place: Path) -> None:
+def failing_with(error: str) -> subprocess.CompletedProcess[bytes]:
+    """Run the program where something raises `error`."""
     script = (
         "import sys, dimgx.console.options\n"
-        "def fail(*_): raise RecursionError\n"
+        f"def fail(*_): raise {error}\n"
         "dimgx.console.options.parse_args = fail\n"
         "from dimgx.cli import main\n"
         "sys.exit(main(['x']))"
     )
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, check=False
     )
+
+
+def test_bug_is_a_traceback_and_70() -> None:
+    done = failing_with("RecursionError")
     assert done.returncode == 70
     assert done.stderr.startswith(b"Traceback")
+
+
+def test_memory_that_is_out_is_no_bug() -> None:
+    assert "--memory" in assert_one_line(failing_with("MemoryError"), 2)
 
 
 # -- terminals, closed files, pipes ---------------------------------------------------------------

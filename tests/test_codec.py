@@ -19,7 +19,7 @@ import pytest
 
 from dimgx import codec, decode, encode, system
 from dimgx.errors import ImageError, SourceError, UsageError
-from tests.programs import need
+from tests.programs import CHECKOUT, need, run
 
 zstd = decode.load_zstd()
 FORMATS = ["gzip", "bzip2", "xz", "zstd"]
@@ -612,6 +612,37 @@ def test_memory_that_is_out_in_a_worker_is_told(compression, monkeypatch):
     with pytest.raises(SourceError, match="memory is too short"):
         encoder.finish()
     assert not encode_threads()
+
+
+@pytest.mark.parametrize(
+    ("compression", "packer"), [("xz", "xz -9"), ("zstd", "zstd --long=28 -1")]
+)
+def test_memory_that_is_out_is_no_damage(compression, packer, tmp_path):
+    """In a process that may have 20 MiB more, where 64 and 256 are wanted."""
+    need(packer.split()[0])
+    plain, packed = tmp_path / "plain", tmp_path / "packed"
+    with plain.open("wb") as file:
+        file.truncate(300 << 20 if compression == "zstd" else 10 << 20)
+    with packed.open("wb") as out:
+        subprocess.run([*packer.split(), "-c", plain], stdout=out, check=True)
+    code = f"""
+import resource
+from dimgx.decode import iter_decoded
+from dimgx.errors import SourceError
+data = open({str(packed)!r}, "rb").read()
+for _ in iter_decoded([data], {compression!r}):
+    break  # all is imported now
+pages = int(open("/proc/self/statm").read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (20 << 20),) * 2)
+try:
+    for _ in iter_decoded([data], {compression!r}):
+        pass
+except SourceError as exc:
+    print(exc)
+"""
+    done = run([sys.executable, "-c", code], env={"PYTHONPATH": str(CHECKOUT)})
+    told = f"there is too little memory to decode {compression}: free some\n"
+    assert done.stdout.decode() == told
 
 
 def test_abort_ends_the_threads_and_can_be_repeated(compression):

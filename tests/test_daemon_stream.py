@@ -56,6 +56,26 @@ def test_engine_that_dies_in_the_middle(tmp_path: Path, cut: int) -> None:
     assert not target.exists()
 
 
+@pytest.mark.parametrize("path", ["json", "history"])
+def test_engine_that_dies_in_the_middle_of_an_answer(path: str) -> None:
+    with fake_engine(cut=6) as engine:
+        engine.add(APP, b"")
+        for asked in engine.answers:
+            if asked.endswith(path):
+                engine.answers[asked] = lambda query: b'{"Id": "sha256:00"}'
+        code, told = programs.refused("app:1", "-H", engine.url)
+    assert (code, "broke off in the middle of its answer" in told) == (4, True)
+
+
+def test_answer_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_DOCUMENT_LIMIT", 10_000)
+    with fake_engine() as engine:
+        engine.answers["/images/app:1/json"] = lambda query: b" " * 20_000
+        options = EngineOptions(host=engine.url)
+        with pytest.raises(dimgx.SourceError, match="more than the 10000 bytes"):
+            dimgx.open_image("app:1", engine=options)
+
+
 def test_engine_that_fails_to_save() -> None:
     with fake_engine() as engine:
         id = engine.add(APP, b"")

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -155,6 +159,29 @@ def test_program_that_dies(alone: Engine, monkeypatch: pytest.MonkeyPatch, tmp_p
     code, told = programs.refused("podman:dock", "-t", tmp_path / "out.tar")
     assert (code, "no space left" in told) == (2, True)
     assert not (tmp_path / "out.tar").exists()
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_pull_is_not_waited_for_when_it_is_stopped(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    """The program that pulls says more than a pipe holds, and goes on for as long as it is let."""
+    path, begun = tmp_path / "bin" / "podman", tmp_path / "begun"
+    path.parent.mkdir()
+    path.write_text(
+        f'#!/bin/sh\n[ "$1" = pull ] || exit 1\n'
+        f'head -c 200000 /dev/zero\necho $$ >"{begun}"\nexec sleep 600\n'
+    )
+    path.chmod(0o755)
+    env = {"PATH": f"{path.parent}:/usr/bin:/bin", "PYTHONPATH": str(programs.CHECKOUT)}
+    command = [sys.executable, "-m", "dimgx", "--pull", "always", "podman:x"]
+    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE) as process:
+        while not (begun.exists() and (pid := begun.read_text().strip())):
+            assert process.poll() is None
+        os.kill(process.pid, getattr(signal, name))
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (-getattr(signal, name), b"")
+    assert not Path("/proc", pid).exists()
 
 
 def test_no_such_image(podman: Engine) -> None:

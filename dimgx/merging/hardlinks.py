@@ -94,12 +94,12 @@ def _find_carriers(
     # Larger numbers are lower layers, which must be known before those above.
     for number in sorted(links, key=lambda n: (-bisect_right(bases, n), n)):
         depth = bisect_right(bases, number) - 1
-        passed: list[int] = []
+        passed: dict[int, None] = {}
         at = number
         while at in links and at not in carriers:
             if at in passed:
                 raise _dangling(bases, number, links, keys, "in a loop")
-            passed.append(at)
+            passed[at] = None
             link = links[at]
             if link.member is not None:
                 at = bases[depth] + link.member

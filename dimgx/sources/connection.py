@@ -88,7 +88,7 @@ class Connection:
         Raises: Refused, besides.
         """
         with self._request(url, params, _ANSWER_S) as response:
-            data = response.content
+            data = self._read_document(response)
         return parse_json(data, f"{self.endpoint}: {what}", _DOCUMENT_LIMIT)
 
     def iter_get(self, url: str, params: Mapping[str, str | int] | None = None) -> Iterator[bytes]:
@@ -97,16 +97,7 @@ class Connection:
         Raises: Refused, besides.
         """
         with self._request(url, params, None) as response:
-            try:
-                while piece := response.raw.read(_PIECE, decode_content=True):
-                    yield piece
-            except Exception as exc:
-                if not _is_transport_error(exc):
-                    raise
-                raise TemporaryError(
-                    f"the engine at {self.endpoint} broke off in the middle of the image: look"
-                    " whether it still runs and has room on its disk, and try again"
-                ) from exc
+            yield from self._iter_body(response, "the image")
 
     def post(
         self, url: str, chunks: Iterable[bytes], params: Mapping[str, str | Sequence[str]]
@@ -118,7 +109,7 @@ class Connection:
         Raises: Refused, besides; SourceError where the answer tells of an error.
         """
         with self._request(url, params, None, iter(chunks)) as response:
-            data = response.content
+            data = self._read_document(response)
         what = f"{self.endpoint}: the answer"
         lines = [line for line in data.split(b"\n") if line.strip()]
         answers = [Fields(parse_json(line, what, _DOCUMENT_LIMIT), what) for line in lines]
@@ -171,26 +162,50 @@ class Connection:
             if response.status_code < 400:
                 return response
             with response:
-                raise Refused(response.status_code, _message(response))
+                raise Refused(response.status_code, self._message(response))
         except DimgxError:
             raise
         except Exception as exc:
             _translate(exc, self.endpoint)
 
+    def _iter_body(self, response: Response, what: str) -> Iterator[bytes]:
+        try:
+            while piece := response.raw.read(_PIECE, decode_content=True):
+                yield piece
+        except Exception as exc:
+            if not _is_transport_error(exc):
+                raise
+            raise TemporaryError(
+                f"the engine at {self.endpoint} broke off in the middle of {what}: look whether it"
+                " still runs and has room on its disk, and try again"
+            ) from exc
+
+    def _read_document(self, response: Response) -> bytes:
+        """Give all of a short answer."""
+        found = bytearray()
+        for piece in self._iter_body(response, "its answer"):
+            found += piece
+            if len(found) > _DOCUMENT_LIMIT:
+                raise SourceError(
+                    f"the engine at {self.endpoint} answers with more than the {_DOCUMENT_LIMIT}"
+                    " bytes that are read"
+                )
+        return bytes(found)
+
+    def _message(self, response: Response) -> str:
+        """Give the engine's own words about what is wrong."""
+        try:
+            value = parse_json(self._read_document(response), "the answer", _DOCUMENT_LIMIT)
+            fields = Fields(value, "the answer")
+            text = fields.text("message") or fields.text("cause")
+        except DimgxError:
+            text = None
+        return " ".join((text or response.reason or f"status {response.status_code}").split())[:500]
+
 
 def quoted(name: str) -> str:
     """Give an image's name as it stands in an address."""
     return quote(name, safe="/:@")
-
-
-def _message(response: Response) -> str:
-    """Give the engine's own words about what is wrong."""
-    try:
-        fields = Fields(parse_json(response.content, "the answer", _DOCUMENT_LIMIT), "the answer")
-        text = fields.text("message") or fields.text("cause")
-    except DimgxError:
-        text = None
-    return " ".join((text or response.reason or f"status {response.status_code}").split())[:500]
 
 
 def _connect(endpoint: Endpoint, options: EngineOptions, version: str) -> APIClient:

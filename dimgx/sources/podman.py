@@ -313,7 +313,11 @@ class ProgramDoor:
 
     def _run(self, *words: str) -> bytes:
         with _start([*self._command, *words], subprocess.PIPE) as process:
-            out, errors = process.communicate()
+            try:
+                out, errors = process.communicate()
+            except BaseException:  # a signal, as a rule; a pull may take minutes more
+                process.kill()
+                raise
         if process.returncode:
             raise _refused(errors)
         return out
