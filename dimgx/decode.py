@@ -1,4 +1,4 @@
-"""Compressed bytes, told by their magic and decoded in pieces of at most 512 KiB.
+"""Compressed bytes, decoded in pieces of at most 512 KiB.
 
 Rules:
 
@@ -11,16 +11,15 @@ Rules:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dimgx import zstdframes
+from dimgx.codec import XZ_MEMORY_LIMIT, Compression
 from dimgx.errors import DimgxError, ImageError, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import ModuleType
-
-Compression = Literal["gzip", "bzip2", "xz", "zstd"]
 
 # What a library gives back grows by doubling and shrinks at last. With 1 MiB that made the system
 # map and unmap each piece anew: 100,000 page faults for 1.2 GB, 9,000 with half of it.
@@ -34,10 +33,6 @@ _FEED_MAX = 1 << 18
 # Also the largest header that isal's reader takes.
 _READ = 1 << 18
 _GZIP_RESERVED = 0xE0
-_BZIP2_PARTS = (b"\x31\x41\x59\x26\x53\x59", b"\x17\x72\x45\x38\x50\x90")
-_XZ_MAGIC = b"\xfd7zXZ\0"
-# More than `xz -9` (65 MiB) and any --lzma2=dict that its encoder takes (1.5 GiB).
-_XZ_MEMORY_LIMIT = 2 << 30
 
 
 class _Decoder(Protocol):
@@ -50,40 +45,6 @@ class _Decoder(Protocol):
     @property
     def unused_data(self) -> bytes: ...
     def decompress(self, data: bytes | memoryview, max_length: int) -> bytes: ...
-
-
-def sniff(head: bytes) -> Compression | None:
-    """Tell the compression of a stream that begins with `head`, its first 10 bytes or more.
-
-    A stream cut off within its magic number counts as well, but for an empty one.
-    """
-    if head[:3] == b"\x1f\x8b\x08" or head == b"\x1f\x8b":
-        return "gzip"
-    if head[:3] == b"BZh" and head[3:4] in b"123456789":
-        rest = head[4:10]
-        if any(rest == magic[: len(rest)] for magic in _BZIP2_PARTS):
-            return "bzip2"
-    if head[:6] == _XZ_MAGIC[: len(head)] and len(head) > 1:
-        return "xz"
-    # Skippable frames, as zstd:chunked and pzstd begin with, have 16 magic numbers.
-    if head[:4] == zstdframes.MAGIC or zstdframes.is_skippable(head):
-        return "zstd"
-    return None
-
-
-def window_size(head: bytes, compression: Compression | None) -> int:
-    """Give how many bytes of memory decoding a stream needs that begins with `head`.
-
-    Looks at the first 64 bytes at most; a later part may need more.
-    """
-    if compression == "zstd":
-        return zstdframes.window_size(head)
-    if compression == "xz":
-        # The dictionary size is the last byte of the LZMA2 filter (0x21, one byte of properties).
-        at = head.find(b"\x21\x01", 13, 40)
-        bits = head[at + 2] if at > 0 and len(head) > at + 2 else 22
-        return min((2 | bits & 1) << (bits // 2 + 11), _XZ_MEMORY_LIMIT)
-    return {"gzip": 1 << 18, "bzip2": 4 << 20}.get(compression or "", 0)
 
 
 def iter_decoded(
@@ -390,7 +351,7 @@ def _open_xz() -> _Opener:
     import lzma
 
     errors = (lzma.LZMAError, MemoryError)
-    return (lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, _XZ_MEMORY_LIMIT)), errors
+    return (lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, XZ_MEMORY_LIMIT)), errors
 
 
 _OPENERS: dict[str, Callable[[], _Opener]] = {

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
-    from dimgx.decode import Compression
+    from dimgx.codec import Compression
 
     Sink = Callable[[bytes | memoryview], object]
 

@@ -9,7 +9,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from dimgx.decode import sniff
+from dimgx.codec import sniff
 from dimgx.errors import Cancelled, ImageError, UsageError
 from dimgx.extent import Extent
 from dimgx.image import Layer

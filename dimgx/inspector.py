@@ -186,7 +186,8 @@ def _tar_size(layer: Layer, stopped: Event) -> int | None:
     A gzip member states its length modulo 4 GiB only and other formats may leave it out, so a
     compressed layer is decoded and counted, holding one piece at a time.
     """
-    from dimgx.codec import iter_decoded, sniff
+    from dimgx.codec import sniff
+    from dimgx.decode import iter_decoded
     from dimgx.image import UnreadableBlob
 
     if isinstance(layer.blob, UnreadableBlob):

@@ -10,7 +10,8 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from dimgx.codec import iter_decoded, sniff
+from dimgx.codec import sniff
+from dimgx.decode import iter_decoded
 from dimgx.errors import DimgxError
 from dimgx.image import Image, Layer
 from dimgx.platforms import parse_platform

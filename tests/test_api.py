@@ -91,7 +91,7 @@ def test_flatten_twice_gives_the_same_bytes(opened: dimgx.Image) -> None:
 
 @pytest.mark.parametrize("compression", ["gzip", "bzip2", "xz", "zstd"])
 def test_flatten_compressed_is_the_same_tar(opened: dimgx.Image, compression: str) -> None:
-    from dimgx.codec import iter_decoded
+    from dimgx.decode import iter_decoded
 
     plain, packed = io.BytesIO(), io.BytesIO()
     dimgx.flatten(opened, plain)

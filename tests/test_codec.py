@@ -48,7 +48,7 @@ def compression(request, monkeypatch):
 
 def decoded(data, compression, cut=1 << 20):
     chunks = [data[start : start + cut] for start in range(0, len(data), cut)]
-    return b"".join(bytes(piece) for piece in codec.iter_decoded(chunks, compression))
+    return b"".join(bytes(piece) for piece in decode.iter_decoded(chunks, compression))
 
 
 @cache
@@ -64,7 +64,7 @@ def encoded(data, compression):
 
 def compress(data, compression, level=None, threads=1, cut=None):
     out = io.BytesIO()
-    encoder = codec.open_encoder(out.write, compression, level, threads)
+    encoder = encode.open_encoder(out.write, compression, level, threads)
     for start in range(0, len(data), cut or max(1, len(data))):
         encoder.write(data[start : start + (cut or len(data))])
     encoder.finish()
@@ -148,7 +148,7 @@ def test_decodes_however_it_is_cut(compression, cut, data):
 
 
 def test_without_a_compression_chunks_pass_unchanged():
-    assert list(codec.iter_decoded([b"ab", b"", b"c"], None)) == [b"ab", b"", b"c"]
+    assert list(decode.iter_decoded([b"ab", b"", b"c"], None)) == [b"ab", b"", b"c"]
 
 
 def test_a_reused_buffer_is_read_before_the_next_chunk():
@@ -162,7 +162,7 @@ def test_a_reused_buffer_is_read_before_the_next_chunk():
             yield buffer[: len(piece)]
             buffer[:] = bytes(1000)
 
-    assert b"".join(bytes(p) for p in codec.iter_decoded(chunks(), "zstd")) == MIXED
+    assert b"".join(bytes(p) for p in decode.iter_decoded(chunks(), "zstd")) == MIXED
 
 
 @pytest.mark.parametrize("cut", [1, 13, 1 << 20])
@@ -207,7 +207,7 @@ def test_small_members_after_a_large_one(inflater):
 def test_a_bomb_comes_in_bounded_pieces(compression):
     packed = encoded(bytes(20 << 20), compression)
     total = 0
-    for piece in codec.iter_decoded([packed], compression):
+    for piece in decode.iter_decoded([packed], compression):
         assert len(piece) <= 1 << 20
         total += len(piece)
     assert total == 20 << 20
@@ -371,7 +371,7 @@ def test_gzip_is_decoded_into_memory_that_is_given(cut):
     chunks = [packed[start : start + cut] for start in range(0, len(packed), cut)]
     places = [memory[start : start + 1000] for start in range(0, len(memory), 1000)]
     rooms = iter([*places, memoryview(bytearray(1))])
-    pieces = list(codec.iter_decoded(chunks, "gzip", rooms.__next__))
+    pieces = list(decode.iter_decoded(chunks, "gzip", rooms.__next__))
     assert pieces == places
     assert all(piece.obj is memory.obj for piece in pieces)
     assert memory == MIXED
@@ -448,7 +448,7 @@ def test_zstd_window_beyond_that_is_an_error():
 
 
 def test_xz_that_wants_more_memory_than_there_should_be_is_an_error(monkeypatch):
-    monkeypatch.setattr(decode, "_XZ_MEMORY_LIMIT", 1 << 20)
+    monkeypatch.setattr(decode, "XZ_MEMORY_LIMIT", 1 << 20)
     with pytest.raises(ImageError, match="Memory usage limit"):
         decoded(encoded(TEXT, "xz"), "xz")
 
@@ -459,7 +459,7 @@ def test_errors_of_the_source_pass_unchanged(compression):
         raise OSError("the cable")
 
     with pytest.raises(OSError, match="the cable"):
-        list(codec.iter_decoded(chunks(), compression))
+        list(decode.iter_decoded(chunks(), compression))
 
 
 def test_without_zstd_the_error_says_what_to_install(monkeypatch):
@@ -504,7 +504,7 @@ def test_output_does_not_depend_on_threads_or_cuts(compression, monkeypatch):
 
 def test_buffers_may_be_reused_after_each_write(compression):
     out = io.BytesIO()
-    encoder = codec.open_encoder(out.write, compression, None, 2)
+    encoder = encode.open_encoder(out.write, compression, None, 2)
     buffer = memoryview(bytearray(10_000))
     for n in range(300):
         buffer[:] = bytes([n % 256]) * 10_000
@@ -546,7 +546,7 @@ WRONG = [("gzip", 10), ("gzip", -1), ("bzip2", 10), ("xz", 10), ("zstd", 0), ("z
 @pytest.mark.parametrize(("compression", "level"), [*WRONG, (None, 1)])
 def test_a_level_that_there_is_not_is_refused(compression, level):
     with pytest.raises(UsageError, match=f"level {level}"):
-        codec.open_encoder(io.BytesIO().write, compression, level, 1)
+        encode.open_encoder(io.BytesIO().write, compression, level, 1)
 
 
 def test_xz_uses_fewer_threads_where_memory_is_short(monkeypatch):
@@ -575,7 +575,7 @@ def test_an_error_of_the_sink_reaches_the_caller_and_leaves_no_thread(compressio
         if taken > 200_000:
             raise Full
 
-    encoder = codec.open_encoder(write, compression, 1, 2)
+    encoder = encode.open_encoder(write, compression, 1, 2)
     noise = random.Random(3)
     with pytest.raises(Full):
         for _ in range(60):
@@ -593,7 +593,7 @@ def test_an_error_of_the_sink_at_the_end_reaches_the_caller(compression):
     def write(_):
         raise Full
 
-    encoder = codec.open_encoder(write, compression, None, 2)
+    encoder = encode.open_encoder(write, compression, None, 2)
     encoder.write(b"abc")
     with pytest.raises(Full):
         encoder.finish()
@@ -607,7 +607,7 @@ def test_memory_that_is_out_in_a_worker_is_told(compression, monkeypatch):
 
     for module, name in ((zlib, "compressobj"), (bz2, "compress"), (lzma, "LZMACompressor")):
         monkeypatch.setattr(module, name, fail)
-    encoder = codec.open_encoder(io.BytesIO().write, compression, 9, 2)
+    encoder = encode.open_encoder(io.BytesIO().write, compression, 9, 2)
     encoder.write(b"abc")
     with pytest.raises(SourceError, match="memory is too short"):
         encoder.finish()
@@ -646,7 +646,7 @@ except SourceError as exc:
 
 
 def test_abort_ends_the_threads_and_can_be_repeated(compression):
-    encoder = codec.open_encoder(io.BytesIO().write, compression, None, 2)
+    encoder = encode.open_encoder(io.BytesIO().write, compression, None, 2)
     encoder.write(random.Random(4).randbytes(6 << 20))
     encoder.abort()
     encoder.abort()

@@ -14,7 +14,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 import dimgx
-from dimgx.codec import iter_decoded
+from dimgx.decode import iter_decoded
 from dimgx.imagewriter import write_images
 from dimgx.merging.pathrules import PathRule
 from dimgx.report import Output, Report, format_report

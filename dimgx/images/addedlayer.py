@@ -22,7 +22,8 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from dimgx.codec import iter_decoded, sniff
+from dimgx.codec import HEAD, read_head, sniff
+from dimgx.decode import iter_decoded
 from dimgx.digest import Digest
 from dimgx.errors import ImageError, SourceError
 from dimgx.extent import Extent
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
 
     from dimgx.spool import SpoolSpace
 
-_HEAD = 64
 _CAPABILITY = "security.capability"
 _KINDS = {
     stat.S_IFREG: FILE,
@@ -89,18 +89,16 @@ def _open_tar(
     chunks: Iterator[bytes | memoryview]
     if stat.S_ISREG(status.st_mode):
         whole = Extent(fd, 0, status.st_size)
-        head, chunks = pread(fd, _HEAD, 0), whole.iter_chunks()
+        head, chunks = pread(fd, HEAD, 0), whole.iter_chunks()
         if sniff(head) is None:
             _check_tar(whole, path)
             return Layer(whole, diff_id=_digest(chunks, tick))
     else:  # a pipe
         chunks = iter(lambda: os.read(fd, PIECE), b"")
-        head = b""
-        while len(head) < _HEAD and (piece := next(chunks, b"")):
-            head += bytes(piece)
+        head = read_head(chunks)
         chunks = chain((head,), chunks)
     try:
-        layer = _spool(iter_decoded(chunks, sniff(head[:_HEAD])), space, tick)
+        layer = _spool(iter_decoded(chunks, sniff(head)), space, tick)
     except ImageError as exc:
         raise ImageError(f"{path}: {exc}") from exc
     assert isinstance(layer.blob, Extent)
@@ -114,11 +112,8 @@ def _check_tar(tar: Extent, path: str) -> None:
         # A pipe that somebody else has read, more likely than an empty layer.
         raise ImageError(f"{path} is no tar: it is empty")
 
-    def read_at(offset: int, size: int) -> bytes:
-        return pread(tar.fd, max(0, min(size, tar.size - offset)), tar.offset + offset)
-
     try:
-        read_header(read_at, 0, tar.size)
+        read_header(tar.read, 0, tar.size)
     except MalformedTar as exc:
         raise ImageError(f"{path} is no tar: {exc}") from exc
 

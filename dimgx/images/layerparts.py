@@ -15,8 +15,10 @@ from contextlib import ExitStack
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from dimgx.codec import iter_decoded, open_encoder, sniff
+from dimgx.codec import HEAD, read_head, sniff
+from dimgx.decode import iter_decoded
 from dimgx.digest import Digest, iter_verified
+from dimgx.encode import open_encoder
 from dimgx.errors import ImageError
 from dimgx.extent import Extent
 
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
     from dimgx.merging.emit import Write
     from dimgx.merging.figures import TarFigures
     from dimgx.readers.reading import Verify
-
-_HEAD = 64
 
 
 class StoredLayer(NamedTuple):
@@ -191,7 +191,7 @@ class KeptPart:
         blob = self._layer.blob
         if not isinstance(blob, Extent):
             return False
-        head = next(Extent(blob.fd, blob.offset, min(_HEAD, blob.size)).iter_chunks(), b"")
+        head = next(Extent(blob.fd, blob.offset, min(HEAD, blob.size)).iter_chunks(), b"")
         return sniff(bytes(head)) in self._allowed
 
     def emit(self, write: Write) -> StoredLayer:
@@ -213,10 +213,8 @@ class KeptPart:
             yield chunk
 
     def _emit(self, chunks: Iterator[bytes | memoryview], write: Write) -> StoredLayer:
-        head = b""
-        while len(head) < _HEAD and (piece := next(chunks, b"")):
-            head += piece
-        compression = sniff(head[:_HEAD])
+        head = read_head(chunks)
+        compression = sniff(head)
         chunks = chain((head,), chunks)
         if compression in self._allowed:
             return self._copy(chunks, compression, write)
@@ -241,7 +239,7 @@ class KeptPart:
         diff_id = layer.diff_id
         is_wanted = self._verify == "all" or (self._verify == "once" and layer.digest is None)
         if compression is not None and (diff_id is None or is_wanted):
-            plain = _Hashed(_nowhere)
+            plain = _Hashed(len)  # it goes nowhere
             for piece in iter_decoded(passed(), compression):
                 plain.write(piece)
             self._check_tar(plain.digest)
@@ -276,7 +274,3 @@ class KeptPart:
             return
         if stated != found:
             raise ImageError(f"its tar: digest is {found}, not {stated}: pull or copy it again")
-
-
-def _nowhere(data: bytes | memoryview) -> None:
-    """Take what nobody wants."""

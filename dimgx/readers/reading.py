@@ -22,7 +22,8 @@ from itertools import chain, islice
 from threading import Semaphore
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
-from dimgx.decode import iter_decoded, sniff, window_size
+from dimgx.codec import HEAD, read_head, sniff, window_size
+from dimgx.decode import iter_decoded
 from dimgx.digest import Digest, iter_verified
 from dimgx.errors import Cancelled, ImageError
 from dimgx.extent import Extent
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from dimgx.merging.pathrules import PathRule
     from dimgx.readers.forked import Tick
 
-_HEAD = 64
 _MOST_FETCHED = 4
 """Layers that are fetched at once, where the CPUs alone would allow fewer."""
 _AGAIN_S = 0.1
@@ -259,7 +259,7 @@ class Reading:
         blob = layer.blob
         if not isinstance(blob, Extent):
             return None
-        head = pread(blob.fd, min(_HEAD, blob.size), blob.offset)
+        head = pread(blob.fd, min(HEAD, blob.size), blob.offset)
         return None if sniff(head) else blob
 
     def _check_plain(self, layer: Layer, tar: Extent) -> None:
@@ -316,12 +316,10 @@ class Reading:
             verify = self._options.verify
             digest = None if verify == "none" else layer.digest
             chunks = iter_verified(_ticking(chunks, self.tick), digest, layer.size, "its blob")
-            first = b""
-            while len(first) < _HEAD and (piece := next(chunks, b"")):
-                first += piece
-            compression = sniff(first[:_HEAD])
-            window = window_size(first[:_HEAD], compression)
-            decoded = iter_decoded(chain((first,), chunks), compression, room)
+            head = read_head(chunks)
+            compression = sniff(head)
+            window = window_size(head, compression)
+            decoded = iter_decoded(chain((head,), chunks), compression, room)
             if layer.diff_id is not None and (
                 verify == "all" or (verify == "once" and digest is None)
             ):

@@ -16,7 +16,8 @@ from itertools import chain
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from dimgx import system
-from dimgx.decode import iter_decoded, sniff
+from dimgx.codec import read_head, sniff
+from dimgx.decode import iter_decoded
 from dimgx.errors import ImageError, SourceError
 from dimgx.extent import Extent
 from dimgx.image import Watch
@@ -167,9 +168,7 @@ def open_stream(
 
     Raises: ImageError where it is no archive.
     """
-    head = b""
-    while len(head) < _HEAD and (chunk := next(chunks, b"")):
-        head += chunk
+    head = read_head(chunks, _HEAD)
     _refuse_text(head, where)
     return _index(_spool(chain([head], chunks), head, where, spool, resources), where, None)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from dimgx.codec import open_encoder
+from dimgx.encode import open_encoder
 from dimgx.errors import ImageError
 from dimgx.extent import Extent
 from dimgx.layers.tarfields import BLOCK, FILE, SYMLINK
@@ -158,7 +158,7 @@ class StreamedArchive:
         slot = Slot(offset=len(self._pieces))
         content: Extent | Part = part
         if part.is_repeatable:
-            stored = part.emit(_nowhere)
+            stored = part.emit(len)  # it is only hashed
         else:
             spool = self._space.open()
             stored = part.emit(spool.write)
@@ -217,7 +217,3 @@ def _new_hash(is_hashed: bool) -> _Hash | None:
     import hashlib
 
     return hashlib.sha256(usedforsecurity=False) if is_hashed else None
-
-
-def _nowhere(data: bytes | memoryview) -> None:
-    """Take what is only hashed."""

@@ -15,7 +15,7 @@ from dimgx.layers.tarfields import BLOCK
 from dimgx.zstdframes import FrameEnds
 
 if TYPE_CHECKING:
-    from dimgx.decode import Compression
+    from dimgx.codec import Compression
     from dimgx.extent import Extent
 
 _BZIP2_END = 0x177245385090

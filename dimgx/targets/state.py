@@ -17,7 +17,8 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from dimgx import system
-from dimgx.codec import iter_decoded, sniff
+from dimgx.codec import sniff
+from dimgx.decode import iter_decoded
 from dimgx.errors import ImageError, SourceError
 from dimgx.extent import Extent
 from dimgx.image import Image, UnreadableBlob
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _HEAD = 64 << 10
-_MOST_HEAD = LIMIT + 4 * BLOCK
 # The members that archives of images begin with: what does not is not decoded in search of them.
 _IMAGE_MEMBER = re.compile(
     rb"(?:\./)*(?:blobs/.*|oci-layout|index\.json|manifest\.json|repositories"
