@@ -104,6 +104,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         peers=() if options.no_peers else commands.find_peers(),
         say=lambda text: print(f"  {text}", file=sys.stderr, flush=True),
     )
+    if options.readme and options.only and not options.join:
+        parser.error("--readme with --only leaves out all other rows: --join what they were")
     results = run(session, wanted)
     wrong = wrong_outputs(results)
     if options.join:

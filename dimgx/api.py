@@ -1,4 +1,4 @@
-"""The arrows joined: open an image, look at it, flatten it. The command uses nothing else.
+"""The arrows joined: open an image, look at it, flatten it.
 
 Nothing here prints, exits, reads the environment, or touches signals, umask or logging. What is
 odd but usable comes back as data: `Image.warnings`, `Result.warnings`.

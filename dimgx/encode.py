@@ -59,6 +59,15 @@ class Encoder(Protocol):
         """Stop without an end; does nothing after `finish` or an error."""
 
 
+def usual_level(compression: Compression) -> int:
+    """Give the level that is used where none is said."""
+    if compression == "gzip":
+        import zlib
+
+        return 6 if load_zlib() is zlib else _ISAL_HIGHEST
+    return {"bzip2": 9, "xz": 6, "zstd": 3}[compression]
+
+
 def check_level(compression: Compression | None, level: int | None) -> None:
     """Refuse a level that `compression` does not have.
 
@@ -80,24 +89,24 @@ def describe_encoder(
 
     With these three the same bytes come out again (isal's also depend on the CPU).
     """
+    level = usual_level(compression) if level is None else level
     match compression:
         case "gzip":
             import zlib
 
             fast: Any = load_zlib()
-            level = _gzip_level(level)
             if fast is zlib or level > _ISAL_HIGHEST:
                 return "zlib", zlib.ZLIB_RUNTIME_VERSION, level
             import isal
 
             return "isa-l", isal.ISAL_VERSION, level
         case "bzip2":
-            return "libbz2", None, max(1, 9 if level is None else level)
+            return "libbz2", None, max(1, level)
         case "xz":
-            return "liblzma", None, 6 if level is None else level
+            return "liblzma", None, level
         case "zstd":
             version = ".".join(map(str, load_zstd().ZSTD_VERSION))
-            return "libzstd", version, 3 if level is None else level
+            return "libzstd", version, level
 
 
 def open_encoder(
@@ -112,21 +121,21 @@ def open_encoder(
     """
     check_level(compression, level)
     threads = max(1, threads)
+    if compression is None:
+        return _PlainEncoder(write)
+    level = usual_level(compression) if level is None else level
     match compression:
         case "gzip":
             return _BlockEncoder(write, _gzip_format(level), threads, queue=2 * threads)
         case "bzip2":
             return _BlockEncoder(write, _bzip2_format(level), threads, queue=2 * threads)
         case "xz":
-            level = 6 if level is None else level
             size = _xz_block_size(level)
             each = _XZ_ENCODER_MIB[level] * _MIB + 2 * size
             threads = max(1, min(threads, system.free_memory() // 2 // each))
             return _BlockEncoder(write, _xz_format(level), threads, queue=threads + 1)
         case "zstd":
-            return _ZstdEncoder(write, 3 if level is None else level, threads)
-        case None:
-            return _PlainEncoder(write)
+            return _ZstdEncoder(write, level, threads)
 
 
 class _PlainEncoder:
@@ -250,19 +259,10 @@ class _BlockEncoder:
         self._free.append(buffer)
 
 
-def _gzip_level(level: int | None) -> int:
-    import zlib
-
-    if level is not None:
-        return level
-    return 6 if load_zlib() is zlib else _ISAL_HIGHEST
-
-
-def _gzip_format(level: int | None) -> _Format:
+def _gzip_format(level: int) -> _Format:
     import zlib as stdlib
 
     fast: Any = load_zlib()
-    level = _gzip_level(level)
     zlib: Any = fast if level <= _ISAL_HIGHEST else stdlib
 
     def encode(block: memoryview, stop: threading.Event) -> list[bytes]:
@@ -272,11 +272,11 @@ def _gzip_format(level: int | None) -> _Format:
     return _Format(_MIB, encode, GZIP_HEADER, fast.crc32, _GZIP_LAST_BLOCK)
 
 
-def _bzip2_format(level: int | None) -> _Format:
+def _bzip2_format(level: int) -> _Format:
     import bz2
 
     # bzip2 has no level 0; its own blocks are of 100,000 bytes times the level.
-    level = max(1, 9 if level is None else level)
+    level = max(1, level)
 
     def encode(block: memoryview, stop: threading.Event) -> list[bytes]:
         return [bz2.compress(block, level)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from copy import copy
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -244,16 +243,17 @@ class FlatTar:
         if middle is None or not can_fork():
             return False
         number, offset = middle
-        other = copy(self._emitter)
         with ExitStack() as stack:
             try:
                 with held_signals():
-                    forked = Forked(lambda: other.emit(open_section(offset), first=number), ())
+                    forked = Forked(
+                        lambda: self._emitter.emit(open_section(offset), first=number), ()
+                    )
                     stack.enter_context(closing(forked))
             except OSError:
                 return False
             self._emitter.emit(self._watched(open_section(0), pace=2), end=number)
-            if not forked.has_walked():  # what hinders it is told here
+            if not forked.has_worked():  # what hinders it is told here
                 self._emitter.emit(self._watched(open_section(offset)), first=number)
         return True
 

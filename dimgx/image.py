@@ -103,6 +103,12 @@ class Layer(NamedTuple):
     length: int | None = None
     """Bytes of the uncompressed tar, where the source states them."""
 
+    def name_among(self, layers: Sequence[Layer]) -> str:
+        """Tell for people which of `layers` this is: `layer 3/7 sha256:...`, 1 is the lowest."""
+        name = self.digest or self.diff_id
+        place = f"layer {layers.index(self) + 1}/{len(layers)}"
+        return place if name is None else f"{place} {name}"
+
 
 Tick = Callable[[int, int | None], None]
 """Is told of bytes done and in all, where that is known."""

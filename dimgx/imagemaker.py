@@ -118,7 +118,7 @@ class ImageMaker:
         step = made_step(verb, ids, created, origin.text)
         history = [*kept_steps(image, position), step]
         config = make_config(image, [layer.diff_id for layer in stored], history, created)
-        return self._add(wanted, MadeImage(config, tuple(stored), self._names(wanted)))
+        return self._add(MadeImage(config, tuple(stored), self._names(wanted)))
 
     def add_kept(self, wanted: ResultImage, created_s: int | None) -> WrittenImage:
         """Bring an image into the form, as little changed as that allows."""
@@ -137,9 +137,9 @@ class ImageMaker:
             diff_ids = [layer.diff_id for layer in stored]
             data, manifest = make_config(image, diff_ids, kept_steps(image, rows), created), None
         record = origin_of_kept(image).text if self.is_recorded else None
-        return self._add(wanted, MadeImage(data, stored, self._names(wanted), manifest, record))
+        return self._add(MadeImage(data, stored, self._names(wanted), manifest, record))
 
-    def _add(self, wanted: ResultImage, made: MadeImage) -> WrittenImage:
+    def _add(self, made: MadeImage) -> WrittenImage:
         digest = self._form.add_image(made)
         self._warnings.update(dict.fromkeys(self._form.find_odd_names(made.names)))
         for name in made.names:
@@ -197,13 +197,10 @@ class ImageMaker:
             return [self._put(self._kept_part(image, layer, ahead.take(layer))) for layer in layers]
 
     def _kept_part(self, image: Image, layer: Layer, at_hand: Layer) -> KeptPart:
-        number = image.layers.index(layer) + 1
-        name = layer.digest or layer.diff_id
-        what = f"layer {number}/{len(image.layers)}" + (f" {name}" if name else "")
         allowed = {self._coding.compression} if self.is_chosen else self._form.kept
         return KeptPart(
             at_hand,
-            what,
+            layer.name_among(image.layers),
             allowed=allowed,
             coding=self._coding,
             verify=self._recipe.verify,

@@ -72,6 +72,7 @@ def write_images(
     Raises: ImageError, SourceError, LayerSpecError, UsageError, TemporaryError, Cancelled.
     """
     from dimgx.encode import check_level
+    from dimgx.targets.forms import usual_layer_compression
 
     recipe = Recipe(**options, phase=None if report is None else report.mark)
     mark = recipe.phase or str
@@ -80,8 +81,7 @@ def write_images(
         raise UsageError(f"{len(wanted)} images do not go into one {form}: docker-archive does it")
     if keep_layers and squash_from is not None:
         raise UsageError("layers are kept, or squashed from one of them up, but not both")
-    default = "gzip" if form in ("oci-archive", "oci-dir") else "none"
-    stored: Compression | None = _compression(layer_compression or default)
+    stored = _compression(layer_compression or usual_layer_compression(form))
     if compression is None:
         check_level(stored, level)
     else:

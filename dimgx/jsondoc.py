@@ -30,7 +30,9 @@ def parse_json(data: bytes, what: str, limit: int) -> object:
         raise ImageError(f"{what} has {len(data)} bytes; at most {limit} are read")
     text = data.decode("utf-8-sig", errors="replace")
     try:
-        value: object = json.loads(text, parse_constant=_refuse_constant)
+        value: object = json.loads(
+            text, parse_constant=_refuse_constant, object_pairs_hook=_in_order
+        )
     except RecursionError:
         raise ImageError(f"{what} is nested deeper than {MAX_DEPTH} levels") from None
     except ValueError as exc:
@@ -41,6 +43,15 @@ def parse_json(data: bytes, what: str, limit: int) -> object:
     if text.count("[") + text.count("{") > MAX_DEPTH and _is_deep(value):
         raise ImageError(f"{what} is nested deeper than {MAX_DEPTH} levels")
     return value
+
+
+def _in_order(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Give an object whose keys stand where they came last, as another may differ in case only."""
+    found: dict[str, object] = {}
+    for key, value in pairs:
+        found.pop(key, None)
+        found[key] = value
+    return found
 
 
 def _refuse_constant(name: str) -> object:

@@ -588,15 +588,16 @@ def test_signal_that_comes_while_a_thread_is_started_leaves_that_alone(place: Pa
 
 
 def test_signal_while_standard_input_is_awaited(place: Path) -> None:
+    make_big(place)
     process = start("-t", "o.tar", "-", cwd=place, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdin
-    process.stdin.write((place / "image.tar").read_bytes()[:2000])
+    # More than a pipe holds, so that it is being read when this returns.
+    process.stdin.write((place / "big.tar").read_bytes()[: 3 << 20])
     process.stdin.flush()
-    time.sleep(0.5)
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == -signal.SIGTERM
     assert process.communicate()[1] == b""
-    assert left(place) == ["image.tar"]
+    assert left(place) == ["big.tar", "image.tar"]
 
 
 def test_ignored_signal_stays_ignored(place: Path) -> None:

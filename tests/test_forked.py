@@ -107,7 +107,7 @@ def walk():
 checks = Checks(counted.append)
 checks.add(good, SHARE)
 forked = Forked(walk, checks.checks)
-print(forked.has_walked(), forked.has_walked(), flush=True)
+print(forked.has_worked(), forked.has_worked(), flush=True)
 checks.start(1, [forked])
 checks.wait()
 """

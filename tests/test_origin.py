@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import dimgx
+from dimgx.encode import usual_level
 from dimgx.images.origin import NoOrigin, Origin, marks_of, parse_origin, unusual_level
 from dimgx.images.wanted import origin_of
 from dimgx.recipe import Recipe
@@ -80,7 +81,7 @@ def test_what_is_no_record(text: str | None) -> None:
 
 
 def test_usual_level_is_as_good_as_none() -> None:
-    assert unusual_level(2, "gzip") is None
+    assert unusual_level(usual_level("gzip"), "gzip") is None
     assert unusual_level(3, "gzip") == 3
     assert unusual_level(None, "gzip") is None
     assert unusual_level(6, "xz") is None

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 _FILES = ("images", "target", "origin", "report", "write_config", "add_layers", "authfile")
+_DIRECTORIES = ("tmpdir", "cert_dir", "cache_dir")
 SHELLS = ("bash", "zsh", "tcsh")
 
 
@@ -42,17 +43,9 @@ class _PrintCompletion(argparse.Action):
                 "completion needs shtab, which is not installed: pip install 'dimgx[completion]'"
             ) from None
         for action in parser._actions:
-            if action.dest in (
-                "images",
-                "target",
-                "origin",
-                "report",
-                "write_config",
-                "add_layers",
-                "authfile",
-            ):
+            if action.dest in _FILES:
                 action.complete = shtab.FILE  # type: ignore[attr-defined]  # shtab's own protocol
-            elif action.dest in ("tmpdir", "cert_dir", "cache_dir"):
+            elif action.dest in _DIRECTORIES:
                 action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]  # as above
         print(shtab.complete(parser, str(values)))
         parser.exit()

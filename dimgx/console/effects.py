@@ -147,19 +147,24 @@ def _check_level(said: dict[str, Any], target: TargetName | None) -> None:
     if said["compress_level"] is None or target is None:
         return
     from dimgx.encode import check_level
+    from dimgx.targets.forms import usual_layer_compression
 
-    layers: Any = said["layer_compression"] or ("gzip" if target.form.startswith("oci") else "none")
-    is_layer = target.compression is None and target.form != "tar" and layers != "none"
-    check_level(layers if is_layer else target.compression, said["compress_level"])
+    compression = target.compression
+    if compression is None and target.form != "tar":
+        layers = said["layer_compression"] or usual_layer_compression(target.form)
+        compression = None if layers == "none" else layers
+    check_level(compression, said["compress_level"])
 
 
 def _check_several(said: dict[str, Any], target: TargetName | None) -> None:
     """See that several images have somewhere to go."""
     if len(said["images"]) < 2:
         return
+    from dimgx.reference import parse_reference
+
     if target is None and not said["load"] and not said["import_"]:
         raise UsageError("several images are not looked at at once: name one, or a target (-t)")
-    if said["images"].count("-") + sum(i.startswith("-:") for i in said["images"]) > 1:
+    if sum(parse_reference(text).transport == "stdin" for text in said["images"]) > 1:
         raise UsageError("standard input can be read once only")
     if said["tags"] or (target and target.name):
         raise UsageError("--tag names one image, and there are several")

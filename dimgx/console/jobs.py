@@ -6,7 +6,6 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from dimgx.console.targetname import DIRECTORY_FORMS, is_template
-from dimgx.errors import SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +51,9 @@ def check_replaceable(target: TargetName, *, force: bool) -> None:
 
         DirectoryStore(target.path, force=force)
     elif not force and os.path.isfile(target.path):
-        raise SourceError(f"{target.path} exists; use -w/--force to replace it")
+        from dimgx.targets.tarfile import exists
+
+        raise exists(target.path)
 
 
 def check_absent(jobs: Sequence[Job]) -> None:

@@ -12,6 +12,7 @@ from dimgx.images.outdated import NOT_OURS, Made, why_outdated
 from dimgx.images.wanted import origin_of, origin_of_kept
 from dimgx.inspector import list_rows
 from dimgx.layerspec import find_row
+from dimgx.targets.forms import usual_layer_compression
 from dimgx.targets.state import read_state, shown_names
 
 if TYPE_CHECKING:
@@ -71,8 +72,8 @@ def wanted_of(chosen: Chosen, recipe: Recipe, target: TargetName, options: Optio
     if target.form == "tar":
         origin = origin_of(image, recipe, compression=target.compression, level=options.level)
         return Made((), origin, packing=target.compression or "none")
-    usual = "gzip" if target.form.startswith("oci") else "none"
-    compression: str | None = options.layer_compression or usual
+    compression: str | None
+    compression = options.layer_compression or usual_layer_compression(target.form)
     if options.keep_layers:
         origin, compression = origin_of_kept(image), options.layer_compression
     else:

@@ -167,8 +167,7 @@ def settings_of(image: Image) -> Settings | None:
         return image.settings
     if image.config is None:
         return None
-    what = f"{image.reference}: the config"
-    return parse_settings(Fields(parse_json(image.config.data, what, CONFIG_LIMIT), what))
+    return parse_settings(Fields(_parse(image), f"{image.reference:.300}: the config"))
 
 
 def dump(value: object) -> bytes:

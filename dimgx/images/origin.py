@@ -21,14 +21,13 @@ from dimgx.errors import ImageError
 from dimgx.jsondoc import Fields, parse_json
 
 if TYPE_CHECKING:
+    from dimgx.codec import Compression
     from dimgx.image import Image, Layer
 
 VERSION = 1
 """Of records. To be raised when the same image and options come to another content."""
 LIMIT = 1 << 20
 """Most bytes of a record."""
-# What `--compress-level` is without being said: saying it changes nothing.
-_LEVELS = {"gzip": 2, "bzip2": 9, "xz": 6, "zstd": 3}
 
 
 class NoOrigin(ImageError):
@@ -127,9 +126,13 @@ def parse_origin(text: str | bytes | None) -> Origin:
         raise NoOrigin(str(exc)) from exc
 
 
-def unusual_level(level: int | None, compression: str | None) -> int | None:
+def unusual_level(level: int | None, compression: Compression | None) -> int | None:
     """Give the level as a record has it: saying the usual one changes nothing."""
-    return None if level == _LEVELS.get(compression or "") else level
+    if level is None or compression is None:
+        return level
+    from dimgx.encode import usual_level
+
+    return None if level == usual_level(compression) else level
 
 
 def marks_of(image: Image, layers: Sequence[Layer]) -> tuple[str, ...]:

@@ -31,15 +31,13 @@ class RawLayer:
             raise LayerSpecError(
                 f"one layer is written as it is, and {len(layers)} were chosen: name one with -l"
             )
-        number = image.layers.index(layers[0]) + 1
         (layer,) = fetched(image, layers, recipe)
-        name = layer.digest or layer.diff_id
         self._recipe = recipe
         self._done = 0
         self._total = layer.size or layer.blob.size
         self._part = KeptPart(
             layer,
-            f"layer {number}/{len(image.layers)}" + (f" {name}" if name else ""),
+            layers[0].name_among(image.layers),
             allowed=(None,),
             coding=Coding(None),
             verify=recipe.verify,

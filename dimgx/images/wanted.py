@@ -14,6 +14,7 @@ from dimgx.recipe import added_layers, chosen_layers, directories
 from dimgx.spool import SpoolSpace
 
 if TYPE_CHECKING:
+    from dimgx.codec import Compression
     from dimgx.image import Image
     from dimgx.recipe import Recipe
 
@@ -39,7 +40,7 @@ def origin_of(
     image: Image,
     recipe: Recipe,
     *,
-    compression: str | None = None,
+    compression: Compression | None = None,
     level: int | None = None,
     is_image: bool = False,
     is_squashed: bool = False,

@@ -198,7 +198,7 @@ class Emitter:
             while at < end:
                 piece = tar.read(at, min(BUFFER, end - at))
                 if not piece:
-                    raise _ends_early(layer, end - at)
+                    raise _ends_early(end - at)
                 yield piece
                 at += len(piece)
             done = start + length
@@ -311,7 +311,7 @@ class Emitter:
         tar = self._tars[layer]
         while end - start >= DIRECT and (view := tar.view(start, end)) is not None:
             if not view:
-                raise _ends_early(layer, end - start)
+                raise _ends_early(end - start)
             self._flush()
             self._write(view)
             start += len(view)
@@ -321,7 +321,7 @@ class Emitter:
             room = min(BUFFER - self._filled, end - start)
             count = tar.read_into(self._buffer[self._filled : self._filled + room], start)
             if not count:
-                raise _ends_early(layer, end - start)
+                raise _ends_early(end - start)
             self._filled += count
             start += count
 
@@ -381,8 +381,8 @@ class Emitter:
         self._put(bytes(-header.size % BLOCK))
 
 
-def _ends_early(layer: int, missing: int) -> ImageError:
-    return ImageError(f"layer {layer}: its tar ends {missing} bytes early: it changed meanwhile")
+def _ends_early(missing: int) -> ImageError:
+    return ImageError(f"a layer's tar ends {missing} bytes early: it changed while it was read")
 
 
 def _zeros(count: int) -> Iterator[bytes]:

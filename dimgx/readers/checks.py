@@ -67,7 +67,7 @@ class Checks:
     def _work(self, forked: Forked | None, caught: type[BaseException] = BaseException) -> None:
         if forked is not None:
             # Until then it takes nothing on that another might begin sooner.
-            forked.has_walked()
+            forked.has_worked()
         while (number := self._take()) is not None:
             try:
                 if forked is None or not forked.has_checked(number, self._tick):

@@ -1,7 +1,7 @@
-"""A process forked off this one, which walks layers first and then checks digests.
+"""A process forked off this one, which walks layers, or writes, and then checks digests.
 
-Both take long and want nothing of this process but the files that are open when it begins; there,
-no other thread is in the way of the interpreter's lock.
+All of it takes long and wants nothing of this process but the files that are open when it begins;
+there, no other thread is in the way of the interpreter's lock.
 
 1. It does what was given to it at the fork, then what it is asked for by number, and ends when
    nobody is left who could ask. Whatever is said, here and there, is a number of 8 bytes.
@@ -16,7 +16,7 @@ import gc
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from threading import Lock
 from typing import TypeAlias
@@ -36,36 +36,36 @@ _NUMBER = 8
 class Forked:
     """A process forked off, as its parent sees it."""
 
-    def __init__(self, walk: Callable[[], None] | None, checks: Sequence[Check]) -> None:
-        """Fork. The process calls `walk`, and then those of `checks` that it is asked for.
+    def __init__(self, work: Callable[[], None] | None, checks: Sequence[Check]) -> None:
+        """Fork. The process calls `work`, and then those of `checks` that it is asked for.
 
         To be made within `held_signals`. Raises: OSError.
         """
         self._ending, self._hearing = Lock(), Lock()
-        self._has_walked: bool | None = None
+        self._has_worked: bool | None = None
         self._pid: int | None = None
         # Both ends of what it is asked through stay open here: no write of ours is a SIGPIPE ever.
-        self._asked, self._ask = os.pipe()
-        self._told, telling = os.pipe()
-        try:
+        with ExitStack() as stack, ExitStack() as theirs:
+            asked, self._ask = os.pipe()
+            stack.callback(os.close, asked)
+            stack.callback(os.close, self._ask)
+            self._told, telling = os.pipe()
+            stack.callback(os.close, self._told)
+            theirs.callback(os.close, telling)
             ours = self._ask, self._told
-            self._pid = fork_off(partial(_work, ours, walk, checks, self._asked, telling))
-        except OSError:
-            self.close()
-            raise
-        finally:
-            os.close(telling)
+            self._pid = fork_off(partial(_work, ours, work, checks, asked, telling))
+            self._pipes = stack.pop_all()
 
-    def has_walked(self) -> bool:
-        """Wait until the walking is over; tell whether all went well."""
+    def has_worked(self) -> bool:
+        """Wait until `work` is over; tell whether all went well."""
         with self._hearing:
-            if self._has_walked is None:
-                self._has_walked = self._hear() == 1
-            return self._has_walked
+            if self._has_worked is None:
+                self._has_worked = self._hear() == 1
+            return self._has_worked
 
     def has_checked(self, number: int, tick: Tick) -> bool:
         """Have one of the checks made; tell whether all went well."""
-        self.has_walked()
+        self.has_worked()
         _say(self._ask, number)
         counted = 0
         try:
@@ -89,8 +89,7 @@ class Forked:
     def close(self) -> None:
         """End the process, and let go of it when no thread asks it any more."""
         self.end()
-        for fd in (self._asked, self._ask, self._told):
-            os.close(fd)
+        self._pipes.close()
 
     def _hear(self) -> int | None:
         """Give what it says next; None where it has ended."""
@@ -133,7 +132,7 @@ def fork_off(work: Callable[[], None]) -> int:
 
 def _work(
     foreign: Sequence[int],
-    walk: Callable[[], None] | None,
+    work: Callable[[], None] | None,
     checks: Sequence[Check],
     asked: int,
     telling: int,
@@ -141,14 +140,14 @@ def _work(
     """Do all that the new process does."""
     for fd in foreign:
         os.close(fd)
-    has_walked = True
-    if walk is not None:
+    has_worked = True
+    if work is not None:
         try:
-            walk()
+            work()
         except Exception:
-            has_walked = False
-    _say(telling, int(has_walked))
-    gc.collect()  # What a walk has left is not to be kept while digests are computed.
+            has_worked = False
+    _say(telling, int(has_worked))
+    gc.collect()  # What the work has left is not to be kept while digests are computed.
     while number := os.read(asked, _NUMBER):
         _check(checks[int.from_bytes(number, "little")], telling)
 

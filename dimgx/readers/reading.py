@@ -249,10 +249,7 @@ class Reading:
         try:
             return work()
         except ImageError as exc:
-            name = f"layer {self._layers.index(layer) + 1}/{len(self._layers)}"
-            if digest := layer.digest or layer.diff_id:
-                name += f" {digest}"
-            raise ImageError(f"{name}: {exc}") from exc
+            raise ImageError(f"{layer.name_among(self._layers)}: {exc}") from exc
 
     def _find_plain(self, layer: Layer) -> Extent | None:
         """Give a layer's tar where it lies plain already."""

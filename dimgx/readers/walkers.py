@@ -94,7 +94,7 @@ class Walkers:
                         tar.fd, tar.offset, tar.size, clamp_mtime_s=self._clamp_mtime_s
                     )
         for forked, fd, share in self._others:
-            if forked.has_walked():
+            if forked.has_worked():
                 found.update(zip(share, _read(fd), strict=True))
         self._close_files()
         for forked in self._forked[self._checking :]:

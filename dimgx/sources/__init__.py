@@ -78,9 +78,7 @@ def open_image(
             spool=spool,
             read=partial(read_image, verify=verify != "none"),
         )
-    if engine is not None and (engine.host or engine.pull != "never"):
-        option = "--host" if engine.host else "--pull"
-        raise UsageError(f"{option} has no effect: {reference.text!r:.300} is at no engine")
+    _refuse_engine(reference, engine)
     if reference.transport == "docker":
         return _open_remote(reference, platform, verify=verify != "none", registry=registry)
     with ExitStack() as resources:
@@ -93,6 +91,12 @@ def open_image(
         image.watches = tuple(files.watches())
         image.resources = resources.pop_all()
     return image
+
+
+def _refuse_engine(reference: Reference, engine: EngineOptions | None) -> None:
+    if engine is not None and (engine.host or engine.pull != "never"):
+        option = "--host" if engine.host else "--pull"
+        raise UsageError(f"{option} has no effect: {reference.text!r:.300} is at no engine")
 
 
 def list_platforms(
@@ -112,6 +116,7 @@ def list_platforms(
         # An engine has one platform of an image, or shows one.
         with open_image(reference, verify=verify, spool=spool, engine=engine) as image:
             return [image.platform] if image.platform is not None else []
+    _refuse_engine(reference, engine)
     with ExitStack() as resources:
         if reference.transport == "docker":
             candidate = _find_remote(reference, resources, [], verify != "none", registry)

@@ -110,11 +110,10 @@ class _AuthFile(NamedTuple):
         encoded = entry.text("auth")
         if encoded:
             import base64
-            import binascii
 
             try:
                 text = base64.b64decode(encoded, validate=True).decode("utf-8", "surrogateescape")
-            except binascii.Error:
+            except ValueError:  # it is not ASCII, or not base64
                 raise SourceError(f"{entry.what}: auth is not valid base64") from None
             user, colon, password = text.partition(":")
             if not colon:

@@ -18,7 +18,7 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from dimgx.digest import Digest
-from dimgx.errors import Cancelled
+from dimgx.errors import Cancelled, ImageError
 from dimgx.extent import Extent
 
 if TYPE_CHECKING:
@@ -61,11 +61,13 @@ class BlobCache:
             return Slot()
         if fd is None:
             return Slot()
-        found = self._find(digest, size)  # the process that we waited for has stored it
-        if found is not None:
-            _remove(path)
-            os.close(fd)
-            return found
+        with ExitStack() as stack:
+            stack.callback(os.close, fd)
+            found = self._find(digest, size)  # the process that we waited for has stored it
+            if found is not None:
+                _remove(path)
+                return found
+            stack.pop_all()
         return Slot(self, digest, fd, path)
 
     def store(self, slot: Slot) -> None:
@@ -90,7 +92,11 @@ class BlobCache:
         with ExitStack() as stack:
             stack.callback(os.close, fd)
             found = os.fstat(fd).st_size
-            if _has_digest(fd, found, digest):
+            try:
+                is_right = _has_digest(fd, found, digest)
+            except (OSError, ImageError):  # a bad disk, or cut meanwhile: fetched again it is fine
+                is_right = False
+            if is_right:
                 if found != size:  # whoever states that size is wrong
                     return None
                 try:
@@ -161,7 +167,6 @@ class Slot:
         self._cache, self.digest, self._fd, self.path = cache, digest, fd, path
         self._stored = stored
         self._hash: _Hash | None = digest.new_hash() if digest is not None else None
-        self._offset = 0
 
     def iter_stored(self) -> Iterator[bytes | memoryview] | None:
         """Give the blob's bytes, checked already; None where they are to be fetched."""

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from dimgx.digest import Digest
+from dimgx.errors import ImageError
 from dimgx.history import HistoryStep
 from dimgx.image import SizeKind
 from dimgx.jsondoc import Fields
@@ -154,7 +155,10 @@ def full_id(text: str | None, what: str) -> str:
     Raises: ImageError where it is none.
     """
     spelled = (text or "").lower()
-    return str(Digest.parse(spelled if ":" in spelled else f"sha256:{spelled}"))
+    try:
+        return str(Digest.parse(spelled if ":" in spelled else f"sha256:{spelled}"))
+    except ImageError as exc:
+        raise ImageError(f"{what}: the image's ID: {exc}") from None
 
 
 def clean_tags(tags: Sequence[str]) -> tuple[str, ...]:

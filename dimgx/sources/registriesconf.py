@@ -99,7 +99,16 @@ def find_endpoints(
 
 
 def _mirror_of(url: str, name: ImageName) -> Endpoint:
-    parts = urlsplit(url if "://" in url else f"https://{url}")
+    try:
+        parts = urlsplit(url if "://" in url else f"https://{url}")
+        is_fine = parts.scheme in ("http", "https") and bool(parts.hostname)
+        parts.port  # noqa: B018  # raises where it is no number
+    except ValueError:
+        is_fine = False
+    if not is_fine:
+        raise SourceError(
+            f"Docker's settings: the registry mirror {url!r:.200} is no http or https URL"
+        )
     path = "/".join(filter(None, (parts.path.strip("/"), name.path)))
     return Endpoint(
         parts.netloc.rpartition("@")[2], path, is_mirror=True, scheme=parts.scheme or None
@@ -141,13 +150,15 @@ def _read_tables(files: Sequence[str], warn: Callable[[str], None]) -> Iterable[
     for name in files:
         try:
             with open(name, "rb") as file:
-                data = file.read(_FILE_LIMIT)
+                data = file.read(_FILE_LIMIT + 1)
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as exc:
             warn(f"{name} cannot be read, so what it says of registries is not known:"
                  f" {exc.strerror}")  # fmt: skip
             continue
+        if len(data) > _FILE_LIMIT:
+            raise SourceError(f"{name} has more than the {_FILE_LIMIT} bytes that are read")
         try:
             document = tomllib.loads(data.decode())
         except ValueError as exc:
@@ -170,6 +181,8 @@ def _parse_table(table: Any, name: str) -> _Table:
     if not prefix:
         raise SourceError(f"{name}: a table of registries has neither prefix nor location")
     mirrors = table.get("mirror", [])
+    if not isinstance(mirrors, list):
+        raise SourceError(f"{name}: mirror is no array of tables")
     by_digest = _truth(table, "mirror-by-digest-only", name)
     return _Table(
         prefix,
@@ -182,7 +195,7 @@ def _parse_table(table: Any, name: str) -> _Table:
                 _truth(mirror, "insecure", name),
                 "digest-only" if by_digest else _text(mirror, "pull-from-mirror", name) or "all",
             )
-            for mirror in (mirrors if isinstance(mirrors, list) else [])
+            for mirror in mirrors
             if _text(mirror, "location", name)
         ),
     )
@@ -208,7 +221,7 @@ def _read_daemon(files: Sequence[str]) -> _Daemon:
     for name in files:
         try:
             with open(name, "rb") as file:
-                data = file.read(_FILE_LIMIT)
+                data = file.read(_FILE_LIMIT + 1)
         except OSError:
             continue
         if not data.strip():

@@ -17,7 +17,7 @@ from dimgx.digest import Digest
 from dimgx.errors import Cancelled, ImageError
 from dimgx.sources.patience import Transient
 from dimgx.sources.registryclient import BadRange, NotThere
-from dimgx.sources.transport import iter_body
+from dimgx.sources.transport import iter_body, stated_length
 
 if TYPE_CHECKING:
     from requests import Response
@@ -164,5 +164,4 @@ class _Fetch:
 
 def _states_its_end(response: Response, offset: int) -> bool:
     """Tell whether the whole blob has come by the registry's own word, shorter than stated."""
-    stated = response.headers.get("Content-Length", "")
-    return response.status_code == 200 and stated.isdigit() and int(stated) == offset
+    return response.status_code == 200 and stated_length(response) == offset

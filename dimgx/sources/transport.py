@@ -216,20 +216,26 @@ def read_body(response: Response, host: str, limit: int, what: str) -> bytes:
     Raises: ImageError where it is larger than `limit` bytes; Transient where it is cut.
     """
     try:
-        stated = response.headers.get("Content-Length", "")
+        stated = stated_length(response)
         found = bytearray()
-        if stated.isdigit() and int(stated) > limit:
+        if stated is not None and stated > limit:
             raise ImageError(f"{what} has {stated} bytes; at most {limit} are read")
         for piece in iter_body(response, host, decode=True):
             found += piece
             if len(found) > limit:
                 raise ImageError(f"{what} has more than the {limit} bytes that are read")
         # Older urllib3 does not look whether all has come.
-        if stated.isdigit() and len(found) < int(stated) and not _is_encoded(response):
+        if stated is not None and len(found) < stated and not _is_encoded(response):
             raise Transient(f"{host} cut {what}")
         return bytes(found)
     finally:
         response.close()
+
+
+def stated_length(response: Response) -> int | None:
+    """Give how many bytes a body has by its header; None where that says nothing."""
+    text = response.headers.get("Content-Length", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
 def _is_encoded(response: Response) -> bool:

@@ -220,7 +220,7 @@ class DirectoryStore:
                     os.rmdir(place) if os.path.isdir(place) else os.unlink(place)
         self._made.clear()
         self._temporary = ""
-        if self._lock is not None and self._lock >= 0:
+        if self._lock is not None:
             os.close(self._lock)
         self._lock = None
 

@@ -205,7 +205,7 @@ class _PodmanProgram:
         for key, value in _platform_words(what):
             words += [spelled[key], value] if value else []
         said = self._door.feed(chunks, *words, "-", *((name,) if name else ()))
-        return said.decode().split()[-1]
+        return next(reversed(said.decode("utf-8", "replace").split()), "")
 
     def tag(self, id: str, name: str) -> None:
         self._door.feed((), "tag", id, name)

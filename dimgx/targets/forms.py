@@ -35,6 +35,11 @@ _LAYER_SUFFIXES: dict[Compression | None, tuple[str, str]] = {
 }
 
 
+def usual_layer_compression(form: str) -> Literal["gzip", "none"]:
+    """Give how the layers that are made for a form are compressed where nothing is said."""
+    return "gzip" if form in ("oci-archive", "oci-dir") else "none"
+
+
 class MadeImage(NamedTuple):
     """An image whose layers are stored."""
 
