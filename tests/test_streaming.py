@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from dimgx import system
 from dimgx.layers import tarwalk
 from dimgx.layers.names import key_of, normalise
+from dimgx.merging import emit
 from dimgx.readers import decoders, streaming
 from dimgx.readers.growing import OutOfOrder
 from tests.cases import flatten_layers
@@ -107,8 +108,11 @@ def stream(tars: Sequence[bytes], seed: int, part: int, slots: int) -> bytes:
         patch.setattr(streaming, "SLOT", SLOT)
         patch.setattr(streaming, "PART", part)
         patch.setattr(streaming, "Decoders", InTurn)
-        # So few are there at once in the slots, where they are looked at, or are put together.
-        patch.setattr(tarwalk, "CHUNK", chance.choice([512, 1024, 4096]))
+        # So few are there at once in the slots, where they are looked at, or are put together; but
+        # there is room for a PAX header.
+        patch.setattr(tarwalk, "CHUNK", chance.choice([8 << 10, 32 << 10]))
+        patch.setattr(tarwalk, "BATCH", chance.choice([1, 3, 384]))
+        patch.setattr(emit, "DIRECT", chance.choice([512, 64 << 10]))
         flow = streaming.Flow(
             [len(tar) for tar in tars], decode, lambda: 0,
             processes=2, memory=slots * SLOT, tick=lambda _: None,
@@ -215,6 +219,45 @@ def test_layers_as_tools_write_them_are_merged_alike(seed: int) -> None:
     assert merged
 
 
+def mixed_layer(chance: random.Random, count: int) -> list[Member]:
+    """Make up many members in order, of which few, half or all are odd in one way or another."""
+
+    def often() -> float:
+        return chance.choice([0, 0, 0.003, 0.5, 1])
+
+    is_dotted, is_owned, is_pax, is_gnu, has_path, is_huge, is_magic = (often() for _ in range(7))
+    found: list[Member] = []
+    for number in range(count):
+        more: dict[str, Any] = {}
+        if chance.random() < is_owned:
+            more |= {"uid": chance.choice([0, 5]), "uname": b"bob", "gname": b"staff"}
+        if chance.random() < is_pax:
+            more |= {"mtime": f"{number}.5", "dialect": "pax"}
+        elif chance.random() < is_gnu:
+            more |= {"dialect": "gnu"}
+        if chance.random() < is_huge:
+            more |= {"gid": 1 << 30}
+        dot = "./" if chance.random() < is_dotted else ""
+        name = f"{dot}f{number:06}"
+        if chance.random() < has_path:
+            name += "-" * 100
+        if chance.random() < 0.1:
+            found.append(dir_(name, **more))
+        else:
+            found.append(file(name, b"x" * chance.choice([0, 0, 10, 600, 3000]), **more))
+        if chance.random() < is_magic / 2 and "dialect" not in more and len(name) < 100:
+            found[-1] = found[-1].but(dialect="v7")
+    return found
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_how_a_member_goes_out_does_not_depend_on_its_neighbours(seed: int) -> None:
+    """Neither the memory that it lies in nor who is looked at together is the same here."""
+    chance = random.Random(seed)
+    tars = [layer(*mixed_layer(chance, chance.choice([20, 900]))) for _ in range(2)]
+    assert stream(tars, seed, 2000, 600) == flatten_layers(tars)
+
+
 # In a process of its own: pytest's has threads, and such a one does not fork. What makes parts and
 # news rare is made small, and what was done is told.
 COUNTED = """
@@ -310,7 +353,9 @@ def counted(
     return int(number), is_all == "True", "\n".join(said)
 
 
-def many_layers(seed: int, count: int = 4, largest: int = 90_000) -> list[bytes]:
+def many_layers(
+    seed: int, count: int = 4, largest: int = 90_000, *, dot: str = "", **more: object
+) -> list[bytes]:
     """Make up layers of some megabytes, a third of whose files have so many bytes."""
     chance = random.Random(seed)
     noise = chance.randbytes((1 << 20) + largest)
@@ -320,8 +365,10 @@ def many_layers(seed: int, count: int = 4, largest: int = 90_000) -> list[bytes]
         members: list[Member] = [dir_(f"d{i}") for i in range(9)]
         for name in names:
             at = chance.randrange(1 << 20)
-            members.append(file(name, noise[at : at + chance.choice([10, 3000, largest])]))
-        found.append(layer(*in_order(members)))
+            size = chance.choice([10, 3000, largest])
+            members.append(file(name, noise[at : at + size], **more))
+        members = in_order(members)
+        found.append(layer(*(one.but(name=dot.encode() + one.name) for one in members)))
     return found
 
 
@@ -341,6 +388,21 @@ def test_the_command_merges_while_it_decodes(
     path = write_image(tmp_path, layers, compression)
     assert counted(path, "--threads", threads, "-t", target) == (ANY, True, "")
     assert target.read_bytes() == flatten_layers(layers)
+
+
+@needs_fork
+@pytest.mark.parametrize(
+    "spelling", [{"dot": "./"}, {"uname": b"bob", "uid": 5}, {"dot": "./", "gname": b"staff"}]
+)
+def test_headers_are_patched_beside_content_that_is_not_copied(
+    tmp_path: Path, spelling: dict[str, Any]
+) -> None:
+    layers, target = many_layers(9, **spelling), tmp_path / "flat.tar"
+    path = write_image(tmp_path, layers)
+    for words in ((), ("-z",)):
+        assert counted(path, *words, "-wt", target)[1]
+        data = target.read_bytes()
+        assert (gzip.decompress(data) if words else data) == flatten_layers(layers)
 
 
 @needs_fork

@@ -8,7 +8,7 @@ targets. Then the members' keys are the tree as they stand, and a few operations
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, compress, repeat
 from operator import itemgetter
 
@@ -20,6 +20,7 @@ from dimgx.layers.tarbatch import find_kind
 from dimgx.layers.tarfields import BLOCK, DIRECTORY, EXTENDED, Header, MalformedTar, show
 
 IS_NO_DIRECTORY = bytes(kind != DIRECTORY for kind in range(256))
+_MOST_MARKED = 16 << 20
 _XATTR_RECORDS = (b"SCHILY.xattr.", b"SCHILY.acl.", b"RHT.security.selinux")
 
 
@@ -94,10 +95,9 @@ class OwnLayer:
         devices = [key_of(path, is_directory=False) for path in self.device_whiteouts.values()]
         hidden = [key_of(path, is_directory=False) for path in self.whiteouts.values()] + devices
         opaque = [key_of(path, is_directory=True) if path else b"" for path in self.opaque.values()]
-        marked = marked_directories(hidden, opaque)
-        if not names.isdisjoint(marked):
+        if not all(names.isdisjoint(marked) for marked in iter_marked(hidden, opaque)):
             return False
-        if any(key in names or key + b"\0" in names for key in devices):
+        if any(key in names or key + b"\0" in names or key in implied for key in devices):
             return False
         links = self._resolve_plain_links(names, implied)
         if links is None:
@@ -182,12 +182,22 @@ class OwnLayer:
         return first == second
 
 
-def marked_directories(hidden: Iterable[bytes], opaque: Iterable[bytes]) -> set[bytes]:
-    """Give the directories, without NUL, that these keys of whiteouts and opaque ones speak of."""
-    marked = {key.rpartition(b"\0")[0] for key in hidden} | {key[:-1] for key in opaque}
-    marked.update([parent[:-1] for key in tuple(marked) for parent in ancestors(key)])
-    marked.discard(b"")
-    return marked
+def iter_marked(hidden: Iterable[bytes], opaque: Iterable[bytes]) -> Iterator[set[bytes]]:
+    """Yield the directories, without NUL, that these keys of whiteouts and opaque ones speak of.
+
+    They come in sets of some MiB: all that are above a deep one can be a thousand times as long.
+    """
+    innermost = {key.rpartition(b"\0")[0] for key in hidden} | {key[:-1] for key in opaque}
+    innermost.discard(b"")
+    marked, size = set[bytes](), 0
+    for key in innermost:
+        marked.add(key)
+        marked.update([parent[:-1] for parent in ancestors(key)])
+        size += len(key) * (1 + key.count(b"\0"))
+        if size > _MOST_MARKED:
+            yield marked
+            marked, size = set(), 0
+    yield marked
 
 
 def find_implied(paths: Iterable[bytes], directories: set[bytes]) -> set[bytes]:

@@ -149,7 +149,10 @@ class Placing:
         if len(header.linkname) > MAX_PATH:
             raise MalformedTar("a link target of more than 4096 bytes", header.offset)
         if header.kind == CHARDEV and not header.devmajor and not header.devminor:
-            self._own.device_whiteouts[number] = normalise(header.name, header.offset)
+            path = normalise(header.name, header.offset)
+            # A marker is one whatever its type; it is that by its name alone.
+            if WHITEOUT_PREFIX not in path or not self._note_marker(number, path):
+                self._own.device_whiteouts[number] = path
             self._own.absent.append(number)
             return b"", header.kind, REWRITE
         key, code = self._place(number, header.name, header.kind, code)

@@ -85,25 +85,21 @@ def parse_batch(
     """
     unusual = _find_unusual(joined)
     kinds = joined[156::BLOCK]
-    code = _code_of_names(joined)
-    names: list[bytes] = (_NAMES_BEHIND_DOT if code else _NAMES).findall(joined)
+    names, codes = _find_names(joined)
     renamed: set[int] = set()
     if pax:
         renamed = _apply_pax(pax, names, kinds, unusual, is_clamped=newest_mtime is not None)
-    if code and all(names[i].startswith(b"./") for i in renamed):
-        for i in renamed:
-            names[i] = names[i][2:]
-    elif code:
-        code = COPY
-        names = [name if i in renamed else b"./" + name for i, name in enumerate(names)]
+    for i in renamed:
+        codes[i] = STRIP_DOT if names[i].startswith(b"./") else COPY
+        names[i] = names[i].removeprefix(b"./")
     for i in _find_nonzero(joined[345::BLOCK]):
         if i in pax:
             unusual.add(i)
-        elif joined.startswith(b"ustar\0", i * BLOCK + 257) and code == COPY:
-            names[i] = cut(_field(joined, i, 345, 500)) + b"/" + names[i]
+        elif joined.startswith(b"ustar\0", i * BLOCK + 257):
+            names[i] = b"/".join((cut(_field(joined, i, 345, 500)), cut(_field(joined, i, 0, 100))))
+            codes[i] = COPY
         else:
             unusual.add(i)
-    codes = bytearray((code,)) * len(kinds)
     _mark_owners(joined, codes)
     for i in renamed:
         if codes[i]:
@@ -117,11 +113,19 @@ def parse_batch(
     return Batch(keys, kinds, codes, links, odd_names, unusual)
 
 
-def _code_of_names(joined: bytes) -> int:
-    """Give STRIP_DOT where each name begins with `./`, else COPY."""
-    count = len(joined) // BLOCK
-    is_dotted = joined[::BLOCK] == b"." * count and joined[1::BLOCK] == b"/" * count
-    return STRIP_DOT if is_dotted else COPY
+def _find_names(joined: bytes) -> tuple[list[bytes], bytearray]:
+    """Give the names without a leading `./`, and STRIP_DOT for those that have one, else COPY."""
+    first, second = joined[::BLOCK], joined[1::BLOCK]
+    count = len(first)
+    if first == b"." * count and second == b"/" * count:
+        return _NAMES_BEHIND_DOT.findall(joined), bytearray((STRIP_DOT,)) * count
+    names: list[bytes] = _NAMES.findall(joined)
+    codes = bytearray((COPY,)) * count
+    for i in find_kind(first, ord(".")):
+        if second[i] == ord("/"):
+            names[i] = names[i][2:]
+            codes[i] = STRIP_DOT
+    return names, codes
 
 
 def _field(joined: bytes, i: int, begin: int, end: int) -> bytes:
@@ -260,12 +264,15 @@ def _apply_pax(
     is_clamped: bool,
 ) -> set[int]:
     """Put PAX paths in their place, and add to `unusual`; give which members got their names."""
-    heads = [header.block for header in pax.values()]
-    if is_clamped or _find_unusual(b"".join(heads)):
+    if is_clamped:
         unusual.update(pax)
         return set()
+    unusual_heads = _find_unusual(b"".join([header.block for header in pax.values()]))
     renamed: set[int] = set()
-    for i, header in pax.items():
+    for place, (i, header) in enumerate(pax.items()):
+        if place in unusual_heads:
+            unusual.add(i)
+            continue
         payload = header.payload
         if _ONLY_TIME.fullmatch(payload) and int(payload[:2]) == len(payload):
             continue

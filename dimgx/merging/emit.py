@@ -315,6 +315,10 @@ class Emitter:
             self._flush()
             self._write(view)
             start += len(view)
+        self._gather(tar, start, end)
+
+    def _gather(self, tar: Readable, start: int, end: int) -> None:
+        """Put a range of a layer's tar into the buffer, which is written only where it is full."""
         while start < end:
             if self._filled == BUFFER:
                 self._flush()
@@ -340,7 +344,7 @@ class Emitter:
             end = starts[until]
             if until == first:  # too large for the buffer: its headers, and then the rest
                 until, end = first + 1, min(at + HEADERS, starts[first + 1])
-            self._copy(layer, at, end)
+            self._gather(self._tars[layer], at, end)
             for member in range(first, until):
                 here = place + starts[member] - at
                 if number is None:

@@ -18,13 +18,16 @@ from operator import lt
 from typing import NamedTuple
 
 from dimgx.layers.names import WHITEOUT_PREFIX, key_of
-from dimgx.layers.ownlayer import IS_NO_DIRECTORY, find_implied, link_target, marked_directories
+from dimgx.layers.ownlayer import IS_NO_DIRECTORY, find_implied, iter_marked, link_target
 from dimgx.layers.ownnames import OrderedNames
 from dimgx.layers.strangers import refuse_stranger, refuse_windows
 from dimgx.layers.tarbatch import find_kind
 from dimgx.layers.tarfields import DIRECTORY, FILE
 from dimgx.layers.tarwalk import LayerWalk
 from dimgx.readers.pieces import Pieces
+
+MOST_MARKED = 64 << 20
+"""The most bytes of names of directories that whiteouts speak of."""
 
 
 class OutOfOrder(Exception):
@@ -87,6 +90,7 @@ class GrowingLayer:
         self._directories: set[bytes] = set()
         self._implied: set[bytes] = set()
         self._marked: set[bytes] = set()
+        self._marked_size = 0
         self._marker = b""
         self._marker_counts = [0, 0]
         self._links: dict[int, NewLink] = {}
@@ -125,12 +129,15 @@ class GrowingLayer:
         implied = find_implied(paths, self._directories)
         implied = {path for path in implied if path + b"\0" not in self._implied}
         hidden, opaque = self._take_markers()
-        marked = marked_directories(hidden, opaque)
-        if not self._names.isdisjoint(chain(directories, implied, marked)):
+        if not self._names.isdisjoint(chain(directories, implied)):
             raise OutOfOrder
+        for marked in iter_marked(hidden, opaque):
+            self._marked_size += sum(map(len, marked))
+            if self._marked_size > MOST_MARKED or not self._names.isdisjoint(marked):
+                raise OutOfOrder
+            self._marked |= marked
         if not self._marked.isdisjoint(keys):
             raise OutOfOrder
-        self._marked |= marked
         implied_keys = [path + b"\0" for path in implied]
         self._implied.update(implied_keys)
         return News(
