@@ -61,11 +61,12 @@ def members(draw: st.DrawFn) -> Member:
         return symlink(path, draw(TARGETS), **(more | {"mode": 0o777, "xattrs": {}}))
     if kind == "hardlink":
         return hardlink(path, draw(SPELLINGS) + draw(PATHS), **more)
-    if kind == "whiteout":
-        return file(parent + slash + ".wh." + base, **more)
-    if kind == "opaque":
+    if kind in ("whiteout", "opaque"):
         where = draw(st.sampled_from([path + "/", parent + slash, parent + slash]))
-        return file(where + ".wh..wh..opq", **more)
+        name = parent + slash + ".wh." + base if kind == "whiteout" else where + ".wh..wh..opq"
+        if draw(st.integers(0, 3)):
+            return file(name, **more)
+        return chardev(name, 0, draw(st.integers(0, 1)), **(more | {"dialect": "ustar"}))
     if kind == "device":
         return chardev(path, 1, 3, **(more | {"dialect": "ustar"}))
     if kind == "overlay":

@@ -2,8 +2,27 @@
 
 from __future__ import annotations
 
-from tests.cases import Case, bad, case, check, check_model, table
-from tests.dsl import blockdev, chardev, dir_, fifo, file, hardlink, opaque, symlink, whiteout
+import sys
+import tempfile
+
+import pytest
+
+from tests.cases import Case, bad, case, check, check_model, flatten_layers, table
+from tests.dsl import (
+    Member,
+    blockdev,
+    chardev,
+    dir_,
+    fifo,
+    file,
+    hardlink,
+    layer,
+    opaque,
+    symlink,
+    whiteout,
+)
+from tests.listing import list_tar
+from tests.programs import CHECKOUT, run
 
 TREE = [dir_("d"), file("d/a", "a"), dir_("d/s"), file("d/s/f", "f"), file("e", "e")]
 
@@ -74,6 +93,7 @@ CASES = [
             ("dangling-hard-link", hardlink(".wh.a", "nothing")),
             ("symlink", symlink(".wh.a", "b")),
             ("directory", dir_(".wh.a")),
+            ("char-device-0-0", chardev(".wh.a", 0, 0)),
             ("fifo", fifo(".wh.a")),
             ("char-device", chardev(".wh.a", 1, 3)),
             ("block-device", blockdev(".wh.a", 0, 0)),
@@ -87,6 +107,11 @@ CASES = [
     case(
         "14-an-opaque-marker-of-any-type",
         [[file("d/a")], [dir_("d/.wh..wh..opq"), file("d/b"), file("d/.wh..wh..opq/c")]],
+        ["d d", "f d/b ''"],
+    ),
+    case(
+        "14-an-opaque-marker-that-is-a-device",
+        [[file("d/a")], [dir_("d"), chardev("d/.wh..wh..opq", 0, 0), file("d/b")]],
         ["d d", "f d/b ''"],
     ),
     case("15-hides-nothing", [[file("a")], [whiteout("b"), whiteout("no/such")]], ["f a ''"]),
@@ -215,6 +240,34 @@ CASES = [
 @table(CASES)
 def test_flattening(case: Case) -> None:
     check(case)
+
+
+@pytest.mark.parametrize("entry", [[], [dir_("b")]], ids=["implied", "with an entry"])
+def test_device_over_a_directory_of_its_own_layer(entry: list[Member]) -> None:
+    """Rules 20 and 42: the later of two entries of one name. Docker does so too."""
+    layers = [layer(file("z")), layer(*entry, file("b/x", "1"), chardev("b", 0, 0))]
+    assert list_tar(flatten_layers(layers)) == ["f z ''"]
+
+
+def test_deep_whiteouts_take_little_memory() -> None:
+    """All directories above these are 4 MB of names for each."""
+    deep = b"a/" * 2040
+    markers = [whiteout(b"%05d/" % number + deep + b"f") for number in range(200)]
+    code = (
+        "import io, resource, sys\n"
+        "from dimgx.layers.tarwalk import walk_layer\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "with open(sys.argv[1], 'rb') as file:\n"
+        "    index = walk_layer(file.fileno(), 0, file.seek(0, io.SEEK_END))\n"
+        "after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "print(len(index.whiteouts), (after - before) // 1024)"
+    )
+    with tempfile.NamedTemporaryFile() as tar:
+        tar.write(layer(*markers))
+        tar.flush()
+        done = run([sys.executable, "-c", code, tar.name], env={"PYTHONPATH": str(CHECKOUT)})
+    count, taken = map(int, done.stdout.split())
+    assert (count, taken < 100) == (200, True), taken
 
 
 @table(CASES)
