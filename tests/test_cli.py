@@ -587,6 +587,21 @@ def test_signal_that_comes_while_a_thread_is_started_leaves_that_alone(place: Pa
     assert_terminated(place, script)
 
 
+def test_signal_that_comes_while_modules_are_loaded_waits_for_that(place: Path) -> None:
+    """Else they are half there, as `threading` is here."""
+    script = (
+        "import os, signal, sys\n"
+        "for name in ('threading', '_weakrefset'):\n"
+        "    sys.modules.pop(name, None)\n"
+        "class Finder:\n"
+        "    def find_spec(name, *_):\n"
+        "        if name == '_weakrefset':\n"
+        "            os.kill(os.getpid(), signal.SIGTERM)\n"
+        "sys.meta_path.insert(0, Finder)\n"
+    )
+    assert_terminated(place, script)
+
+
 def test_signal_while_standard_input_is_awaited(place: Path) -> None:
     make_big(place)
     process = start("-t", "o.tar", "-", cwd=place, stdin=subprocess.PIPE, stderr=subprocess.PIPE)

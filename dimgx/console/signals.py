@@ -4,9 +4,10 @@ The first SIGINT, SIGTERM or SIGHUP becomes an exception in the main thread, so 
 `with` do what they do; those that follow are ignored until that is done. Signals that were ignored
 from the start (nohup, a background job) stay ignored.
 
-Python drops an exception that is raised while it finalises an object; and while a thread is started
-none is raised, since that would lose a lock. So the signal is remembered: long work asks now and
-then whether one has come, and the block does not end as if none had.
+While a thread is started none is raised, since that would lose a lock, nor while a module is
+loaded, which would be half there; a timer comes back to it until that is done. And Python drops an
+exception that is raised while it finalises an object. So the signal is remembered: long work asks
+now and then whether one has come, and the block does not end as if none had.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from types import FrameType
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
+_AGAIN_S = 0.01
+_IMPORTLIB = "<frozen importlib"
+_SIGALRM = signal.SIGALRM if hasattr(signal, "setitimer") else None
 SIGPIPE = getattr(signal, "SIGPIPE", 13)
 
 
@@ -43,12 +47,15 @@ def raised_signals() -> Iterator[Callable[[], bool]]:
     come: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
-        come.append(number)
-        if _is_starting_thread(frame):
+        if number != _SIGALRM:
+            come.append(number)
+        if _is_delicate(frame):
+            if _SIGALRM is not None:
+                signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
             return
         for other in caught:
             signal.signal(other, signal.SIG_IGN)
-        raise Signalled(number)
+        check()
 
     def check() -> bool:
         if come:
@@ -65,19 +72,26 @@ def raised_signals() -> Iterator[Callable[[], bool]]:
         if signal.getsignal(number) != signal.SIG_IGN:
             before[number] = signal.signal(number, handle)
             caught.append(number)
+    if _SIGALRM is not None:
+        before[_SIGALRM] = signal.signal(_SIGALRM, handle)
     try:
         yield check
         check()
     finally:
         sys.unraisablehook = told
+        if _SIGALRM is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _is_starting_thread(frame: FrameType | None) -> bool:
-    threading = sys.modules.get("threading")
-    while threading is not None and frame is not None:
-        if frame.f_code is threading.Thread.start.__code__:
+def _is_delicate(frame: FrameType | None) -> bool:
+    """Tell whether a thread is being started there, or a module loaded."""
+    # It has none while it is loaded itself.
+    thread = getattr(sys.modules.get("threading"), "Thread", None)
+    start = thread and thread.start.__code__
+    while frame is not None:
+        if frame.f_code is start or frame.f_code.co_filename.startswith(_IMPORTLIB):
             return True
         frame = frame.f_back
     return False

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 BUFFER = 256 << 10
 """Bytes gathered before they are written."""
-
 HEADERS = 64 << 10
 """More bytes than the headers of a member take that is patched."""
 
@@ -318,7 +317,7 @@ class Emitter:
         self._gather(tar, start, end)
 
     def _gather(self, tar: Readable, start: int, end: int) -> None:
-        """Put a range of a layer's tar into the buffer, which is written only where it is full."""
+        """Put a range of a tar into the buffer, which is written only where it is full."""
         while start < end:
             if self._filled == BUFFER:
                 self._flush()
