@@ -15,7 +15,7 @@ from dimgx.errors import SourceError
 from dimgx.inspector import Listing, Row
 from dimgx.inspector import inspect as _inspect
 from dimgx.layerspec import select
-from dimgx.recipe import Recipe, directories, open_flat_of, ticker
+from dimgx.recipe import check_word, directories, make_recipe, open_flat_of, ticker
 from dimgx.tree import Tree
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dimgx.image import Image
     from dimgx.images.outdated import Made
     from dimgx.platforms import Platform
-    from dimgx.recipe import TarOptions, TreeOptions, Verify
+    from dimgx.recipe import Recipe, TarOptions, TreeOptions, Verify
     from dimgx.registryoptions import RegistryOptions
     from dimgx.report import Report
     from dimgx.sources.endpoint import EngineOptions
@@ -63,7 +63,7 @@ class Result(NamedTuple):
 
 
 def open_image(
-    reference: str,
+    reference: str | os.PathLike[str],
     *,
     platform: str | Platform | None = None,
     verify: Verify = "once",
@@ -94,9 +94,10 @@ def open_image(
     from dimgx.sources import open_image as open_source
     from dimgx.spool import SpoolSpace
 
+    check_word(verify, ("once", "all", "none"), "verify")
     if isinstance(platform, str):
         platform = parse_platform(platform)
-    parsed = parse_reference(reference)
+    parsed = parse_reference(os.fspath(reference))
     with ExitStack() as stack:
         space = stack.enter_context(SpoolSpace(memory, directories(tmpdir)))
         image = open_source(
@@ -115,7 +116,7 @@ def open_image(
 
 
 def list_platforms(
-    reference: str,
+    reference: str | os.PathLike[str],
     *,
     stdin: BinaryIO | None = None,
     registry: RegistryOptions | None = None,
@@ -129,7 +130,8 @@ def list_platforms(
     from dimgx.sources import list_platforms as list_source
     from dimgx.spool import SpoolSpace
 
-    parsed = parse_reference(reference)
+    check_word(verify, ("once", "all", "none"), "verify")
+    parsed = parse_reference(os.fspath(reference))
     with SpoolSpace(memory, directories(tmpdir)) as space:
         return list_source(
             parsed, verify=verify, stdin=stdin, spool=space, registry=registry, engine=engine
@@ -144,7 +146,9 @@ def inspect(image: Image, *, sizes: bool = True, threads: int | None = None) -> 
 
     Raises: ImageError where a layer that is measured is damaged.
     """
-    return _inspect(image, sizes=sizes, threads=Recipe(threads=threads).worker_count)
+    image.check_open()
+    threads = make_recipe({"threads": threads}).worker_count
+    return _inspect(image, sizes=sizes, threads=threads)
 
 
 def flatten(
@@ -177,9 +181,10 @@ def flatten(
     import dimgx.extractor  # noqa: F401
     from dimgx.targets.tarfile import FileTarget, open_place
 
-    recipe = Recipe(**options, phase=None if report is None else report.mark)
+    image.check_open()
+    recipe = make_recipe(options, None if report is None else report.mark)
     mark = recipe.phase or str
-    _check_level(compression, level)
+    _check_coding(compression, level)
     head = _record(image, recipe, compression, level) if record else b""
     with ExitStack() as stack:
         opened = open_place(target, force=force, sync=sync, resources=stack)
@@ -244,8 +249,9 @@ def write_raw(
     from dimgx.images.rawlayer import RawLayer
     from dimgx.targets.tarfile import open_place
 
-    recipe = Recipe(**options)
-    _check_level(compression, level)
+    image.check_open()
+    recipe = make_recipe(options)
+    _check_coding(compression, level)
     with ExitStack() as stack:
         opened = open_place(target, force=force, sync=sync, resources=stack)
         raw = stack.enter_context(RawLayer(image, recipe))
@@ -275,8 +281,9 @@ def open_stream(
     """
     from dimgx.stream import open_pulled
 
-    recipe = Recipe(**options)
-    _check_level(compression, level)
+    image.check_open()
+    recipe = make_recipe(options)
+    _check_coding(compression, level)
     flat = open_flat_of(image, recipe)
 
     def produce(write: Callable[[bytes | memoryview], object]) -> None:
@@ -293,7 +300,8 @@ def open_tree(image: Image, **options: Unpack[TreeOptions]) -> Tree:
 
     All digests have matched when it is there. The parameters are those of `flatten`.
     """
-    flat = open_flat_of(image, Recipe(**options))
+    image.check_open()
+    flat = open_flat_of(image, make_recipe(options))
     try:
         flat.verify()
     except BaseException:
@@ -330,8 +338,9 @@ def _record(
     return build_global_header(origin.text.encode())
 
 
-def _check_level(compression: Compression | None, level: int | None) -> None:
+def _check_coding(compression: Compression | None, level: int | None) -> None:
     if compression is not None or level is not None:
         from dimgx.encode import check_level
 
+        check_word(compression, (None, "gzip", "bzip2", "xz", "zstd"), "compression")
         check_level(compression, level)

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
-from dimgx.errors import ImageError, SourceError
+from dimgx.errors import ImageError, SourceError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,8 +120,8 @@ class Image:
     """An image that is open: its layers can be read until `close()`. A context manager."""
 
     __slots__ = (
-        "config", "digest", "fetch", "fetch_whole", "history", "id", "layers", "manifest",
-        "platform", "reference", "resources", "settings", "size_kind", "spool", "tags",
+        "config", "digest", "fetch", "fetch_whole", "history", "id", "is_closed", "layers",
+        "manifest", "platform", "reference", "resources", "settings", "size_kind", "spool", "tags",
         "warnings", "watches",
     )  # fmt: skip
 
@@ -176,9 +176,18 @@ class Image:
         """Where the config is still elsewhere too: gives the image with all there is of it."""
         self.resources = ExitStack() if resources is None else resources
         """What is held open for the layers' blobs."""
+        self.is_closed = False
 
     def __repr__(self) -> str:
         return f"Image({self.reference!r}, id={self.id!r}, tags={self.tags!r})"
+
+    def check_open(self) -> None:
+        """See that it has not been closed.
+
+        Raises: UsageError.
+        """
+        if self.is_closed:
+            raise UsageError(f"{self.reference:.300} is closed: open it again")
 
     def check_unchanged(self) -> None:
         """Look whether what the image is read from is still as it was; to be called at the end.
@@ -190,6 +199,7 @@ class Image:
 
     def close(self) -> None:
         """Close what the layers are read from."""
+        self.is_closed = True
         self.resources.close()
 
     def __enter__(self) -> Image:

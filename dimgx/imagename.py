@@ -16,7 +16,7 @@ from dimgx.digest import Digest
 from dimgx.errors import ImageError, UsageError
 
 DOCKER_HUB = "docker.io"
-_LONGEST_PATH = 255
+_LONGEST_PATH, _HIGHEST_PORT = 255, 65535
 _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
 _DOMAIN = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?")
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
@@ -61,6 +61,15 @@ class ImageName(NamedTuple):
         return f"{self.repository}{tag}{digest}"
 
 
+def registry_hint(name: str) -> str:
+    """Give how the image of that name is asked of its registry; nothing if it is no such name."""
+    try:
+        parse_image_name(name)
+    except UsageError:
+        return ""
+    return f"dimgx [options] docker://{name}"
+
+
 def parse_image_name(text: str) -> ImageName:
     """Give the name that `text` spells, completed as Docker completes it.
 
@@ -76,7 +85,8 @@ def parse_image_name(text: str) -> ImageName:
     if _BARE_ID.fullmatch(text):
         raise UsageError(f"{text} is an ID; a registry is asked by name, as in name@sha256:{text}")
     domain, remainder = _split(rest)
-    if not _DOMAIN.fullmatch(domain):
+    port = domain.rpartition(":")[2] if domain.count(":") == 1 or "]:" in domain else "0"
+    if not _DOMAIN.fullmatch(domain) or len(port) > 5 or int(port) > _HIGHEST_PORT:
         raise _wrong(text, f"{domain!r:.100} is no host[:port]")
     path, colon, tag = remainder.partition(":")
     if not _PATH.fullmatch(path):

@@ -13,7 +13,7 @@ from dimgx.errors import UsageError
 from dimgx.image import Image
 from dimgx.imagemaker import ImageMaker, ResultImage, WrittenImage
 from dimgx.images.layerparts import Coding
-from dimgx.recipe import Recipe, directories
+from dimgx.recipe import check_word, directories, make_recipe
 from dimgx.spool import SpoolSpace
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from dimgx.codec import Compression
     from dimgx.inspector import Row
-    from dimgx.recipe import TarOptions
+    from dimgx.recipe import Recipe, TarOptions
     from dimgx.report import Report
     from dimgx.targets.forms import Form, FormName
     from dimgx.targets.store import Store
@@ -74,8 +74,11 @@ def write_images(
     from dimgx.encode import check_level
     from dimgx.targets.forms import usual_layer_compression
 
-    recipe = Recipe(**options, phase=None if report is None else report.mark)
+    recipe = make_recipe(options, None if report is None else report.mark)
     mark = recipe.phase or str
+    check_word(form, ("docker-archive", "oci-archive", "oci-dir", "docker-dir"), "form")
+    check_word(layer_compression, (None, "none", "gzip", "zstd"), "layer_compression")
+    check_word(compression, (None, "gzip", "bzip2", "xz", "zstd"), "compression")
     wanted = [ResultImage(item) if isinstance(item, Image) else item for item in images]
     if len(wanted) != 1 and form != "docker-archive":
         raise UsageError(f"{len(wanted)} images do not go into one {form}: docker-archive does it")
@@ -86,6 +89,8 @@ def write_images(
         check_level(stored, level)
     else:
         check_level(compression, level)
+    for one in wanted:
+        one.image.check_open()
     threads = recipe.worker_count
     archive = Coding(compression, level, threads)
     layers = Coding(stored, None if compression is not None else level, threads)

@@ -10,7 +10,7 @@ import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
 
-from dimgx.errors import Cancelled, LayerSpecError
+from dimgx.errors import Cancelled, LayerSpecError, UsageError
 from dimgx.inspector import Row, layers_of, list_rows
 from dimgx.layerspec import select
 from dimgx.spool import SpoolSpace
@@ -108,6 +108,35 @@ class Recipe(NamedTuple):
             progress=self.progress,
             cancel=self.cancel,
             phase=self.phase,
+        )
+
+
+def make_recipe(options: TreeOptions, phase: Callable[[str], None] | None = None) -> Recipe:
+    """Give what a caller asks for.
+
+    Raises: UsageError where it makes no sense.
+    """
+    recipe = Recipe(**options, phase=phase)
+    check_word(recipe.verify, ("once", "all", "none"), "verify")
+    if recipe.threads is not None and recipe.threads < 1:
+        raise UsageError(f"{recipe.threads} threads do not work: one does, or None for all CPUs")
+    if recipe.memory is not None and recipe.memory < 0:
+        raise UsageError(f"there are no {recipe.memory} bytes of memory")
+    for name in ("layers", "paths", "add_layers"):
+        # Its letters would be taken one by one.
+        if isinstance(getattr(recipe, name), str | bytes | os.PathLike):
+            raise UsageError(f"{name} is a list, also where there is but one")
+    return recipe
+
+
+def check_word(value: object, words: Sequence[str | None], what: str) -> None:
+    """Refuse a value that is none of `words`.
+
+    Raises: UsageError.
+    """
+    if value not in words:
+        raise UsageError(
+            f"{what} is {value!r:.100}, but has to be one of {', '.join(map(str, words))}"
         )
 
 

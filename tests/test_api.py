@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -134,6 +134,55 @@ def test_flatten_nothing_is_an_error(
     with pytest.raises(dimgx.LayerSpecError):
         dimgx.flatten(opened, tmp_path / "out.tar", layers=layers)
     assert not (tmp_path / "out.tar").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"verify": False}, {"verify": "All"}, {"threads": 0}, {"threads": -1}, {"memory": -5},
+        {"layers": "@0"}, {"add_layers": "/etc"}, {"add_layers": Path("/etc")}, {"paths": "/x"},
+        {"compression": "lz4"}, {"compression": "none"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_flatten_refuses_what_makes_no_sense(
+    opened: dimgx.Image, options: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(dimgx.UsageError):
+        dimgx.flatten(opened, tmp_path / "out.tar", **options)
+    assert not (tmp_path / "out.tar").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"form": "tarball"}, {"form": "oci-dir", "layer_compression": "xz"},
+     {"form": "docker-archive", "compression": "none"}],
+    ids=str,
+)  # fmt: skip
+def test_images_are_not_written_in_a_form_that_there_is_not(
+    opened: dimgx.Image, options: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(dimgx.UsageError):
+        dimgx.write_images([opened], tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_image_that_is_closed(tmp_path: Path) -> None:
+    (tmp_path / "image.tar").write_bytes(docker_archive(image(layer(file("a")))))
+    with dimgx.open_image(tmp_path / "image.tar") as found:
+        pass
+    for use in (
+        lambda: dimgx.inspect(found),
+        lambda: dimgx.flatten(found, io.BytesIO()),
+        lambda: dimgx.open_stream(found),
+        lambda: dimgx.open_tree(found),
+        lambda: dimgx.write_raw(found, io.BytesIO()),
+        lambda: dimgx.write_images([found], tmp_path / "out", form="oci-dir"),
+    ):
+        with pytest.raises(dimgx.UsageError, match="is closed"):
+            use()
+    with pytest.raises(dimgx.UsageError, match="verify"):
+        dimgx.open_image(tmp_path / "image.tar", verify="some")  # type: ignore[arg-type]
 
 
 def test_flatten_an_image_without_layers_is_an_empty_tar(tmp_path: Path) -> None:

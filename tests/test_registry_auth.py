@@ -308,7 +308,8 @@ def test_oldest_form(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", ["{", "[]", '{"auths": {"h.io": {"auth": "%%%"}}}', '{"auths": {"h.io": {"auth": 5}}}']
+    "data", ["{", "[]", '{"auths": {"h.io": {"auth": "%%%"}}}', '{"auths": {"h.io": {"auth": 5}}}',
+     '{"auths": {"h.io": {"auth": "\u00e9\u00e9"}}}']
 )
 def test_damaged_files(tmp_path: Path, data: str) -> None:
     place = tmp_path / "config.json"
@@ -408,6 +409,16 @@ def test_missing_helper_warns_and_goes_on(faulty: FaultyRegistry, tmp_path: Path
     options = RegistryOptions(auth_files=(str(place),))
     with dimgx.open_image(faulty.reference(), platform="linux/amd64", registry=options) as found:
         assert "not installed" in found.warnings[0]
+
+
+def test_missing_helper_is_told_where_credentials_lack(
+    faulty: FaultyRegistry, tmp_path: Path
+) -> None:
+    place = tmp_path / "config.json"
+    place.write_bytes(to_json({"credsStore": "not-there-at-all"}))
+    faulty.rules.append(wants_password)
+    told = fault(faulty.reference(), SourceError, auth_files=(str(place),))
+    assert "docker-credential-not-there-at-all" in told and "not installed" in told
 
 
 # -- the environment -----------------------------------------------------------------------------

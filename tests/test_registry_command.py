@@ -54,6 +54,7 @@ def faulty() -> Iterator[FaultyRegistry]:
         (["--retry-time", "soon", "docker://x"], "seconds"),
         (["--retry-time", "-1", "docker://x"], ""),
         (["--tls-verify=maybe", "docker://x"], ""),
+        (["--tls-verify", "false", "docker://x"], "--tls-verify=false"),
         (["--platforms", "-t", "out.tar", "docker://x"], "--platforms"),
         (["--platforms", "-l", "@0", "docker://x"], "--platforms"),
         (["--platforms", "--json", "docker://x"], "--platforms"),

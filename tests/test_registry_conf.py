@@ -184,6 +184,10 @@ def test_settings_that_cannot_be_read(tmp_path: Path) -> None:
     broken.write_text("{")
     with pytest.raises(SourceError, match=r"broken\.json"):
         endpoints("x.com/n", daemon=broken)
+    for mirror in ("http://[::1", "ftp://mirror.local", "https://", "https://m.local:port"):
+        broken.write_text(f'{{"registry-mirrors": ["{mirror}"]}}')
+        with pytest.raises(SourceError, match="no http or https URL"):
+            endpoints("debian", daemon=broken)
 
 
 def test_which_files_count(tmp_path: Path) -> None:
@@ -325,16 +329,23 @@ def test_through_a_proxy(faulty: FaultyRegistry) -> None:
     assert "proxy" in told
 
 
-@contextmanager
-def tunnel(target: str) -> Iterator[tuple[str, list[bytes]]]:
-    """Run a proxy that connects whoever asks to `target`; give its host and what it was asked."""
-    asked: list[bytes] = []
+def relay(one: socket.socket, other: socket.socket) -> None:
+    """Pass on what comes from either to the other, in threads."""
 
-    def relay(source: socket.socket, sink: socket.socket) -> None:
+    def work(source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
+
+    for pair in ((one, other), (other, one)):
+        threading.Thread(target=work, args=pair, daemon=True).start()
+
+
+@contextmanager
+def tunnel(target: str) -> Iterator[tuple[str, list[bytes]]]:
+    """Run a proxy that connects whoever asks to `target`; give its host and what it was asked."""
+    asked: list[bytes] = []
 
     def serve() -> None:
         with suppress(OSError):
@@ -344,8 +355,7 @@ def tunnel(target: str) -> Iterator[tuple[str, list[bytes]]]:
                 name, _, port = target.partition(":")
                 behind = stack.enter_context(socket.create_connection((name, int(port))))
                 client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-                for pair in ((client, behind), (behind, client)):
-                    threading.Thread(target=relay, args=pair, daemon=True).start()
+                relay(client, behind)
 
     with ExitStack() as stack, socket.create_server(("127.0.0.1", 0)) as server:
         thread = threading.Thread(target=serve, daemon=True)
@@ -447,6 +457,33 @@ def test_server_that_cuts_the_handshake() -> None:
         thread.start()
         reference = f"docker://127.0.0.1:{server.getsockname()[1]}/app"
         fault(reference, TemporaryError, retry_time_s=0.3)
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
+
+
+def test_server_that_hangs_up_on_tls_and_speaks_plain_http() -> None:
+    with (
+        ExitStack() as stack,
+        faulty_registry() as registry,
+        socket.create_server(("127.0.0.1", 0)) as server,
+    ):
+        registry.add(APP)
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    client = stack.enter_context(server.accept()[0])
+                    if client.recv(1, socket.MSG_PEEK) == b"G":
+                        address = "127.0.0.1", int(registry.host.rpartition(":")[2])
+                        relay(client, stack.enter_context(socket.create_connection(address)))
+                    else:
+                        client.shutdown(socket.SHUT_RDWR)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        reference = f"docker://127.0.0.1:{server.getsockname()[1]}/app:1"
+        assert flat(reference) == flat(registry.reference())
+        assert "cut" in fault(reference, TemporaryError, tls_verify=True, retry_time_s=0.3)
         server.shutdown(socket.SHUT_RDWR)
         thread.join(5)
 

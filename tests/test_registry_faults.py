@@ -115,7 +115,7 @@ def test_cut_for_good_is_given_up(faulty: FaultyRegistry) -> None:
     assert "byte 100 of" in told and "--retry-time" in told
 
 
-@pytest.mark.parametrize("answer", ["200", "wrong 206", "earlier 206", "no range 206"])
+@pytest.mark.parametrize("answer", ["200", "416", "wrong 206", "earlier 206", "no range 206"])
 def test_answers_to_a_range_request(faulty: FaultyRegistry, expected: bytes, answer: str) -> None:
     wrong = iter((True,))
 
@@ -125,6 +125,8 @@ def test_answers_to_a_range_request(faulty: FaultyRegistry, expected: bytes, ans
             return False
         if answer == "200":
             handler.send(200, BIG)
+        elif answer == "416":
+            handler.send(416)
         elif not next(wrong, False):
             return False
         elif answer == "earlier 206":

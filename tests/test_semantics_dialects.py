@@ -267,6 +267,12 @@ CASES = [
         ],
         ["f a 'x'", "c c 1,3", "d d", "h h = a", "l l -> x", "f z 'end'"],
     ),
+    case(
+        "51-negative-owners-are-32-bits",
+        [[file("a", overlay={108: base256(-2, 8), 116: base256(-1, 8)}), file("b", uid=2**32 - 2)]],
+        ["f a '' owner=4294967294:4294967295", "f b '' owner=4294967294:0"],
+        in_model=False,
+    ),
     bad("51-a-negative-size", [[file("a", size=base256(-1, 12))]], "size", in_model=False),
     bad("51-a-negative-pax-size", [pax((b"size", b"-1"), then=file("a"))], in_model=False),
     bad(

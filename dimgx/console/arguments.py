@@ -28,6 +28,12 @@ class _Parser(argparse.ArgumentParser):
             file.write(message)
 
 
+class _Formatter(argparse.HelpFormatter):
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        # What may follow a `=` only is shown so.
+        return super()._format_action_invocation(action).replace(" [=", "[=")
+
+
 class _PrintCompletion(argparse.Action):
     def __call__(
         self,
@@ -71,7 +77,7 @@ def _add_registry(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--tls-verify",
-        metavar="true|false",
+        metavar="[=true|false]",
         choices=("true", "false"),
         help="false takes any certificate, and plain http; true insists on https, for loopback "
         "too (default: https, on loopback plain http as well)",
@@ -116,6 +122,7 @@ def build_parser(version: str) -> argparse.ArgumentParser:
         "in dimgx. A signal ends it by that signal.",
         add_help=False,
         allow_abbrev=False,
+        formatter_class=_Formatter,
     )
 
     source = parser.add_argument_group("source")

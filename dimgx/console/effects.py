@@ -179,7 +179,9 @@ def _check_several(said: dict[str, Any], target: TargetName | None) -> None:
 def _refuse(said: dict[str, Any], names: Iterable[str], where: str) -> None:
     for name in names:
         if said[name] is not None:
-            raise UsageError(f"{option(name)} has no effect {where}")
+            spelled = option(name)
+            verb = "have" if " and " in spelled else "has"
+            raise UsageError(f"{spelled} {verb} no effect {where}")
 
 
 def _exclude(said: dict[str, Any], one: str, other: str) -> None:

@@ -14,6 +14,18 @@ _RANKS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40}
 _PREFIXES = {"ERROR": "", "WARNING": "warning: ", "INFO": ""}
 
 
+def _check_format(log_format: str) -> None:
+    import logging
+
+    record = logging.LogRecord("dimgx", logging.ERROR, "", 0, "%s", ("a text",), None)
+    try:
+        logging.Formatter(log_format).format(record)
+    except KeyError as exc:
+        raise ValueError(f"there is no {exc} in a record of Python's logging") from exc
+    except TypeError as exc:
+        raise ValueError(str(exc)) from exc
+
+
 class Messages:
     """Keeps warnings and facts until success is certain, each kind once.
 
@@ -41,6 +53,8 @@ class Messages:
         if level == "DEBUG" or log_format is not None:
             import logging
 
+            if log_format is not None:
+                _check_format(log_format)
             logging.basicConfig(
                 level=level, format=log_format or "dimgx: %(levelname)s: %(name)s: %(message)s"
             )

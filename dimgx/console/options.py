@@ -5,12 +5,14 @@ An option that would have no effect is an error: who gives one means something b
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from dimgx.console.arguments import build_parser
 from dimgx.console.argumenttypes import DASH
 from dimgx.console.effects import check_effects
 from dimgx.console.targetname import TargetName, parse_target
+from dimgx.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,6 +96,9 @@ def parse_args(argv: Sequence[str], version: str) -> Options:
     """
     dashed = [DASH + arg[1:] if arg.startswith("-:") else arg for arg in argv]
     dashed = [f"{arg}={_ALONE[arg]}" if arg in _ALONE else arg for arg in dashed]
+    for option, word in pairwise(dashed):
+        if option == "--tls-verify=true" and word in ("true", "false"):
+            raise UsageError(f"write --tls-verify={word}: a word behind a blank is an image")
     parsed = build_parser(version).parse_intermixed_args(dashed)
     said: dict[str, Any] = {name: _undashed(value) for name, value in vars(parsed).items()}
     target = None

@@ -154,7 +154,7 @@ def _add_image(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--load",
-        metavar="=docker|podman",
+        metavar="[=docker|podman]",
         choices=("any", "docker", "podman"),
         help="hand the image to an engine and print its ID: with = to the one that is named, else "
         "to the one it came from, or else the one that is there",
@@ -162,7 +162,7 @@ def _add_image(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--import",
         dest="import_",
-        metavar="=docker|podman",
+        metavar="[=docker|podman]",
         choices=("any", "docker", "podman"),
         help="the same with the plain tar and the image's settings, as `docker import` does",
     )

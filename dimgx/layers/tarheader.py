@@ -44,6 +44,7 @@ from dimgx.layers.tarsparse import set_sparse
 MAX_EXTENDED_SIZE = 1 << 20
 """Most bytes that one extended header may have, as in Go's reader."""
 
+_ID_MASK = (1 << 32) - 1
 _TIME = re.compile(rb"(-?)([0-9]{1,19})(?:\.([0-9]*))?")
 _KEPT_RECORDS = frozenset(
     b"path linkpath size uid gid mtime atime ctime uname gname RHT.security.selinux".split()
@@ -177,13 +178,19 @@ def _parse(
         normal = normal and not prefix
     if prefix:
         name = prefix + b"/" + name
+    uid = _number(records, b"uid", block[108:116], at)
+    gid = _number(records, b"gid", block[116:124], at)
+    if min(uid, gid) < 0:
+        # Readers disagree on negative ones. Docker hands them to the system, which takes 32 bits.
+        normal = False
+        uid, gid = uid & _ID_MASK, gid & _ID_MASK
     header = Header(
         name=extended.long_name or records.get(b"path", name),
         kind=kind,
         linkname=extended.long_link or records.get(b"linkpath", cut(block[157:257])),
         mode=parse_number(block[100:108], "the mode", at) & 0o7777,
-        uid=_number(records, b"uid", block[108:116], at),
-        gid=_number(records, b"gid", block[116:124], at),
+        uid=uid,
+        gid=gid,
         mtime=parse_number(block[136:148], "the time", at),
         had_pax=b"x"[0] in extended.types,
         offset=offset,

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from dimgx.errors import DimgxError, SourceError
-from dimgx.imagename import normal_name, repository
+from dimgx.imagename import normal_name, registry_hint, repository
 
 if TYPE_CHECKING:
     from dimgx.reference import Reference
@@ -41,9 +41,9 @@ def explain_absence(engine: Engine, reference: Reference) -> SourceError:
     similar = _similar(name, [tag for _, tags in images for tag in tags])
     if similar:
         problem += f" (similar: {', '.join(similar)})"
-    if not matched:
-        problem += f"; its registry may: dimgx [options] docker://{name:.300}"
-        problem += ", or --pull missing lets the engine fetch it"
+    hint = "" if matched else registry_hint(name)
+    if hint:
+        problem += f"; its registry may: {hint}, or --pull missing lets the engine fetch it"
     return SourceError(problem + hint_of_file(reference))
 
 

@@ -6,6 +6,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from dimgx.errors import SourceError
+from dimgx.imagename import registry_hint
 from dimgx.sources.absence import hint_of_file
 from dimgx.sources.connection import Connection
 from dimgx.sources.daemon import DockerEngine
@@ -29,13 +30,12 @@ def open_engine(reference: Reference, options: EngineOptions) -> Engine:
 
     Raises: SourceError where there is none, or for good; TemporaryError where it does not answer.
     """
-    name = f"{reference.name or '':.300}"
+    hint = registry_hint(reference.name or "")
     if reference.transport == "podman":
-        return _open_podman(
-            options, f"; without it the image's registry has it: dimgx [options] docker://{name}"
-        )
+        more = f"; without it the image's registry has it: {hint}" if hint else ""
+        return _open_podman(options, more)
     other = " (Podman's socket is there: podman:NAME)" if find_podman(options) else ""
-    more = f"; without any engine its registry has the image: dimgx [options] docker://{name}"
+    more = f"; without any engine its registry has the image: {hint}" if hint else ""
     return _open_docker(options, other, more + hint_of_file(reference))
 
 

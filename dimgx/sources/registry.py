@@ -38,6 +38,7 @@ from dimgx.sources.manifests import make_image, require_image
 from dimgx.sources.registriesconf import Endpoint, find_endpoints
 from dimgx.sources.registryclient import FetchedManifest, NotThere, RegistryClient
 from dimgx.sources.remoteblob import RemoteBlob
+from dimgx.sources.tokens import Denied
 
 if TYPE_CHECKING:
     from dimgx.image import Blob, Image
@@ -67,16 +68,19 @@ def find_remote(
     passed_over: list[str] = []
     for endpoint in endpoints:
         client: RegistryClient | None = None
+        troubles: list[str] = []
         try:
-            client = _open_client(endpoint, options, resources, warn)
+            client = _open_client(endpoint, options, resources, troubles.append)
             fetched = client.get_manifest(name.wanted)
         except DimgxError as exc:
             if endpoint is not endpoints[-1]:
                 passed_over.append(f"the mirror {endpoint.host}/{endpoint.path}: {exc}")
                 continue
+            if isinstance(exc, Denied) and troubles:
+                exc = Denied(f"{exc}; {'; '.join(troubles)}")
             raise _with_mirrors(_with_tags(exc, client, name), passed_over) from None
-        for text in passed_over:
-            warn(f"passed over {text}")
+        for text in (*troubles, *(f"passed over {text}" for text in passed_over)):
+            warn(text)
         client.persist()
         return _Repository(client, name, options, verify=verify).candidate(fetched)
     raise AssertionError

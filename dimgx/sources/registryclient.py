@@ -22,6 +22,7 @@ from dimgx.sources.patience import Patience, Transient, parse_retry_after
 from dimgx.sources.proxies import is_loopback
 from dimgx.sources.tokens import Authorizer, Denied
 from dimgx.sources.transport import (
+    Cut,
     NoConnection,
     NotTLS,
     Refused,
@@ -169,13 +170,31 @@ class RegistryClient:
                 response = self._transport.send("GET", self._url(path), headers)
             except (NoConnection, Transient, Refused) as exc:
                 # Nothing but TLS itself is a reason to do without, where it is checked.
-                if not (isinstance(exc, NotTLS) or self.endpoint.is_insecure):
+                if isinstance(exc, NotTLS) or self.endpoint.is_insecure:
+                    self._schemes = self._schemes[1:]
+                elif isinstance(exc, Cut):
+                    return self._send_plain(path, headers, exc)
+                else:
                     raise
-                self._schemes = self._schemes[1:]
             else:
                 self._schemes = self._schemes[:1]
                 return response
         return self._transport.send("GET", self._url(path), headers)
+
+    def _send_plain(self, path: str, headers: Mapping[str, str], problem: Cut) -> Response:
+        """Try plain http with a registry of this machine that hangs up on TLS.
+
+        Raises: `problem` where it does not speak that either.
+        """
+        try:
+            response = self._transport.send("GET", f"http://{self.host}{path}", headers)
+        except DimgxError:
+            raise problem from None
+        if response.status_code == 400:  # as those answer who want TLS
+            response.close()
+            raise problem
+        self._schemes = self._schemes[1:]
+        return response
 
     def _url(self, path: str) -> str:
         return f"{self._schemes[0]}://{self.endpoint.host}{path}"

@@ -108,16 +108,19 @@ class _Fetch:
 
     def iter_chunks(self) -> Iterator[bytes]:
         patience = self._client.new_patience(self.stopped)
-        offset = 0
+        offset, takes_ranges = 0, True
         while True:
+            asked = offset if takes_ranges else 0
             try:
                 self._thread = get_ident()
-                self._response = self._client.get_blob(self._digest, offset, patience)
+                self._response = self._client.get_blob(self._digest, asked, patience)
                 self._thread = None
             except BadRange:
-                if offset:
-                    return  # it is shorter than stated, which its reader finds out
-                raise
+                if not asked:
+                    raise
+                # It is shorter than stated, or the registry does not do this: the whole will tell.
+                takes_ranges = False
+                continue
             except NotThere as exc:
                 raise ImageError(f"{exc}: the image is not whole there") from None
             try:

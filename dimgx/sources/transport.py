@@ -33,6 +33,8 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _PORTS = {"http": 80, "https": 443}
 _PIECES = (1 << 16, 1 << 20)
 _SOON_S = 0.1
+_FOR_ANOTHER = 62, 64
+"""OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
 _T = TypeVar("_T", bound=BaseException)
 
 
@@ -42,6 +44,10 @@ class NoConnection(SourceError):
 
 class NotTLS(NoConnection):
     """The other side does not speak TLS there."""
+
+
+class Cut(Transient):
+    """The other side hung up while TLS was being agreed on."""
 
 
 class Refused(TemporaryError):
@@ -281,10 +287,13 @@ def translate(exc: BaseException, host: str, proxy: str | None) -> DimgxError:
     where = f"the proxy {proxy} to {host}" if proxy else host
     certificate = next((e for e in _chain(exc) if _is_about_certificate(e)), None)
     if certificate is not None:
-        reason = getattr(certificate, "verify_message", "it is for another host")
+        reason = getattr(certificate, "verify_message", "it is for another host").rstrip(".")
+        way = "put its CA as ca.crt into a directory for --cert-dir"
+        if getattr(certificate, "verify_code", _FOR_ANOTHER[0]) in _FOR_ANOTHER:
+            way = "ask by a name that it is for"
         return SourceError(
-            f"the certificate of {host} cannot be trusted: {reason}; put its CA"
-            " as ca.crt into a directory for --cert-dir, or give --tls-verify=false"
+            f"the certificate of {host} cannot be trusted: {reason}; {way}, or give"
+            " --tls-verify=false"
         )
     tls = _find(exc, ssl.SSLError) or _find(exc, SSLError)
     if tls is not None:
@@ -292,7 +301,7 @@ def translate(exc: BaseException, host: str, proxy: str | None) -> DimgxError:
         if reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
             return NotTLS(f"{host} does not speak TLS; --tls-verify=false lets plain http pass")
         if reason in ("UNEXPECTED_EOF_WHILE_READING",):
-            return Transient(f"{host} cut the connection")
+            return Cut(f"{host} cut the connection")
         if "TIMED OUT" in str(reason).upper():
             return Transient(f"{where} does not answer in time")
         return NoConnection(
