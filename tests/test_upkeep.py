@@ -367,6 +367,15 @@ def test_target_that_is_neither_file_nor_directory(place: Path) -> None:
         assert (code, "neither a file nor a directory" in told) == (2, True)
 
 
+def test_directory_is_no_target_for_a_tar(place: Path) -> None:
+    (place / "out").mkdir()
+    for _ in range(2):
+        for words in (["--check"], ["--update"], ["--update", "-w"]):
+            code, told = refused("./app.tar", *words, "-t", "out")
+            assert (code, "is a directory" in told) == (2, True)
+        (place / "out" / "file").touch()
+
+
 def test_target_that_may_not_be_read(place: Path) -> None:
     (place / "loop").symlink_to("loop")
     assert refused("./app.tar", "--check", "-t", "loop")[0] == 2

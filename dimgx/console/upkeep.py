@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from dimgx.console.imageoutput import names_for
@@ -49,8 +50,10 @@ class Verdict(NamedTuple):
 def judge(path: str, wanted: Sequence[Made], *, tmpdirs: Sequence[str] = ()) -> Verdict:
     """Tell whether the target `path` holds what is wanted.
 
-    Raises: SourceError where it cannot be read.
+    Raises: SourceError where it cannot be read, or is a directory where a file is wanted.
     """
+    if os.path.isdir(path) and not all(made.form in DIRECTORY_FORMS for made in wanted):
+        raise SourceError(f"{path} is a directory: name a file")
     try:
         found = read_state(path, tmpdirs=tmpdirs)
     except NoOrigin:
