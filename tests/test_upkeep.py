@@ -306,8 +306,8 @@ def test_tar_that_lost_its_end_is_made_again(place: Path, left: int) -> None:
 PACKED = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
-def big_archive(place: Path) -> None:
-    big = image(layer(file("random", os.urandom(3 << 20)), file("same", bytes(1 << 20))))
+def big_archive(place: Path, size: int = 3 << 20) -> None:
+    big = image(layer(file("random", os.urandom(size)), file("same", bytes(size // 3))))
     (place / "big.tar").write_bytes(docker_archive(big))
 
 
@@ -323,17 +323,17 @@ def test_only_head_and_end_of_a_packed_tar_are_read(place: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", PACKED)
-@pytest.mark.parametrize("level", [[], ["--compress-level", "1"], ["--compress-level", "9"]])
+@pytest.mark.parametrize("level", [[], ["--compress-level", "9"]])
 def test_packed_tar_that_lost_its_end_is_made_again(
     place: Path, suffix: str, level: list[str]
 ) -> None:
-    big_archive(place)
+    big_archive(place, 1 << 20)
     words = *level, "-t", f"out{suffix}", "./big.tar"
     update(*words)
     path = place / f"out{suffix}"
     data = path.read_bytes()
     assert check(*words) == (0, "up to date")
-    for lost in (*range(1, 40), 100, 511, 512, 4096, 65537, 1 << 20, len(data) // 2):
+    for lost in (*range(1, 40), 100, 511, 512, 4096, 65537):
         path.write_bytes(data[:-lost])
         (found,) = read_state(str(path)) or ()
         assert found.problem == "damaged: the tar ends early", lost
@@ -353,7 +353,7 @@ def test_tar_that_another_program_packed_again_has_its_end(
     place: Path, suffix: str, program: str
 ) -> None:
     need(program.split()[0])
-    big_archive(place)
+    big_archive(place, 1 << 20)
     update("-t", "out.tar", "./big.tar")
     with (place / f"out.tar.{suffix}").open("wb") as packed:
         subprocess.run([*program.split(), "-c", "-q", "out.tar"], stdout=packed, check=True)
