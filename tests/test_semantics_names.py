@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from tests.cases import Case, bad, case, check, check_model, table
-from tests.dsl import chardev, dir_, fifo, file, hardlink, symlink, whiteout
+import pytest
+
+from dimgx.errors import ImageError
+from dimgx.layers import names, ownlayer
+from tests.cases import Case, bad, case, check, check_model, flatten_layers, table
+from tests.dsl import Member, chardev, dir_, fifo, file, hardlink, layer, symlink, whiteout
 
 CASES = [
     # -- A. the model
@@ -217,3 +221,18 @@ def test_flattening(case: Case) -> None:
 @table(CASES)
 def test_model(case: Case) -> None:
     check_model(case)
+
+
+@pytest.mark.parametrize("more", [[], [file("x"), file("x")]], ids=["plain", "replayed"])
+def test_directories_without_entries_are_bounded(
+    monkeypatch: pytest.MonkeyPatch, more: list[Member]
+) -> None:
+    """Rule 72: those above one name can have names a thousand times as long as it is."""
+    for module in (names, ownlayer):
+        monkeypatch.setattr(module, "MOST_IMPLIED", 3 << 20)
+    deep = b"a/" * 2000 + b"f"
+    with pytest.raises(ImageError, match="more than 3 MiB"):
+        flatten_layers([layer(file(deep), *more)])
+    every = [deep[:end] for end in range(2, len(deep), 2)]
+    entries = [dir_(name) for name in every]
+    assert flatten_layers([layer(*entries, file(deep), *more)])

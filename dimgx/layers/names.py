@@ -10,10 +10,16 @@ below a directory is a range of neighbours: `key <= k < key[:-1] + b"\\1"`.
 
 from __future__ import annotations
 
+from dimgx.errors import ImageError
 from dimgx.layers.tarfields import MalformedTar, show
 
 MAX_PATH = 4096
 """Longest name and link target in bytes; Linux makes no longer ones (rule 72)."""
+MOST_IMPLIED = 256 << 20
+"""Bytes of names of directories that a layer needs but has no entry for; real ones need some MiB.
+
+A small layer can need any number (rule 72).
+"""
 
 WHITEOUT_PREFIX = b".wh."
 OPAQUE_MARKER = b".wh..wh..opq"
@@ -36,6 +42,18 @@ def normalise(name: bytes, offset: int) -> bytes:
         elif part not in (b"", b"."):
             parts.append(part)
     return b"/".join(parts)
+
+
+def check_implied(size: int) -> None:
+    """Refuse more than `MOST_IMPLIED` bytes.
+
+    Raises: ImageError.
+    """
+    if size > MOST_IMPLIED:
+        raise ImageError(
+            f"the directories that it needs but has no entries for have names of more than"
+            f" {MOST_IMPLIED >> 20} MiB"
+        )
 
 
 def key_of(path: bytes, *, is_directory: bool) -> bytes:

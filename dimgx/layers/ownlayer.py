@@ -13,7 +13,14 @@ from itertools import chain, compress, repeat
 from operator import itemgetter
 
 from dimgx.layers.layerindex import LayerIndex, Link
-from dimgx.layers.names import MAX_PATH, ancestors, key_of, normalise
+from dimgx.layers.names import (
+    MAX_PATH,
+    MOST_IMPLIED,
+    ancestors,
+    check_implied,
+    key_of,
+    normalise,
+)
 from dimgx.layers.ownnames import Names, names_of
 from dimgx.layers.replay import Replay
 from dimgx.layers.tarbatch import find_kind
@@ -204,16 +211,23 @@ def find_implied(paths: Iterable[bytes], directories: set[bytes]) -> set[bytes]:
     """Find the directories that none of `directories` is, but one of `paths` is below them.
 
     These and what is given end without NUL.
+
+    Raises: ImageError for too many.
     """
     # None of the parents ends in NUL, and that of a name at the top is empty.
     parents = map(bytes.rpartition, paths, repeat(b"\0"))
     implied = set(map(itemgetter(0), parents)) - directories
     implied.discard(b"")
+    size = sum(map(len, implied))
     for path in tuple(implied):
         while path := path.rpartition(b"\0")[0]:
             if path in directories or path in implied:
                 break
             implied.add(path)
+            size += len(path)
+            if size > MOST_IMPLIED:
+                break
+    check_implied(size)
     return implied
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dimgx.layers.layerindex import REWRITE, LayerIndex, Link
-from dimgx.layers.names import key_of, normalise, path_of
+from dimgx.layers.names import check_implied, key_of, normalise, path_of
 from dimgx.layers.tarfields import DIRECTORY, LINK, SYMLINK, Header, MalformedTar, show
 
 MAX_SYMLINKS = 40
@@ -187,13 +187,15 @@ class Replay:
         """Write the tree's keys into the index; what is not in the tree is no entry."""
         index = self._index
         spelled, index.keys[:] = index.keys[:], [b""] * len(index.keys)
-        waiting = [(b"", self._root)]
+        waiting, size = [(b"", self._root)], 0
         while waiting:
             key, node = waiting.pop()
             for name, child in (node.children or {}).items():
                 child_key = key + name + (b"\0" if child.kind == DIRECTORY else b"")
                 if child.number is None:
                     index.implied.append(child_key)
+                    size += len(child_key)
+                    check_implied(size)
                 else:
                     index.keys[child.number] = child_key
                     if spelled[child.number] != child_key:
