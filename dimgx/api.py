@@ -77,7 +77,7 @@ def open_image(
 ) -> Image:
     """Open the image that `reference` names; close it when done, or use it in a `with`.
 
-    `platform` picks from an index. `stdin` is what the reference `-` reads. What has to be kept (a
+    A path object counts as its text. `platform` picks from an index. `stdin` is what the reference `-` reads. What has to be kept (a
     stream, a compressed archive) lies in memory up to `memory` bytes, a quarter of what is free by
     default, and in a temporary file of the first usable `tmpdir` beyond that. `registry` says how
     registries are reached: without it without credentials, proxies and settings files, with
