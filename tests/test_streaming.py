@@ -23,7 +23,7 @@ from dimgx import system
 from dimgx.layers import tarwalk
 from dimgx.layers.names import key_of, normalise
 from dimgx.merging import emit
-from dimgx.readers import decoders, streaming
+from dimgx.readers import decoders, growing, streaming
 from dimgx.readers.growing import OutOfOrder
 from tests.cases import flatten_layers
 from tests.dsl import END, Member, dir_, file, hardlink, layer, opaque, symlink, whiteout
@@ -219,6 +219,13 @@ def test_layers_as_tools_write_them_are_merged_alike(seed: int) -> None:
     assert merged
 
 
+def with_signed_sum(member: Member) -> Member:
+    """Give a member of one header with its checksum as old programs made it (rule 51)."""
+    block = member.but(checksum=b" " * 8).encode()[:512]
+    total = sum(block) - 256 * sum(byte > 127 for byte in block)
+    return member.but(checksum=b"%06o\0 " % total)
+
+
 def mixed_layer(chance: random.Random, count: int) -> list[Member]:
     """Make up many members in order, of which few, half or all are odd in one way or another."""
 
@@ -226,6 +233,7 @@ def mixed_layer(chance: random.Random, count: int) -> list[Member]:
         return chance.choice([0, 0, 0.003, 0.5, 1])
 
     is_dotted, is_owned, is_pax, is_gnu, has_path, is_huge, is_magic = (often() for _ in range(7))
+    is_signed = often()
     found: list[Member] = []
     for number in range(count):
         more: dict[str, Any] = {}
@@ -247,6 +255,8 @@ def mixed_layer(chance: random.Random, count: int) -> list[Member]:
             found.append(file(name, b"x" * chance.choice([0, 0, 10, 600, 3000]), **more))
         if chance.random() < is_magic / 2 and "dialect" not in more and len(name) < 100:
             found[-1] = found[-1].but(dialect="v7")
+        elif chance.random() < is_signed / 2 and not more and found[-1].kind == "f" and number % 2:
+            found[-1] = with_signed_sum(file(f"{dot}f{number:06}".encode() + b"\xe9"))
     return found
 
 
@@ -256,6 +266,15 @@ def test_how_a_member_goes_out_does_not_depend_on_its_neighbours(seed: int) -> N
     chance = random.Random(seed)
     tars = [layer(*mixed_layer(chance, chance.choice([20, 900]))) for _ in range(2)]
     assert stream(tars, seed, 2000, 600) == flatten_layers(tars)
+
+
+def test_directories_without_entries_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rule 72: also where each step adds few."""
+    tar = layer(*(file(f"{number:02}/a/b/c/f", "x" * 3000) for number in range(60)))
+    assert stream([tar], 1, 1, 200) == flatten_layers([tar])
+    monkeypatch.setattr(growing, "MOST_IMPLIED", 1000)
+    with pytest.raises(OutOfOrder):
+        stream([tar], 1, 1, 200)
 
 
 # In a process of its own: pytest's has threads, and such a one does not fork. What makes parts and

@@ -177,7 +177,7 @@ def _find_unusual(joined: bytes) -> set[int]:
     ):
         usual = [i for i in range(count) if _USUAL_NUMBERS.match(joined, i * BLOCK + 100)]
         if not _sums_match(b"".join([_field(joined, i, 0, BLOCK) for i in usual])):
-            usual = []
+            usual = [i for i in usual if _sums_match(_field(joined, i, 0, BLOCK))]
         unusual.update(set(range(count)).difference(usual))
     return unusual
 

@@ -17,7 +17,7 @@ from itertools import chain, compress, count, islice
 from operator import lt
 from typing import NamedTuple
 
-from dimgx.layers.names import WHITEOUT_PREFIX, key_of
+from dimgx.layers.names import MOST_IMPLIED, WHITEOUT_PREFIX, key_of
 from dimgx.layers.ownlayer import IS_NO_DIRECTORY, find_implied, iter_marked, link_target
 from dimgx.layers.ownnames import OrderedNames
 from dimgx.layers.strangers import refuse_stranger, refuse_windows
@@ -89,6 +89,7 @@ class GrowingLayer:
         self._numbers = array("q")
         self._directories: set[bytes] = set()
         self._implied: set[bytes] = set()
+        self._implied_size = 0
         self._marked: set[bytes] = set()
         self._marked_size = 0
         self._marker = b""
@@ -137,6 +138,9 @@ class GrowingLayer:
                 raise OutOfOrder
             self._marked |= marked
         if not self._marked.isdisjoint(keys):
+            raise OutOfOrder
+        self._implied_size += sum(map(len, implied))
+        if self._implied_size > MOST_IMPLIED:
             raise OutOfOrder
         implied_keys = [path + b"\0" for path in implied]
         self._implied.update(implied_keys)
