@@ -15,7 +15,7 @@ from dimgx.errors import SourceError
 from dimgx.inspector import Listing, Row
 from dimgx.inspector import inspect as _inspect
 from dimgx.layerspec import select
-from dimgx.recipe import check_word, directories, make_recipe, open_flat_of, ticker
+from dimgx.recipe import VERIFY, check_word, directories, make_recipe, open_flat_of, ticker
 from dimgx.tree import Tree
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def open_image(
     from dimgx.sources import open_image as open_source
     from dimgx.spool import SpoolSpace
 
-    check_word(verify, ("once", "all", "none"), "verify")
+    check_word(verify, VERIFY, "verify")
     if isinstance(platform, str):
         platform = parse_platform(platform)
     parsed = parse_reference(os.fspath(reference))
@@ -131,7 +131,7 @@ def list_platforms(
     from dimgx.sources import list_platforms as list_source
     from dimgx.spool import SpoolSpace
 
-    check_word(verify, ("once", "all", "none"), "verify")
+    check_word(verify, VERIFY, "verify")
     parsed = parse_reference(os.fspath(reference))
     with SpoolSpace(memory, directories(tmpdir)) as space:
         return list_source(
@@ -341,7 +341,8 @@ def _record(
 
 def _check_coding(compression: Compression | None, level: int | None) -> None:
     if compression is not None or level is not None:
+        from dimgx.codec import COMPRESSIONS
         from dimgx.encode import check_level
 
-        check_word(compression, (None, "gzip", "bzip2", "xz", "zstd"), "compression")
+        check_word(compression, (None, *COMPRESSIONS), "compression")
         check_level(compression, level)

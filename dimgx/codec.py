@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from dimgx import zstdframes
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Compression = Literal["gzip", "bzip2", "xz", "zstd"]
+COMPRESSIONS: tuple[Compression, ...] = get_args(Compression)
 
 HEAD = 64
 """Bytes that all here look at, at most."""

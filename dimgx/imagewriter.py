@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, get_args
 
 from dimgx.errors import UsageError
 from dimgx.image import Image
@@ -71,14 +71,15 @@ def write_images(
 
     Raises: ImageError, SourceError, LayerSpecError, UsageError, TemporaryError, Cancelled.
     """
+    from dimgx.codec import COMPRESSIONS
     from dimgx.encode import check_level
     from dimgx.targets.forms import usual_layer_compression
 
     recipe = make_recipe(options, None if report is None else report.mark)
     mark = recipe.phase or str
     check_word(form, ("docker-archive", "oci-archive", "oci-dir", "docker-dir"), "form")
-    check_word(layer_compression, (None, "none", "gzip", "zstd"), "layer_compression")
-    check_word(compression, (None, "gzip", "bzip2", "xz", "zstd"), "compression")
+    check_word(layer_compression, (None, *get_args(LayerCompression)), "layer_compression")
+    check_word(compression, (None, *COMPRESSIONS), "compression")
     wanted = [ResultImage(item) if isinstance(item, Image) else item for item in images]
     if len(wanted) != 1 and form != "docker-archive":
         raise UsageError(f"{len(wanted)} images do not go into one {form}: docker-archive does it")

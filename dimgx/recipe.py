@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     Layers = Sequence[str | Row]
 
 
+VERIFY = "once", "all", "none"
+"""Which digests are checked, as `Recipe.verify` has it."""
+
+
 class TreeOptions(TypedDict, total=False):
     """Which layers are merged, what of them goes in, and how the work is done."""
 
@@ -117,7 +121,7 @@ def make_recipe(options: TreeOptions, phase: Callable[[str], None] | None = None
     Raises: UsageError where it makes no sense.
     """
     recipe = Recipe(**options, phase=phase)
-    check_word(recipe.verify, ("once", "all", "none"), "verify")
+    check_word(recipe.verify, VERIFY, "verify")
     if recipe.threads is not None and recipe.threads < 1:
         raise UsageError(f"{recipe.threads} threads do not work: one does, or None for all CPUs")
     if recipe.memory is not None and recipe.memory < 0:
