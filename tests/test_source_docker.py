@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import dimgx
 from tests.dsl import Member, file, hardlink, symlink
 from tests.opened import APP, ARM, BASE, OTHER, TOP, check, opened, problem, read, stored
 from tests.writers import (
@@ -279,6 +280,25 @@ def test_layers_that_are_links(link: Any, tmp_path: Path) -> None:
 def test_a_manifest_that_is_wrong(values: dict[str, Any], reason: str, tmp_path: Path) -> None:
     data = changed("digest.tar", lambda members: edit_manifest(members, **values))
     assert re.search(reason, problem(stored(tmp_path, data)))
+
+
+@vintages
+@pytest.mark.parametrize("layers", [(1, 0), (0, 0), (1, 1)])
+@pytest.mark.parametrize("index", [True, False])
+def test_nothing_but_the_config_says_which_layers_there_are(
+    vintage: Vintage, layers: tuple[int, int], index: bool, tmp_path: Path
+) -> None:
+    """Other layers, or another order, are refused, whatever names the archive gives them."""
+    members = docker_members(APP, vintage=vintage, index=index)
+    found = next(m for m in members if m.name == b"manifest.json")
+    paths = json.loads(found.data)[0]["Layers"]
+    members = edit_manifest(members, Layers=[paths[i] for i in layers])
+    path = stored(tmp_path, archive(members))
+    with (
+        dimgx.open_image(f"docker-archive:{path}") as opened_image,
+        pytest.raises(dimgx.ImageError, match="its tar: digest is"),
+    ):
+        dimgx.flatten(opened_image, tmp_path / "flat.tar")
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 """What `docker save` writes since 1.10: `manifest.json` lists configs and layers by their paths.
 
-The paths are anything: `<id>/layer.tar`, `<digest>.tar`, `blobs/sha256/<hex>`. Where a path is
-content-addressed, the digest guards what it leads to; else the diff_ids of the config do. The
-`<id>/json` beside the layers are for engines before 1.10 and count for nothing.
+The paths are anything: `<id>/layer.tar`, `<digest>.tar`, `blobs/sha256/<hex>`. As nothing guards
+them, the diff_ids of the config guard the layers. Where the archive is an OCI layout too, and has a
+manifest with that config and these blobs, their digests do as well, which for compressed layers is
+quicker. The `<id>/json` beside the layers are for engines before 1.10 and count for nothing.
 
 Spec: docker-image-spec v1.2 and v1.3; moby image/tarexport.
 """
@@ -11,7 +12,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import partial
+from contextlib import suppress
+from functools import cached_property, partial
+from itertools import chain
 from typing import NamedTuple
 
 from dimgx.digest import Digest
@@ -140,14 +143,38 @@ class _Reader:
         if diff_ids is None:
             if not all(digests):
                 raise ImageError(f"{what} has no rootfs, so nothing guards the layers")
-        elif len(diff_ids) != len(paths):
+            return tuple(
+                self._layer(path, digest, None, entry.media_types)
+                for path, digest in zip(paths, digests, strict=True)
+            )
+        if len(diff_ids) != len(paths):
             raise ImageError(
                 f"{what} has {len(diff_ids)} layers, but manifest.json lists {len(paths)}"
             )
+        if all(digests) and digests != list(diff_ids):  # they are compressed
+            for layers in self._in_layout.get(str(config.digest), ()):
+                if [layer.digest for layer in layers] == digests:
+                    return layers
         return tuple(
-            self._layer(path, digest, diff_ids[i] if diff_ids else None, entry.media_types)
-            for i, (path, digest) in enumerate(zip(paths, digests, strict=True))
+            self._layer(path, diff_id if digest == diff_id else None, diff_id, entry.media_types)
+            for path, digest, diff_id in zip(paths, digests, diff_ids, strict=True)
         )
+
+    @cached_property
+    def _in_layout(self) -> dict[str, list[tuple[Layer, ...]]]:
+        """Layers by the digests of configs, as the manifests of an OCI layout beside have them."""
+        from dimgx.sources.layout import list_layout, open_layout
+
+        found: dict[str, list[tuple[Layer, ...]]] = {}
+        try:
+            candidates = list_layout(*open_layout(self._files, verify=self._verify))
+        except ImageError:
+            return found
+        for variant in chain.from_iterable(one.variants for one in candidates):
+            with suppress(ImageError):
+                image = variant.open()
+                found.setdefault(image.id or "", []).append(image.layers)
+        return found
 
     def _layer(
         self, path: str, digest: Digest | None, diff_id: Digest | None, types: dict[str, str]
