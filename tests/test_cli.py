@@ -316,6 +316,13 @@ def test_options_after_the_image_and_double_dash(place: Path) -> None:
     assert run("-q", "--", "./image.tar", cwd=place).returncode == 0
 
 
+@pytest.mark.parametrize("word", ["-V", "--version", "--load", "-q", "--", "-x.tar"])
+def test_what_follows_a_double_dash_is_an_image(word: str, place: Path) -> None:
+    done = run("-t", "new.tar", "--", word, cwd=place)
+    assert done.stdout == b""
+    assert word in assert_one_line(done, 2 if word.endswith(".tar") else 1)
+
+
 # -- what is wrong --------------------------------------------------------------------------------
 
 
@@ -663,6 +670,21 @@ def test_completion_in_bash_completes(tmp_path: Path) -> None:
     )
     done = subprocess.run(["bash", "-c", probe], capture_output=True, check=False, timeout=30)
     assert {"--verify", "--verbose", "--version"} <= set(done.stdout.decode().split())
+
+
+@pytest.mark.parametrize("words", [["./one.tar", ""], ["--load", ""], ["-q", "./one.tar", "x", ""]])
+def test_completion_in_bash_completes_every_image(tmp_path: Path, words: list[str]) -> None:
+    (tmp_path / "one.tar").touch()
+    script = run("--print-completion", "bash").stdout.decode()
+    probe = (
+        script
+        + f"\nCOMP_WORDS=(dimgx {' '.join(repr(word) for word in words)}); COMP_CWORD={len(words)}"
+        + "\n_shtab_dimgx dimgx '' dimgx\nprintf '%s\\n' \"${COMPREPLY[@]}\""
+    )
+    done = subprocess.run(
+        ["bash", "-c", probe], capture_output=True, check=False, timeout=30, cwd=tmp_path
+    )
+    assert (done.stderr, done.stdout) == (b"", b"one.tar\n")
 
 
 def test_completion_without_its_package_says_how_to_get_it() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import io
+import os
+import pty
+import termios
+from collections.abc import Callable
 
 import pytest
 
@@ -26,29 +29,63 @@ def test_format(phase: str, done: int, total: int | None, expected: str) -> None
     assert format_progress(phase, done, total) == expected
 
 
-def test_a_shorter_line_covers_the_one_before() -> None:
-    stream = io.StringIO()
-    line = ProgressLine(stream)
+def drawn(columns: int, draw: Callable[[ProgressLine], object]) -> str:
+    """Give what a terminal of so many columns is sent."""
+    far, near = pty.openpty()
+    termios.tcsetwinsize(near, (24, columns))
+    with open(near, "w", encoding="utf-8") as stream:
+        draw(ProgressLine(stream))
+        sent = b""
+        termios.tcdrain(near)
+        os.set_blocking(far, False)
+        try:
+            while data := os.read(far, 1 << 16):
+                sent += data
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(far)
+    return sent.decode()
+
+
+def two_phases(line: ProgressLine) -> None:
     line(Progress("read", 12_345_678, None))
     line(Progress("write", 1, 999))
     line.clear()
-    first, second, third = stream.getvalue().split("\r")[1:4]
+
+
+def test_a_shorter_line_covers_the_one_before() -> None:
+    first, second, third = drawn(80, two_phases).split("\r")[1:4]
     assert len(first) <= len(second)
     assert third.strip() == ""
     assert len(third) == len(second)
 
 
+@pytest.mark.parametrize("columns", [2, 10, 20, 40])
+def test_it_never_wraps(columns: int) -> None:
+    lines = drawn(columns, two_phases).split("\r")
+    assert max(map(len, lines)) == columns - 1
+    assert lines[1] == "reading 12.3 MB"[: columns - 1]
+
+
 def test_it_is_not_drawn_too_often() -> None:
-    stream = io.StringIO()
-    line = ProgressLine(stream)
-    for done in range(1000):
-        line(Progress("read", done, None))
-    assert stream.getvalue().count("\r") < 50
+    def many(line: ProgressLine) -> None:
+        for done in range(1000):
+            line(Progress("read", done, None))
+
+    assert 1 <= drawn(80, many).count("\r") < 50
 
 
 def test_a_terminal_that_is_gone_does_not_end_the_work() -> None:
-    stream = io.StringIO()
+    far, near = pty.openpty()
+    stream = open(near, "w", encoding="utf-8")
     line = ProgressLine(stream)
-    stream.close()
     line(Progress("read", 1, None))
+    os.close(far)
+    line(Progress("write", 1, None))
     line.clear()
+    try:
+        stream.close()
+    except OSError:
+        pass
+    line(Progress("read", 1, None))

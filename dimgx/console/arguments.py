@@ -49,6 +49,10 @@ class _PrintCompletion(argparse.Action):
                 "completion needs shtab, which is not installed: pip install 'dimgx[completion]'"
             ) from None
         for action in parser._actions:
+            if not action.option_strings:
+                action.nargs = "*"  # hidden while options and images are parsed in turn
+            elif str(action.metavar).startswith("[="):
+                action.nargs, action.choices = 0, None  # the next word is another one
             if action.dest in _FILES:
                 action.complete = shtab.FILE  # type: ignore[attr-defined]  # shtab's own protocol
             elif action.dest in _DIRECTORIES:

@@ -94,11 +94,14 @@ def parse_args(argv: Sequence[str], version: str) -> Options:
 
     Raises: UsageError; SystemExit with code 0 for --help, --version and --print-completion.
     """
-    dashed = [DASH + arg[1:] if arg.startswith("-:") else arg for arg in argv]
+    end = argv.index("--") if "--" in argv else len(argv)
+    dashed = [DASH + arg[1:] if arg.startswith("-:") else arg for arg in argv[:end]]
     dashed = [f"{arg}={_ALONE[arg]}" if arg in _ALONE else arg for arg in dashed]
     for option, word in pairwise(dashed):
         if option == "--tls-verify=true" and word in ("true", "false"):
             raise UsageError(f"write --tls-verify={word}: a word behind a blank is an image")
+    # What follows "--" is an image, whatever it looks like; argparse forgets that here.
+    dashed += [DASH + arg[1:] if arg.startswith("-") else arg for arg in argv[end + 1 :]]
     parsed = build_parser(version).parse_intermixed_args(dashed)
     said: dict[str, Any] = {name: _undashed(value) for name, value in vars(parsed).items()}
     target = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -50,7 +51,10 @@ class ProgressLine:
 
     def _draw(self, text: str) -> None:
         try:
-            self._stream.write(f"\r{text.ljust(self._width)}" + ("" if text else "\r"))
+            # What is wider wraps, and the next line is drawn below it.
+            most = os.get_terminal_size(self._stream.fileno()).columns - 1
+            text = text[:most]
+            self._stream.write(f"\r{text.ljust(min(self._width, most))}" + ("" if text else "\r"))
             self._stream.flush()
         except (OSError, ValueError):  # the terminal is gone; the work goes on
             return
