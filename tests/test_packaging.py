@@ -183,11 +183,12 @@ PICTURE = image(layer(file("etc/a", b"x")))
     [
         ("docker-archive", docker_archive(PICTURE, vintage="25"), set()),
         ("oci-archive", oci_archive(PICTURE, default=None), {"dimgx.sources.layout"}),
-        # Several layers are decoded at once, and the library's pool of threads logs.
+        # The layout beside guards compressed layers; several are decoded at once, and the library's
+        # pool of threads logs.
         (
             "docker-archive",
             docker_archive(PICTURE, vintage="29"),
-            {"concurrent.futures", "logging"},
+            {"concurrent.futures", "logging", "dimgx.sources.layout"},
         ),
     ],
     ids=["plain", "layout", "gzip"],
