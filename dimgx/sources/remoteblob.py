@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from threading import Event, Lock, get_ident
 from typing import TYPE_CHECKING
 
@@ -98,13 +99,10 @@ class _Fetch:
         if self._thread is not None:
             self._client.wake(self._thread)
         response = self._response
-        # Wakes a thread that waits for bytes; older urllib3 lets it wait until its time is up.
-        shutdown = getattr(response.raw, "shutdown", None) if response is not None else None
-        if shutdown is not None:
-            try:
-                shutdown()
-            except (OSError, RuntimeError, ValueError):  # it has ended meanwhile
-                pass
+        if response is not None:
+            # Wakes a thread that waits for bytes, unless it has ended meanwhile.
+            with suppress(OSError, RuntimeError, ValueError):
+                response.raw.shutdown()
 
     def iter_chunks(self) -> Iterator[bytes]:
         patience = self._client.new_patience(self.stopped)
