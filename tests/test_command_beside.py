@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator
 from tests.dsl import file, layer
 from tests.listing import list_tar
 from tests.programs import CHECKOUT, dimgx, need, need_root, refused, run
+from tests.results import files_of
 from tests.services import Engine, busybox
 from tests.writers import Picture, dir_image, docker_archive, image, oci_layout
 
@@ -188,6 +189,26 @@ def test_what_cannot_go_together(place: Path, words: list[str]) -> None:
     code, _ = refused("./image.tar", *words)
     assert code == 1
     assert left(place) == ["image.tar"]
+
+
+@pytest.mark.parametrize("option", ["--report", "--write-config"])
+@pytest.mark.parametrize("target", ["oci:k", "dir:k"])
+def test_neither_is_in_a_target_that_is_a_directory(place: Path, target: str, option: str) -> None:
+    (place / "link").symlink_to("k/r.json")
+
+    def refuse(*words: str) -> None:
+        before = files_of(place)
+        for path in ("k/r.json", "k/blobs/r.json", "link"):
+            code, told = refused("./image.tar", *words, "-t", target, option, path)
+            assert (code, files_of(place)) == (1, before)
+            assert f"{path} would be inside the target k: name a place outside it" in told
+
+    refuse()
+    (place / "k").mkdir()
+    refuse()
+    dimgx("--update", "-t", target, option, "r.json", "./image.tar")
+    refuse("-w")
+    refuse("--update")
 
 
 @pytest.mark.parametrize("option", ["--report", "--write-config"])

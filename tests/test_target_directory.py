@@ -14,6 +14,7 @@ import pytest
 
 from dimgx import SourceError, system
 from dimgx.targets.directory import DirectoryStore
+from dimgx.targets.tarfile import open_target
 from tests.dsl import file, layer
 from tests.programs import CHECKOUT, dimgx, need_root, refused, run
 from tests.results import (
@@ -180,6 +181,19 @@ def test_two_do_not_write_one_directory(tmp_path: Path, app: str, form: str) -> 
     assert (code, files_of(tmp_path / "out")) == (2, before)
     assert "is being written by another program" in told
     write(app, tmp_path / "out", form, force=True)
+
+
+@directories
+def test_a_file_that_another_run_is_writing_there_stays(
+    tmp_path: Path, app: str, form: str
+) -> None:
+    old_at(tmp_path / "out", form)
+    other = open_target(str(tmp_path / "out" / "mine"), force=False)
+    other.write(b"mine")
+    write(app, tmp_path / "out", form, force=True)
+    other.commit()
+    write(app, tmp_path / "fresh", form)
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "fresh") | {"mine": b"mine"}
 
 
 def test_a_directory_made_meanwhile_is_not_replaced(tmp_path: Path) -> None:

@@ -10,15 +10,18 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from dimgx.console.targetname import DIRECTORY_FORMS
 from dimgx.console.terminal import check_stdout, print_text
 from dimgx.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from contextlib import ExitStack
 
     from dimgx.console.chosen import Chosen
     from dimgx.console.messages import Messages
     from dimgx.console.options import Options
+    from dimgx.console.targetname import TargetName
     from dimgx.image import Tick
     from dimgx.report import Report
     from dimgx.targets import Target
@@ -30,11 +33,10 @@ class Beside:
     def __init__(self, options: Options, resources: ExitStack) -> None:
         """Begin the files that `options` name.
 
-        Raises: UsageError where two things would be one file; SourceError where one exists or
-            cannot be written.
+        Raises: UsageError as `check_apart`; SourceError where one exists or cannot be written.
         """
         self._options = options
-        _check_distinct(options)
+        check_apart(options, () if options.target is None else (options.target,))
         self._config = _begin(options.write_config, options, resources)
         self._report = _begin(options.report, options, resources)
         self._config_text = ""
@@ -87,9 +89,22 @@ def _begin(path: str | None, options: Options, resources: ExitStack) -> Target |
     return open_target(path, force=force, sync=options.sync, resources=resources)
 
 
-def _check_distinct(options: Options) -> None:
-    paths = [path for path in (options.write_config, options.report) if path and path != "-"]
-    if options.target is not None and not options.target.is_stdout:
-        paths.append(options.target.path)
-    if len({os.path.realpath(path) for path in paths}) < len(paths):
+def check_apart(options: Options, targets: Iterable[TargetName]) -> None:
+    """See that the results and the files beside them are apart: none is another, nor in another.
+
+    Raises: UsageError.
+    """
+    beside = [path for path in (options.write_config, options.report) if path and path != "-"]
+    places = [os.path.realpath(path) for path in beside]
+    for target in targets:
+        if target.is_stdout:
+            continue
+        root = os.path.realpath(target.path)
+        for path, place in zip(beside, places, strict=False):
+            if target.form in DIRECTORY_FORMS and place.startswith(os.path.join(root, "")):
+                raise UsageError(
+                    f"{path} would be inside the target {target.path}: name a place outside it"
+                )
+        places.append(root)
+    if len(set(places)) < len(places):
         raise UsageError("the result, --write-config and --report need a file each")

@@ -33,11 +33,12 @@ if TYPE_CHECKING:
 _INDEXES = ("index.json", "manifest.json")
 _MARKS = {"oci-layout": b"imageLayoutVersion", "version": b"Directory Transport Version"}
 _MOST_OF_A_MARK = 4096
-_TEMPORARY = re.compile(r"\.dimgx-[0-9a-f]{16}\.tmp")
+# Not what `tarfile` names its own: another run may be writing a file there.
+_TEMPORARY = re.compile(r"\.dimgx-[0-9a-f]{16}\.part")
 _OWN = re.compile(
-    r"oci-layout|index\.json|version|manifest\.json|dimgx\.origin\.json|\.dimgx-[0-9a-f]{16}\.tmp"
-    r"|[0-9a-f]{64,128}(?:\.manifest\.json)?|signature-[0-9]+"
-    r"|blobs/[a-z0-9]+/(?:[0-9a-f]{64,128}|\.dimgx-[0-9a-f]{16}\.tmp)"
+    r"oci-layout|index\.json|version|manifest\.json|dimgx\.origin\.json"
+    r"|[0-9a-f]{64,128}(?:\.manifest\.json)?|signature-[0-9]+|blobs/[a-z0-9]+/[0-9a-f]{64,128}"
+    rf"|{_TEMPORARY.pattern}"
 )
 
 
@@ -231,7 +232,7 @@ class DirectoryStore:
 
     def _open_temporary(self) -> str:
         """Give the path for a file that is to be renamed."""
-        place = os.path.join(self._root, f".dimgx-{os.urandom(8).hex()}.tmp")
+        place = os.path.join(self._root, f".dimgx-{os.urandom(8).hex()}.part")
         self._made.append(place)
         return place
 
