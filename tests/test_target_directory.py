@@ -337,6 +337,62 @@ def test_killed_anywhere_the_old_target_is_whole(tmp_path: Path, app: str, form:
         assert files_of(out) == files_of(tmp_path / "fresh"), "the rests of the killed are gone"
 
 
+# As KILLER, with SIGTERM just before the n-th call and, for the next n, just behind it; tells after
+# each what is in the target, an empty directory, which is made anew.
+STOPPER = """
+import os, shutil, signal, sys
+from dimgx.cli import main
+
+CALLS = ("lstat", "replace", "rename", "unlink", "mkdir", "rmdir", "fsync", "open")
+
+def stopping(call, count):
+    def stop():
+        count[0] -= 1
+        if count[0] == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+    def called(*args, **more):
+        stop()
+        result = call(*args, **more)
+        stop()
+        return result
+    return called
+
+out, n = sys.argv[1], 0
+while True:
+    n += 1
+    os.mkdir(out)
+    child = os.fork()
+    if child == 0:
+        count = [n]
+        for name in CALLS:
+            setattr(os, name, stopping(getattr(os, name), count))
+        os._exit(main(sys.argv[2:]))
+    _, status = os.waitpid(child, 0)
+    if os.WIFEXITED(status):
+        assert os.WEXITSTATUS(status) == 0, status
+        break
+    assert os.WTERMSIG(status) == signal.SIGTERM
+    print(*sorted(os.listdir(out)), flush=True)
+    shutil.rmtree(out)
+"""
+
+
+@posix
+@directories
+def test_a_signal_anywhere_leaves_an_empty_directory_or_an_image(
+    tmp_path: Path, app: str, form: str
+) -> None:
+    write(app, tmp_path / "fresh", form)
+    words = [f"--format={form}", "--threads=1", "-t", tmp_path / "out", app]
+    command = [sys.executable, "-c", STOPPER, tmp_path / "out", *words]
+    done = run(command, env={"PYTHONPATH": str(CHECKOUT)})
+    seen = done.stdout.decode().splitlines()
+    whole = " ".join(sorted(os.listdir(tmp_path / "fresh")))
+    assert len(seen) > 10
+    assert seen == sorted(seen) and set(seen) == {"", whole}
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "fresh")
+
+
 @posix
 @pytest.mark.parametrize("form", FORMS)
 def test_a_signal_leaves_nothing(tmp_path: Path, form: str) -> None:

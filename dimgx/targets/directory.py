@@ -61,6 +61,8 @@ class DirectoryStore:
         self._last: dict[str, bytes] = {}
         self.size = 0
         self._root = self._temporary = ""
+        self._index = ""
+        """Where the index lies until it is seen."""
         self._lock: int | None = None
         if os.path.lexists(self._place) and not os.path.isdir(self._place):
             raise SourceError(f"{path} is no directory, which this form of an image is")
@@ -157,28 +159,20 @@ class DirectoryStore:
         self.size -= slot.offset
 
     def finish(self, last: Mapping[str, bytes]) -> None:
-        """Remember the index."""
+        """Remember the index, which is one file."""
         self._last = dict(last)
 
     def publish(self) -> None:
         """Put the index, and remove what it does not name."""
         try:
             with translated(self._path):
+                ((name, data),) = self._last.items()
+                self._index = self._write_small(data)
                 for directory in sorted({os.path.dirname(name) for name in self._names}):
                     self._sync_directory(os.path.join(self._root, directory))
-                places = {name: self._write_small(data) for name, data in self._last.items()}
-                # From here on what was made belongs to an image that is seen.
-                made, self._made = self._made, list(places.values())
-                try:
-                    for name, place in places.items():
-                        self._publish(place, name)
-                    if self._is_new:
-                        self._rename()
-                except OSError:
-                    self._made += made
-                    raise
-                self._made.clear()
-                self._temporary = ""
+                self._publish(self._index, name)
+                if self._is_new:
+                    self._rename()
                 self._sync_directory(os.path.dirname(self._place) if self._is_new else self._place)
             if not self._is_new:
                 self._remove_others()
@@ -212,13 +206,16 @@ class DirectoryStore:
             os.rmdir(blobs)
 
     def abort(self) -> None:
-        """Remove what was made."""
+        """Remove what was made, unless it belongs to an image that is seen."""
+        if self._index and not os.path.lexists(self._index):
+            self._made.clear()
+        self._index = ""
         if self._temporary:
             shutil.rmtree(self._temporary, ignore_errors=True)
-        elif self._made:
-            for place in reversed(self._made):
-                with suppress(OSError):
-                    os.rmdir(place) if os.path.isdir(place) else os.unlink(place)
+        # The longest first: directories are empty by then.
+        for place in sorted(self._made, key=len, reverse=True):
+            with suppress(OSError):
+                os.rmdir(place) if os.path.isdir(place) else os.unlink(place)
         self._made.clear()
         self._temporary = ""
         if self._lock is not None:
@@ -237,18 +234,18 @@ class DirectoryStore:
         return place
 
     def _publish(self, place: str, name: str) -> None:
+        # What is made is noted first: an interrupt may come right behind it.
         final = os.path.join(self._root, name)
         directory = self._root
         for part in name.split("/")[:-1]:
             directory = os.path.join(directory, part)
             if not os.path.isdir(directory):
+                self._made.append(directory)
                 os.mkdir(directory)
-                self._made.insert(0, directory)
-        is_replaced = os.path.lexists(final)
+        if not os.path.lexists(final):
+            self._made.append(final)
         os.replace(place, final)
         self._made.remove(place)
-        if not is_replaced:
-            self._made.append(final)
         self._names.add(name)
 
 
