@@ -266,6 +266,46 @@ def test_without_sync_the_disk_is_not_waited_for(
     assert files_of(tmp_path / "out") == files_of(tmp_path / "new")
 
 
+@posix
+@pytest.mark.parametrize("is_new", [True, False], ids=["new", "empty"])
+@directories
+def test_the_disk_has_all_names_before_the_image_is_seen(
+    tmp_path: Path, app: str, form: str, is_new: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No name is given after its directory was synced for the last time, or before that is seen."""
+    out = tmp_path / "out"
+    if not is_new:
+        out.mkdir()
+    unsynced: set[tuple[int, int]] = set()
+    at_sight: list[set[tuple[int, int]]] = []
+
+    def identity(status: os.stat_result) -> tuple[int, int]:
+        return status.st_dev, status.st_ino
+
+    def naming(call: Any, *, final: int) -> Any:
+        def called(*args: Any, **more: Any) -> None:
+            place = Path(args[final])
+            if place == out or (not is_new and place.name in ("index.json", "manifest.json")):
+                at_sight.append(set(unsynced))
+            call(*args, **more)
+            unsynced.add(identity(place.parent.stat()))
+
+        return called
+
+    def syncing(fd: int) -> None:
+        fsync(fd)
+        unsynced.discard(identity(os.fstat(fd)))
+
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", syncing)
+    for call, final in (("mkdir", 0), ("rename", 1), ("replace", 1)):
+        monkeypatch.setattr(os, call, naming(getattr(os, call), final=final))
+    write(app, out, form)
+    # The name of a new directory that is renamed is in its parent, which is synced afterwards.
+    parent = {identity(tmp_path.stat())} if is_new else set()
+    assert at_sight == [parent] and unsynced == set()
+
+
 # Kills a child of its own at the n-th call that changes a file or a directory, for each n until
 # one comes to its end; after each the target is read.
 KILLER = """

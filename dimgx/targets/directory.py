@@ -168,16 +168,25 @@ class DirectoryStore:
             with translated(self._path):
                 ((name, data),) = self._last.items()
                 self._index = self._write_small(data)
-                for directory in sorted({os.path.dirname(name) for name in self._names}):
-                    self._sync_directory(os.path.join(self._root, directory))
+                self._sync_names()
                 self._publish(self._index, name)
+                self._sync_directory(self._root)
                 if self._is_new:
                     self._rename()
-                self._sync_directory(os.path.dirname(self._place) if self._is_new else self._place)
+                    self._sync_directory(os.path.dirname(self._place))
             if not self._is_new:
                 self._remove_others()
         finally:
             self.abort()
+
+    def _sync_names(self) -> None:
+        """Sync all directories of the image, so that its index never names what is not there."""
+        directories = {""}
+        for name in self._names:
+            while name := os.path.dirname(name):
+                directories.add(name)
+        for directory in sorted(directories, reverse=True):
+            self._sync_directory(os.path.join(self._root, directory))
 
     def _sync_directory(self, directory: str) -> None:
         if self._sync:
