@@ -212,6 +212,30 @@ def test_neither_is_in_a_target_that_is_a_directory(place: Path, target: str, op
 
 
 @pytest.mark.parametrize("option", ["--report", "--write-config"])
+@pytest.mark.parametrize(
+    ("target", "path", "problem"),
+    [
+        ("{name}.json", "example-app.json", "need a file each"),
+        ("{name}.json", "link", "need a file each"),
+        ("oci:{tag}", "1.0/r.json", "1.0/r.json would be inside the target 1.0"),
+    ],
+)
+def test_neither_is_what_a_target_with_fields_comes_to(
+    place: Path, target: str, path: str, problem: str, option: str
+) -> None:
+    (place / "1.0").mkdir()
+    (place / "link").symlink_to("example-app.json")
+    for words in ([], ["-w"], ["--update"]):
+        code, told = refused("./image.tar", *words, "-t", target, option, path)
+        assert code == 1
+        assert problem in told
+        assert left(place) == ["1.0", "image.tar", "link"]
+        assert left(place / "1.0") == []
+    # The fields are no part of a name here.
+    dimgx("-t", target, option, "{name}.json", "./image.tar")
+
+
+@pytest.mark.parametrize("option", ["--report", "--write-config"])
 def test_missing_directory_is_told_before_the_work(place: Path, option: str) -> None:
     code, told = refused("./image.tar", "-t", "o.tar", option, "no/such/file")
     assert code == 2

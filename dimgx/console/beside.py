@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from dimgx.console.targetname import DIRECTORY_FORMS
+from dimgx.console.targetname import DIRECTORY_FORMS, is_template
 from dimgx.console.terminal import check_stdout, print_text
 from dimgx.errors import UsageError
 
@@ -36,7 +36,11 @@ class Beside:
         Raises: UsageError as `check_apart`; SourceError where one exists or cannot be written.
         """
         self._options = options
-        check_apart(options, () if options.target is None else (options.target,))
+        if options.target is None or is_template(options.target.path):
+            # What fields stand for is known later, and looked at again.
+            check_apart(options, ())
+        else:
+            check_apart(options, (options.target,))
         self._config = _begin(options.write_config, options, resources)
         self._report = _begin(options.report, options, resources)
         self._config_text = ""

@@ -7,6 +7,7 @@ import sys
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
+from dimgx.console.beside import check_apart
 from dimgx.console.jobs import check_absent, check_replaceable, plan_jobs
 from dimgx.console.listing import escape
 from dimgx.console.progress import Waiting
@@ -90,6 +91,7 @@ def make(
     if options.target is None:
         return _hand_over(chosen, options, surroundings, messages)
     jobs = plan_jobs(chosen, options.target)
+    check_apart(options, (job.target for job in jobs if job.target is not None))
     if options.check or options.update:
         verdicts = [(job, _judge(job, options, surroundings)) for job in jobs]
         if options.check:
