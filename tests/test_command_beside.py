@@ -191,6 +191,38 @@ def test_what_cannot_go_together(place: Path, words: list[str]) -> None:
     assert left(place) == ["image.tar"]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-t", "-", "--write-config", "/dev/stdout"],
+        ["-t", "-", "--report", "out"],
+        ["-t", "link", "--report", "-"],
+        ["-t", "/dev/fd/1", "--write-config", "link"],
+        ["-t", "o", "--report", "-", "--write-config", "link"],
+        ["--load", "-H", "unix:///no/such", "--report", "/dev/fd/1"],
+    ],
+)
+def test_one_thing_goes_to_standard_output_whatever_it_is_called(
+    place: Path, words: list[str]
+) -> None:
+    (place / "link").symlink_to("/dev/stdout")
+    command = [sys.executable, "-m", "dimgx", "-w", *words, "./image.tar"]
+    with (place / "out").open("wb") as out:
+        done = subprocess.run(
+            command, stdout=out, stderr=subprocess.PIPE, env={"PYTHONPATH": str(CHECKOUT)}
+        )
+    assert done.returncode == 1
+    assert b"would both go to standard output" in done.stderr
+    assert (place / "out").read_bytes() == b""
+    assert left(place) == ["image.tar", "link", "out"]
+
+
+def test_what_goes_nowhere_may_do_so_together(place: Path) -> None:
+    command = [sys.executable, "-m", "dimgx", "-t", "-", "--report", "/dev/null", "./image.tar"]
+    env = {"PYTHONPATH": str(CHECKOUT)}
+    assert subprocess.run(command, stdout=subprocess.DEVNULL, env=env).returncode == 0
+
+
 @pytest.mark.parametrize("option", ["--report", "--write-config"])
 @pytest.mark.parametrize("target", ["oci:k", "dir:k"])
 def test_neither_is_in_a_target_that_is_a_directory(place: Path, target: str, option: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dimgx.console.targetname import is_template
+from dimgx.console.terminal import is_stdout
 from dimgx.errors import UsageError
 
 if TYPE_CHECKING:
@@ -118,13 +119,14 @@ def _check_result(said: dict[str, Any], target: TargetName | None) -> None:
     if said["check"]:
         _refuse(said, _NOT_WITH_CHECK, "with --check, which writes nothing")
     _exclude(said, "update", "check")
-    shown = [option(name) for name in _BESIDE if said[name] == "-"]
-    if target is not None and target.is_stdout:
+    beside = [(option(name), said[name]) for name in _BESIDE if said[name] is not None]
+    shown = [f"{name} {path}" for name, path in beside if is_stdout(path)]
+    if target is not None and is_stdout(target.path):
         shown.append("the result")
     elif said["load"] or said["import_"]:
         shown.append("the image's ID")
     if len(shown) > 1:
-        raise UsageError(f"{shown[0]} - and {shown[1]} would both go to standard output")
+        raise UsageError(f"{shown[0]} and {shown[1]} would both go to standard output")
     _check_level(said, target)
 
 

@@ -6,6 +6,7 @@ import io
 import os
 import sys
 
+from dimgx.console.targetname import STDOUT_TARGETS
 from dimgx.errors import SourceError
 
 
@@ -24,6 +25,20 @@ def terminal_width() -> int | None:
     import shutil
 
     return shutil.get_terminal_size().columns
+
+
+def is_stdout(path: str) -> bool:
+    """Tell whether what is written to `path` goes to standard output, whatever it is called."""
+    if path in STDOUT_TARGETS:
+        return True
+    if sys.stdout is None:
+        return False
+    try:
+        is_same = os.path.samefile(path, sys.stdout.fileno())
+        # What goes there does not get mixed up.
+        return is_same and not os.path.samefile(path, os.devnull)
+    except (OSError, ValueError):  # there is no such file, or no descriptor
+        return False
 
 
 def check_stdout(purpose: str) -> None:
