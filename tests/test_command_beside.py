@@ -217,6 +217,19 @@ def test_one_thing_goes_to_standard_output_whatever_it_is_called(
     assert left(place) == ["image.tar", "link", "out"]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="has no /dev/full")
+@pytest.mark.parametrize("option", ["--report", "--write-config"])
+def test_what_cannot_be_printed_leaves_the_result(place: Path, option: str) -> None:
+    command = [sys.executable, "-m", "dimgx", "-t", "o.tar", option, "-", "./image.tar"]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, env={"PYTHONPATH": str(CHECKOUT)}
+        )
+    assert done.returncode == 2
+    assert done.stderr == b"dimgx: standard output cannot be written: No space left on device\n"
+    assert list_tar((place / "o.tar").read_bytes())
+
+
 def test_what_goes_nowhere_may_do_so_together(place: Path) -> None:
     command = [sys.executable, "-m", "dimgx", "-t", "-", "--report", "/dev/null", "./image.tar"]
     env = {"PYTHONPATH": str(CHECKOUT)}
