@@ -112,6 +112,11 @@ class Report:
         """Note something that was written."""
         self._outputs.append(output)
 
+    @property
+    def has_outputs(self) -> bool:
+        """Something was written."""
+        return bool(self._outputs)
+
     def warn(self, texts: Iterable[str]) -> None:
         """Note warnings."""
         self._warnings.update(texts)

@@ -123,6 +123,26 @@ def test_one_report_of_several_targets(place: Path) -> None:
     assert len(document["images"]) == 2  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("words", [[], ["-w"]])
+@pytest.mark.parametrize("target", ["o.tar", "oci:o", "{tag}.tar"])
+def test_what_is_up_to_date_keeps_its_report(place: Path, target: str, words: list[str]) -> None:
+    update = ["--update", *words, "-t", target, "--report", "r.json", "--write-config", "c.json"]
+    dimgx(*update, "./image.tar")
+    before = files_of(place)
+    (place / "c.json").write_bytes(b"old")
+    done = dimgx(*update, "./image.tar")
+    assert (done.stderr, files_of(place)) == (b"", before)
+
+    (place / "r.json").unlink()
+    done = dimgx(*update, "./image.tar")
+    assert done.stderr == b"dimgx: warning: all is up to date, so r.json is not written\n"
+    assert left(place) == sorted({name.partition("/")[0] for name in before} - {"r.json"})
+
+    done = dimgx("--update", "-t", target, "--report", "-", "./image.tar")
+    document = valid(done.stdout)
+    assert (document["images"], document["outputs"]) == ([], [])
+
+
 @pytest.mark.parametrize("words", [[], ["--keep-layers"], ["--exclude", "/srv/y"]])
 @pytest.mark.parametrize("target", ["docker-archive:o", "oci-archive:o", "oci:o", "dir:o"])
 def test_beside_an_image(place: Path, target: str, words: list[str]) -> None:

@@ -3,6 +3,7 @@
 1. Both files are begun before the work, so that what cannot be written there is told early, and the
    settings stand ready before the result gets its name. They appear when the result is there.
 2. They are replaced as the result is: with -w, and by --update, which is to be run again and again.
+   A report of nothing that was made does not replace that of what is there.
 """
 
 from __future__ import annotations
@@ -69,6 +70,10 @@ class Beside:
         elif self._config_text:
             print_text(self._config_text)
         if report is None:
+            return
+        if not report.has_outputs and self._report is not None and self._report.is_atomic:
+            if not os.path.exists(str(self._options.report)):
+                messages.warn([f"all is up to date, so {self._options.report} is not written"])
             return
         from dimgx.report import format_report
 
