@@ -442,6 +442,35 @@ def test_an_open_descriptor_is_written_where_it_stands(tmp_path, form):
     assert (tmp_path / "out").read_bytes() == b"before tar after"
 
 
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_the_pipe_of_another_process(tmp_path, is_linked):
+    if not os.path.isdir("/proc/self/fd"):
+        pytest.skip("has no /proc")
+    command = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        path = f"/proc/{other.pid}/fd/1"
+        if is_linked:
+            (tmp_path / "link").symlink_to(path)
+            path = str(tmp_path / "link")
+        put(path, b"tar")
+        other.stdin.close()
+        assert other.stdout.read() == b"tar"
+
+
+def test_a_file_that_another_process_has_open_is_replaced(tmp_path):
+    if not os.path.isdir("/proc/self/fd"):
+        pytest.skip("has no /proc")
+    with open(tmp_path / "out", "w+b") as out:
+        out.write(b"old")
+        out.flush()
+        command = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out) as other:
+            put(f"/proc/{other.pid}/fd/1", b"tar", force=True)
+        assert (tmp_path / "out").read_bytes() == b"tar"
+        assert os.pread(out.fileno(), 10, 0) == b"old"
+        assert os.listdir(tmp_path) == ["out"]
+
+
 @posix
 def test_dev_stdout_is_standard_output():
     code = (

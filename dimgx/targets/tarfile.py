@@ -2,13 +2,14 @@
 
 Rules:
 
-1. Symlinks are followed first; what they lead to is replaced, not they.
+1. Symlinks are followed first, as far as their text names what they lead to; that is replaced, not
+   they.
 2. A regular file, old or new, is written under a temporary name in the same directory, synced
    unless the caller has no use for that, and takes its place in one step. It has the replaced
    file's mode and owner, or the mode that the umask gives.
 3. Without `force` nothing is replaced, also nothing that appeared since the target was opened.
-4. What is no regular file (a device, a FIFO, /dev/fd/N) is written in place. A directory is
-   refused.
+4. What is no regular file (a device, a FIFO, /dev/fd/N, another process's pipe) is written in
+   place. A directory is refused.
 5. A broken pipe stays what it is; other errors of the system become ours.
 """
 
@@ -296,11 +297,30 @@ def _resolve(path: str) -> tuple[str, int | None]:
         if match and (not place.startswith("/proc/") or _is_own(place)):
             return place, int(match[1])
         try:
-            link = os.readlink(place)
+            following = os.path.join(os.path.dirname(place), os.readlink(place))
         except OSError:
             return place, None
-        place = os.path.join(os.path.dirname(place), link)
+        if _is_magic(place, following):
+            return place, None
+        place = following
     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+
+
+def _is_magic(place: str, following: str) -> bool:
+    """Tell whether a link leads to a pipe or a device that its text does not name.
+
+    Those of other processes' descriptors (/proc/PID/fd/N) do, and can be opened themselves.
+    """
+    try:
+        status = os.stat(place)
+    except OSError:
+        return False
+    if stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode):
+        return False
+    try:
+        return not os.path.samestat(status, os.stat(following))
+    except OSError:
+        return True
 
 
 def _is_own(place: str) -> bool:
