@@ -147,9 +147,9 @@ def inspect(image: Image, *, sizes: bool = True, threads: int | None = None) -> 
 
     Raises: ImageError where a layer that is measured is damaged.
     """
-    image.check_open()
     threads = make_recipe({"threads": threads}).worker_count
-    return _inspect(image, sizes=sizes, threads=threads)
+    with image.using():
+        return _inspect(image, sizes=sizes, threads=threads)
 
 
 def flatten(
@@ -182,12 +182,12 @@ def flatten(
     import dimgx.extractor  # noqa: F401
     from dimgx.targets.tarfile import FileTarget, open_place
 
-    image.check_open()
     recipe = make_recipe(options, None if report is None else report.mark)
     mark = recipe.phase or str
     _check_coding(compression, level)
     head = _record(image, recipe, compression, level) if record else b""
     with ExitStack() as stack:
+        stack.enter_context(image.using())
         opened = open_place(target, force=force, sync=sync, resources=stack)
         if report is None and isinstance(opened, FileTarget):
             coding = compression, level
@@ -250,10 +250,10 @@ def write_raw(
     from dimgx.images.rawlayer import RawLayer
     from dimgx.targets.tarfile import open_place
 
-    image.check_open()
     recipe = make_recipe(options)
     _check_coding(compression, level)
     with ExitStack() as stack:
+        stack.enter_context(image.using())
         opened = open_place(target, force=force, sync=sync, resources=stack)
         raw = stack.enter_context(RawLayer(image, recipe))
         if not opened.is_atomic:
@@ -282,7 +282,6 @@ def open_stream(
     """
     from dimgx.stream import open_pulled
 
-    image.check_open()
     recipe = make_recipe(options)
     _check_coding(compression, level)
     flat = open_flat_of(image, recipe)
@@ -301,7 +300,6 @@ def open_tree(image: Image, **options: Unpack[TreeOptions]) -> Tree:
 
     All digests have matched when it is there. The parameters are those of `flatten`.
     """
-    image.check_open()
     flat = open_flat_of(image, make_recipe(options))
     try:
         flat.verify()

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
-from dimgx.errors import ImageError, SourceError, UsageError
+from dimgx.errors import ImageError, SourceError
+from dimgx.shared import Shared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,7 +121,7 @@ class Image:
     """An image that is open: its layers can be read until `close()`. A context manager."""
 
     __slots__ = (
-        "config", "digest", "fetch", "fetch_whole", "history", "id", "is_closed", "layers",
+        "_shared", "config", "digest", "fetch", "fetch_whole", "history", "id", "layers",
         "manifest", "platform", "reference", "resources", "settings", "size_kind", "spool", "tags",
         "warnings", "watches",
     )  # fmt: skip
@@ -144,7 +145,6 @@ class Image:
         spool: SpoolSpace | None = None,
         fetch: Fetch | None = None,
         fetch_whole: Callable[[Tick | None], Image] | None = None,
-        resources: ExitStack | None = None,
     ) -> None:
         self.reference = reference
         """The reference it was opened by, as people write it."""
@@ -174,20 +174,19 @@ class Image:
         """Where the layers are still elsewhere: gives layers with their blobs at hand."""
         self.fetch_whole = fetch_whole
         """Where the config is still elsewhere too: gives the image with all there is of it."""
-        self.resources = ExitStack() if resources is None else resources
-        """What is held open for the layers' blobs."""
-        self.is_closed = False
+        self.resources = ExitStack()
+        """What is held open for the layers' blobs; more may be pushed."""
+        self._shared = Shared(self.resources.close)
 
     def __repr__(self) -> str:
         return f"Image({self.reference!r}, id={self.id!r}, tags={self.tags!r})"
 
-    def check_open(self) -> None:
-        """See that it has not been closed.
+    def using(self) -> AbstractContextManager[None]:
+        """Give a context in which the layers can be read, whoever closes the image meanwhile.
 
-        Raises: UsageError.
+        Raises: UsageError where it is closed.
         """
-        if self.is_closed:
-            raise UsageError(f"{self.reference:.300} is closed: open it again")
+        return self._shared.using(f"{self.reference:.300}")
 
     def check_unchanged(self) -> None:
         """Look whether what the image is read from is still as it was; to be called at the end.
@@ -198,9 +197,8 @@ class Image:
             watch.check()
 
     def close(self) -> None:
-        """Close what the layers are read from."""
-        self.is_closed = True
-        self.resources.close()
+        """Close what the layers are read from, as soon as nothing opened from it needs that."""
+        self._shared.close()
 
     def __enter__(self) -> Image:
         return self

@@ -90,12 +90,12 @@ def write_images(
         check_level(stored, level)
     else:
         check_level(compression, level)
-    for one in wanted:
-        one.image.check_open()
     threads = recipe.worker_count
     archive = Coding(compression, level, threads)
     layers = Coding(stored, None if compression is not None else level, threads)
     with ExitStack() as stack:
+        for one in wanted:
+            stack.enter_context(one.image.using())
         is_hashed = sha256 or report is not None
         store = _open_store(
             target, form, archive, recipe, stack, force=force, sync=sync, is_hashed=is_hashed

@@ -155,6 +155,7 @@ def open_flat_of(image: Image, recipe: Recipe) -> FlatTar:
     chosen = chosen_layers(image, recipe.layers)
     options = recipe.extract_options()
     with ExitStack() as stack:
+        stack.enter_context(image.using())
         used = 0 if image.spool is None else image.spool.used
         added: tuple[Layer, ...] = ()
         if recipe.add_layers:

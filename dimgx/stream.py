@@ -132,8 +132,8 @@ class _PulledFile(io.RawIOBase):
 
 
 class _IteratedFile(io.RawIOBase):
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
+    def __init__(self, chunks: Iterator[bytes], close: Callable[[], object]) -> None:
+        self._chunks, self._close = chunks, close
         self._rest = memoryview(b"")
 
     def readable(self) -> bool:
@@ -151,6 +151,11 @@ class _IteratedFile(io.RawIOBase):
         self._rest = self._rest[size:]
         return size
 
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            self._close()
+
 
 def open_pulled(
     produce: Callable[[Callable[[bytes | memoryview], object]], object],
@@ -163,9 +168,9 @@ def open_pulled(
     return io.BufferedReader(_PulledFile(produce, close), _PIECE)
 
 
-def open_iterated(chunks: Iterator[bytes]) -> io.BufferedReader:
-    """Give the pieces of `chunks` as one binary file."""
-    return io.BufferedReader(_IteratedFile(chunks), _PIECE)
+def open_iterated(chunks: Iterator[bytes], close: Callable[[], object]) -> io.BufferedReader:
+    """Give the pieces of `chunks` as one binary file; `close` is called with its own."""
+    return io.BufferedReader(_IteratedFile(chunks, close), _PIECE)
 
 
 class Pushed(io.RawIOBase, Generic[_T]):

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
+
+from dimgx.shared import Shared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from io import BufferedReader
     from types import TracebackType
 
@@ -17,11 +21,13 @@ class Tree:
     """The merged tree of an image. A context manager; iterating gives its entries.
 
     Paths are bytes without a leading or trailing slash; `str` is taken too. The root directory is
-    no entry.
+    no entry. Once it is closed all but `warnings` is a UsageError, but the files that it has opened
+    can be read on.
     """
 
     def __init__(self, flat: FlatTar) -> None:
         self._flat = flat
+        self._shared = Shared(flat.close)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -29,20 +35,29 @@ class Tree:
         return tuple(self._flat.warnings)
 
     def __iter__(self) -> Iterator[Entry]:
-        return self._flat.iter_entries()
+        with self._using():
+            yield from self._flat.iter_entries()
 
     def open(self, path: str | bytes) -> BufferedReader:
         """Open the file at `path` for reading; a name of a hard-linked file gives its content.
 
-        Raises: ImageError where there is no such entry or it is no regular file.
+        Raises: ImageError where there is no such entry or it is no regular file; UsageError where
+            the tree is closed.
         """
         from dimgx.stream import open_iterated
 
-        return open_iterated(self._flat.open_file(os.fsencode(path).strip(b"/")))
+        with ExitStack() as stack:
+            stack.enter_context(self._using())
+            chunks = self._flat.open_file(os.fsencode(path).strip(b"/"))
+            close = stack.pop_all().close
+        return open_iterated(chunks, close)
+
+    def _using(self) -> AbstractContextManager[None]:
+        return self._shared.using("the tree")
 
     def close(self) -> None:
-        """Let go of the layers."""
-        self._flat.close()
+        """Let go of the layers, as soon as no file of them is open any more."""
+        self._shared.close()
 
     def __enter__(self) -> Tree:
         return self

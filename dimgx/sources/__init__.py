@@ -89,7 +89,7 @@ def open_image(
             raise SourceError(f"{reference.text!r:.300}: {exc.strerror or exc}") from exc
         image.reference = reference.text
         image.watches = tuple(files.watches())
-        image.resources = resources.pop_all()
+        image.resources.push(resources.pop_all())
     return image
 
 
@@ -143,7 +143,7 @@ def _open_remote(
         variant, odd = choose_variant(candidate, platform, reference.text)
         image = _open(candidate, variant, (*warnings, *odd))
         image.reference = reference.text
-        image.resources = resources.pop_all()
+        image.resources.push(resources.pop_all())
     return image
 
 

@@ -56,7 +56,7 @@ def open_engine_image(
                 # The engine cannot tell of other platforms than its own, but saves them too.
                 image = saved.read_whole(platform)
                 image.reference = reference.text
-                image.resources = saved.resources = _joined(resources, saved.resources)
+                _hand_over(image, resources, saved)
                 return image
             raise ImageError(
                 f"{reference.text!r:.300} is for {described.platform}, not for {platform}: with"
@@ -84,15 +84,15 @@ def open_engine_image(
             warnings=tuple(_platform_warnings(described.platform, platform)),
         )
         image.fetch, image.fetch_whole = saved.fetch, saved.whole
-        image.resources = saved.resources = _joined(resources, saved.resources)
+        _hand_over(image, resources, saved)
         return image
 
 
-def _joined(outer: ExitStack, inner: ExitStack) -> ExitStack:
-    """Give one stack that closes `inner` first."""
-    stack = outer.pop_all()
-    stack.push(inner.pop_all())
-    return stack
+def _hand_over(image: Image, resources: ExitStack, saved: _Saved) -> None:
+    """Have all that is held open closed with the image, what was and will be saved first."""
+    image.resources.push(resources.pop_all())
+    image.resources.push(saved.resources.pop_all())
+    saved.resources = image.resources
 
 
 def _lengths(described: Described) -> Sequence[int | None]:
