@@ -58,14 +58,14 @@ def iter_decoded(
     lies at its beginning then where the library can decode into memory of others.
 
     Raises: ImageError for a stream that is damaged, ends early or is followed by something else;
-        SourceError where memory is too short.
+        SourceError where memory is too short; what `chunks` raises.
     """
     if compression is None:
         yield from chunks
-    elif compression == "zstd":
-        yield from _iter_read(_ZstdFile(chunks), compression, room or _same_room())
-    elif compression == "gzip" and hasattr(load_zlib(), "_GzipReader"):
-        yield from _iter_read(_GzipFile(chunks), compression, room or _same_room())
+    elif compression == "zstd" or (compression == "gzip" and hasattr(load_zlib(), "_GzipReader")):
+        source = _Source(chunks)
+        stored: _Stored = _ZstdFile(source) if compression == "zstd" else _GzipFile(source)
+        yield from _iter_read(stored, source, compression, room or _same_room())
     else:
         yield from _iter_parts(chunks, compression)
 
@@ -183,20 +183,38 @@ def _same_room() -> Callable[[], memoryview]:
     return lambda: buffer
 
 
+class _Source:
+    """Passes chunks on, and notes whether getting them failed: that is no damage of the stream."""
+
+    def __init__(self, chunks: Iterable[bytes | memoryview]) -> None:
+        self._chunks = chunks
+        self.has_failed = False
+
+    def __iter__(self) -> Iterator[bytes | memoryview]:
+        try:
+            yield from self._chunks
+        except BaseException:
+            self.has_failed = True
+            raise
+
+
 def _iter_read(
-    stored: _Stored, compression: Compression, room: Callable[[], memoryview]
+    stored: _Stored, source: _Source, compression: Compression, room: Callable[[], memoryview]
 ) -> Iterator[memoryview]:
     """Yield what a library's reader decodes, each piece in memory that `room` gives."""
     reader = stored.open()
+    errors: _Errors = (EOFError, *stored.errors)
     while True:
         piece = room()
         try:
             size = reader.readinto(piece)
             if not (size or stored.is_whole):
                 raise EOFError
-        except EOFError as exc:
-            raise ImageError(_text(compression, "ends early", stored.taken)) from exc
-        except stored.errors as exc:
+        except errors as exc:
+            if source.has_failed:
+                raise
+            if isinstance(exc, EOFError):
+                raise ImageError(_text(compression, "ends early", stored.taken)) from exc
             what = "is damaged or followed by something else"
             raise _problem(exc, compression, what, stored.taken) from exc
         if not size:

@@ -250,6 +250,21 @@ def test_progress_of_a_compressed_archive_has_a_total(tmp_path: Path) -> None:
         assert (seen[-1].done, {progress.total for progress in seen}) == (size, {size})
 
 
+@pytest.mark.parametrize("compression", ["gzip", "bzip2", "xz", "zstd"])
+def test_error_of_the_callback_is_raised_as_it_is(tmp_path: Path, compression: Any) -> None:
+    path = tmp_path / "image.tar.packed"
+    path.write_bytes(docker_archive(image(BASE), archive_compression=compression))
+    error = ValueError("no")
+
+    def fail(progress: dimgx.Progress) -> None:
+        if progress.done:
+            raise error
+
+    with pytest.raises(ValueError, match="no") as caught:
+        dimgx.open_image(path, progress=fail)
+    assert caught.value is error
+
+
 def test_progress_ends_at_its_total(opened: dimgx.Image) -> None:
     seen: list[dimgx.Progress] = []
     dimgx.flatten(opened, io.BytesIO(), progress=seen.append)

@@ -453,13 +453,20 @@ def test_xz_that_wants_more_memory_than_there_should_be_is_an_error(monkeypatch)
         decoded(encoded(TEXT, "xz"), "xz")
 
 
-def test_errors_of_the_source_pass_unchanged(compression):
-    def chunks():
-        yield encoded(TEXT, compression)[:100]
-        raise OSError("the cable")
+@pytest.mark.parametrize("size", [0, 5, 100])
+@pytest.mark.parametrize(
+    "kind", [OSError, EOFError, ValueError, ZeroDivisionError, MemoryError, KeyboardInterrupt]
+)
+def test_errors_of_the_source_pass_unchanged(compression, kind, size):
+    error = kind("the cable")
 
-    with pytest.raises(OSError, match="the cable"):
+    def chunks():
+        yield encoded(TEXT, compression)[:size]
+        raise error
+
+    with pytest.raises(kind) as caught:
         list(decode.iter_decoded(chunks(), compression))
+    assert caught.value is error
 
 
 def test_without_zstd_the_error_says_what_to_install(monkeypatch):
