@@ -261,6 +261,17 @@ def _write_some(fd: int, data: bytes | memoryview) -> int:
             # Somebody else has made the pipe that we share with them non-blocking.
             if exc.errno not in (errno.EAGAIN, errno.EWOULDBLOCK):
                 raise
-        import select
+        wait_writable(fd)
 
+
+def wait_writable(fd: int) -> None:
+    """Wait until `fd` takes bytes, or writing there is an error."""
+    import select
+
+    if not hasattr(select, "poll"):
         select.select([], [fd], [])
+        return
+    # Unlike select it takes descriptors of any number.
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    poll.poll()

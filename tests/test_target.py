@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -536,6 +537,85 @@ def test_a_raw_file_that_writes_only_a_part_each_time():
     target.write(DATA[:54321])
     target.commit()
     assert file.got == DATA[:54321]
+
+
+@posix
+@pytest.mark.parametrize("has_poll", [True, False])
+def test_a_socket_that_does_not_block_is_waited_for(monkeypatch, has_poll):
+    if not has_poll:
+        monkeypatch.delattr("select.poll")
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    got, waits = bytearray(), []
+    wait_writable = system.wait_writable
+
+    def read():
+        while piece := theirs.recv(65536):
+            got.extend(piece)
+
+    thread = threading.Thread(target=read)
+
+    def wait(fd):
+        if not waits:
+            thread.start()
+        waits.append(fd)
+        wait_writable(fd)
+
+    class Socket(socket.SocketIO):
+        refused = 0
+
+        def write(self, data):
+            assert self.refused == len(waits)
+            written = super().write(data)
+            self.refused += written is None
+            return written
+
+    monkeypatch.setattr(system, "wait_writable", wait)
+    with theirs:
+        with ours, Socket(ours, "w") as file:
+            target = open_stream_target(file)
+            target.write(DATA)
+            target.write(b"end")
+            target.commit()
+        assert waits
+        thread.join()
+    assert got == DATA + b"end"
+
+
+@pytest.mark.parametrize("count", [0, None])
+def test_a_file_that_takes_nothing_is_an_error(count):
+    class Full(io.RawIOBase):
+        calls = 0
+
+        def writable(self):
+            return True
+
+        def write(self, data):
+            self.calls += 1
+            assert self.calls < 9
+            return count
+
+    target = open_stream_target(Full())
+    with pytest.raises(SourceError, match="cannot be written: it takes no more bytes"):
+        target.write(DATA)
+
+
+def test_a_buffer_without_a_descriptor():
+    class Kept(io.RawIOBase):
+        got = b""
+
+        def writable(self):
+            return True
+
+        def write(self, data):
+            self.got += bytes(data)
+            return len(data)
+
+    kept = Kept()
+    target = open_stream_target(io.BufferedWriter(kept))
+    target.write(DATA[:9999])
+    target.commit()
+    assert kept.got == DATA[:9999]
 
 
 def test_an_object_that_says_nothing_of_what_it_took():

@@ -98,11 +98,20 @@ def open_stream_target(file: BinaryIO | int, name: str = "stdout") -> Target:
     if isinstance(file, int):
         return _StreamTarget(file, name, is_owner=False)
     if isinstance(file, (io.BufferedWriter, io.FileIO)) and not file.seekable():
-        # Nobody asks a pipe for its position, so the buffer can be passed by.
-        with translated(name):
-            file.flush()
-        return _StreamTarget(file.fileno(), name, is_owner=False)
+        fd = _descriptor_of(file)
+        if fd is not None:
+            # Nobody asks a pipe for its position, so the buffer can be passed by.
+            with translated(name):
+                file.flush()
+            return _StreamTarget(fd, name, is_owner=False)
     return _ObjectTarget(file, name)
+
+
+def _descriptor_of(file: BinaryIO) -> int | None:
+    try:
+        return file.fileno()
+    except (AttributeError, io.UnsupportedOperation):
+        return None
 
 
 class FileTarget:
@@ -267,12 +276,24 @@ class _ObjectTarget:
 
     def write(self, data: bytes | memoryview) -> None:
         with translated(self._name):
-            # Objects of other kinds (an HTTP body, a hash) may say nothing about the count.
-            written = self._file.write(data)
-            if written is not None and written < len(data):
-                rest = memoryview(data)[written:]
-                while rest:
-                    rest = rest[self._file.write(rest) or 0 :]
+            rest = memoryview(data)
+            while rest:
+                written = self._file.write(rest)
+                if written is None and not isinstance(self._file, io.RawIOBase):
+                    return  # objects of other kinds (an HTTP body, a hash) need not tell a count
+                rest = rest[written or 0 :]
+                if not written:
+                    self._wait()
+
+    def _wait(self) -> None:
+        """Wait until the file takes bytes again, as one that does not block has to be waited for.
+
+        Raises: SourceError where there is nothing to wait for.
+        """
+        fd = _descriptor_of(self._file)
+        if fd is None:
+            raise SourceError(f"{self._name} cannot be written: it takes no more bytes")
+        system.wait_writable(fd)
 
     def commit(self) -> None:
         with translated(self._name):
