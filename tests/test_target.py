@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -671,6 +672,51 @@ def test_a_full_stdout_is_named():
     with open("/dev/full", "wb", buffering=0) as file:
         target = open_stream_target(file, "standard output")
         with pytest.raises(SourceError, match="standard output cannot be written: no space"):
+            target.write(DATA)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="has no /dev/full")
+@pytest.mark.parametrize("named", ["/dev/full", b"/dev/full", Path("/dev/full")])
+@pytest.mark.parametrize("buffering", [0, 4096])
+def test_a_file_object_is_called_by_its_name(named, buffering):
+    with open(named, "wb", buffering=buffering) as file:
+        target = open_stream_target(file)
+        with pytest.raises(SourceError, match=r"^/dev/full cannot be written: no space"):
+            target.write(DATA)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="has no /dev/full")
+def test_an_object_without_a_name_is_the_target():
+    with open(os.open("/dev/full", os.O_WRONLY), "wb", buffering=0) as file:
+        target = open_stream_target(file)
+        with pytest.raises(SourceError, match=r"^the target cannot be written: no space"):
+            target.write(DATA)
+
+
+@posix
+def test_standard_output_is_called_so():
+    code = """
+from dimgx.targets.tarfile import open_stream_target
+try:
+    with open(1, "wb", buffering=0, closefd=False) as file:
+        open_stream_target(file).write(b"more")
+except Exception as exc:
+    sys.exit(str(exc))
+"""
+    with open("/dev/null", "rb") as readable:
+        done = subprocess.run(
+            [sys.executable, "-c", "import sys" + code],
+            stdout=readable, stderr=subprocess.PIPE, check=False,
+        )  # fmt: skip
+    assert done.stderr == b"stdout cannot be written: it is not open for writing\n"
+
+
+@pytest.mark.parametrize("buffering", [0, 4096])
+def test_a_file_that_is_open_for_reading_says_so(tmp_path, buffering):
+    (tmp_path / "in").write_bytes(b"x")
+    with open(tmp_path / "in", "rb", buffering=buffering) as file:
+        target = open_stream_target(file)
+        with pytest.raises(SourceError, match="in cannot be written: it is not open for writing"):
             target.write(DATA)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -44,5 +45,7 @@ def translated(name: str) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as exc:
-        reason = REASONS.get(exc.errno or 0, exc.strerror or str(exc))
+        # What Python itself refuses has no number.
+        number = errno.EBADF if isinstance(exc, io.UnsupportedOperation) else exc.errno or 0
+        reason = REASONS.get(number, exc.strerror or str(exc))
         raise SourceError(f"{name} cannot be written: {reason}") from exc

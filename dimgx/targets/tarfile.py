@@ -90,11 +90,13 @@ def _registered(target: _T, resources: ExitStack | None) -> _T:
     return target
 
 
-def open_stream_target(file: BinaryIO | int, name: str = "stdout") -> Target:
+def open_stream_target(file: BinaryIO | int, name: str | None = None) -> Target:
     """Give a target around a binary file that is open already, or its descriptor.
 
-    The file stays open and is the caller's to close; `commit` flushes it. `name` is for errors.
+    The file stays open and is the caller's to close; `commit` flushes it. `name` is for errors, by
+    default what the file says that it is called.
     """
+    name = name or _name_of(file)
     if isinstance(file, int):
         return _StreamTarget(file, name, is_owner=False)
     if isinstance(file, (io.BufferedWriter, io.FileIO)) and not file.seekable():
@@ -105,6 +107,13 @@ def open_stream_target(file: BinaryIO | int, name: str = "stdout") -> Target:
                 file.flush()
             return _StreamTarget(fd, name, is_owner=False)
     return _ObjectTarget(file, name)
+
+
+def _name_of(file: BinaryIO | int) -> str:
+    name = file if isinstance(file, int) else getattr(file, "name", None)
+    if isinstance(name, (str, bytes)) and name:
+        return os.fsdecode(name)
+    return "stdout" if name == 1 else "the target"
 
 
 def _descriptor_of(file: BinaryIO) -> int | None:
