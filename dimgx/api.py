@@ -95,7 +95,7 @@ def open_image(
     from dimgx.sources import open_image as open_source
     from dimgx.spool import SpoolSpace
 
-    check_word(verify, VERIFY, "verify")
+    _check_words(verify, engine)
     if isinstance(platform, str):
         platform = parse_platform(platform)
     parsed = parse_reference(os.fspath(reference))
@@ -131,12 +131,20 @@ def list_platforms(
     from dimgx.sources import list_platforms as list_source
     from dimgx.spool import SpoolSpace
 
-    check_word(verify, VERIFY, "verify")
+    _check_words(verify, engine)
     parsed = parse_reference(os.fspath(reference))
     with SpoolSpace(memory, directories(tmpdir)) as space:
         return list_source(
             parsed, verify=verify, stdin=stdin, spool=space, registry=registry, engine=engine
         )
+
+
+def _check_words(verify: Verify, engine: EngineOptions | None) -> None:
+    check_word(verify, VERIFY, "verify")
+    if engine is not None:
+        from dimgx.sources.endpoint import PULL
+
+        check_word(engine.pull, PULL, "pull")
 
 
 def inspect(image: Image, *, sizes: bool = True, threads: int | None = None) -> Listing:

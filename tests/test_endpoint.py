@@ -8,6 +8,7 @@ import os
 import socket
 import ssl
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -258,6 +259,12 @@ def test_key_without_certificate(
     monkeypatch.setenv("DOCKER_CERT_PATH", str(tmp_path))
     code, told = programs.refused("app:1", "-H", "tcp://127.0.0.1:1")
     assert (code, "key.pem" in told) == (2, True)
+
+
+@pytest.mark.parametrize("use", [dimgx.open_image, dimgx.list_platforms])
+def test_pull_is_one_of_its_words(use: Callable[..., object]) -> None:
+    with pytest.raises(dimgx.UsageError, match="pull is 'allways', but has to be one of never, m"):
+        use("app:1", engine=EngineOptions.of({}, pull="allways"))  # type: ignore[arg-type]
 
 
 def test_ssh_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:

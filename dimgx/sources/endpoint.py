@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from dimgx.digest import Digest
 from dimgx.errors import ImageError, SourceError
 from dimgx.jsondoc import Fields, parse_json
 
 Pull = Literal["never", "missing", "always"]
+PULL = get_args(Pull)
+"""When an engine is told to fetch, as `EngineOptions.pull` has it."""
 Tick = Callable[[int, int | None], None]
 
 _PIPE = "npipe:////./pipe/docker_engine"
