@@ -125,6 +125,8 @@ def list_platforms(
     verify: Verify = "once",
     memory: int | None = None,
     tmpdir: str | Sequence[str] | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    cancel: Callable[[], bool] | None = None,
 ) -> list[Platform]:
     """Give the platforms that the image `reference` is there for. Parameters as of `open_image`."""
     from dimgx.reference import parse_reference
@@ -135,7 +137,13 @@ def list_platforms(
     parsed = parse_reference(os.fspath(reference))
     with SpoolSpace(memory, directories(tmpdir)) as space:
         return list_source(
-            parsed, verify=verify, stdin=stdin, spool=space, registry=registry, engine=engine
+            parsed,
+            verify=verify,
+            stdin=stdin,
+            spool=space,
+            registry=registry,
+            engine=engine,
+            tick=ticker(progress, cancel) if progress or cancel else None,
         )
 
 

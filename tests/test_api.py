@@ -9,7 +9,7 @@ import os
 import tarfile
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -239,6 +239,18 @@ def test_progress_is_told_while_a_stream_is_read() -> None:
         assert (seen[0].done, seen[-1].done) == (0, len(data))
     with pytest.raises(dimgx.Cancelled):
         dimgx.open_image("-", stdin=io.BytesIO(data), cancel=lambda: True)
+
+
+@pytest.mark.parametrize("use", [dimgx.open_image, dimgx.list_platforms])
+def test_reading_a_compressed_archive_can_be_cancelled(
+    tmp_path: Path, use: Callable[..., object]
+) -> None:
+    path = tmp_path / "image.tar.gz"
+    path.write_bytes(docker_archive(image(BASE), archive_compression="gzip"))
+    told: list[dimgx.Progress] = []
+    with pytest.raises(dimgx.Cancelled):
+        use(path, progress=told.append, cancel=lambda: bool(told))
+    assert told[-1].total == path.stat().st_size
 
 
 def test_progress_of_a_compressed_archive_has_a_total(tmp_path: Path) -> None:

@@ -107,6 +107,7 @@ def list_platforms(
     spool: SpoolSpace,
     registry: RegistryOptions | None = None,
     engine: EngineOptions | None = None,
+    tick: Tick | None = None,
 ) -> list[Platform]:
     """Give the platforms that the image which `reference` means is there for, in its order.
 
@@ -122,7 +123,7 @@ def list_platforms(
             candidate = _find_remote(reference, resources, [], verify != "none", registry)
         else:
             try:
-                files = open_files(reference, stdin, spool, resources)
+                files = open_files(reference, stdin, spool, resources, tick)
                 candidate = _find_candidate(files, reference, verify=verify != "none")
             except OSError as exc:
                 raise SourceError(f"{reference.text!r:.300}: {exc.strerror or exc}") from exc
