@@ -81,7 +81,9 @@ def write_images(
     check_word(layer_compression, (None, *get_args(LayerCompression)), "layer_compression")
     check_word(compression, (None, *COMPRESSIONS), "compression")
     wanted = [ResultImage(item) if isinstance(item, Image) else item for item in images]
-    if len(wanted) != 1 and form != "docker-archive":
+    if not wanted:
+        raise UsageError("no image was given: one at least is needed")
+    if len(wanted) > 1 and form != "docker-archive":
         raise UsageError(f"{len(wanted)} images do not go into one {form}: docker-archive does it")
     if keep_layers and squash_from is not None:
         raise UsageError("layers are kept, or squashed from one of them up, but not both")

@@ -167,6 +167,13 @@ def test_images_are_not_written_in_a_form_that_there_is_not(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("form", ["docker-archive", "oci-archive", "oci-dir", "docker-dir"])
+def test_no_images_are_not_written(tmp_path: Path, form: Any) -> None:
+    with pytest.raises(dimgx.UsageError, match="no image was given"):
+        dimgx.write_images([], tmp_path / "out", form=form)
+    assert not (tmp_path / "out").exists()
+
+
 def test_image_that_is_closed(tmp_path: Path) -> None:
     (tmp_path / "image.tar").write_bytes(docker_archive(image(layer(file("a")))))
     with dimgx.open_image(tmp_path / "image.tar") as found:
