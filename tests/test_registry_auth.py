@@ -7,6 +7,7 @@ import json
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -308,8 +309,14 @@ def test_oldest_form(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", ["{", "[]", '{"auths": {"h.io": {"auth": "%%%"}}}', '{"auths": {"h.io": {"auth": 5}}}',
-     '{"auths": {"h.io": {"auth": "\u00e9\u00e9"}}}']
+    "data",
+    [
+        "{",
+        "[]",
+        '{"auths": {"h.io": {"auth": "%%%"}}}',
+        '{"auths": {"h.io": {"auth": 5}}}',
+        '{"auths": {"h.io": {"auth": "\u00e9\u00e9"}}}',
+    ],
 )
 def test_damaged_files(tmp_path: Path, data: str) -> None:
     place = tmp_path / "config.json"
@@ -327,9 +334,7 @@ def test_empty_file_is_passed_over(tmp_path: Path) -> None:
 # -- helpers -------------------------------------------------------------------------------------
 
 
-def make_helper(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, script: str
-) -> None:
+def make_helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, script: str) -> None:
     place = tmp_path / "bin"
     place.mkdir(exist_ok=True)
     program = place / f"docker-credential-{name}"
@@ -411,6 +416,22 @@ def test_missing_helper_warns_and_goes_on(faulty: FaultyRegistry, tmp_path: Path
         assert "not installed" in found.warnings[0]
 
 
+def test_missing_file_is_told_where_credentials_lack(
+    faulty: FaultyRegistry, tmp_path: Path
+) -> None:
+    faulty.rules.append(wants_password)
+    found = RegistryOptions.from_environment({"REGISTRY_AUTH_FILE": str(tmp_path / "none")})
+
+    def told(*files: str, **more: Any) -> str:
+        return fault(faulty.reference(), SourceError, auth_files=files, **more)
+
+    missing = f"there is no file {tmp_path / 'none'}"
+    assert missing in told(*found.auth_files)
+    assert missing not in told(*found.auth_files, credentials=Credentials(USER, "no"))
+    (tmp_path / "none").write_text("{}")
+    assert missing not in told(*found.auth_files)
+
+
 def test_missing_helper_is_told_where_credentials_lack(
     faulty: FaultyRegistry, tmp_path: Path
 ) -> None:
@@ -440,5 +461,3 @@ def test_places_of_files() -> None:
     for environ, files in cases:
         assert RegistryOptions.from_environment(environ).auth_files == files
     assert RegistryOptions.from_environment({}).credentials is None
-
-

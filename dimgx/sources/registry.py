@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -76,8 +77,8 @@ def find_remote(
             if endpoint is not endpoints[-1]:
                 passed_over.append(f"the mirror {endpoint.host}/{endpoint.path}: {exc}")
                 continue
-            if isinstance(exc, Denied) and troubles:
-                exc = Denied(f"{exc}; {'; '.join(troubles)}")
+            if isinstance(exc, Denied):
+                exc = Denied("; ".join((str(exc), *troubles, *_missing_files(options))))
             raise _with_mirrors(_with_tags(exc, client, name), passed_over) from None
         for text in (*troubles, *(f"passed over {text}" for text in passed_over)):
             warn(text)
@@ -96,6 +97,15 @@ def _open_client(
     client = RegistryClient(endpoint, options, credentials)
     resources.callback(client.close)
     return client
+
+
+def _missing_files(options: RegistryOptions) -> list[str]:
+    """Tell that the one file that was named for credentials, where it was one, is not there."""
+    # Of several that are looked through by default most are not there.
+    if options.credentials is not None or len(options.auth_files) != 1:
+        return []
+    (name,) = options.auth_files
+    return [] if os.path.exists(name) else [f"there is no file {name} to look for them in"]
 
 
 def _with_tags(exc: DimgxError, client: RegistryClient | None, name: ImageName) -> DimgxError:
