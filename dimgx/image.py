@@ -121,9 +121,9 @@ class Image:
     """An image that is open: its layers can be read until `close()`. A context manager."""
 
     __slots__ = (
-        "_shared", "config", "digest", "fetch", "fetch_whole", "history", "id", "layers",
-        "manifest", "platform", "reference", "resources", "settings", "size_kind", "spool", "tags",
-        "warnings", "watches",
+        "_shared", "config", "digest", "fetch", "fetch_whole", "history", "id", "is_id_of_config",
+        "layers", "manifest", "platform", "reference", "resources", "settings", "size_kind",
+        "spool", "tags", "warnings", "watches",
     )  # fmt: skip
 
     def __init__(
@@ -134,6 +134,7 @@ class Image:
         config: Config | None = None,
         settings: Settings | None = None,
         id: str | None = None,
+        is_id_of_config: bool = True,
         tags: tuple[str, ...] = (),
         digest: Digest | None = None,
         manifest: Manifest | None = None,
@@ -155,6 +156,8 @@ class Image:
         """How it is run, where the source tells that but not the config."""
         self.id = id
         """The image ID: `sha256:<hex>` of the config, or the bare v1 ID of one before 1.10."""
+        self.is_id_of_config = is_id_of_config
+        """Else it is that of a manifest or an index, as an engine on containerd's store has it."""
         self.tags = tags
         self.digest = digest
         """Digest of the image manifest, where there is one."""

@@ -111,16 +111,17 @@ class ImageMaker:
         if not merged and recipe.layers is not None:
             raise LayerSpecError("nothing is left to flatten: the chosen rows have no layer")
         stored.append(self._flatten(image, recipe, merged, () if recipe.below else below))
-        origin = origin_of(image, recipe, is_image=True, is_squashed=squash_from is not None)
+        is_squashed = squash_from is not None
+        origin = origin_of(image, recipe, is_image=True, is_squashed=is_squashed, created=created_s)
         created = time_of(created_s) if created_s is not None else created_of(image)
         ids = [row.diff_id or row.digest or row.id for row in merged]
-        verb = "flattened" if squash_from is None else "squashed"
+        verb = "squashed" if is_squashed else "flattened"
         step = made_step(verb, ids, created, origin.text)
         history = [*kept_steps(image, position), step]
         config = make_config(image, [layer.diff_id for layer in stored], history, created)
         return self._add(MadeImage(config, tuple(stored), self._names(wanted)))
 
-    def add_kept(self, wanted: ResultImage, created_s: int | None) -> WrittenImage:
+    def add_kept(self, wanted: ResultImage) -> WrittenImage:
         """Bring an image into the form, as little changed as that allows."""
         image = self._whole(wanted)
         if self.report is not None:
@@ -132,10 +133,9 @@ class ImageMaker:
         if config is not None and (has_rootfs or guards):
             data = config.data
         else:
-            rows = len(list_rows(image))
-            created = time_of(created_s) if created_s is not None else created_of(image)
             diff_ids = [layer.diff_id for layer in stored]
-            data, manifest = make_config(image, diff_ids, kept_steps(image, rows), created), None
+            history = kept_steps(image, len(list_rows(image)))
+            data, manifest = make_config(image, diff_ids, history, None), None
         record = origin_of_kept(image).text if self.is_recorded else None
         return self._add(MadeImage(data, stored, self._names(wanted), manifest, record))
 

@@ -64,10 +64,11 @@ def write_images(
     Without `keep_layers` and `squash_from` each is flattened to one layer. `layer_compression` is
     that of layers which are made, or cannot stay as they are; None is "none" in Docker's forms and
     "gzip" in OCI's. With `keep_layers` one that is said is for all layers. `compression` is that of
-    an archive as a whole. `level` is for that, or else for the layers. `created` is in seconds
-    since 1970. What an image was made from stands in its history's comment; with `record` it stands
-    beside images that keep their layers, and so their configs, too. The other parameters are those
-    of `flatten`, `options` the fields of `Recipe`.
+    an archive as a whole. `level` is for that, or else for the layers. `created`, in seconds since
+    1970, takes the place of the source's time, but not with `keep_layers`. What an image was made
+    from stands in its history's comment; with `record` it stands beside images that keep their
+    layers, and so their configs, too. The other parameters are those of `flatten`, `options` the
+    fields of `Recipe`.
 
     Raises: ImageError, SourceError, LayerSpecError, UsageError, TemporaryError, Cancelled.
     """
@@ -108,7 +109,7 @@ def write_images(
         maker.is_alone = len(wanted) == 1
         maker.is_recorded = record
         written = tuple(
-            maker.add_kept(one, created) if keep_layers else maker.add(one, squash_from, created)
+            maker.add_kept(one) if keep_layers else maker.add(one, squash_from, created)
             for one in wanted
         )
         maker.finish()

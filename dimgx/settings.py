@@ -23,6 +23,7 @@ class HealthCheck(NamedTuple):
     timeout_ns: int = 0
     start_period_ns: int = 0
     retries: int = 0
+    start_interval_ns: int = 0
 
 
 class Settings(NamedTuple):
@@ -40,6 +41,10 @@ class Settings(NamedTuple):
     volumes: tuple[str, ...] = ()
     """Paths, sorted."""
     stop_signal: str = ""
+    on_build: tuple[str, ...] = ()
+    """What a build on this image does first."""
+    shell: tuple[str, ...] = ()
+    """What runs a build's lines."""
     healthcheck: HealthCheck | None = None
     is_health_known: bool = True
     """False where the one who tells may leave the health check out."""
@@ -53,7 +58,9 @@ class Settings(NamedTuple):
                 "entrypoint": self.entrypoint,
                 "env": self.env,
                 "labels": dict(self.labels),
+                "on_build": self.on_build,
                 "ports": self.ports,
+                "shell": self.shell,
                 "stop_signal": self.stop_signal,
                 "user": self.user,
                 "volumes": self.volumes,
@@ -67,8 +74,7 @@ class Settings(NamedTuple):
         check = self.healthcheck
         if check is None:
             return "none" if self.is_health_known else None
-        times = (check.interval_ns, check.timeout_ns, check.start_period_ns, check.retries)
-        return _digest_of({"test": check.test, "times": times})
+        return _digest_of(check._asdict())
 
 
 def _digest_of(value: dict[str, object]) -> str:
@@ -97,6 +103,8 @@ def parse_settings(document: Fields, *, is_health_known: bool = True) -> Setting
         ports=tuple(sorted(config.mapping("exposedports"))),
         volumes=tuple(sorted(config.mapping("volumes"))),
         stop_signal=config.text("stopsignal") or "",
+        on_build=tuple(config.texts("onbuild")),
+        shell=tuple(config.words("shell")),
         healthcheck=_parse_health(health) if health is not None else None,
         is_health_known=is_health_known,
     )
@@ -112,4 +120,5 @@ def _parse_health(fields: Fields) -> HealthCheck | None:
         timeout_ns=fields.integer("timeout") or 0,
         start_period_ns=fields.integer("startperiod") or 0,
         retries=fields.integer("retries") or 0,
+        start_interval_ns=fields.integer("startinterval") or 0,
     )

@@ -29,9 +29,11 @@ FULL = Origin(
     root_entry=True,
     clamp_mtime=7,
     level=9,
+    created=0,
+    image=A,
     settings=A,
     healthcheck="none",
-    platform="linux/arm64",
+    platform="linux/arm/v7",
 )
 BASE, TOP = layer(file("etc/a", b"1")), layer(file("etc/b", b"2"))
 
@@ -107,6 +109,7 @@ def test_same_record_whatever_the_source(tmp_path: Path) -> None:
     assert origins[0] == origins[1] == origins[2]
     assert origins[0].layers == tuple(picture.diff_ids())
     assert origins[0].platform == "linux/amd64"
+    assert origins[0].image == f"sha256:{picture.id()}"
 
 
 def test_rows_count_in_the_order_in_which_they_cover(tmp_path: Path) -> None:
@@ -143,5 +146,6 @@ def test_same_layer_twice_stands_twice(tmp_path: Path) -> None:
 def test_names_and_layers_elsewhere_do_not_count() -> None:
     assert set(json.loads(FULL.text)) == {
         "dimgx", "layers", "below", "squashed", "kept", "added", "paths", "strip_components",
-        "prefix", "root_entry", "clamp_mtime", "level", "settings", "healthcheck", "platform",
+        "prefix", "root_entry", "clamp_mtime", "level", "created", "image", "settings",
+        "healthcheck", "platform",
     }  # fmt: skip

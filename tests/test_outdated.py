@@ -29,6 +29,7 @@ DIFFERENCES = [
     ("root", TWO._replace(root_entry=True), "--root-entry changed: no -> yes"),
     ("clamp", TWO._replace(clamp_mtime=0), "--clamp-mtime changed: none -> 0"),
     ("level", TWO._replace(level=9), "the compression's level changed: none -> 9"),
+    ("created", TWO._replace(created=0), "SOURCE_DATE_EPOCH changed: none -> 0"),
     ("version", Origin((), version=2),
      "made by an incompatible version of dimgx (record 1, not 2)"),
 ]  # fmt: skip
@@ -47,13 +48,21 @@ def test_newer_record_is_incompatible() -> None:
     assert told == "made by an incompatible version of dimgx (record 2, not 1)"
 
 
-@pytest.mark.parametrize("field", ["settings", "healthcheck", "platform"])
+@pytest.mark.parametrize("field", ["settings", "healthcheck", "platform", "image"])
 def test_what_one_side_does_not_know_is_no_difference(field: str) -> None:
     one, other = TWO._replace(**{field: A}), TWO._replace(**{field: B})
     assert difference(one, TWO) is None
     assert difference(TWO, one) is None
     told = difference(one, other)
     assert told is not None and told.endswith(f" changed: {SHORT_A} -> {SHORT_B}")
+
+
+def test_same_image_is_the_same_whatever_its_source_tells_of_it() -> None:
+    one = TWO._replace(image=A, platform="linux/arm/v7", settings=B)
+    other = TWO._replace(image=A, platform="linux/arm", healthcheck=B, settings=C)
+    assert difference(one, other) is None
+    told = difference(one, other._replace(image=B))
+    assert told == f"the run settings changed: {SHORT_B} -> {SHORT_C}"
 
 
 def made(*names: str, layers: tuple[str, ...] = (A,), **more: object) -> Made:

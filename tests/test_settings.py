@@ -20,7 +20,9 @@ CONFIG = {
     "ExposedPorts": {"80/tcp": {}, "53/udp": {}},
     "Volumes": {"/data": {}},
     "StopSignal": "SIGINT",
-    "Healthcheck": {"Test": ["CMD", "x"], "Interval": 10**9, "Retries": 3},
+    "OnBuild": ["RUN make"],
+    "Shell": ["/bin/bash", "-c"],
+    "Healthcheck": {"Test": ["CMD", "x"], "Interval": 10**9, "Retries": 3, "StartInterval": 5},
 }
 
 
@@ -39,7 +41,9 @@ def test_all_that_counts() -> None:
         ports=("53/udp", "80/tcp"),
         volumes=("/data",),
         stop_signal="SIGINT",
-        healthcheck=HealthCheck(("CMD", "x"), 10**9, retries=3),
+        on_build=("RUN make",),
+        shell=("/bin/bash", "-c"),
+        healthcheck=HealthCheck(("CMD", "x"), 10**9, retries=3, start_interval_ns=5),
     )
 
 
@@ -63,9 +67,10 @@ def test_each_setting_counts(key: str) -> None:
 
 
 def test_health_check_counts_for_itself() -> None:
-    other = parsed(CONFIG | {"Healthcheck": {"Test": ["NONE"]}})
-    assert other.digest == parsed(CONFIG).digest
-    assert other.health_digest != parsed(CONFIG).health_digest
+    for check in ({"Test": ["NONE"]}, CONFIG["Healthcheck"] | {"StartInterval": 6}):
+        other = parsed(CONFIG | {"Healthcheck": check})
+        assert other.digest == parsed(CONFIG).digest
+        assert other.health_digest != parsed(CONFIG).health_digest
 
 
 def test_podman_tells_the_health_check_beside_the_config() -> None:

@@ -143,10 +143,51 @@ def test_settings_count(place: Path, target: str) -> None:
         Path("other.tar").write_bytes(docker_archive(other))
         code, reason = check("-t", target, "./other.tar")
         assert (code, reason[: len(told)]) == (5, told)
-    # What differs in words only does not.
-    same = {"config": {"Cmd": ["/bin/sh"], "Env": None, "Labels": {}}, "author": "x"}
-    Path("same.tar").write_bytes(docker_archive(replace(APP, config=same)))
-    assert check("-t", target, "./same.tar") == (0, "up to date")
+
+
+ANOTHER = {
+    "on build": {"config": {"Cmd": ["/bin/sh"], "OnBuild": ["RUN make"]}},
+    "stop timeout": {"config": {"Cmd": ["/bin/sh"], "StopTimeout": 5}},
+    "shell": {"config": {"Cmd": ["/bin/sh"], "Shell": ["/bin/bash", "-c"]}},
+    "escaped": {"config": {"Cmd": ["/bin/sh"], "ArgsEscaped": True}},
+    "unknown": {"config": {"Cmd": ["/bin/sh"]}, "io.example": 1},
+    "author": {"author": "x"},
+    "created": {"created": "2025-01-01T00:00:00Z"},
+    "variant": {"variant": "v2"},
+    "history": {"history": [{"created_by": "a"}, {"created_by": "b"}]},
+}
+WAYS = {"flattened": (), "squashed": ("--squash-from", "@0"), "kept": ("--keep-layers",)}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("what", ANOTHER)
+def test_image_with_the_same_layers_is_another(place: Path, way: str, what: str) -> None:
+    words = (*WAYS[way], "-t", "oci:out")
+    update(*words, "./app.tar")
+    Path("other.tar").write_bytes(docker_archive(replace(APP, config=ANOTHER[what])))
+    code, reason = check(*words, "./other.tar")
+    assert code == 5
+    assert " changed: " in reason
+    update(*words, "./other.tar")
+    assert check(*words, "./other.tar") == (0, "up to date")
+    # A tar holds nothing of it.
+    update("-t", "flat.tar", "./app.tar")
+    assert check("-t", "flat.tar", "./other.tar") == (0, "up to date")
+
+
+def test_time_that_takes_the_place_of_the_images(
+    place: Path, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update("-t", target, "./app.tar")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
+    told = "SOURCE_DATE_EPOCH changed: none -> 0"
+    assert check("-t", target, "./app.tar") == (5, told)
+    update("-t", target, "./app.tar")
+    assert check("-t", target, "./app.tar") == (0, "up to date")
+    # An image that only changes its form has a time already.
+    update("--keep-layers", "-t", target, "./app.tar")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")
+    assert check("--keep-layers", "-t", target, "./app.tar") == (0, "up to date")
 
 
 def test_form_that_changed(place: Path) -> None:
@@ -314,6 +355,14 @@ def test_kept_layers(place: Path, target: str) -> None:
     (told,) = origin(target)
     assert (told["kept"], told["layers"]) == (True, NEXT.diff_ids())
     assert check("-t", target, "./next.tar") == (5, "layers kept, now flattened")
+
+
+def test_kept_layers_whose_config_is_made_anew(place: Path, target: str) -> None:
+    Path("v1.tar").write_bytes(docker_archive_v1(APP))
+    oci_layout(place / "bare", image(BASE, config={"rootfs": None, "history": None}))
+    for source in ("./v1.tar", "oci:bare"):
+        update("--keep-layers", "-t", target, source)
+        assert check("--keep-layers", "-t", target, source) == (0, "up to date")
 
 
 def test_record_of_kept_layers_changes_no_digest(place: Path) -> None:

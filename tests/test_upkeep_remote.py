@@ -15,6 +15,7 @@ from dimgx import EngineOptions, RegistryOptions
 from dimgx.images.wanted import origin_of
 from dimgx.recipe import Recipe
 from tests.dsl import file, layer, whiteout
+from tests.fakeengine import fake_engine
 from tests.listener import listening
 from tests.programs import dimgx, refused
 from tests.registries import (
@@ -40,6 +41,9 @@ SETTINGS = {
         "ExposedPorts": {"80/tcp": {}},
         "Volumes": {"/data": {}},
         "StopSignal": "SIGINT",
+        "StopTimeout": 9,
+        "OnBuild": ["RUN make"],
+        "Shell": ["/bin/bash", "-c"],
         "Healthcheck": {"Test": ["CMD", "/bin/true"], "Interval": 30 * 10**9, "Retries": 3},
     }
 }
@@ -161,6 +165,23 @@ def test_what_a_check_asks_an_engine_for(
     assert not any("/get" in path or path.startswith("POST") for path in asked), asked
 
 
+@pytest.mark.parametrize("way", [(), ("--keep-layers",)])
+def test_engine_that_tells_no_image_id(way: tuple[str, ...]) -> None:
+    """On containerd's store the ID is that of the manifest; what is told of the config counts."""
+    Path("app.tar").write_bytes(docker_archive(APP))
+    words = (*way, "--tag", "example/app:1", "-t", "docker-archive:out.tar")
+    dimgx("--update", *words, "./app.tar")
+    told = {"Id": "sha256:" + "d" * 64, "Descriptor": {}, "Config": SETTINGS["config"]}
+    with fake_engine(api="1.49") as engine:
+        engine.add(APP, docker_archive(APP), inspect=told)
+        assert check("-H", engine.url, *words, "example/app:1") == (0, "up to date")
+        other = SETTINGS["config"] | {"OnBuild": ["RUN other"]}
+        engine.add(APP, b"", inspect=told | {"Config": other})
+        code, reason = check("-H", engine.url, *words, "example/app:1")
+        assert (code, reason.startswith("the run settings changed: ")) == (5, True)
+        assert not any("/get" in path for path, _ in engine.asked)
+
+
 AMBIGUOUS = """FROM scratch
 COPY root/ /
 RUN ["/bin/busybox", "true"]
@@ -227,4 +248,7 @@ def test_settings_are_told_alike_by_all_sources(
             found.append(origin_of(opened, Recipe(), is_image=True))
             assert opened.spool is not None and opened.spool.used == 0
     assert found[0].settings is not None and found[0].healthcheck not in (None, "none")
-    assert found[0] == found[1] == found[2] == found[3]
+    assert found[0].image == f"sha256:{APP.id()}"
+    assert found[0] == found[1] == found[3]
+    # Podman does not tell all of the settings, but whose they are.
+    assert found[2]._replace(settings=found[0].settings) == found[0]

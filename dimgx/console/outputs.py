@@ -120,7 +120,8 @@ def _judge(job: Job, options: Options, surroundings: Surroundings) -> Verdict:
     for one in job.chosen:
         rows = chosen_rows(one, options) if _is_flat(options) else None
         recipe = Recipe(**tar_options(options, surroundings, rows, None))
-        wanted.append(upkeep.wanted_of(one, recipe, job.target, options))
+        created = surroundings.source_date_epoch
+        wanted.append(upkeep.wanted_of(one, recipe, job.target, options, created))
     return upkeep.judge(job.target.path, wanted, tmpdirs=surroundings.tmpdirs)
 
 

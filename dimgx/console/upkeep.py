@@ -66,8 +66,12 @@ def judge(path: str, wanted: Sequence[Made], *, tmpdirs: Sequence[str] = ()) -> 
     return Verdict(reason, may_replace=all(made.is_ours for made in found))
 
 
-def wanted_of(chosen: Chosen, recipe: Recipe, target: TargetName, options: Options) -> Made:
+def wanted_of(
+    chosen: Chosen, recipe: Recipe, target: TargetName, options: Options, created: int | None
+) -> Made:
     """Give what the target would hold of an image; no layer is read for it.
+
+    `created` is in seconds since 1970, where that takes the place of an image's time.
 
     Raises: LayerSpecError, ImageError, UsageError.
     """
@@ -85,7 +89,7 @@ def wanted_of(chosen: Chosen, recipe: Recipe, target: TargetName, options: Optio
             position = find_row(rows, options.squash_from).position
             recipe = recipe._replace(layers=rows[position:], below=rows[:position])
         is_squashed = options.squash_from is not None
-        origin = origin_of(image, recipe, is_image=True, is_squashed=is_squashed)
+        origin = origin_of(image, recipe, is_image=True, is_squashed=is_squashed, created=created)
     return Made(
         names=shown_names(names_for(chosen, target, options), target.form),
         origin=origin,

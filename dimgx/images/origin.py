@@ -7,8 +7,9 @@
    compression.
 2. A layer without a diff_id is known by its v1 ID (bare hex), or, where a config has no rootfs, by
    its stored blob (`blob:sha256:...`).
-3. Image forms carry the config on, so the run settings count there: by digests of what every
-   source tells of them, written one way. The engine tells all but, at times, a health check.
+3. Image forms carry the config on, so all of it counts there: by the image ID. Docker on
+   containerd's store does not tell that; there what every source tells of the config counts, by
+   digests of it written one way.
 4. A record of another version is ours, but tells nothing. A text of another shape is nobody's.
 """
 
@@ -56,12 +57,16 @@ class Origin(NamedTuple):
     """Seconds since 1970."""
     level: int | None = None
     """Of a tar's compression, where it is not the usual one."""
+    created: int | None = None
+    """What took the place of an image's time: seconds since 1970."""
+    image: str | None = None
+    """ID of the image whose config is carried on, where it is known; see rule 3."""
     settings: str | None = None
     """Digest of the run settings, where they are carried on and were known; see rule 3."""
     healthcheck: str | None = None
     """Digest of the health check, or `none`; likewise."""
     platform: str | None = None
-    """os/architecture; likewise."""
+    """os/architecture[/variant]; likewise."""
     version: int = VERSION
     """Of the record."""
 
@@ -72,7 +77,7 @@ class Origin(NamedTuple):
         record: dict[str, object] = {"dimgx": VERSION, "layers": self.layers}
         for name, key in _KEYS.items():
             value = getattr(self, name)
-            if value or (name == "clamp_mtime" and value is not None):
+            if value != Origin._field_defaults[name]:
                 record[key] = value
         return record
 
@@ -116,6 +121,8 @@ def parse_origin(text: str | bytes | None) -> Origin:
             root_entry=record.boolean("root_entry"),
             clamp_mtime=record.integer("clamp_mtime"),
             level=record.integer("level"),
+            created=record.integer("created"),
+            image=record.text("image"),
             settings=record.text("settings"),
             healthcheck=record.text("healthcheck"),
             platform=record.text("platform"),

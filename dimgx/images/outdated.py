@@ -51,6 +51,8 @@ def difference(found: Origin, wanted: Origin) -> str | None:
         before, now = getattr(found, name), getattr(wanted, name)
         if before != now:
             return f"{label} changed: {_show(before)} -> {_show(now)}"
+    if found.image is not None and found.image == wanted.image:
+        return None
     for name, label in _KNOWN_OR_NOT.items():
         before, now = getattr(found, name), getattr(wanted, name)
         # Where a source does not tell, that is no reason to do it all again.
@@ -66,11 +68,14 @@ _LABELS = {
     "root_entry": "--root-entry",
     "clamp_mtime": "--clamp-mtime",
     "level": "the compression's level",
+    "created": "SOURCE_DATE_EPOCH",
 }
 _KNOWN_OR_NOT = {
     "settings": "the run settings",
     "healthcheck": "the health check",
     "platform": "the platform",
+    # Last: the others tell more of what changed in it.
+    "image": "the image",
 }
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 class _Carried(TypedDict):
+    image: str | None
     settings: str | None
     healthcheck: str | None
     platform: str | None
@@ -28,11 +29,14 @@ class _Carried(TypedDict):
 def carried(image: Image) -> _Carried:
     """Give what of an image's config an image form carries on, as far as its source tells it."""
     settings, platform = settings_of(image), image.platform
+    id = image.id
+    if not image.is_id_of_config:
+        id = None if image.config is None else str(image.config.digest)
     return {
+        "image": id,
         "settings": settings.digest if settings else None,
         "healthcheck": settings.health_digest if settings else None,
-        # Not every engine tells the variant.
-        "platform": f"{platform.os}/{platform.architecture}" if platform else None,
+        "platform": str(platform) if platform else None,
     }
 
 
@@ -44,16 +48,18 @@ def origin_of(
     level: int | None = None,
     is_image: bool = False,
     is_squashed: bool = False,
+    created: int | None = None,
 ) -> Origin:
     """Give the origin of what `recipe` makes of `image`. No layer of it is read.
 
     `compression` and `level` are those of a tar. An image has the same ID whatever they are.
+    `created` is what takes the place of its time, in seconds since 1970.
 
     Raises: LayerSpecError; UsageError; ImageError where a layer has nothing that identifies it;
         what reading an added layer raises.
     """
     prefix = b"" if recipe.prefix is None else parse_prefix(recipe.prefix).replace(b"\0", b"/")
-    nothing: _Carried = {"settings": None, "healthcheck": None, "platform": None}
+    nothing: _Carried = {"image": None, "settings": None, "healthcheck": None, "platform": None}
     return Origin(
         layers=marks_of(image, chosen_layers(image, recipe.layers)),
         below=marks_of(image, layers_of(image, recipe.below)),
@@ -67,6 +73,7 @@ def origin_of(
         root_entry=recipe.root_entry,
         clamp_mtime=recipe.clamp_mtime,
         level=unusual_level(level, compression),
+        created=created,
         **(carried(image) if is_image else nothing),
     )
 

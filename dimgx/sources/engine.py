@@ -77,6 +77,7 @@ def open_engine_image(
             ),
             settings=described.settings,
             id=described.id,
+            is_id_of_config=not described.is_content,
             tags=described.tags,
             platform=described.platform,
             history=described.steps,

@@ -23,7 +23,7 @@ from dimgx.errors import ImageError, SourceError
 from dimgx.extent import Extent
 from dimgx.image import Image, UnreadableBlob
 from dimgx.imagename import ImageName
-from dimgx.images.origin import LIMIT, VERSION, NoOrigin, parse_origin
+from dimgx.images.origin import LIMIT, NoOrigin, parse_origin
 from dimgx.images.outdated import NOT_OURS, Made
 from dimgx.images.resultnames import ResultName, own_names
 from dimgx.images.wanted import origin_of_kept
@@ -194,9 +194,6 @@ def _made(image: Image, form: str, packing: str | None, notes: Mapping[str, str]
     is_ours = True
     try:
         origin = parse_origin(comment if note is None else note)
-        if note is not None and origin.version == VERSION:
-            # What it keeps is told by the image itself, better than by who says so.
-            origin = origin_of_kept(image)
     except NoOrigin:
         origin, is_ours = origin_of_kept(image), False
     return Made(
