@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from dataclasses import replace
@@ -258,6 +259,36 @@ def test_directory_that_is_not_ours(place: Path) -> None:
     assert check("-t", "oci:home", "./app.tar") == (5, "not an archive of ours")
     assert refused("./app.tar", "--update", "-w", "-t", "oci:home")[0] == 2
     assert os.listdir("home") == ["letter"]
+
+
+@pytest.mark.parametrize("kind", ["artifact", "unknown", "attested"])
+def test_what_is_no_image_is_replaced_by_force_only(place: Path, kind: str) -> None:
+    update("-t", "oci:out", "./app.tar")
+    index = place / "out" / "index.json"
+    listed = json.loads(index.read_bytes())
+    data = json.dumps({"schemaVersion": 2, "artifactType": "application/spdx+json"}).encode()
+    digest = hashlib.sha256(data).hexdigest()
+    blob = place / "out" / "blobs" / "sha256" / digest
+    blob.write_bytes(data)
+    media_type = "application/vnd.oci.image.manifest.v1+json"
+    entry = {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(data)}
+    listed["manifests"].append(entry | {
+        "artifact": {"artifactType": "application/spdx+json"},
+        "unknown": {"mediaType": "application/octet-stream"},
+        "attested": {"annotations": {"vnd.docker.reference.type": "attestation-manifest"}},
+    }[kind])
+    index.write_text(json.dumps(listed))
+    before = index.read_bytes()
+    told = f"holds sha256:{digest[:12]} too, which is no image"
+    for source in ("./app.tar", "./next.tar"):
+        assert check("-t", "oci:out", source) == (5, told)
+        code, reason = refused(source, "--update", "-t", "oci:out")
+        assert (code, f"out exists ({told})" in reason) == (2, True)
+        assert (index.read_bytes(), blob.read_bytes()) == (before, data)
+    assert origin("oci:out")[0]["layers"] == APP.diff_ids()
+    update("-w", "-t", "oci:out", "./next.tar")
+    assert check("-t", "oci:out", "./next.tar") == (0, "up to date")
+    assert not blob.exists()
 
 
 def test_image_built_on_one_of_ours_is_not_ours(place: Path) -> None:

@@ -63,7 +63,8 @@ def judge(path: str, wanted: Sequence[Made], *, tmpdirs: Sequence[str] = ()) -> 
     reason = why_outdated(found, wanted)
     if reason is None:
         return Verdict(CURRENT, is_current=True)
-    return Verdict(reason, may_replace=all(made.is_ours for made in found))
+    may_replace = all(made.is_ours and made.beside is None for made in found)
+    return Verdict(reason, may_replace=may_replace)
 
 
 def wanted_of(

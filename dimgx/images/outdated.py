@@ -30,6 +30,8 @@ class Made(NamedTuple):
     """Else there is no record, and the layers are taken for kept ones."""
     problem: str | None = None
     """What is damaged."""
+    beside: str | None = None
+    """Digest of something in its layout that is no image, and so nothing of dimgx."""
 
 
 def difference(found: Origin, wanted: Origin) -> str | None:
@@ -119,6 +121,9 @@ def why_outdated(found: Sequence[Made], wanted: Sequence[Made]) -> str | None:
     Images are matched by their names, completed as Docker does; those without by their origins.
     Their order does not count.
     """
+    beside = next((made.beside for made in found if made.beside), None)
+    if beside is not None:
+        return f"holds {_short(beside)} too, which is no image"
     damaged = next((made.problem for made in found if made.problem), None)
     if damaged is not None:
         return damaged

@@ -135,7 +135,8 @@ def _read_images(path: str, packing: str | None, tmpdirs: Sequence[str]) -> list
             reference = Reference(path, _TRANSPORTS[form], path)
             images = read_images(files, reference, verify=True)
             notes = _notes(files, form)
-            made = [_made(image, form, packing, notes) for image in images]
+            beside = _beside(files, images) if form.startswith("oci") else None
+            made = [_made(image, form, packing, notes)._replace(beside=beside) for image in images]
             if files.is_cut:
                 return [one._replace(problem="damaged: the archive ends early") for one in made]
             return made
@@ -167,18 +168,33 @@ def _notes(files: Files, form: str) -> dict[str, str]:
     if form == "docker-dir":
         record = read_file(files, RECORD_FILE, LIMIT)
         return {"": record.decode("utf-8", "replace").strip()} if record else {}
-    name = "manifest.json" if form == "docker-archive" else "index.json"
-    value = parse_json(read_file(files, name, CONFIG_LIMIT) or b"", name, CONFIG_LIMIT)
     if form == "docker-archive":
-        entries = Fields({"images": value}, name).objects("images")
+        entries = Fields({"images": _read_json(files, "manifest.json")}, "it").objects("images")
         found = {_config_digest(entry): entry.text(RECORD_NOTE) for entry in entries}
     else:
-        entries = Fields(value, name).objects("manifests")
         found = {
             entry.text("digest") or "": entry.text_mapping("annotations").get(RECORD_NOTE)
-            for entry in entries
+            for entry in _entries(files)
         }
     return {digest: record for digest, record in found.items() if record}
+
+
+def _beside(files: Files, images: Iterable[Image]) -> str | None:
+    """Give the digest of what a layout lists beside its images, such as what signs them.
+
+    An index is of others too: dimgx lists manifests alone.
+    """
+    own = {str(image.digest) for image in images}
+    listed = (entry.text("digest") or "-" for entry in _entries(files))
+    return next((digest for digest in listed if digest not in own), None)
+
+
+def _entries(files: Files) -> list[Fields]:
+    return Fields(_read_json(files, "index.json"), "index.json").objects("manifests")
+
+
+def _read_json(files: Files, name: str) -> object:
+    return parse_json(read_file(files, name, CONFIG_LIMIT) or b"", name, CONFIG_LIMIT)
 
 
 def _config_digest(entry: Fields) -> str:
