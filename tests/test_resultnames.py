@@ -67,6 +67,9 @@ def test_behind_the_path_of_a_layout_any_text_is_a_name() -> None:
     assert list(map(str, parse_names(["a", "v1.0"], "v1.0"))) == [
         "docker.io/library/a:latest", "v1.0",
     ]  # fmt: skip
+    # It is there with the full name already.
+    assert list(map(str, parse_names(["a", "latest"], "latest"))) == ["docker.io/library/a:latest"]
+    assert list(map(str, parse_names(["v1", "a:v1"], "v1"))) == ["docker.io/library/a:v1"]
     assert list(map(str, parse_names(["a:1"], "a:1"))) == ["docker.io/library/a:1"]
     with pytest.raises(UsageError):
         parse_names(["-"], "-")

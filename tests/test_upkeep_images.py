@@ -370,6 +370,23 @@ def test_one_image_under_two_names(place: Path) -> None:
     assert check(*words, "./app.tar") == (5, "holds image again:1 too")
 
 
+def test_names_with_one_tag(place: Path) -> None:
+    tags = ("app:latest", "registry.io/team/app:latest", "registry.io/team/app:2")
+    Path("tags.tar").write_bytes(docker_archive(replace(APP, tags=tags)))
+    for words, names in (
+        (("--keep-layers", "-t", "oci:out", "docker-archive:tags.tar"), list(tags)),
+        (("--tag", "app", "-t", "oci:out:latest", "./app.tar"), ["app:latest"]),
+    ):
+        update(*words)
+        assert origin("oci:out")[0]["names"] == names
+        assert check(*words) == (0, "up to date")
+        listed = json.loads((place / "out" / "index.json").read_bytes())["manifests"]
+        refs = [entry["annotations"].get("org.opencontainers.image.ref.name") for entry in listed]
+        assert refs == ["latest", None, "2"][: len(names)]
+        run([need("umoci"), "stat", "--image", "out:latest"])
+        run([need("skopeo"), "inspect", "oci:out:latest"])
+
+
 # -- kept layers ---------------------------------------------------------------------------------
 
 

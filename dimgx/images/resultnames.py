@@ -53,7 +53,7 @@ def parse_names(tags: Iterable[str], behind_path: str | None) -> tuple[ResultNam
             names.append(LayoutName(tag))
         else:
             names.append(parse_tag(tag))
-    return tuple(dict.fromkeys(names))
+    return _without_bare_tags(names)
 
 
 def own_names(image: Image, asked: str | None = None) -> tuple[ResultName, ...]:
@@ -61,11 +61,9 @@ def own_names(image: Image, asked: str | None = None) -> tuple[ResultName, ...]:
 
     What is no name to an engine comes as a LayoutName.
     """
-    found = [_parse(tag) for tag in image.tags]
+    found = _without_bare_tags(name for name in map(_parse, image.tags) if name is not None)
     named = [name for name in found if isinstance(name, ImageName)]
-    tags = {name.tag for name in named}
-    # Docker and containerd write the tag beside the full name; it is no name of its own.
-    texts = [text for text in found if isinstance(text, LayoutName) and text not in tags]
+    texts = [text for text in found if isinstance(text, LayoutName)]
     if asked is not None:
         full = normal_name(asked)
         # Podman keeps what has no registry in its name under localhost.
@@ -75,7 +73,18 @@ def own_names(image: Image, asked: str | None = None) -> tuple[ResultName, ...]:
                 return (name,)
         if asked in texts:
             return (LayoutName(asked),)
-    return tuple(dict.fromkeys((*named, *texts)))
+    return (*named, *texts)
+
+
+def _without_bare_tags(names: Iterable[ResultName]) -> tuple[ResultName, ...]:
+    """Give names, each once, without the tags of others.
+
+    Beside a full name its tag is written anyway, as Docker and containerd do; it is no name of
+    its own.
+    """
+    found = dict.fromkeys(names)
+    tags = {name.tag for name in found if isinstance(name, ImageName)}
+    return tuple(name for name in found if isinstance(name, ImageName) or name not in tags)
 
 
 def _parse(text: str) -> ResultName | None:

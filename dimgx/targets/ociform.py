@@ -2,6 +2,7 @@
 
 An image is listed once for each of its names: `io.containerd.image.name` has all of it, as Docker
 and containerd write it, `org.opencontainers.image.ref.name` the tag, by which skopeo and umoci ask.
+Of several names with one tag only the first has that: umoci takes no tag that is there twice.
 
 Spec: image-spec image-layout.md.
 """
@@ -57,8 +58,13 @@ class OciForm:
         self._blobs.put(digest, manifest)
         descriptor = describe(manifest_type(is_oci=True), digest, len(manifest))
         platform = _platform(image.config)
+        tags: set[str | None] = set()
         for name in image.names or (None,):
             notes = _annotations(name)
+            tag = notes.get(REF_NAME)
+            if tag in tags:
+                del notes[REF_NAME]
+            tags.add(tag)
             if image.record is not None:
                 notes[RECORD_NOTE] = image.record
             self._listed.append(
