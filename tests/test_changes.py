@@ -32,8 +32,9 @@ def test_one_setting(settings: Settings, docker: str, podman: str) -> None:
 HEALTH = [
     (HealthCheck(("NONE",)), "NONE"),
     (HealthCheck(("CMD", "a", "b c")), 'CMD ["a", "b c"]'),
-    (HealthCheck(("CMD-SHELL", "a $b"), 10**9, 5, 7, 3),
-     "--interval=1000000000ns --timeout=5ns --start-period=7ns --retries=3 CMD a $b"),
+    (HealthCheck(("CMD-SHELL", "a $b"), 10**9, 5, 7, 3, 11),
+     "--interval=1000000000ns --timeout=5ns --start-period=7ns --start-interval=11ns --retries=3"
+     " CMD a $b"),
 ]  # fmt: skip
 
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
+from dimgx import EngineOptions
+from dimgx.settings import HealthCheck, Settings
+from dimgx.sources.engines import open_target_engine
+from dimgx.targets.engine import EngineTarget, Imported
 from tests import services
 from tests.dsl import file, layer, whiteout
+from tests.fakeengine import fake_engine
 from tests.programs import dimgx, refused
 from tests.services import Engine
 from tests.writers import Json, Picture, docker_archive, image
@@ -142,6 +148,23 @@ def test_what_an_engine_cannot_take_is_warned_of(place: Path, engine: Engine) ->
         "podman": "Podman imports no health check, so it is left out (--load keeps it)",
     }
     assert told == f"dimgx: warning: {expected[kind(engine)]}\n"
+
+
+@pytest.mark.parametrize(("api", "is_taken"), [("1.43", False), ("1.44", True)])
+def test_start_interval_of_a_health_check(api: str, is_taken: bool) -> None:
+    settings = Settings(healthcheck=HealthCheck(("CMD", "x"), start_interval_ns=5))
+    what = Imported((), settings, None)
+    with fake_engine(api=api) as fake:
+        fake.answers["/images/create"] = lambda query: {"status": "sha256:" + "a" * 64}
+        with closing(EngineTarget(open_target_engine("docker", EngineOptions(fake.url)))) as target:
+            told = [] if is_taken else [
+                "this Docker Engine imports no start interval of a health check, so it is left out"
+                " (--load keeps it)"
+            ]  # fmt: skip
+            assert target.check(what) == told
+            target.import_tar((), what)
+    said = fake.asked[-1][1]["changes"]
+    assert said == f'HEALTHCHECK {"--start-interval=5ns " if is_taken else ""}CMD ["x"]'
 
 
 def test_settings_that_cannot_be_told_leave_nothing(place: Path, docker_engine: Engine) -> None:

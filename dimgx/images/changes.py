@@ -65,6 +65,7 @@ def _health(check: HealthCheck) -> str:
             ("interval", check.interval_ns),
             ("timeout", check.timeout_ns),
             ("start-period", check.start_period_ns),
+            ("start-interval", check.start_interval_ns),
         )
         if time
     )

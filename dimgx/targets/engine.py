@@ -153,14 +153,24 @@ class _Docker:
     def warnings(self, what: Imported) -> list[str]:
         told = self._sayable(what.settings)
         docker_changes(told)
-        if told == what.settings:
-            return []
-        return ["this Docker Engine imports no stop signal, so it is left out (--load keeps it)"]
+        lost = []
+        if told.stop_signal != what.settings.stop_signal:
+            lost.append("stop signal")
+        if told.healthcheck != what.settings.healthcheck:
+            lost.append("start interval of a health check")
+        return [
+            f"this Docker Engine imports no {name}, so it is left out (--load keeps it)"
+            for name in lost
+        ]
 
     def _sayable(self, settings: Settings) -> Settings:
-        """Leave out STOPSIGNAL, which engines before 23.0 do not take."""
-        is_new = self._connection.api_version >= (1, 42)
-        return settings if is_new else settings._replace(stop_signal="")
+        """Leave out STOPSIGNAL before Docker 23.0, and --start-interval before 25.0."""
+        version, check = self._connection.api_version, settings.healthcheck
+        if version < (1, 42):
+            settings = settings._replace(stop_signal="")
+        if version < (1, 44) and check is not None:
+            settings = settings._replace(healthcheck=check._replace(start_interval_ns=0))
+        return settings
 
 
 class _PodmanService:
