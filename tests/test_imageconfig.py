@@ -70,6 +70,29 @@ def test_what_is_kept(config: Any, platform: str | None, expected: Any) -> None:
     assert made(config, platform) == expected
 
 
+@pytest.mark.parametrize(
+    ("time", "is_one"),
+    [
+        ("2024-02-29T23:59:59Z", True),
+        ("2024-01-01T00:00:00.123456789+05:30", True),
+        ("0001-01-01T00:00:00Z", True),
+        ("2024-13-45T99:99:99Z", False),
+        ("2023-02-29T00:00:00Z", False),
+        ("2024-01-01T24:00:00Z", False),
+        ("2024-01-01T00:00:60Z", False),
+        ("2024-01-01t00:00:00Z", False),
+        ("2024-01-01T00:00:00z", False),
+        ("2024-01-01T00:00:00+24:00", False),
+        ("2024-01-01T00:00:00+01:60", False),
+        ("2024-01-01T00:00:00", False),
+        ("2024-01-01", False),
+        ("", False),
+    ],
+)
+def test_what_is_no_time_is_left_out(time: str, is_one: bool) -> None:
+    assert made(BARE | {"created": time}) == BARE | ({"created": time} if is_one else {})
+
+
 def test_the_time_that_is_said_wins() -> None:
     old = BARE | {"created": "2024-01-01T00:00:00Z"}
     assert made(old, created="1970-01-01T00:00:00Z")["created"] == "1970-01-01T00:00:00Z"

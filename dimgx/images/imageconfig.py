@@ -35,7 +35,11 @@ _OF_LAYERS = frozenset(("rootfs", "history", "moby.buildkit.cache.v0"))
 # Of images before Docker 1.10, each of which has one layer and no rootfs.
 _OF_ONE_LAYER = frozenset(("id", "parent", "parent_id", "layer_id", "size", "throwaway"))
 _ANEW = frozenset(("created", "architecture", "os", "variant"))
-_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9:]{8}(?:\.[0-9]+)?(?:[Zz]|[+-][0-9:]{5})")
+# RFC 3339 as Go's readers take it: without its small letters and leap seconds.
+_TIME = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?!24)[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?"
+    r"(?:Z|[+-][0-9]{2}:[0-5][0-9])"
+)
 _SHORT = 12
 
 
@@ -84,7 +88,19 @@ def make_config(
 def created_of(image: Image) -> str | None:
     """Give the time that the source's config states, if it is one."""
     created = Fields(_parse(image), "the config").text("created")
-    return created if created and _TIME.fullmatch(created) else None
+    return created if created and _is_time(created) else None
+
+
+def _is_time(text: str) -> bool:
+    from datetime import datetime
+
+    if not _TIME.fullmatch(text):
+        return False
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:  # a month 13, say
+        return False
+    return True
 
 
 def time_of(seconds: int) -> str:
