@@ -69,7 +69,7 @@ class ImageMaker:
         self._resources = resources
         self._known: dict[Hashable, StoredLayer] = {}
         self._warnings: dict[str, None] = {}
-        self._named: dict[ResultName, Digest] = {}
+        self._named: dict[ImageName, Digest] = {}
         self._done = 0
         self.is_chosen = False
         """Somebody said how layers are to be stored; kept ones too, then."""
@@ -143,7 +143,8 @@ class ImageMaker:
         digest = self._form.add_image(made)
         self._warnings.update(dict.fromkeys(self._form.find_odd_names(made.names)))
         for name in made.names:
-            if self._named.setdefault(name, made.id) != made.id:
+            # A form of several images holds no names but these.
+            if isinstance(name, ImageName) and self._named.setdefault(name, made.id) != made.id:
                 warning = f"{name} names several images here; engines give it to the last of them"
                 self._warnings[warning] = None
         return WrittenImage(made.id, digest, made.names, made.layers)

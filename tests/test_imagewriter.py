@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import ExitStack
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -390,6 +392,19 @@ def test_a_tag_alone_is_a_name_in_oci_only(tmp_path: Path) -> None:
     assert entry["annotations"] == {"org.opencontainers.image.ref.name": "latest"}
     result = write(reference, tmp_path / "docker", "docker-archive")
     assert json.loads(files_of(tmp_path / "docker")["manifest.json"])[0]["RepoTags"] is None
+    assert result.warnings == (
+        "'latest' is no name to an engine, and left out (--tag gives one)",
+    )
+
+
+def test_a_tag_alone_names_no_two_images(tmp_path: Path) -> None:
+    opened = []
+    with ExitStack() as stack:
+        for name, picture in (("a", APP), ("b", SECOND)):
+            (tmp_path / name).mkdir()
+            reference = SOURCES["oci"](tmp_path / name, replace(picture, tags=("latest",)))
+            opened.append(stack.enter_context(dimgx.open_image(reference, platform=PLATFORM)))
+        result = write_images(opened, tmp_path / "out", form="docker-archive")
     assert result.warnings == (
         "'latest' is no name to an engine, and left out (--tag gives one)",
     )
