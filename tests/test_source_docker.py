@@ -17,6 +17,7 @@ from tests.writers import (
     Vintage,
     archive,
     docker_archive,
+    docker_archive_v1,
     docker_members,
     image,
     renamed,
@@ -180,16 +181,30 @@ def test_latest_and_library_may_be_left_out(tmp_path: Path) -> None:
 
 
 def test_a_name_as_written_counts_before_an_id(tmp_path: Path) -> None:
-    named = image(TOP, tags=(APP.id()[:4],))
+    named = image(TOP, tags=(APP.id()[:7],))
     path = stored(tmp_path, docker_archive(APP, named, vintage="digest.tar"))
-    assert read(f"{path}:{APP.id()[:4]}") == [TOP]
+    assert read(f"{path}:{APP.id()[:7]}") == [TOP]
+
+
+@pytest.mark.parametrize("v1", [False, True])
+def test_a_few_digits_are_a_tag_and_no_id(v1: bool, tmp_path: Path) -> None:
+    path = stored(tmp_path, docker_archive_v1(APP) if v1 else docker_archive(APP))
+    with opened(path) as found:
+        id = (found.id or "").removeprefix("sha256:")
+    for few in (id[:1], id[:6]):
+        assert f"no image '{few}'" in problem(f"{path}:{few}")
+        assert "of an ID has 7 digits or more" in problem(f"{path}:{few}")
+        # What stands before a colon is a name.
+        assert f"no image 'app:{few}'" in problem(f"{path}:app:{few}")
+    for start in (id[:7], f"sha256:{id[:1]}", id):
+        assert read(f"{path}:{start}") == [BASE, TOP]
 
 
 def test_an_ambiguous_id_lists_whom_it_fits(tmp_path: Path) -> None:
     pictures = [image(BASE, tags=(f"n:{k}",), config={"x": k}) for k in range(17)]
     first = [picture.id()[0] for picture in pictures]
     twice = next(digit for digit in first if first.count(digit) > 1)
-    text = problem(stored(tmp_path, docker_archive(*pictures)) + ":" + twice)
+    text = problem(stored(tmp_path, docker_archive(*pictures)) + ":sha256:" + twice)
     assert f"fits {first.count(twice)} images" in text
 
 

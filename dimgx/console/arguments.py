@@ -138,7 +138,8 @@ def build_parser(version: str) -> argparse.ArgumentParser:
         help="docker://[HOST/]NAME[:TAG][@DIGEST] at a registry, NAME[:TAG] or an ID at the Docker "
         "Engine, podman:NAME, docker-archive:PATH[:REF], oci-archive:PATH[:REF], oci:DIR[:REF], "
         "dir:DIR, a path that begins with / or ./, a file that ends in .tar* or .tgz, or -[:REF] "
-        "for an archive on standard input; REF is a name, an ID, @N or @sha256:...",
+        "for an archive on standard input; REF is a name, an ID (7 digits or more of its "
+        "beginning do), @N or @sha256:...",
     )
     source.add_argument(
         "--platform",

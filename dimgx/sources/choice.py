@@ -1,7 +1,9 @@
 """Which image is meant, where a source holds several: by name, ID, digest, place and platform.
 
 1. What was asked for is tried as a name as it is written there, then as Docker completes names,
-   then as a digest, then as the beginning of an ID. The first of these that fits decides.
+   then as a digest, then as the beginning of an ID. The first of these that fits decides. A few
+   hex digits are more likely a tag that there is not: the beginning of an ID has 7 or more, or
+   `sha256:` before it.
 2. A digest or ID may name one platform's image inside of an entry; then only that is meant.
 3. Without a choice there must be one image. Images of different platforms under one name, or in
    one index, are one image; the platform chooses among them.
@@ -18,7 +20,7 @@ from dimgx.image import Image
 from dimgx.imagename import normal_name, repository
 from dimgx.platforms import Platform, host_platform
 
-_HEX = re.compile(r"(?:sha256:)?([0-9a-f]{1,128})")
+_ID_START = re.compile(r"sha[0-9]{3}:([0-9a-f]{1,128})|([0-9a-f]{7,128})")
 _MOST_SHOWN = 12
 
 
@@ -81,7 +83,11 @@ def choose_candidate(candidates: Sequence[Candidate], ref: str | None, where: st
         raise NoSuchImage(f"{where} holds no image")
     found = list(candidates) if ref is None else _matching(candidates, ref)
     if not found:
-        raise NoSuchImage(f"{where} holds no image {ref!r:.300}; it holds {_show(candidates)}")
+        too_short = _with_id(candidates, f"sha256:{ref}", str.startswith)
+        hint = "; the beginning of an ID has 7 digits or more" if too_short else ""
+        raise NoSuchImage(
+            f"{where} holds no image {ref!r:.300}; it holds {_show(candidates)}{hint}"
+        )
     if len(found) == 1:
         return found[0]
     problem = (
@@ -90,6 +96,12 @@ def choose_candidate(candidates: Sequence[Candidate], ref: str | None, where: st
         else f"{ref!r:.300} fits {len(found)} images in {where}"
     )
     raise ImageError(f"{problem}, name one behind a colon: {_show(found)}")
+
+
+def id_start(ref: str) -> str | None:
+    """Give the hex digits of what may be the beginning of an ID, else None."""
+    matched = _ID_START.fullmatch(ref)
+    return matched and (matched[1] or matched[2])
 
 
 def _matching(candidates: Sequence[Candidate], ref: str) -> list[Candidate]:
@@ -102,20 +114,19 @@ def _matching(candidates: Sequence[Candidate], ref: str) -> list[Candidate]:
     if not at:
         full = normal_name(ref)
         by_name = [c for c in candidates if full in map(normal_name, c.names)]
-        return by_name or _with_id(candidates, ref, lambda own, wanted: own.startswith(wanted))
+        return by_name or _with_id(candidates, ref, str.startswith if id_start(ref) else str.__eq__)
     if name:
         # A name beside the digest must fit where there are names at all.
         candidates = [
             c for c in candidates if not c.names or repository(name) in map(repository, c.names)
         ]
-    return _with_id(candidates, digest, lambda own, wanted: own == wanted)
+    return _with_id(candidates, digest, str.__eq__)
 
 
 def _with_id(
     candidates: Sequence[Candidate], ref: str, fits: Callable[[str, str], bool]
 ) -> list[Candidate]:
-    matched = _HEX.fullmatch(ref)
-    wanted = matched[1] if matched else _bare(ref)
+    wanted = id_start(ref) or ref
     found = []
     for candidate in candidates:
         if any(fits(_bare(digest), wanted) for digest in candidate.digests):

@@ -17,7 +17,7 @@ from dimgx.history import HistoryStep
 from dimgx.image import Image, Layer, UnreadableBlob
 from dimgx.jsondoc import Fields, clean, parse_json
 from dimgx.oci import CONFIG_LIMIT, Platform, parse_config, parse_platform_fields
-from dimgx.sources.choice import Candidate, Variant
+from dimgx.sources.choice import Candidate, Variant, id_start
 from dimgx.sources.files import Files, read_file
 
 _ID = re.compile(r"[0-9a-f]{64}")
@@ -49,8 +49,8 @@ def list_chains(files: Files, ids: list[str], ref: str | None) -> list[Candidate
         heads = [id for id in ids if id not in parents]
         if not heads:
             raise ImageError(f"{files.where}: the chain of parents is broken: it has no end")
-    wanted = (ref or "").removeprefix("sha256:")
-    if re.fullmatch("[0-9a-f]+", wanted) and not any(id.startswith(wanted) for id in heads):
+    wanted = id_start(ref or "")
+    if wanted and not any(id.startswith(wanted) for id in heads):
         heads += [id for id in ids if id.startswith(wanted)]
     return [
         Candidate(
