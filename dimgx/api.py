@@ -128,7 +128,10 @@ def list_platforms(
     progress: Callable[[Progress], None] | None = None,
     cancel: Callable[[], bool] | None = None,
 ) -> list[Platform]:
-    """Give the platforms that the image `reference` is there for. Parameters as of `open_image`."""
+    """Give the platforms that the image `reference` is there for. Parameters as of `open_image`.
+
+    None at all means that the image does not say its platform; it is taken for any.
+    """
     from dimgx.reference import parse_reference
     from dimgx.sources import list_platforms as list_source
     from dimgx.spool import SpoolSpace

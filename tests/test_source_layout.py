@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.opened import APP, ARM, BASE, OTHER, TOP, check, opened, problem, read, stored
+from tests.programs import dimgx
 from tests.writers import (
     DOCKER,
     OCI,
@@ -17,8 +18,10 @@ from tests.writers import (
     add_blob,
     add_image,
     dir_image,
+    docker_members,
     image,
     oci_archive,
+    oci_files,
     oci_layout,
     sha256,
     to_json,
@@ -245,7 +248,35 @@ def test_the_only_platform_that_is_stored(tmp_path: Path) -> None:
     path = f"oci:{layout(tmp_path, blobs, listed)}"
     with opened(path, platform=None) as found:
         assert str(found.platform) == "linux/arm64"
-    assert "is missing" in problem(path, platform="linux/s390x")
+    assert "but does not hold it; it holds linux/arm64" in problem(path, platform="linux/s390x")
+    assert dimgx("--platforms", path).stdout == b"linux/arm64\n"
+    assert dimgx("--platforms", "--platform", "arm64", path).returncode == 0
+    assert dimgx("--platforms", "--platform", "s390x", path, ok=False).returncode == 2
+
+
+def test_no_platform_is_stored(tmp_path: Path) -> None:
+    gone = {"mediaType": f"{OCI}.manifest.v1+json", "digest": "sha256:" + "3" * 64, "size": 7}
+    path = f"oci:{layout(tmp_path, {}, [gone | {'platform': APP.platform()}])}"
+    assert "33333 is missing" in problem(path)
+    assert b"holds none of the images" in dimgx("--platforms", path, ok=False).stderr
+
+
+def test_platforms_that_one_format_of_an_archive_leaves_out(tmp_path: Path) -> None:
+    """`ctr image export --all-platforms`: Docker's manifest.json has one of them."""
+    members = docker_members(APP, vintage="25", index=False)
+    files = {member.name.decode(): member.data for member in members if member.kind == "f"}
+    files |= oci_files(APP, replace(ARM, tags=APP.tags), default=None)
+    path = f"docker-archive:{write_files(tmp_path / 'x', files)}"
+    assert dimgx("--platforms", path).stdout == b"linux/amd64\nlinux/arm64\n"
+    assert dimgx("--platforms", "--platform", "arm64", path).returncode == 0
+    assert read(path, platform="arm64") == [TOP, BASE]
+
+
+def test_an_image_that_says_no_platform_is_there_for_any(tmp_path: Path) -> None:
+    path = stored(tmp_path, oci_archive(replace(APP, architecture=None), platforms=False))
+    assert dimgx("--platforms", path).stdout == b""
+    assert dimgx("--platforms", "--platform", "arm64", path).returncode == 0
+    assert read(path, platform="arm64") == [BASE, TOP]
 
 
 @pytest.mark.parametrize("depth", [1, 7, 8, 50])

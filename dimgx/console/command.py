@@ -186,7 +186,7 @@ def _show_platforms(options: Options, surroundings: Surroundings) -> None:
     )
     check_stdout("to list to")
     print_text("".join(f"{platform}\n" for platform in found))
-    if wish is not None and all(wish.rank(platform) is None for platform in found):
+    if wish is not None and found and all(wish.rank(platform) is None for platform in found):
         raise ImageError(f"{reference} holds no image for {wish}")
 
 

@@ -8,7 +8,7 @@ the other is looked at.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
@@ -111,6 +111,8 @@ def list_platforms(
 ) -> list[Platform]:
     """Give the platforms that the image which `reference` means is there for, in its order.
 
+    None at all means that the image does not say its platform; it is taken for any.
+
     The parameters and errors are those of `open_image`.
     """
     if reference.transport in ("docker-daemon", "podman"):
@@ -120,14 +122,16 @@ def list_platforms(
     _refuse_engine(reference, engine)
     with ExitStack() as resources:
         if reference.transport == "docker":
-            candidate = _find_remote(reference, resources, [], verify != "none", registry)
+            variants: Iterable[Variant] = _find_remote(
+                reference, resources, [], verify != "none", registry
+            ).variants
         else:
             try:
                 files = open_files(reference, stdin, spool, resources, tick)
-                candidate = _find_candidate(files, reference, verify=verify != "none")
+                variants = _list_stored(files, reference, verify=verify != "none")
             except OSError as exc:
                 raise SourceError(f"{reference.text!r:.300}: {exc.strerror or exc}") from exc
-        found = dict.fromkeys(variant.platform for variant in candidate.variants)
+        found = dict.fromkeys(variant.platform for variant in variants)
     return [platform for platform in found if platform is not None]
 
 
@@ -162,15 +166,42 @@ def _find_remote(
     return find_remote(reference.name or "", options, resources, warnings.append, verify=verify)
 
 
-def _find_candidate(files: Files, reference: Reference, *, verify: bool) -> Candidate:
-    """Give the image that is meant, whatever its platforms."""
-    problem: ImageError | None = None
+def _iter_chosen(
+    files: Files, reference: Reference, *, verify: bool
+) -> Iterator[Candidate | ImageError]:
+    """Yield the image that is meant as each format of `files` has it, or why it has none.
+
+    Raises: ImageError where several may be meant.
+    """
     for lister in _listers(files, reference, verify=verify):
         try:
-            return choose_candidate(lister(), reference.name, files.where)
+            candidates = lister()
         except ImageError as exc:
-            problem = problem or exc
-    raise problem or _no_image(files)
+            yield exc
+            continue
+        try:
+            chosen = choose_candidate(candidates, reference.name, files.where)
+        except NoSuchImage as exc:
+            yield exc
+        else:
+            yield chosen
+
+
+def _list_stored(files: Files, reference: Reference, *, verify: bool) -> list[Variant]:
+    """Give those variants of the image that is meant which `files` hold, in all formats."""
+    problem: ImageError | None = None
+    variants: list[Variant] = []
+    for found in _iter_chosen(files, reference, verify=verify):
+        if isinstance(found, ImageError):
+            problem = problem or found
+        else:
+            variants += found.variants
+    if not variants:
+        raise problem or _no_image(files)
+    stored = [variant for variant in variants if variant.is_stored]
+    if not stored:
+        raise NoSuchImage(f"{files.where} holds none of the images that its index lists")
+    return stored
 
 
 def read_image(
@@ -182,21 +213,18 @@ def read_image(
     """
     problem: ImageError | None = None
     second_best = None
-    for lister in _listers(files, reference, verify=verify):
-        try:
-            candidates = lister()
-        except ImageError as exc:
-            problem = problem or exc
+    for found in _iter_chosen(files, reference, verify=verify):
+        if isinstance(found, ImageError):
+            problem = problem or found
             continue
         try:
-            candidate = choose_candidate(candidates, reference.name, files.where)
-            variant, warnings = choose_variant(candidate, platform, files.where)
+            variant, warnings = choose_variant(found, platform, files.where)
         except NoSuchImage as exc:
             problem = problem or exc
             continue
         if not warnings:
-            return _open(candidate, variant, ())
-        second_best = second_best or (candidate, variant, tuple(warnings))
+            return _open(found, variant, ())
+        second_best = second_best or (found, variant, tuple(warnings))
     if second_best is not None:
         return _open(*second_best)
     raise problem or _no_image(files)

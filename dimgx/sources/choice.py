@@ -160,7 +160,13 @@ def choose_variant(
             ranked.append((not variant.is_stored, rank, place))
     stored = [variant for variant in candidate.variants if variant.is_stored]
     if ranked and (wanted is not None or not min(ranked)[0]):
-        return candidate.variants[min(ranked)[2]], []
+        best = candidate.variants[min(ranked)[2]]
+        if stored and not best.is_stored:
+            raise NoSuchImage(
+                f"{where} lists an image for {wish}, but does not hold it; it holds"
+                f" {_show_platforms(stored)}"
+            )
+        return best, []
     if len(stored) == 1 or len(candidate.variants) == 1:
         only = (stored or candidate.variants)[0]
         if not only.is_sound:
@@ -172,8 +178,13 @@ def choose_variant(
             return only, [f"the image is for {only.platform}, not for {default}"]
     if ranked:
         return candidate.variants[min(ranked)[2]], []
-    offered = ", ".join(dict.fromkeys(str(v.platform or "unknown") for v in candidate.variants))
-    raise NoSuchImage(f"{where} holds no image for {wish}; there is {offered:.1000}")
+    offered = _show_platforms(candidate.variants)
+    raise NoSuchImage(f"{where} holds no image for {wish}; there is {offered}")
+
+
+def _show_platforms(variants: Iterable[Variant]) -> str:
+    platforms = dict.fromkeys(str(variant.platform or "unknown") for variant in variants)
+    return f"{', '.join(platforms):.1000}"
 
 
 def _show(candidates: Sequence[Candidate]) -> str:
