@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 from dimgx import __version__
 from dimgx.errors import (
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from dimgx.console.messages import Messages
+
+_MOST_FILES = 1 << 16
 
 EXIT_DONE, EXIT_USAGE, EXIT_WORLD, EXIT_LAYER_SPEC, EXIT_LATER, EXIT_BUG = 0, 1, 2, 3, 4, 70
 # 5, that --check would write, comes from the command itself.
@@ -51,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # glibc gives blocks of 128 KiB and more back to the kernel as soon as they are free, and new
     # ones have to be touched anew; but it keeps those below the largest that was freed so far.
     bytes(31 << 20)
+    _allow_many_files()
     messages = Messages()
     try:
         with raised_signals() as check:
@@ -59,6 +63,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         die_by(exc.number)
     except BrokenPipeError:
         die_by(SIGPIPE)
+
+
+def _allow_many_files() -> None:
+    """Have as many files open as the process may: each layer in a directory is one."""
+    try:
+        import resource
+    except ImportError:  # not on Unix
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        # Some systems have a lower limit of their own, which only this tells.
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def end_at_once() -> None:

@@ -1,13 +1,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dimgx.errors import SourceError
+from tests.dsl import file, layer
 from tests.opened import APP, BASE, TOP, opened, problem, read
-from tests.writers import image, oci_archive, oci_files, oci_layout, sha256, to_json, write_files
+from tests.programs import dimgx
+from tests.writers import (
+    docker_members,
+    image,
+    oci_archive,
+    oci_files,
+    oci_layout,
+    sha256,
+    to_json,
+    write_files,
+)
 
 
 def blob_of(directory: Path) -> Path:
@@ -93,3 +105,29 @@ def test_everything_is_closed_again(tmp_path: Path) -> None:
 def test_a_layer_of_many_places_is_opened_once(tmp_path: Path) -> None:
     picture = image(*[BASE] * 3000)
     assert len(read(f"oci:{oci_layout(tmp_path / 'x', picture)}")) == 3000
+
+
+@pytest.fixture
+def few_files() -> Iterator[None]:
+    """No more than a hundred files may be open, unless a process allows itself more."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.usefixtures("few_files")
+def test_documents_do_not_stay_open(tmp_path: Path) -> None:
+    pictures = [image(layer(file(f"{k}")), tags=(f"a:{k}",)) for k in range(120)]
+    wanted = f"{oci_layout(tmp_path / 'x', *pictures)}:a:77"
+    assert read(f"oci:{wanted}") == [layer(file("77"))]
+    members = docker_members(*pictures, vintage="digest.tar")
+    directory = write_files(tmp_path / "y", {m.name.decode(): m.data for m in members})
+    assert read(f"docker-archive:{directory}:a:77") == [layer(file("77"))]
+
+
+@pytest.mark.usefixtures("few_files")
+def test_more_layers_than_files_are_usually_open(tmp_path: Path) -> None:
+    picture = image(*[layer(file(f"{k}")) for k in range(120)])
+    assert dimgx("-t", "-", f"oci:{oci_layout(tmp_path / 'x', picture)}").stdout

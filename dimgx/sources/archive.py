@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 from dimgx import system
@@ -124,6 +125,10 @@ class ArchiveFiles:
             raise ImageError(f"{self.where}: {name!r:.200} is {member.kind}")
         assert not isinstance(member, _Link)
         return member
+
+    def open(self, name: str) -> AbstractContextManager[Extent | None]:
+        """Give the same: the archive itself is all that is open."""
+        return nullcontext(self.find(name))
 
     def names(self) -> Iterable[str]:
         """Give the names of all members in the order of the archive."""

@@ -109,10 +109,10 @@ class _Reader:
         path = entry.config
         if path not in self._configs:
             what = f"{self._files.where}: the config {path!r:.200}"
-            extent = self._files.find(path)
-            if extent is None:
-                raise ImageError(f"{what} is missing")
-            data = read_extent(extent, what, CONFIG_LIMIT)
+            with self._files.open(path) as extent:
+                if extent is None:
+                    raise ImageError(f"{what} is missing")
+                data = read_extent(extent, what, CONFIG_LIMIT)
             digest = _digest_of_path(path)
             if self._verify and digest:
                 check_digest(data, digest, what)

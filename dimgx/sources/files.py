@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Protocol
 
 from dimgx.digest import Digest
@@ -40,6 +40,9 @@ class Files(Protocol):
         Raises: ImageError where the name or a link leads outside, in a circle or to no file.
         """
 
+    def open(self, name: str) -> AbstractContextManager[Extent | None]:
+        """Give the same for as long as the context lasts, with nothing held open afterwards."""
+
     def names(self) -> Iterable[str]:
         """Give the names of all there is, as far as telling the format needs them."""
 
@@ -52,10 +55,10 @@ def read_file(files: Files, name: str, limit: int) -> bytes | None:
 
     Raises: ImageError where it is larger than `limit` bytes.
     """
-    extent = files.find(name)
-    if extent is None:
-        return None
-    return read_extent(extent, f"{files.where}: {name:.200}", limit)
+    with files.open(name) as extent:
+        if extent is None:
+            return None
+        return read_extent(extent, f"{files.where}: {name:.200}", limit)
 
 
 def read_extent(extent: Extent, what: str, limit: int) -> bytes:
@@ -69,7 +72,7 @@ def read_extent(extent: Extent, what: str, limit: int) -> bytes:
 
 
 class DirectoryFiles:
-    """The files of a directory. Each that was found stays open until `resources` is closed."""
+    """The files of a directory. Each that `find` gave stays open until `resources` is closed."""
 
     def __init__(self, path: str, where: str, resources: ExitStack) -> None:
         self.where = where
@@ -80,6 +83,26 @@ class DirectoryFiles:
 
     def find(self, name: str) -> Extent | None:
         """Give the content of a regular file, links followed, or None where there is none."""
+        path = self._path(name)
+        if path not in self._found:
+            extent = self._open(path, name)
+            if extent is None:
+                return None
+            self._resources.callback(os.close, extent.fd)
+            self._found[path] = extent, Watch.of(extent.fd, path)
+        return self._found[path][0]
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[Extent | None]:
+        """Give the same for as long as the context lasts, with nothing held open afterwards."""
+        extent = self._open(self._path(name), name)
+        try:
+            yield extent
+        finally:
+            if extent is not None:
+                os.close(extent.fd)
+
+    def _path(self, name: str) -> str:
         if "\0" in name:
             raise ImageError(f"{self.where}: {name!r:.200} is no file's name")
         # A name may begin at the root, which is this directory.
@@ -88,14 +111,9 @@ class DirectoryFiles:
         inside = self._root if self._root.endswith(os.sep) else self._root + os.sep
         if not path.startswith(inside):
             raise ImageError(f"{self.where}: {name!r:.200} leads outside of the directory")
-        if path not in self._found:
-            opened = self._open(path, name)
-            if opened is None:
-                return None
-            self._found[path] = opened
-        return self._found[path][0]
+        return path
 
-    def _open(self, path: str, name: str) -> tuple[Extent, Watch] | None:
+    def _open(self, path: str, name: str) -> Extent | None:
         try:
             fd = os.open(path, _OPEN_FLAGS)
         except (FileNotFoundError, NotADirectoryError):
@@ -104,11 +122,11 @@ class DirectoryFiles:
             if os.path.islink(path):
                 raise ImageError(f"{self.where}: {name!r:.200} is a link in a circle") from exc
             raise SourceError(f"{path!r:.300}: {exc.strerror}") from exc
-        self._resources.callback(os.close, fd)
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
+            os.close(fd)
             raise ImageError(f"{self.where}: {name!r:.200} is no regular file")
-        return Extent(fd, 0, status.st_size), Watch.of(fd, path)
+        return Extent(fd, 0, status.st_size)
 
     def names(self) -> Iterable[str]:
         """Give the names in the directory, and what an image of old has a level deeper."""
@@ -120,7 +138,7 @@ class DirectoryFiles:
         return topmost + [p for p in deeper if os.path.lexists(os.path.join(self._root, p))]
 
     def watches(self) -> Iterator[Watch]:
-        """Give each file that was found."""
+        """Give each file that `find` gave."""
         return (watch for _, watch in self._found.values())
 
 

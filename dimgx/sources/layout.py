@@ -58,21 +58,33 @@ class BlobStore(NamedTuple):
                 return extent
         return None
 
+    def has(self, digest: Digest) -> bool:
+        """Tell whether the blob is stored."""
+        return any(self._is_there(name) for name in self.locate(digest))
+
+    def _is_there(self, name: str) -> bool:
+        with self.files.open(name) as extent:
+            return extent is not None
+
     def read(self, descriptor: Descriptor, what: str, limit: int) -> bytes:
         """Give the whole of a small blob, checked.
 
         Raises: ImageError where it is missing, or its size or digest differ.
         """
         what = f"{self.files.where}: the {what} {descriptor.digest}"
-        extent = self.find(descriptor.digest)
-        if extent is None:
-            raise MissingBlob(f"{what} is missing")
-        if extent.size != descriptor.size:
-            raise ImageError(f"{what} has {extent.size} bytes, not {descriptor.size} as stated")
-        data = read_extent(extent, what, limit)
-        if self.verify:
-            check_digest(data, descriptor.digest, what)
-        return data
+        for name in self.locate(descriptor.digest):
+            with self.files.open(name) as extent:
+                if extent is None:
+                    continue
+                if extent.size != descriptor.size:
+                    raise ImageError(
+                        f"{what} has {extent.size} bytes, not {descriptor.size} as stated"
+                    )
+                data = read_extent(extent, what, limit)
+            if self.verify:
+                check_digest(data, descriptor.digest, what)
+            return data
+        raise MissingBlob(f"{what} is missing")
 
 
 class MissingBlob(ImageError):
@@ -201,7 +213,7 @@ class _Lister:
         platform, is_stored, is_sound = descriptor.platform, True, True
         try:
             platform = platform or self._config(manifest).platform
-            is_stored = self._store.find(manifest.config.digest) is not None
+            is_stored = self._store.has(manifest.config.digest)
         except ImageError as exc:  # opening it says so again
             is_stored, is_sound = not isinstance(exc, MissingBlob), False
         ids = (str(manifest.config.digest), str(descriptor.digest))
