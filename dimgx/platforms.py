@@ -37,10 +37,14 @@ _ARCHITECTURES = frozenset(
     ("386", "amd64", "arm", "arm64", "loong64", "mips", "mipsle", "mips64", "mips64le", "ppc64")
 ) | {"ppc64le", "riscv64", "s390x", "wasm"}
 _SYSTEMS = {"macos": "darwin"}
+_SYSTEM_NAMES = frozenset(
+    ("aix", "android", "darwin", "dragonfly", "freebsd", "illumos", "ios", "js", "linux", "netbsd")
+) | {"openbsd", "plan9", "solaris", "wasip1", "windows", "zos"}
 # What says nothing beyond the architecture itself.
 _PLAIN_VARIANTS = {("amd64", "v1"), ("arm64", "v8")}
 # Without a variant asked for, these are taken in this order.
 _ARM_ORDER: tuple[str | None, ...] = ("v7", None, "v6", "v5")
+_LEVEL = re.compile(r"v([0-9]{1,4})")
 _WORD = re.compile(r"[A-Za-z0-9_.-]+")
 
 
@@ -57,20 +61,32 @@ class Platform(NamedTuple):
     def rank(self, offered: Platform) -> int | None:
         """Tell how well `offered` meets this wish: 0 is best, None is not at all.
 
-        A variant that was asked for is met by itself only (on arm also by an image that names
-        none); without one, the most common variant comes first.
+        A variant that was asked for is met best by itself, then by the highest of those below it
+        (`v6` runs where `v7` does), then by an image that names none. Without one, the most common
+        variant comes first.
         """
         if (self.os, self.architecture) != (offered.os, offered.architecture):
             return None
         if self.variant == offered.variant is not None:
             return 0
-        order = _ARM_ORDER if self.architecture == "arm" else (None,)
         if self.variant is not None:
-            return 1 if offered.variant is None and self.architecture == "arm" else None
+            return _steps_down(self.variant, offered.variant)
+        order = _ARM_ORDER if self.architecture == "arm" else (None,)
         if offered.variant in order:
             return order.index(offered.variant)
         digits = re.sub(r"\D", "", offered.variant or "")[:4]
         return len(order) + int(digits or 9999)
+
+
+def _steps_down(wanted: str, offered: str | None) -> int | None:
+    """Tell how far below the variant `wanted` another is, None where it is not below."""
+    if offered is None:
+        return 10_000
+    levels = _LEVEL.fullmatch(wanted), _LEVEL.fullmatch(offered)
+    if levels[0] is None or levels[1] is None:
+        return None
+    steps = int(levels[0][1]) - int(levels[1][1])
+    return steps if steps > 0 else None
 
 
 def normal_platform(system: str, architecture: str, variant: str | None = None) -> Platform:
@@ -86,17 +102,22 @@ def normal_platform(system: str, architecture: str, variant: str | None = None) 
 
 
 def parse_platform(text: str) -> Platform:
-    """Give the platform that `text` spells as os/arch[/variant]; an architecture alone is Linux's.
+    """Give the platform that `text` spells: os/arch[/variant], arch[/variant], or os.
+
+    Without a system it is Linux, without an architecture this machine's.
 
     Raises: UsageError where it is spelled otherwise.
     """
     parts = text.split("/")
     if len(parts) <= 3 and all(map(_WORD.fullmatch, parts)):
-        if len(parts) > 1:
+        first = normal_platform(parts[0], parts[0])
+        if first.os not in _SYSTEM_NAMES and first.architecture in _ARCHITECTURES:
+            if len(parts) < 3:
+                return normal_platform("linux", *parts)
+        elif len(parts) > 1:
             return normal_platform(*parts)
-        platform = normal_platform("linux", parts[0])
-        if platform.architecture in _ARCHITECTURES:
-            return platform
+        elif first.os in _SYSTEM_NAMES:
+            return host_platform()._replace(os=first.os)
     raise UsageError(f"{text!r:.100} is no platform: write os/arch[/variant], as in linux/arm64")
 
 

@@ -24,14 +24,23 @@ from dimgx.platforms import Platform, host_platform, normal_platform, parse_plat
         ("macos/arm64", "darwin/arm64"),
         ("arm64", "linux/arm64"),
         ("x86_64", "linux/amd64"),
+        ("arm64/v8", "linux/arm64"),
+        ("aarch64/v9", "linux/arm64/v9"),
+        ("arm/7", "linux/arm/v7"),
+        ("armhf", "linux/arm/v7"),
+        ("linux", str(host_platform())),
+        ("macOS", f"darwin/{host_platform().architecture}"),
         ("windows/amd64", "windows/amd64"),
+        ("plan10/x", "plan10/x"),
     ],
 )
 def test_spellings_of_a_platform(text: str, shown: str) -> None:
     assert str(parse_platform(text)) == shown
 
 
-@pytest.mark.parametrize("text", ["", "/", "linux", "linux/", "linux/arm/v7/x", "a b/c", "/amd64"])
+@pytest.mark.parametrize(
+    "text", ["", "/", "plan10", "linux/", "arm/v7/x", "linux/arm/v7/x", "a b/c", "/amd64"]
+)
 def test_what_is_no_platform_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="os/arch"):
         parse_platform(text)
@@ -46,12 +55,20 @@ def test_what_is_no_platform_is_refused(text: str) -> None:
         ("linux/arm", ["linux/arm/v8"], "linux/arm/v8"),
         ("linux/arm/v6", ["linux/arm/v7", "linux/arm/v6"], "linux/arm/v6"),
         ("linux/arm/v6", ["linux/arm/v7", "linux/arm"], "linux/arm"),
+        ("linux/arm/v7", ["linux/arm/v5", "linux/arm/v6"], "linux/arm/v6"),
+        ("linux/arm/v7", ["linux/arm", "linux/arm/v5"], "linux/arm/v5"),
+        ("linux/arm/v8", ["linux/arm/v6", "linux/arm/v7", "linux/arm64"], "linux/arm/v7"),
+        ("linux/arm/x", ["linux/arm/v5"], None),
         ("linux/arm/v6", ["linux/arm/v7", "linux/arm64"], None),
         ("linux/arm64", ["linux/arm64/v9", "linux/arm64/v8"], "linux/arm64"),
-        ("linux/arm64/v9", ["linux/arm64"], None),
+        ("linux/arm64/v9", ["linux/arm64"], "linux/arm64"),
+        ("linux/arm64/v9", ["linux/arm64/v8.7"], None),
         ("linux/amd64", ["linux/amd64/v3", "linux/amd64/v2"], "linux/amd64/v2"),
         ("linux/amd64", ["linux/amd64/v2", "linux/amd64"], "linux/amd64"),
-        ("linux/amd64/v3", ["linux/amd64"], None),
+        ("linux/amd64/v3", ["linux/amd64"], "linux/amd64"),
+        ("linux/amd64/v3", ["linux/amd64", "linux/amd64/v2"], "linux/amd64/v2"),
+        ("linux/amd64/v3", ["linux/amd64/v4"], None),
+        ("linux/ppc64le/power9", ["linux/ppc64le", "linux/ppc64le/power8"], "linux/ppc64le"),
         ("linux/amd64", ["windows/amd64", "linux/386"], None),
     ],
 )

@@ -272,6 +272,17 @@ def test_platforms_that_one_format_of_an_archive_leaves_out(tmp_path: Path) -> N
     assert read(path, platform="arm64") == [TOP, BASE]
 
 
+def test_a_lower_variant_counts_after_the_very_one_in_another_format(tmp_path: Path) -> None:
+    low, high = (replace(APP, architecture="arm", variant=v, layers=[BASE]) for v in ("v6", "v7"))
+    high = replace(high, layers=[TOP])
+    members = docker_members(low, vintage="25", index=False)
+    files = {member.name.decode(): member.data for member in members if member.kind == "f"}
+    files |= oci_files(high, default=None)
+    path = f"docker-archive:{write_files(tmp_path / 'x', files)}"
+    for platform, expected in (("arm/v6", BASE), ("arm/v7", TOP)):
+        assert read(path, platform=platform) == [expected]
+
+
 def test_an_image_that_says_no_platform_is_there_for_any(tmp_path: Path) -> None:
     path = stored(tmp_path, oci_archive(replace(APP, architecture=None), platforms=False))
     assert dimgx("--platforms", path).stdout == b""

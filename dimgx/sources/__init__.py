@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from dimgx.errors import ImageError, SourceError, UsageError
 from dimgx.jsondoc import parse_json
 from dimgx.oci import CONFIG_LIMIT
+from dimgx.platforms import host_platform
 from dimgx.sources.choice import (
     Candidate,
     NoSuchImage,
@@ -211,6 +212,7 @@ def read_image(
 
     Raises: ImageError where they hold none, a damaged one, or not what was asked for.
     """
+    wish = platform or host_platform()
     problem: ImageError | None = None
     second_best = None
     for found in _iter_chosen(files, reference, verify=verify):
@@ -222,7 +224,9 @@ def read_image(
         except NoSuchImage as exc:
             problem = problem or exc
             continue
-        if not warnings:
+        # The next format may have the very platform, where this one has what runs there as well.
+        is_best = variant.platform is None or wish.rank(variant.platform) == 0
+        if is_best and not warnings:
             return _open(found, variant, ())
         second_best = second_best or (found, variant, tuple(warnings))
     if second_best is not None:
