@@ -72,6 +72,8 @@ class Descriptor(NamedTuple):
     annotations: Mapping[str, str] = MappingProxyType({})
     platform: Platform | None = None
     artifact_type: str | None = None
+    problem: ImageError | None = None
+    """What is wrong with an entry of an index; its digest and size stand for nothing then."""
 
     @property
     def is_attestation(self) -> bool:
@@ -168,7 +170,6 @@ def parse_descriptor(fields: Fields) -> Descriptor:
 
     Raises: ImageError where digest or size are missing or malformed.
     """
-    platform = fields.fields("platform")
     size = fields.integer("size")
     if size is None:
         raise ImageError(f"{fields.what}: size is missing")
@@ -176,6 +177,13 @@ def parse_descriptor(fields: Fields) -> Descriptor:
         digest = Digest.parse(fields.text("digest"))
     except ImageError as exc:
         raise ImageError(f"{fields.what}: {exc}") from None
+    return _make_descriptor(fields, digest, size)
+
+
+def _make_descriptor(
+    fields: Fields, digest: Digest, size: int, problem: ImageError | None = None
+) -> Descriptor:
+    platform = fields.fields("platform")
     return Descriptor(
         media_type=fields.text("mediatype") or None,
         digest=digest,
@@ -183,6 +191,7 @@ def parse_descriptor(fields: Fields) -> Descriptor:
         annotations=fields.text_mapping("annotations"),
         platform=None if platform is None else parse_platform_fields(platform),
         artifact_type=fields.text("artifacttype") or None,
+        problem=problem,
     )
 
 
@@ -220,7 +229,11 @@ def _parse_entry(fields: Fields) -> Descriptor | None:
     media_type = fields.text("mediatype")
     if media_type and media_type not in INDEX_TYPES | MANIFEST_TYPES:
         return None
-    return parse_descriptor(fields)
+    try:
+        return parse_descriptor(fields)
+    except ImageError as exc:
+        # Others in the index may be good. By its place it is not the same as another bad one.
+        return _make_descriptor(fields, Digest("unknown", fields.what), 0, exc)
 
 
 def parse_config(data: bytes, what: str) -> Config:

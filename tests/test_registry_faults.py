@@ -331,6 +331,17 @@ def test_only_the_wanted_manifest_of_an_index_is_fetched(
     assert list(map(str, found)) == ["linux/arm64", "linux/s390x", "linux/amd64"]
 
 
+def test_bad_entry_of_an_index_matters_only_when_it_is_chosen(
+    faulty: FaultyRegistry, expected: bytes
+) -> None:
+    bad = {"mediaType": f"{OCI}.manifest.v1+json", "digest": "blake3:" + "0" * 64, "size": 3}
+    faulty.add_index([bad, faulty.add(APP)], "bad")
+    assert flat(faulty.reference("bad")) == expected
+    bad["platform"] = {"os": "linux", "architecture": "amd64"}
+    faulty.add_index([bad, faulty.add(APP)], "bad")
+    assert "blake3 is not known" in fault(faulty.reference("bad"), ImageError)
+
+
 def test_index_that_holds_itself_in_ever_new_guises(faulty: FaultyRegistry) -> None:
     inner = faulty.add(APP)
     for depth in range(12):

@@ -237,6 +237,29 @@ def test_a_bad_entry_matters_only_when_it_is_chosen(tmp_path: Path) -> None:
     assert read(path + ":@1") == [BASE, TOP]
 
 
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        ({"digest": "blake3:" + "0" * 64, "size": 3}, "blake3 is not known"),
+        ({"digest": "sha256:00", "size": 3}, "64 lower-case hex digits"),
+        ({"digest": "sha256:" + "0" * 64}, "size is missing"),
+        ({"digest": "sha256:" + "0" * 64, "size": -1}, "size is no size"),
+    ],
+)
+def test_an_entry_that_points_at_nothing(entry: Json, reason: str, tmp_path: Path) -> None:
+    entry |= {"mediaType": f"{OCI}.manifest.v1+json"}
+    notes = {"annotations": {"org.opencontainers.image.ref.name": "bad"}}
+    listed = [entry | notes, entry]
+    path = f"oci:{oci_layout(tmp_path / 'x', APP, extra=listed)}"
+    assert read(path + ":example/app:1.0") == read(path + ":@2") == [BASE, TOP]
+    assert "3 images" in problem(path)
+    assert reason in problem(path + ":bad") and reason in problem(path + ":@1")
+    platform = {"platform": {"os": "linux", "architecture": "s390x"}}
+    path = f"oci:{oci_layout(tmp_path / 'y', APP, nested=True, extra=[entry | platform])}"
+    assert read(path) == [BASE, TOP]
+    assert reason in problem(path, platform="linux/s390x")
+
+
 def test_the_only_platform_that_is_stored(tmp_path: Path) -> None:
     """`docker save` of an image whose index lists more than was pulled."""
     blobs: dict[str, bytes] = {}

@@ -36,7 +36,7 @@ from dimgx.oci import (
 )
 from dimgx.sources.choice import Candidate, Variant, join_platforms
 from dimgx.sources.files import Files, check_digest, read_extent, read_file
-from dimgx.sources.manifests import make_image, require_image
+from dimgx.sources.manifests import make_image, refuse, require_image
 
 _DEEPEST_INDEX = 8
 _MOST_MANIFESTS = 10_000
@@ -174,15 +174,18 @@ class _Lister:
         try:
             document = self._document(descriptor)
         except ImageError as exc:
-            opener = partial(_fail, exc)
+            opener = partial(refuse, exc)
             is_stored = not isinstance(exc, MissingBlob)
-            return [Variant(descriptor.platform, (digest,), opener, is_stored, False)], []
+            ids = () if descriptor.problem else (digest,)
+            return [Variant(descriptor.platform, ids, opener, is_stored, False)], []
         if isinstance(document, Index):
             variants, digests = self.look_into(document, depth + 1)
             return variants, [digest, *digests]
         return [self.variant(descriptor, document)] if document.is_image else [], []
 
     def _document(self, descriptor: Descriptor) -> Index | Manifest:
+        if descriptor.problem is not None:
+            raise descriptor.problem
         key = descriptor.digest, descriptor.size
         if key not in self._documents:
             data = self._store.read(descriptor, "manifest", MANIFEST_LIMIT)
@@ -240,10 +243,6 @@ class _Lister:
             platform,
             lambda layer: self._store.find(layer.digest),
         )
-
-
-def _fail(error: ImageError) -> Image:
-    raise error
 
 
 def _names(entry: Descriptor) -> list[str]:

@@ -19,6 +19,11 @@ def require_image(where: str, manifest: Manifest) -> None:
         raise ImageError(f"{where} holds no image, but something else in an image's form")
 
 
+def refuse(problem: ImageError) -> Image:
+    """Open an image of which only its problem is known, which is raised."""
+    raise problem
+
+
 def make_image(
     where: str,
     descriptor: Descriptor,

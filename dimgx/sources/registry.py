@@ -35,7 +35,7 @@ from dimgx.sources.auth import find_credentials
 from dimgx.sources.blobcache import BlobCache
 from dimgx.sources.choice import Candidate, Variant
 from dimgx.sources.files import check_digest
-from dimgx.sources.manifests import make_image, require_image
+from dimgx.sources.manifests import make_image, refuse, require_image
 from dimgx.sources.registriesconf import Endpoint, find_endpoints
 from dimgx.sources.registryclient import FetchedManifest, NotThere, RegistryClient
 from dimgx.sources.remoteblob import RemoteBlob
@@ -195,7 +195,10 @@ class _Repository:
             self._seen.add(entry.digest)
             if len(self._seen) > _MOST_MANIFESTS:
                 raise ImageError(f"{self._where} lists more than {_MOST_MANIFESTS} manifests")
-            if entry.platform is not None and entry.media_type not in INDEX_TYPES:
+            if entry.problem is not None:
+                opener = partial(refuse, entry.problem)
+                found.append(Variant(entry.platform, (), opener, is_sound=False))
+            elif entry.platform is not None and entry.media_type not in INDEX_TYPES:
                 ids = (str(entry.digest),)
                 found.append(Variant(entry.platform, ids, partial(self._open_entry, entry)))
             else:
