@@ -128,3 +128,10 @@ def test_a_chain_that_may_have_been_cut_is_none(tmp_path: Path) -> None:
 def test_a_manifest_counts_before_a_chain(tmp_path: Path) -> None:
     path = stored(tmp_path, archive([*v1_members(OTHER), *docker_members(APP)]))
     assert read(path) == [BASE, TOP]
+
+
+@pytest.mark.parametrize(("size", "told"), [(7, 7), (-1, None), ("7", None), (None, None)])
+def test_a_size_that_is_none_is_unknown(size: object, told: int | None, tmp_path: Path) -> None:
+    data = v1((A, {"Size": size}))
+    with opened(stored(tmp_path, data)) as found:
+        assert [step.size for step in found.history] == [told]

@@ -153,5 +153,13 @@ class _Reader:
             id=id,
             parent_id=fields.text("parent") or None,
             tags=tags,
-            size=fields.integer("size"),
+            size=_size_of(fields),
         )
+
+
+def _size_of(fields: Fields) -> int | None:
+    """Give the stated size; None where it is no size, as the -1 that Docker wrote at times."""
+    try:
+        return fields.integer("size")
+    except ImageError:
+        return None
