@@ -14,7 +14,12 @@ import pytest
 import dimgx
 from dimgx import EngineOptions
 from tests import programs, services
+from tests.dsl import file, layer
+from tests.listing import read_tar
 from tests.services import Engine
+from tests.writers import image, oci_archive
+
+BASE, TOP = layer(file("etc/base", b"below" * 9999)), layer(file("etc/top", b"above"))
 
 FILE = r"""FROM scratch
 COPY root/ /
@@ -182,6 +187,24 @@ def test_pull_is_not_waited_for_when_it_is_stopped(
         _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (-getattr(signal, name), b"")
     assert not Path("/proc", pid).exists()
+
+
+@pytest.fixture
+def zstd(podman: Engine, tmp_path: Path) -> str:
+    """An image with a layer of zstd, which Podman cannot save in Docker's form."""
+    picture = image(BASE, TOP, tags=(), compression=["gzip", "zstd"])
+    (tmp_path / "zstd.tar").write_bytes(oci_archive(picture))
+    store = f"[overlay@{podman.directory}/root+{podman.directory}/run]"
+    source, target = f"oci-archive:{tmp_path}/zstd.tar", f"containers-storage:{store}zstd:1"
+    programs.run([programs.need("skopeo"), "copy", "--insecure-policy", "-q", source, target])
+    return "podman:zstd:1"
+
+
+def test_layers_that_dockers_form_cannot_hold(alone: Engine, zstd: str) -> None:
+    expected = read_tar(programs.flat_bytes(zstd, "-H", alone.url))
+    assert [node.data for node in expected if node.kind == "f"] == [b"below" * 9999, b"above"]
+    # The program has written the first layer when it sees that the second is none for Docker.
+    assert read_tar(programs.flat_bytes(zstd)) == expected
 
 
 def test_no_such_image(podman: Engine) -> None:

@@ -47,6 +47,10 @@ class Refused(DimgxError):
         return self.status == 404
 
 
+class RefusedForm(Refused):
+    """An engine says no to the form it was to save an image in; asked again, it takes another."""
+
+
 class Connection:
     """A connection to one engine; close it when done. `version` is what it tells of itself.
 

@@ -49,7 +49,10 @@ class Engine(Protocol):
         """Give what it tells of an image, for `platform` where it can choose."""
 
     def iter_saved(self, id: str, platform: Platform | None) -> Iterator[bytes]:
-        """Yield the archive of an image."""
+        """Yield the archive of an image.
+
+        Raises: RefusedForm, also after some pieces, where asking again gives another form of it.
+        """
 
     def iter_pulled(self, name: str, platform: Platform | None) -> Iterator[Fields]:
         """Fetch an image from its registry, and yield how far it is."""

@@ -20,7 +20,7 @@ from dimgx.image import Image, Layer
 from dimgx.platforms import Platform, host_platform
 from dimgx.reference import Reference
 from dimgx.sources.absence import explain_absence
-from dimgx.sources.connection import Refused
+from dimgx.sources.connection import Refused, RefusedForm
 from dimgx.sources.described import Described, Engine
 from dimgx.sources.endpoint import EngineOptions, Tick
 from dimgx.sources.files import Files
@@ -260,11 +260,17 @@ class _Saved:
         self, id: str, platform: Platform | None, tick: Tick | None, total: int | None
     ) -> Image:
         where = self._engine.where
-        chunks = ticking(self._engine.iter_saved(id, platform), tick, total)
-        try:
-            files = open_stream(chunks, f"what {where} saved", self._space, self.resources)
-        except Refused as exc:
-            raise translated(exc, where) from exc
+        while True:
+            chunks = ticking(self._engine.iter_saved(id, platform), tick, total)
+            try:
+                with ExitStack() as spools:
+                    files = open_stream(chunks, f"what {where} saved", self._space, spools)
+                    self.resources.push(spools.pop_all())
+                break
+            except RefusedForm:
+                continue
+            except Refused as exc:
+                raise translated(exc, where) from exc
         # In an archive of several platforms the ID is that of the index above them.
         name = f"@{id}" if self._described.is_content else None
         return self._read(files, Reference(id, "docker-archive", None, name), platform)

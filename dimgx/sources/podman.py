@@ -24,13 +24,15 @@ from dimgx.jsondoc import Fields, parse_json
 from dimgx.oci import parse_platform_fields
 from dimgx.platforms import Platform
 from dimgx.settings import parse_settings
-from dimgx.sources.connection import Connection, Refused, quoted
+from dimgx.sources.connection import Connection, Refused, RefusedForm, quoted
 from dimgx.sources.daemon import clean_tags, full_id, layers_of, parse_images, rfc3339
 from dimgx.sources.described import Described
 
 _DOCUMENT_LIMIT = 64 << 20
 _PIECE = 1 << 20
 _MOST_ANCESTORS = 1000
+# Layers that were pushed with zstd, which Docker's manifests do not know.
+_BAD_FORM = ("zstd", "manifest conversion")
 _UNKNOWN = ("not known", "no such", "unable to find", "not find")
 
 
@@ -45,8 +47,8 @@ class Door(Protocol):
     def history(self, id: str) -> list[Fields]:
         """Give what `podman history` tells, newest first."""
 
-    def iter_saved(self, id: str) -> Iterator[bytes]:
-        """Yield a docker-archive."""
+    def iter_saved(self, id: str, form: str) -> Iterator[bytes]:
+        """Yield an archive of the form `docker-archive` or `oci-archive`."""
 
     def iter_pulled(self, name: str, platform: str | None) -> Iterator[Fields]:
         """Fetch an image."""
@@ -69,6 +71,7 @@ class Podman:
     def __init__(self, door: Door) -> None:
         self.door = door
         self.where = door.where
+        self._form = "docker-archive"
 
     def describe(self, name: str, platform: Platform | None) -> Described:
         """Give what it tells of an image; there is one of each name, whatever its platform."""
@@ -106,8 +109,17 @@ class Podman:
         )
 
     def iter_saved(self, id: str, platform: Platform | None) -> Iterator[bytes]:
-        """Yield the archive of an image."""
-        return self.door.iter_saved(id.removeprefix("sha256:"))
+        """Yield the archive of an image: Docker's form, in which Podman need not compress layers.
+
+        Raises: RefusedForm where Docker's form cannot hold it; from then on it is OCI's.
+        """
+        try:
+            yield from self.door.iter_saved(id.removeprefix("sha256:"), self._form)
+        except Refused as exc:
+            if self._form == "oci-archive" or not any(word in str(exc) for word in _BAD_FORM):
+                raise
+            self._form = "oci-archive"
+            raise RefusedForm(exc.status, str(exc)) from exc
 
     def iter_pulled(self, name: str, platform: Platform | None) -> Iterator[Fields]:
         """Fetch an image from its registry."""
@@ -192,11 +204,9 @@ class ServiceDoor:
         found = self._get(f"/images/{quoted(id)}/history")
         return Fields({"steps": found}, f"{self.where}: the history").objects("steps")
 
-    def iter_saved(self, id: str) -> Iterator[bytes]:
-        """Yield a docker-archive."""
-        return self._connection.iter_get(
-            self._url(f"/images/{quoted(id)}/get"), {"format": "docker-archive"}
-        )
+    def iter_saved(self, id: str, form: str) -> Iterator[bytes]:
+        """Yield an archive of the form `docker-archive` or `oci-archive`."""
+        return self._connection.iter_get(self._url(f"/images/{quoted(id)}/get"), {"format": form})
 
     def iter_pulled(self, name: str, platform: str | None) -> Iterator[Fields]:
         """Fetch an image, as Docker's API does it."""
@@ -245,10 +255,10 @@ class ProgramDoor:
         found = self._ask("history", "--format", "json", "--", id)
         return Fields({"steps": found}, f"{self.where}: the history").objects("steps")
 
-    def iter_saved(self, id: str) -> Iterator[bytes]:
-        """Yield a docker-archive."""
+    def iter_saved(self, id: str, form: str) -> Iterator[bytes]:
+        """Yield an archive of the form `docker-archive` or `oci-archive`."""
         with tempfile.TemporaryFile() as errors:
-            command = [*self._command, "save", "--format", "docker-archive", "--", id]
+            command = [*self._command, "save", "--format", form, "--", id]
             with _start(command, errors.fileno()) as process:
                 assert process.stdout is not None
                 try:
