@@ -17,7 +17,7 @@ from tests import programs, services
 from tests.dsl import file, layer
 from tests.listing import read_tar
 from tests.services import Engine
-from tests.writers import image, oci_archive
+from tests.writers import docker_archive, image, oci_archive
 
 BASE, TOP = layer(file("etc/base", b"below" * 9999)), layer(file("etc/top", b"above"))
 
@@ -205,6 +205,15 @@ def test_layers_that_dockers_form_cannot_hold(alone: Engine, zstd: str) -> None:
     assert [node.data for node in expected if node.kind == "f"] == [b"below" * 9999, b"above"]
     # The program has written the first layer when it sees that the second is none for Docker.
     assert read_tar(programs.flat_bytes(zstd)) == expected
+
+
+def test_step_without_a_time(podman: Engine) -> None:
+    """Podman's service fails when it is asked for the history of such an image."""
+    picture = image(TOP, tags=("timeless:1",), history=[{"created_by": "x"}])
+    podman.run("load", stdin=docker_archive(picture))
+    name = "podman:localhost/timeless:1"
+    assert read_tar(programs.flat_bytes(name, "-H", podman.url))
+    assert [row["created_by"] for row in rows(name, podman)] == ["x"]
 
 
 def test_no_such_image(podman: Engine) -> None:

@@ -79,8 +79,7 @@ class Podman:
         id = full_id(image.text("id"), image.what)
         tags = clean_tags(image.texts("repotags"))
         diff_ids = layers_of(image)
-        told = self.door.history(id)[::-1]
-        sizes = [fields.integer("size") for fields in told]
+        sizes = self._sizes(id)
         steps = _steps_of(image)
         if len(sizes) == len(steps):
             steps = [step._replace(size=size) for step, size in zip(steps, sizes, strict=True)]
@@ -107,6 +106,17 @@ class Podman:
             lengths=lengths,
             settings=parse_settings(image, is_health_known=not _is_oci(image)),
         )
+
+    def _sizes(self, id: str) -> list[int | None]:
+        """Give the sizes of the steps, base to top; none where Podman cannot tell."""
+        try:
+            told = self.door.history(id)
+        except Refused as exc:
+            # A step without a time makes Podman's own code fail.
+            if exc.status < 500:
+                raise
+            return []
+        return [fields.integer("size") for fields in told[::-1]]
 
     def iter_saved(self, id: str, platform: Platform | None) -> Iterator[bytes]:
         """Yield the archive of an image: Docker's form, in which Podman need not compress layers.
