@@ -9,7 +9,7 @@ import pytest
 from dimgx.errors import SourceError
 from tests.dsl import file, layer
 from tests.opened import APP, BASE, TOP, opened, problem, read
-from tests.programs import dimgx
+from tests.programs import dimgx, refused
 from tests.writers import (
     docker_members,
     image,
@@ -41,16 +41,40 @@ def test_links_within_the_directory(tmp_path: Path) -> None:
 
 def test_links_out_of_the_directory(tmp_path: Path) -> None:
     directory = oci_layout(tmp_path / "x", APP)
-    path = blob_of(directory)
+    path = directory / "index.json"
     path.rename(tmp_path / "elsewhere")
-    for target in ("../../../elsewhere", str(tmp_path / "elsewhere"), "/dev/null", "/"):
+    for target in ("../elsewhere", str(tmp_path / "elsewhere"), "/dev/null", "/"):
         path.symlink_to(target)
         assert "outside" in problem(f"oci:{directory}")
         path.unlink()
     # A neighbour whose name only begins like the directory's is outside as well.
     (tmp_path / "xyz").write_bytes(b"")
-    path.symlink_to("../../../xyz")
+    path.symlink_to("../xyz")
     assert "outside" in problem(f"oci:{directory}")
+
+
+def test_a_blob_may_be_a_link_out_of_the_directory(tmp_path: Path) -> None:
+    """As bazel has the layers of a base image, which lie elsewhere among its results."""
+    directory = oci_layout(tmp_path / "x", APP)
+    path = blob_of(directory)
+    path.rename(tmp_path / "elsewhere")
+    for target in ("../../../elsewhere", tmp_path / "elsewhere"):
+        path.symlink_to(target)
+        assert read(f"oci:{directory}") == [BASE, TOP]
+        path.unlink()
+    for device in ("/dev/null", "/"):
+        path.symlink_to(device)
+        assert "no regular file" in problem(f"oci:{directory}")
+        path.unlink()
+    other = image(layer(file("etc/base", b"other"))).blobs("gzip")[0]
+    (tmp_path / "other").write_bytes(other)
+    path.symlink_to(tmp_path / "other")
+    assert "layer 1/2" in refused(f"oci:{directory}", "-t", tmp_path / "out.tar")[1]
+    path.unlink()
+    (directory / "blobs").rename(tmp_path / "blobs")
+    (directory / "blobs").symlink_to("../blobs")
+    (tmp_path / "elsewhere").rename(tmp_path / path.relative_to(directory))
+    assert read(f"oci:{directory}") == [BASE, TOP]
 
 
 def test_odd_files_in_the_directory(tmp_path: Path) -> None:

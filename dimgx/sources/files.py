@@ -1,12 +1,15 @@
 """Named files of an image's source: the members of an archive, or what lies in a directory.
 
 Formats (a docker-archive, a layout) are read through `Files` and do not know which of the two it
-is. Nothing outside is ever reached, whatever names and links say (rule 66).
+is. Nothing outside is ever reached, whatever names and links say (rule 66), but for blobs of a
+directory, which may be links to where its owner keeps them, as bazel makes them: their names are
+their digests, and these guard what the links lead to.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -24,6 +27,7 @@ _OPEN_FLAGS = (
     | getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_BINARY", 0)
 )
+_BLOB = re.compile(r"blobs/[a-z0-9]+/[0-9a-f]+")
 
 
 class Files(Protocol):
@@ -109,12 +113,15 @@ class DirectoryFiles:
         path = os.path.realpath(os.path.join(self._root, name.lstrip("/")))
         # A drive or `/` itself already ends in a separator.
         inside = self._root if self._root.endswith(os.sep) else self._root + os.sep
-        if not path.startswith(inside):
+        if not path.startswith(inside) and not _BLOB.fullmatch(name):
             raise ImageError(f"{self.where}: {name!r:.200} leads outside of the directory")
         return path
 
     def _open(self, path: str, name: str) -> Extent | None:
         try:
+            # Before it is opened: with some devices that alone does something.
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                raise ImageError(f"{self.where}: {name!r:.200} is no regular file")
             fd = os.open(path, _OPEN_FLAGS)
         except (FileNotFoundError, NotADirectoryError):
             return None
@@ -122,11 +129,7 @@ class DirectoryFiles:
             if os.path.islink(path):
                 raise ImageError(f"{self.where}: {name!r:.200} is a link in a circle") from exc
             raise SourceError(f"{path!r:.300}: {exc.strerror}") from exc
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            os.close(fd)
-            raise ImageError(f"{self.where}: {name!r:.200} is no regular file")
-        return Extent(fd, 0, status.st_size)
+        return Extent(fd, 0, os.fstat(fd).st_size)
 
     def names(self) -> Iterable[str]:
         """Give the names in the directory, and what an image of old has a level deeper."""
