@@ -136,6 +136,13 @@ class Manifest(NamedTuple):
             layer.is_tar_layer for layer in self.layers
         )
 
+    @property
+    def other_type(self) -> str | None:
+        """The media type that tells what it is, where it is no image."""
+        layers = (layer.media_type for layer in self.layers if not layer.is_tar_layer)
+        types = (self.artifact_type, self.config.media_type, *layers)
+        return next((one for one in types if one and one not in CONFIG_TYPES), None)
+
 
 class Config(NamedTuple):
     """What an image's config says, as far as it matters for its root file system."""

@@ -215,7 +215,37 @@ def test_an_index_with_attestations(tmp_path: Path) -> None:
 def test_only_other_things(tmp_path: Path) -> None:
     blobs: dict[str, bytes] = {}
     path = layout(tmp_path, blobs, [cosign(blobs), artifact(blobs), dict(ATTESTATION)])
-    assert "holds no image" in problem(f"oci:{path}")
+    kinds = "application/vnd.dev.cosign.simplesigning.v1+json, application/x"
+    assert f"holds no image, but {kinds}" in problem(f"oci:{path}")
+
+
+def helm_chart(blobs: dict[str, bytes]) -> Json:
+    config = add_blob(blobs, b"{}", "application/vnd.cncf.helm.config.v1+json")
+    return add_image(blobs, OTHER, changes={"config": config})
+
+
+def octet_streams(blobs: dict[str, bytes]) -> Json:
+    return add_image(blobs, OTHER, media_types=["application/octet-stream"])
+
+
+def listed_artifact(blobs: dict[str, bytes]) -> Json:
+    return add_image(blobs, OTHER) | {"artifactType": "application/vnd.x"}
+
+
+@pytest.mark.parametrize(
+    ("add", "kind"),
+    [
+        (helm_chart, "application/vnd.cncf.helm.config.v1+json"),
+        (octet_streams, "application/octet-stream"),
+        (listed_artifact, "application/vnd.x"),
+    ],
+)
+def test_what_is_no_image_is_named(
+    add: Callable[[dict[str, bytes]], Json], kind: str, tmp_path: Path
+) -> None:
+    blobs: dict[str, bytes] = {}
+    path = layout(tmp_path, blobs, [add(blobs)])
+    assert f"holds no image, but {kind}" in problem(f"oci:{path}")
 
 
 def test_children_listed_beside_their_index(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from dimgx.digest import Digest
 from dimgx.errors import ImageError
@@ -34,9 +34,12 @@ from dimgx.oci import (
     parse_config,
     parse_document,
 )
-from dimgx.sources.choice import Candidate, Variant, join_platforms
+from dimgx.sources.choice import Candidate, NoSuchImage, Variant, join_platforms
 from dimgx.sources.files import Files, check_digest, read_extent, read_file
 from dimgx.sources.manifests import make_image, refuse, require_image
+
+if TYPE_CHECKING:
+    from typing import TypeGuard
 
 _DEEPEST_INDEX = 8
 _MOST_MANIFESTS = 10_000
@@ -144,11 +147,13 @@ class _Lister:
         self._documents: dict[tuple[Digest, int], Index | Manifest] = {}
         self._configs: dict[tuple[Digest, int], Config] = {}
         self._count = 0
+        # Media types of what is no image.
+        self._others: dict[str, None] = {}
 
     def candidates(self, index: Index) -> list[Candidate]:
         found: dict[Digest, Candidate] = {}
         for position, entry in enumerate(index.manifests):
-            if entry is None or entry.is_attestation or entry.is_artifact:
+            if not self._may_be_image(entry):
                 continue
             names = tuple(_names(entry))
             known = found.get(entry.digest)
@@ -159,11 +164,23 @@ class _Lister:
                 positions=(*known.positions, position),
                 names=tuple(dict.fromkeys(known.names + names)),
             )
-        return join_platforms(
+        images = join_platforms(
             candidate
             for digest, candidate in found.items()
             if candidate.variants and (candidate.names or digest not in self._nested)
         )
+        if not images and self._others:
+            others = ", ".join(self._others)
+            raise NoSuchImage(f"{self._where} holds no image, but {others:.300}")
+        return images
+
+    def _may_be_image(self, entry: Descriptor | None) -> TypeGuard[Descriptor]:
+        if entry is None or entry.is_attestation:
+            return False
+        if entry.artifact_type and entry.is_artifact:
+            self._others[entry.artifact_type] = None
+            return False
+        return True
 
     def _look(self, descriptor: Descriptor, depth: int) -> tuple[list[Variant], list[str]]:
         """Give the images that `descriptor` leads to, and the digests of the indexes between."""
@@ -181,7 +198,11 @@ class _Lister:
         if isinstance(document, Index):
             variants, digests = self.look_into(document, depth + 1)
             return variants, [digest, *digests]
-        return [self.variant(descriptor, document)] if document.is_image else [], []
+        if document.is_image:
+            return [self.variant(descriptor, document)], []
+        if document.other_type:
+            self._others[document.other_type] = None
+        return [], []
 
     def _document(self, descriptor: Descriptor) -> Index | Manifest:
         if descriptor.problem is not None:
@@ -201,7 +222,7 @@ class _Lister:
         digests: list[str] = []
         known = set()
         for entry in index.manifests:
-            if entry is None or entry.is_attestation or entry.is_artifact:
+            if not self._may_be_image(entry):
                 continue
             if (entry.digest, entry.platform) not in known:
                 known.add((entry.digest, entry.platform))

@@ -16,7 +16,8 @@ def require_image(where: str, manifest: Manifest) -> None:
     Raises: ImageError.
     """
     if not manifest.is_image:
-        raise ImageError(f"{where} holds no image, but something else in an image's form")
+        what = f"{manifest.other_type or 'something else':.200}"
+        raise ImageError(f"{where} holds no image, but {what} in an image's form")
 
 
 def refuse(problem: ImageError) -> Image:
