@@ -12,6 +12,7 @@ from dimgx.extent import Extent
 from dimgx.sources.archive import ArchiveFiles
 from dimgx.sources.files import Files, read_file
 from tests.dsl import Member, dir_, fifo, file, gnu_long, hardlink, layer, raw, sparse, symlink
+from tests.programs import need, run
 
 LONG = "d" * 90 + "/" + "n" * 120
 
@@ -187,3 +188,22 @@ def test_contents_are_not_read(tmp_path: Path) -> None:
 def test_gzip_is_not_a_tar(tmp_path: Path) -> None:
     with pytest.raises(ImageError):
         index(gzip.compress(bytes(1024)), tmp_path)
+
+
+@pytest.mark.parametrize("form", ["gnu", "posix"])
+def test_an_archive_with_a_label(form: str, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"data")
+    run(
+        [
+            need("tar"),
+            f"--format={form}",
+            "-V",
+            "label",
+            "-cf",
+            tmp_path / "x.tar",
+            "-C",
+            tmp_path,
+            "x",
+        ]
+    )
+    assert "x" in index((tmp_path / "x.tar").read_bytes(), tmp_path).names()

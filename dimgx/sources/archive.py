@@ -54,7 +54,8 @@ class ArchiveFiles:
         self._extent = extent
         self._members: dict[str, Extent | _Link | _Other] = {}
         read_at = _Reader(extent).read_at
-        offset = 0
+        # `tar -V` puts the label of the whole first, with a header of a type of its own.
+        offset = tarfields.BLOCK if read_at(0, tarfields.BLOCK)[156:157] == b"V" else 0
         try:
             while True:
                 header, _ = read_header(read_at, offset, extent.size)
