@@ -166,6 +166,23 @@ def test_program_that_dies(alone: Engine, monkeypatch: pytest.MonkeyPatch, tmp_p
     assert not (tmp_path / "out.tar").exists()
 
 
+def test_absence_where_images_cannot_be_listed(
+    alone: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Podman lists none if one of its store is broken."""
+    path = tmp_path / "bin" / "podman"
+    path.parent.mkdir()
+    path.write_text(
+        '#!/bin/sh\n[ "$1" = images ] && echo "Error: retrieving parent" >&2 && exit 125\n'
+        f'exec {programs.need("podman")} "$@"\n'
+    )
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{path.parent}:/usr/bin:/bin:/usr/sbin")
+    code, told = programs.refused("podman:nope")
+    assert code == 2
+    assert "has no image 'nope'" in told
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_pull_is_not_waited_for_when_it_is_stopped(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dimgx.errors import DimgxError, SourceError
 from dimgx.imagename import normal_name, registry_hint, repository
+from dimgx.sources.connection import Refused
 
 if TYPE_CHECKING:
     from dimgx.reference import Reference
@@ -20,7 +21,11 @@ _MOST_SHOWN = 8
 def explain_absence(engine: Engine, reference: Reference) -> SourceError:
     """Give the error that says why `engine` has no image of this name, and what to do."""
     name = reference.name or ""
-    images = engine.list_images()
+    try:
+        images = engine.list_images()
+    except Refused:
+        # One broken image in Podman's store is enough; what is asked for is not there all the same.
+        images = []
     matched = _ID.fullmatch(name)
     if matched:
         hits = [
