@@ -30,6 +30,8 @@ _NAMED: dict[str, Transport] = {
     "containers-storage": "podman",
 }
 _ARCHIVE_NAME = re.compile(r"(?s).*\.(?:tar[^/:]*|tgz)")
+# As c/image has it, `@ID` or `NAME@ID`; a digest there has its algorithm before it.
+_STORED_ID = re.compile(r"[^@\[]*@([0-9a-f]+)")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 _IMAGE_NAME = re.compile(r"[A-Za-z0-9\[](?:[A-Za-z0-9_.:@+\[\]-]|/(?!/))*")
 
@@ -69,6 +71,14 @@ def parse_reference(
         if rest == "-" or (rest.startswith("-:") and rest != "-:"):
             return Reference(text, "stdin", None, rest[2:] or None)
         return _cut(text, _ON_DISK[word], rest, exists)
+    if word == "containers-storage":
+        stored = _STORED_ID.fullmatch(rest)
+        rest = stored[1] if stored else rest
+        if rest.startswith("["):
+            raise UsageError(
+                f"{text!r:.300} names a store, but Podman itself is asked for the image: write"
+                " containers-storage:NAME, and let CONTAINERS_STORAGE_CONF name another store"
+            )
     if colon and word in _NAMED:
         return Reference(text, _NAMED[word], None, _checked(rest, text))
     if colon and word == "docker" and rest.startswith("//"):

@@ -55,6 +55,9 @@ CASES = [
     ("docker://h:5/x", "docker", None, "h:5/x"),
     ("podman:app", "podman", None, "app"),
     ("containers-storage:localhost/app:1", "podman", None, "localhost/app:1"),
+    ("containers-storage:@0123abc", "podman", None, "0123abc"),
+    ("containers-storage:h:5/app@0123abc", "podman", None, "0123abc"),
+    ("containers-storage:app@sha256:0123abc", "podman", None, "app@sha256:0123abc"),
 ]
 
 
@@ -121,3 +124,8 @@ def test_names_are_completed_as_docker_does(name: str, full: str) -> None:
 def test_a_repository_has_neither_tag_nor_digest() -> None:
     assert repository("h:5/x:1@sha256:00") == "h:5/x"
     assert repository("x") == "docker.io/library/x"
+
+
+def test_a_store_cannot_be_named() -> None:
+    with pytest.raises(UsageError, match="names a store"):
+        parse_reference("containers-storage:[overlay@/x+/y]app:1")
