@@ -113,6 +113,8 @@ def test_what_cannot_be_read_is_refused_only_when_it_is_asked_for(files: Files) 
     for name in ("dir", "fifo", "sparse"):
         with pytest.raises(ImageError, match=name):
             files.find(name)
+    with pytest.raises(ImageError, match="pack the archive anew without tar's -S"):
+        files.find("sparse")
     assert files.find("nowhere") is None
     with pytest.raises(ImageError, match="characters"):
         files.find("x/" * 100_000)

@@ -83,7 +83,10 @@ class ArchiveFiles:
                 now = None
             member = now or _Link((), target)
         elif header.kind == tarfields.FILE:
-            member = _Other("a sparse member, which archives of images cannot have")
+            member = _Other(
+                "a sparse member, which is not read: pack the archive anew without"
+                " tar's -S (bsdtar: with --no-read-sparse)"
+            )
         elif header.kind == tarfields.DIRECTORY:
             member = _Other("a directory")
         else:
