@@ -165,12 +165,12 @@ class _BlockEncoder:
     """Codes blocks in a pool of threads and writes them in order (rules 1 to 4)."""
 
     def __init__(self, write: Sink, form: _Format, threads: int, *, queue: int) -> None:
-        from concurrent.futures import ThreadPoolExecutor
+        from dimgx.workers import Workers
 
         self._write = write
         self._format = form
         self._queue = queue
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="dimgx-encode")
+        self._pool = Workers(threads, thread_name_prefix="dimgx-encode")
         self._stop = threading.Event()
         self._pending: deque[tuple[Future[list[bytes]], memoryview]] = deque()
         self._free: list[memoryview] = []
@@ -313,6 +313,7 @@ class _ZstdEncoder:
         # Without workers the library cuts blocks elsewhere: so one at least.
         coder = zstd.ZstdCompressor(level=level, threads=threads, write_checksum=True)
         self._write = write
+        self._error: type[Exception] = zstd.ZstdError
         self._coder: Any = coder.compressobj()
 
     def write(self, data: bytes | memoryview) -> None:
@@ -320,7 +321,7 @@ class _ZstdEncoder:
         if self._coder is None:
             raise ValueError("the encoder is closed")
         try:
-            piece = self._coder.compress(data)
+            piece = self._coded(self._coder.compress, data)
             if piece:
                 self._write(piece)
         except BaseException:
@@ -332,10 +333,19 @@ class _ZstdEncoder:
         if self._coder is None:
             raise ValueError("the encoder is closed")
         try:
-            self._write(self._coder.flush())
+            self._write(self._coded(self._coder.flush))
         finally:
             self.abort()
 
     def abort(self) -> None:
         """Stop without an end; the library's threads end with the coder."""
         self._coder = None
+
+    def _coded(self, code: Callable[..., bytes], *data: bytes | memoryview) -> bytes:
+        try:
+            return code(*data)
+        except self._error as exc:
+            raise SourceError(
+                "zstd gets too little memory, or too few threads (pids.max, `ulimit -u`), to"
+                " compress: use fewer threads or a lower level"
+            ) from exc

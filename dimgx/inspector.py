@@ -169,9 +169,9 @@ def _tar_sizes(layers: Sequence[Layer], threads: int) -> dict[Layer, int | None]
     stopped = Event()
     if threads < 2 or len(layers) < 2:
         return {layer: _tar_size(layer, stopped) for layer in layers}
-    from concurrent.futures import ThreadPoolExecutor
+    from dimgx.workers import Workers
 
-    with ThreadPoolExecutor(min(threads, len(layers))) as pool:
+    with Workers(min(threads, len(layers))) as pool:
         try:
             return dict(zip(layers, pool.map(_tar_size, layers, repeat(stopped)), strict=True))
         except BaseException:

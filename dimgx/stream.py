@@ -11,7 +11,7 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from dimgx.errors import Cancelled
+from dimgx.errors import Cancelled, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -97,6 +97,17 @@ def _produce(
     channel.end(error)
 
 
+def _start(thread: threading.Thread, file: io.RawIOBase) -> None:
+    try:
+        thread.start()
+    except RuntimeError as exc:
+        io.RawIOBase.close(file)  # and nothing waits for the thread
+        raise SourceError(
+            "no more threads may be started: raise the limit of the control group (pids.max) or of"
+            " the user (`ulimit -u`), or use fewer threads"
+        ) from exc
+
+
 class _PulledFile(io.RawIOBase):
     def __init__(
         self,
@@ -109,7 +120,11 @@ class _PulledFile(io.RawIOBase):
         self._thread = threading.Thread(
             target=_produce, args=(self._channel, produce, close), name="dimgx-stream", daemon=True
         )
-        self._thread.start()
+        try:
+            _start(self._thread, self)
+        except BaseException:
+            close()
+            raise
 
     def readable(self) -> bool:
         return True
@@ -189,7 +204,7 @@ class Pushed(io.RawIOBase, Generic[_T]):
         self._thread = threading.Thread(
             target=self._consume, args=(consume,), name="dimgx-push", daemon=True
         )
-        self._thread.start()
+        _start(self._thread, self)
 
     def _consume(self, consume: Callable[[Iterable[bytes]], _T]) -> None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -49,3 +50,11 @@ def podman_service() -> Iterator[Engine]:
 
     with services.running_podman() as engine:
         yield engine
+
+
+@pytest.fixture
+def no_threads() -> Iterator[None]:
+    """Let no thread be started, as where a control group bounds them: no stack is that large."""
+    before = threading.stack_size(1 << 47)
+    yield
+    threading.stack_size(before)

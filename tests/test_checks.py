@@ -117,3 +117,16 @@ def test_nothing_to_check_starts_nothing() -> None:
     checks.start(4)
     assert threading.active_count() == before
     checks.wait()
+
+
+@pytest.mark.parametrize("most", [1, 3])
+@pytest.mark.usefixtures("no_threads")
+def test_without_threads_who_waits_does_it_all(most: int) -> None:
+    done: list[int] = []
+    checks = Checks(done.append)
+    for number in range(4):
+        checks.add(lambda tick, number=number: tick(number), SHARE)  # type: ignore[misc]
+    checks.start(most)
+    assert not done
+    checks.wait()
+    assert done == [0, 1, 2, 3]

@@ -652,6 +652,32 @@ except SourceError as exc:
     assert done.stdout.decode() == told
 
 
+def test_memory_that_is_out_for_zstd_is_told():
+    """Its own threads cannot be started then either, which it tells in the same way."""
+    code = """
+import resource
+from dimgx.encode import open_encoder
+from dimgx.errors import SourceError
+encoder = open_encoder(lambda data: None, "zstd", 19, 2)
+pages = int(open("/proc/self/statm").read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (20 << 20),) * 2)
+try:
+    encoder.write(b"abc")
+except SourceError as exc:
+    print(exc)
+"""
+    done = run([sys.executable, "-c", code], env={"PYTHONPATH": str(CHECKOUT)})
+    assert b"zstd gets too little memory, or too few threads" in done.stdout
+
+
+@pytest.mark.usefixtures("no_threads")
+@pytest.mark.parametrize("compression", ["gzip", "bzip2", "xz"])
+def test_without_threads_the_same_bytes_are_coded(compression):
+    alone = compress(TEXT * 250, compression, threads=3)
+    threading.stack_size(0)
+    assert alone == compress(TEXT * 250, compression, threads=3)
+
+
 def test_abort_ends_the_threads_and_can_be_repeated(compression):
     encoder = encode.open_encoder(io.BytesIO().write, compression, None, 2)
     encoder.write(random.Random(4).randbytes(6 << 20))

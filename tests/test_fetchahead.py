@@ -15,6 +15,7 @@ import pytest
 import dimgx
 from dimgx import ImageError, RegistryOptions
 from dimgx.errors import Cancelled
+from dimgx.image import Layer
 from dimgx.readers.fetchahead import AHEAD, FetchAhead
 from dimgx.spool import SpoolSpace
 from tests.dsl import file, layer
@@ -195,3 +196,22 @@ def test_an_interrupt_does_not_wait_for_the_network(
     assert interrupt(held, *words) == -signal.SIGINT
     assert not held.overdue.is_set() and not left(tmp_path)
     held.released.set()
+
+
+class Fetched:
+    """A blob that says it comes over a network."""
+
+    size = 3
+
+    def iter_chunks(self) -> Iterator[bytes]:
+        yield b"abc"
+
+    def abort(self) -> None:
+        pass
+
+
+@pytest.mark.usefixtures("no_threads")
+def test_without_threads_each_comes_when_it_is_wanted() -> None:
+    layers = [Layer(Fetched()) for _ in range(3)]
+    with SpoolSpace(None) as space, FetchAhead(layers, space, lambda: None) as ahead:
+        assert [ahead.take(layer) for layer in layers] == layers

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from dimgx import Cancelled
-from dimgx.stream import Pushed
+from dimgx import Cancelled, SourceError
+from dimgx.stream import Pushed, open_pulled
 
 
 def test_reader_gets_all_in_order() -> None:
@@ -93,3 +93,17 @@ def test_breaking_off_reaches_the_reader() -> None:
         pushed.write(b"x" * 100)
     assert len(met) == 1
     assert "dimgx-push" not in {thread.name for thread in threading.enumerate()}
+
+
+@pytest.mark.usefixtures("no_threads")
+def test_no_thread_for_the_reader_is_told() -> None:
+    with pytest.raises(SourceError, match=r"no more threads may be started: .*pids\.max"):
+        Pushed(b"".join)
+
+
+@pytest.mark.usefixtures("no_threads")
+def test_no_thread_for_the_writer_is_told_and_all_is_closed() -> None:
+    closed: list[bool] = []
+    with pytest.raises(SourceError, match="no more threads may be started"):
+        open_pulled(lambda write: write(b"x"), lambda: closed.append(True))
+    assert closed == [True]

@@ -62,7 +62,11 @@ class Checks:
                 target=self._work, args=(process,), name=f"dimgx-check-{number}"
             )
             self._threads.append(thread)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError:  # no more may be started: `wait` does what these leave
+                self._threads.remove(thread)
+                return
 
     def _work(self, forked: Forked | None, caught: type[BaseException] = BaseException) -> None:
         if forked is not None:
@@ -98,7 +102,7 @@ class Checks:
 
         Raises: what the first check that failed has raised.
         """
-        if self._threads and len(self._threads) < self._most:
+        if len(self._threads) < self._most:
             # What a signal raises here is no check's failure.
             self._work(None, Exception)
         self.join()

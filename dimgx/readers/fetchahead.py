@@ -57,9 +57,14 @@ class FetchAhead:
             held = sum(other.blob.size or 0 for other in self._coming)
             if held + (self._waiting[0].blob.size or 0) > self._memory:
                 break
-            other = self._waiting.pop(0)
+            other = self._waiting[0]
             self._coming[other] = _Coming(other, self._space, self._check)
-            self._coming[other].begin()
+            try:
+                self._coming[other].begin()
+            except RuntimeError:  # no more threads may be started
+                self._coming.pop(other).close()
+                break
+            self._waiting.pop(0)
         return layer if coming is None else layer._replace(blob=coming)
 
     def close(self) -> None:

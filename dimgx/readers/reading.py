@@ -37,10 +37,11 @@ from dimgx.spool import Spool, SpoolSpace
 from dimgx.system import pread, usable_cpus
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future, ThreadPoolExecutor
+    from concurrent.futures import Future
 
     from dimgx.merging.pathrules import PathRule
     from dimgx.readers.forked import Tick
+    from dimgx.workers import Workers
 
 _MOST_FETCHED = 4
 """Layers that are fetched at once, where the CPUs alone would allow fewer."""
@@ -107,7 +108,7 @@ class Reading:
         space: SpoolSpace,
     ) -> None:
         self._layers, self._options, self._space = layers, options, space
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool: Workers | None = None
         self._decoding: dict[Future[Spool], Layer] = {}
         self._distinct = dict.fromkeys(layers)
         self._total: int | None = 0
@@ -184,12 +185,12 @@ class Reading:
         if not layers:
             return
         # Not at the top: it takes 4 ms to import.
-        from concurrent.futures import ThreadPoolExecutor
+        from dimgx.workers import Workers
 
         threads = self._cpu_count
         if has_fetched(layers):
             threads = max(threads, _MOST_FETCHED)
-        self._pool = pool = ThreadPoolExecutor(threads, thread_name_prefix="dimgx")
+        self._pool = pool = Workers(threads, thread_name_prefix="dimgx")
         for layer in layers:
             future = pool.submit(self._in_context, layer, partial(self._decode, layer))
             self._decoding[future] = layer
