@@ -557,13 +557,13 @@ def test_signal_in_the_middle_leaves_nothing(
         assert (place / "o.tar.xz").read_bytes() == b"old"
 
 
-def assert_terminated(place: Path, script: str) -> None:
+def assert_terminated(place: Path, script: str, number: int = signal.SIGTERM) -> None:
     """See that a run ends by the signal that `script`, which runs before it, makes come."""
     script += "from dimgx.cli import main\nsys.exit(main(['-t', 'o.tar', './image.tar']))"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=place, env=ENVIRONMENT, capture_output=True, check=False
     )
-    assert (done.returncode, done.stderr) == (-signal.SIGTERM, b"")
+    assert (done.returncode, done.stderr) == (-number, b"")
     assert left(place) == ["image.tar"]
 
 
@@ -611,6 +611,22 @@ def test_signal_that_comes_while_modules_are_loaded_waits_for_that(place: Path) 
         "sys.meta_path.insert(0, Finder)\n"
     )
     assert_terminated(place, script)
+
+
+def test_signals_that_come_together_are_one(place: Path) -> None:
+    """The one that is seen later is not told of."""
+    script = (
+        "import os, signal, sys, dimgx.console.outputs\n"
+        "make, both = dimgx.console.outputs.make, (signal.SIGINT, signal.SIGTERM)\n"
+        "def late(*args):\n"
+        "    signal.pthread_sigmask(signal.SIG_BLOCK, both)\n"
+        "    for number in both:\n"
+        "        os.kill(os.getpid(), number)\n"
+        "    signal.pthread_sigmask(signal.SIG_UNBLOCK, both)\n"
+        "    return make(*args)\n"
+        "dimgx.console.outputs.make = late\n"
+    )
+    assert_terminated(place, script, signal.SIGINT)
 
 
 def test_signal_while_standard_input_is_awaited(place: Path) -> None:

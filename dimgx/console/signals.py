@@ -43,18 +43,21 @@ def raised_signals() -> Iterator[Callable[[], bool]]:
 
     The function given raises it again where one has come, and otherwise gives false.
     """
-    caught: list[signal.Signals] = []
     come: list[int] = []
+    is_ending = False
 
     def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal is_ending
+        # Not by SIG_IGN: of a signal that has come already, Python would tell on stderr then.
+        if is_ending:
+            return
         if number != _SIGALRM:
             come.append(number)
         if _is_delicate(frame):
             if _SIGALRM is not None:
                 signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
             return
-        for other in caught:
-            signal.signal(other, signal.SIG_IGN)
+        is_ending = True
         check()
 
     def check() -> bool:
@@ -71,7 +74,6 @@ def raised_signals() -> Iterator[Callable[[], bool]]:
     for number in (getattr(signal, name) for name in _NAMES if hasattr(signal, name)):
         if signal.getsignal(number) != signal.SIG_IGN:
             before[number] = signal.signal(number, handle)
-            caught.append(number)
     if _SIGALRM is not None:
         before[_SIGALRM] = signal.signal(_SIGALRM, handle)
     try:
