@@ -182,6 +182,13 @@ def test_passing_failures(faulty: FaultyRegistry, expected: bytes, status: int, 
     assert flat(faulty.reference()) == expected
 
 
+def test_retry_after_0_is_no_leave_to_ask_at_once(faulty: FaultyRegistry) -> None:
+    faulty.rules.append(fails(429, times=1000, Retry_After="0"))
+    told = fault(faulty.reference(), TemporaryError, retry_time_s=1)
+    assert "429" in told and told.endswith("; tried for 1 s (--retry-time): try again later")
+    assert len(faulty.requests) < 10
+
+
 def test_retry_after_is_waited_for(faulty: FaultyRegistry, expected: bytes) -> None:
     faulty.rules.append(fails(503, part="/manifests/", Retry_After="1"))
     started = time.monotonic()

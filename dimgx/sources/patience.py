@@ -57,11 +57,11 @@ class Patience:
         if self._deadline is None:
             self._deadline = now + self._time_s
         left = self._deadline - now
+        wait = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2**self._tries) * random.uniform(0.5, 1)
+        wait = min(wait, max(left, 0))
         if problem.wait_s is not None:
-            wait = problem.wait_s + random.uniform(0, min(1, problem.wait_s / 10))
-        else:
-            wait = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2**self._tries) * random.uniform(0.5, 1)
-            wait = min(wait, max(left, 0))
+            # Never less: an answer that says 0 each time would have us ask without a pause.
+            wait = max(wait, problem.wait_s + random.uniform(0, min(1, problem.wait_s / 10)))
         if left <= 0 or wait > left:
             raise TemporaryError(_given_up(problem, self._time_s)) from None
         self._tries = min(self._tries + 1, 16)
@@ -70,7 +70,7 @@ class Patience:
 
 
 def _given_up(problem: Transient, time_s: float) -> str:
-    if problem.wait_s is not None:
+    if problem.wait_s is not None and problem.wait_s >= 1:
         return f"{problem}; come back in {_spell(problem.wait_s)}"
     tried = f" for {time_s:g} s (--retry-time)" if time_s else ""
     return f"{problem}; tried{tried}: try again later" if tried else f"{problem}: try again later"
