@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from urllib3.connection import HTTPConnection as AnyConnection
 
 _CONNECTIONS = 8
+_MOST_INTERIM = 100
+"""Answers that only say to go on, before the one that counts."""
 
 
 class Waiting:
@@ -47,6 +50,8 @@ class Waiting:
 
 def make_adapter(waiting: Waiting, context: ssl.SSLContext | None) -> BaseAdapter:
     """Give what makes connections for requests: https ones by `context`, plain ones for None."""
+    from http.client import HTTPResponse
+
     from requests.adapters import HTTPAdapter
     from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
     from urllib3._version import __version__ as urllib3_version
@@ -56,12 +61,26 @@ def make_adapter(waiting: Waiting, context: ssl.SSLContext | None) -> BaseAdapte
         # It checks names itself, and cannot let OpenSSL do so where the host is an address.
         context.check_hostname = False
 
+    class Answer(HTTPResponse):
+        _interim_left = _MOST_INTERIM
+
+        def _read_status(self) -> Any:
+            # Else it would read on for as long as they come.
+            if not self._interim_left:
+                raise OSError(errno.EPROTO, "it says 100 Continue without end")
+            self._interim_left -= 1
+            return super()._read_status()  # type: ignore[misc]  # typeshed leaves it out
+
     class PlainConnection(HTTPConnection):
+        response_class = Answer
+
         def getresponse(self) -> Any:  # http.client's, or urllib3's own
             with waiting.on(self):
                 return super().getresponse()
 
     class TLSConnection(HTTPSConnection):
+        response_class = Answer
+
         def connect(self) -> None:
             super().connect()
             self.is_verified = True  # or nobody wants it to be: no warning on stderr
