@@ -545,6 +545,10 @@ def test_redirect_within_the_registry_keeps_them(faulty: FaultyRegistry, expecte
         ("ftp://127.0.0.1/x", "no http"),
         ("http://127.0.0.1:notaport/x", "no URL"),
         ("http://[::1/x", "no URL"),
+        ("http://a b/\x01", "there is no host a b:"),
+        ("http://*/x", "there is no host *:"),
+        ("http://\xe9\xbf/x", "there is no host "),
+        ("http://a..b/x", "makes no sense"),
     ],
 )
 def test_redirects_that_lead_nowhere(faulty: FaultyRegistry, location: str, problem: str) -> None:

@@ -309,15 +309,15 @@ def translate(exc: BaseException, host: str, proxy: str | None) -> DimgxError:
             " goes into --cert-dir, and --tls-verify=false lets plain http pass"
         )
     lookup = _find(exc, socket.gaierror)
-    if lookup is not None:
-        if lookup.errno == getattr(socket, "EAI_AGAIN", None):
-            return Transient(f"the name of {where} cannot be looked up at the moment")
+    if lookup is not None and lookup.errno == getattr(socket, "EAI_AGAIN", None):
+        return Transient(f"the name of {where} cannot be looked up at the moment")
+    if lookup is not None or isinstance(exc, requests.exceptions.InvalidURL):
         return NoConnection(f"there is no host {where}: check the name, or set a proxy")
     if _find(exc, ConnectionRefusedError):
         return Refused(f"{where} refuses the connection: nothing listens there")
     if _find(exc, TimeoutError) or "timeout" in type(exc).__name__.lower():
         return Transient(f"{where} does not answer in time")
-    if isinstance(exc, requests.exceptions.InvalidURL | ValueError) and not _find(exc, OSError):
+    if isinstance(exc, ValueError) and not _find(exc, OSError):
         return SourceError(f"{host} gave a URL or an answer that makes no sense")
     reason = next((e.strerror for e in _chain(exc) if isinstance(e, OSError) and e.strerror), None)
     return Transient(f"the connection to {where} broke" + (f": {reason}" if reason else ""))
