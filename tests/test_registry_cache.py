@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Event
 
@@ -209,13 +210,47 @@ def test_waiting_can_be_cancelled(cache: Path) -> None:
     slot.close()
 
 
-def test_cache_that_cannot_be_written_does_not_matter(
-    faulty: FaultyRegistry, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("part", ["blobs", "partial"])
+def test_what_is_no_regular_file_is_no_blob(cache: Path, part: str) -> None:
+    digest = Digest.of(b"data")
+    fifo = cache / part / "sha256" / digest.hex
+    fifo.parent.mkdir(parents=True)
+    os.mkfifo(fifo)
+    blobs = BlobCache(str(cache), LIMIT)
+    put(blobs, b"data")
+    assert has(blobs, digest, 4) == (part == "blobs")
+
+
+def test_cache_that_cannot_be_written_is_a_warning(faulty: FaultyRegistry, tmp_path: Path) -> None:
     expected = flat(faulty.reference())
     in_the_way = tmp_path / "file"
     in_the_way.write_text("")
-    assert flat(faulty.reference(), cache_dir=str(in_the_way)) == expected
+    assert warnings_of(faulty, in_the_way, tmp_path / "out.tar") == (
+        f"the cache at {in_the_way} cannot be written: Not a directory",
+    )
+    assert (tmp_path / "out.tar").read_bytes() == expected
+
+
+def test_cache_that_cannot_be_written_any_more_is_a_warning(
+    faulty: FaultyRegistry, cache: Path, tmp_path: Path
+) -> None:
+    def remove(handler: Handler) -> bool:
+        if BASE_HEX in handler.path:
+            shutil.rmtree(cache / "blobs")
+        return False
+
+    faulty.rules.append(remove)
+    (told,) = warnings_of(faulty, cache, tmp_path / "out.tar")
+    assert told == f"the cache at {cache} cannot be written: No such file or directory"
+
+
+def warnings_of(faulty: FaultyRegistry, cache: Path, target: Path) -> Sequence[str]:
+    options = RegistryOptions(cache_dir=str(cache))
+    with dimgx.open_image(
+        faulty.reference(), platform="linux/amd64", registry=options
+    ) as found:
+        dimgx.flatten(found, target)
+        return found.warnings
 
 
 def test_processes_at_once_fetch_once(faulty: FaultyRegistry, cache: Path) -> None:

@@ -5,14 +5,16 @@
 2. While it comes it lies under `partial/`, locked: another process that wants the same blob waits
    for it, as long as it grows. A lock ends with its process, so nothing is left to clean up but
    files that the next one takes over.
-3. The cache never stands in the way: where it cannot be written, the blob just goes by.
+3. The cache never stands in the way: where it cannot be written, the blob just goes by, and that is
+   told once. What is no regular file there is no blob, and is not waited for.
 4. Use sets a file's time; over the bound the blobs used longest ago are removed.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from threading import Event
 from typing import TYPE_CHECKING
@@ -26,14 +28,9 @@ if TYPE_CHECKING:
 
 _POLL_S = 0.1
 _STALLED_POLLS = 100
-_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-_WRITE = (
-    os.O_RDWR
-    | os.O_CREAT
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_BINARY", 0)
-    | getattr(os, "O_NOFOLLOW", 0)
-)
+_ANY = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+_READ = os.O_RDONLY | _ANY
+_WRITE = os.O_RDWR | os.O_CREAT | _ANY | getattr(os, "O_NOFOLLOW", 0)
 
 
 class BlobCache:
@@ -41,6 +38,22 @@ class BlobCache:
 
     def __init__(self, directory: str, limit: int) -> None:
         self._directory, self._limit = directory, limit
+        self._problem: str | None = None
+        self._warn: Callable[[str], None] | None = None
+
+    def tell(self, warn: Callable[[str], None]) -> None:
+        """Have `warn` called, by any thread, when it is known that the cache cannot be written."""
+        if self._problem is None:
+            self._warn = warn
+        else:
+            warn(self._problem)
+
+    def note(self, exc: OSError) -> None:
+        """Take note that the cache cannot be written."""
+        if self._problem is None:
+            self._problem = f"the cache at {self._directory} cannot be written: {exc.strerror}"
+            if self._warn is not None:
+                self._warn(self._problem)
 
     def open(self, digest: Digest, size: int, stopped: Event) -> Slot:
         """Give the place of one blob: it is there, or it is to be written.
@@ -57,7 +70,8 @@ class BlobCache:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             os.makedirs(os.path.dirname(self._path("blobs", digest)), exist_ok=True)
             fd = self._lock(path, stopped)
-        except OSError:
+        except OSError as exc:
+            self.note(exc)
             return Slot()
         if fd is None:
             return Slot()
@@ -77,7 +91,8 @@ class BlobCache:
         try:
             os.replace(slot.path, target)
             self._trim(target)
-        except OSError:
+        except OSError as exc:
+            self.note(exc)
             _remove(slot.path)
 
     def _path(self, part: str, digest: Digest) -> str:
@@ -93,7 +108,7 @@ class BlobCache:
             stack.callback(os.close, fd)
             found = os.fstat(fd).st_size
             try:
-                is_right = _has_digest(fd, found, digest)
+                is_right = _is_regular(fd) and _has_digest(fd, found, digest)
             except (OSError, ImageError):  # a bad disk, or cut meanwhile: fetched again it is fine
                 is_right = False
             if is_right:
@@ -118,6 +133,9 @@ class BlobCache:
         last, stalled = -1, 0
         while True:
             fd = os.open(path, _WRITE, 0o666)
+            if not _is_regular(fd):
+                os.close(fd)
+                return None
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -182,7 +200,9 @@ class Slot:
             while view:
                 count = os.write(self._fd, view)
                 view = view[count:]
-        except OSError:  # the disk is full
+        except OSError as exc:  # the disk is full
+            if self._cache is not None:
+                self._cache.note(exc)
             self.close()
 
     def commit(self) -> None:
@@ -213,6 +233,10 @@ def _has_digest(fd: int, size: int, digest: Digest) -> bool:
     for piece in Extent(fd, 0, size).iter_chunks():
         found.update(piece)
     return found.hexdigest() == digest.hex
+
+
+def _is_regular(fd: int) -> bool:
+    return stat.S_ISREG(os.fstat(fd).st_mode)
 
 
 def _is_at(fd: int, path: str) -> bool:

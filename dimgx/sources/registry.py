@@ -127,6 +127,10 @@ def _with_mirrors(exc: DimgxError, passed_over: list[str]) -> DimgxError:
     return type(exc)(f"{exc} (before that {'; '.join(passed_over)})")
 
 
+def _add_warning(image: Image, text: str) -> None:
+    image.warnings += (text,)
+
+
 class _Repository:
     """Makes images of what the manifests of one repository say."""
 
@@ -224,6 +228,8 @@ class _Repository:
         platform = descriptor.platform or config.platform
         image = make_image(self._where, descriptor, manifest, config, platform, self._blob)
         image.size_kind = "blob"
+        if self._cache is not None:
+            self._cache.tell(partial(_add_warning, image))
         return image
 
     def _blob(self, layer: Descriptor) -> Blob:
