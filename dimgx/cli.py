@@ -107,11 +107,9 @@ def program() -> NoReturn:
 def _run_guarded(args: Sequence[str], messages: Messages, cancel: Callable[[], bool]) -> int:
     """Run, and turn whatever goes wrong into one line and an exit code."""
     from dimgx.console.command import run
-    from dimgx.console.terminal import print_text
 
     try:
         code = run(args, messages, cancel)
-        print_text()
     except BrokenPipeError:
         raise
     except DimgxError as exc:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from dimgx.console.argumenttypes import seconds, size, text_of, thread_count
 from dimgx.console.targetarguments import FLAG, add_target
+from dimgx.console.terminal import print_text
 from dimgx.errors import SourceError, UsageError
 
 if TYPE_CHECKING:
@@ -24,8 +25,7 @@ class _Parser(argparse.ArgumentParser):
 
     def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
         # argparse's own hides a full disk and a reader that went away.
-        if file is not None:
-            file.write(message)
+        print_text(message)
 
 
 class _Formatter(argparse.HelpFormatter):
@@ -57,7 +57,7 @@ class _PrintCompletion(argparse.Action):
                 action.complete = shtab.FILE  # type: ignore[attr-defined]  # shtab's own protocol
             elif action.dest in _DIRECTORIES:
                 action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]  # as above
-        print(shtab.complete(parser, str(values)))
+        print_text(shtab.complete(parser, str(values)) + "\n")
         parser.exit()
 
 

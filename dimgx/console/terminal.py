@@ -50,15 +50,16 @@ def check_stdout(purpose: str) -> None:
         raise SourceError(f"standard output is closed, so there is nowhere {purpose}")
 
 
-def print_text(text: str = "") -> None:
+def print_text(text: str) -> None:
     """Write to standard output, whatever its encoding, and see that it arrives.
 
     Raises: SourceError where it does not; BrokenPipeError where the reader went away.
     """
-    if sys.stdout is None:
+    # Where there is nothing to write, it does not matter whether that could be done.
+    if sys.stdout is None or not text:
         return
     try:
-        if text and isinstance(sys.stdout, io.TextIOWrapper):
+        if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
         sys.stdout.write(text)
         sys.stdout.flush()
