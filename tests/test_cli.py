@@ -662,6 +662,23 @@ def test_ignored_signal_stays_ignored(place: Path) -> None:
     assert process.wait(30) == 0
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="nothing tells how much is in use")
+def test_little_address_space_is_enough(place: Path) -> None:
+    script = (
+        "import resource, sys\n"
+        "pages = int(open('/proc/self/statm').read().split()[0])\n"
+        "most = pages * resource.getpagesize() + (28 << 20)\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (most, most))\n"
+        "from dimgx.cli import main\n"
+        "sys.exit(main(['--threads=1', '-t', 'o.tar', './image.tar']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=place, env=ENVIRONMENT, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert names((place / "o.tar").read_bytes()) == NAMES
+
+
 # -- the rest -------------------------------------------------------------------------------------
 
 
