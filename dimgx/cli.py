@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 
     from dimgx.console.messages import Messages
 
-_MOST_FILES = 1 << 16
-
 EXIT_DONE, EXIT_USAGE, EXIT_WORLD, EXIT_LAYER_SPEC, EXIT_LATER, EXIT_BUG = 0, 1, 2, 3, 4, 70
 # 5, that --check would write, comes from the command itself.
+
+# Not all that may be: programs that are started from here have the same bound, and some of them
+# close all files that it allows one by one.
+_MOST_FILES = 1 << 16
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,10 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     gc.set_threshold(100_000, 50, 100)
     # glibc gives blocks of 128 KiB and more back to the kernel as soon as they are free, and new
     # ones have to be touched anew; but it keeps those below the largest that was freed so far.
-    try:
+    with suppress(MemoryError):  # then it is left as it is
         bytes(31 << 20)
-    except MemoryError:  # then it is left as it is
-        pass
     _allow_many_files()
     messages = Messages()
     try:
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _allow_many_files() -> None:
-    """Have as many files open as the process may: each layer in a directory is one."""
+    """Have as many files open as the process may: each layer, decoded or in a directory, is one."""
     try:
         import resource
     except ImportError:  # not on Unix
@@ -120,8 +120,13 @@ def _run_guarded(args: Sequence[str], messages: Messages, cancel: Callable[[], b
         return _exit_code(exc)
     except OSError as exc:
         # The disk, the memory of the kernel, a file that went away: the world's, not ours.
+        import errno
+
         where = f"{os.fsdecode(exc.filename)}: " if exc.filename else ""
-        messages.fail(f"{where}{exc.strerror or exc}")
+        if exc.errno in (errno.EMFILE, errno.ENFILE):
+            messages.fail("too many files are open: raise `ulimit -n`")
+        else:
+            messages.fail(f"{where}{exc.strerror or exc}")
         return EXIT_WORLD
     except MemoryError:
         messages.fail("memory is out: free some, or give a smaller --memory or fewer --threads")

@@ -88,7 +88,8 @@ class SpoolSpace:
     def open_file(self, size: int) -> tuple[int, str, bool]:
         """Give an unlinked file for `size` bytes and more, its directory, and if that is memory.
 
-        Raises: SourceError where no directory can be written.
+        Raises: SourceError where no directory can be written; OSError where too many files are
+            open.
         """
         import shutil
 
@@ -97,14 +98,14 @@ class SpoolSpace:
             try:
                 free = shutil.disk_usage(directory).free
                 found.append((system.is_in_memory(directory), free < size + _ROOM, directory))
-            except OSError:
-                continue
+            except OSError as exc:
+                _raise_if_too_many(exc)
         # Stable: among equals the first one named. A small disk is better than none.
         for in_memory, _, directory in sorted(found, key=lambda entry: (entry[1], entry[0])):
             try:
                 return system.open_unlinked_file(directory), directory, in_memory
-            except OSError:
-                continue
+            except OSError as exc:
+                _raise_if_too_many(exc)
         tried = ", ".join(self._tmpdirs or _default_tmpdirs())
         raise SourceError(
             f"temporary files cannot be written in any of {tried}: name a directory with --tmpdir"
@@ -248,6 +249,12 @@ class Spool:
                 f"temporary files in {self._directory}: {reason} after {offset} bytes of one: "
                 "name another directory with --tmpdir"
             ) from exc
+
+
+def _raise_if_too_many(exc: OSError) -> None:
+    """Raise `exc` again if it says of no directory in particular that it will not do."""
+    if exc.errno in (errno.EMFILE, errno.ENFILE):
+        raise exc
 
 
 def _default_tmpdirs() -> tuple[str, ...]:

@@ -17,6 +17,10 @@ from typing import TYPE_CHECKING
 from dimgx import cgroup
 from dimgx.errors import ImageError
 
+if sys.platform != "win32":
+    # Here, as it may be a file of its own, and there may be no descriptor left later.
+    import fcntl
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -167,8 +171,6 @@ def lock_directory(path: str) -> int | None:
     """
     if "flock" not in FEATURES:
         return None
-    import fcntl
-
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -205,8 +207,6 @@ def widen_pipe(fd: int) -> None:
     """Let the pipe `fd` hold 1 MiB, so that writer and reader wait less; does nothing else."""
     if "pipe size" not in FEATURES or not stat.S_ISFIFO(os.fstat(fd).st_mode):
         return
-    import fcntl
-
     # An error means that the user's pipes hold as much as they may.
     with suppress(OSError):
         if fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) < PIECE:

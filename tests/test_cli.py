@@ -679,6 +679,29 @@ def test_little_address_space_is_enough(place: Path) -> None:
     assert names((place / "o.tar").read_bytes()) == NAMES
 
 
+@pytest.mark.parametrize("is_for_good", [False, True])
+def test_many_layers_where_few_files_may_be_open(place: Path, is_for_good: bool) -> None:
+    """The bound that a user may raise is raised."""
+    resource = pytest.importorskip("resource")
+    layers = [layer(file(f"f{n}", b"")) for n in range(40)]
+    (place / "many.tar").write_bytes(docker_archive(image(*layers, compression="gzip")))
+
+    def allow_few() -> None:
+        hard = 24 if is_for_good else resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (24, hard))
+
+    done = subprocess.run(
+        command("-t", "o.tar", "./many.tar"), cwd=place, env=ENVIRONMENT, capture_output=True,
+        preexec_fn=allow_few, check=False, timeout=60,
+    )  # fmt: skip
+    if is_for_good:
+        told = "dimgx: too many files are open: raise `ulimit -n`\n"
+        assert assert_one_line(done, 2) == told
+    else:
+        assert (done.returncode, done.stderr) == (0, b"")
+    assert (place / "o.tar").exists() != is_for_good
+
+
 # -- the rest -------------------------------------------------------------------------------------
 
 

@@ -159,6 +159,28 @@ def test_write_all_waits_for_a_pipe_that_does_not_block():
     assert got == data
 
 
+def test_write_all_waits_whatever_number_a_pipe_has():
+    """`select` takes none above 1,023."""
+    fcntl = pytest.importorskip("fcntl")
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    reader, writer = os.pipe()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(limits[0], 1100), limits[1]))
+    try:
+        high = fcntl.fcntl(writer, fcntl.F_DUPFD_CLOEXEC, 1024)
+        os.set_blocking(high, False)
+        os.write(high, bytes(system.PIECE))  # as much as it holds
+        thread = threading.Timer(0.1, os.read, (reader, system.PIECE))
+        thread.start()
+        system.write_all(high, b"x")
+        thread.join()
+        os.close(high)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        os.close(writer)
+        os.close(reader)
+
+
 def test_widen_pipe_makes_it_wider_where_that_can_be(features):
     fcntl = pytest.importorskip("fcntl")
     reader, writer = os.pipe()
