@@ -33,6 +33,12 @@ _FEED_MAX = 1 << 18
 # Also the largest header that isal's reader takes.
 _READ = 1 << 18
 _GZIP_RESERVED = 0xE0
+# What libraries say of a stream that is well but asks for more than they are to take.
+_TOO_MUCH = {
+    "Frame requires too much memory": "has a window of more than 2 GiB",
+    "Memory usage limit": "has a dictionary of more than 2 GiB",
+    "header exceeds": "has a header of more than 256 KiB",
+}
 
 
 class _Decoder(Protocol):
@@ -121,6 +127,9 @@ def _problem(exc: Exception, compression: Compression, what: str, taken: int) ->
     reason = str(exc).strip() or type(exc).__name__
     if isinstance(exc, MemoryError) or "not enough memory" in reason:
         return SourceError(f"there is too little memory to decode {compression}: free some")
+    for words, much in _TOO_MUCH.items():
+        if words in reason:
+            return ImageError(f"{compression} stream {much}, which is not read, at byte {taken}")
     return ImageError(_text(compression, f"{what} ({reason})", taken))
 
 

@@ -358,7 +358,7 @@ def test_gzip_header_that_is_wrong_is_an_error(inflater, head, cut):
 @pytest.mark.parametrize("cut", [1000, 1 << 20])
 def test_gzip_header_without_an_end_is_an_error(inflater, cut):
     # zlib, which keeps nothing of it, looks for the end of a name as long as something comes.
-    what = {"isal": "is damaged.* header exceeds", "zlib": "ends early, at byte 300010"}[inflater]
+    what = {"isal": "has a header of more", "zlib": "ends early, at byte 300010"}[inflater]
     head = b"\x1f\x8b\x08\x08" + bytes(6) + b"x" * 300_000
     with pytest.raises(ImageError, match=f"gzip stream {what}"):
         decoded(head, "gzip", cut)
@@ -443,13 +443,13 @@ def test_zstd_window_of_2_gib_is_read():
 
 def test_zstd_window_beyond_that_is_an_error():
     frame = b"\x28\xb5\x2f\xfd" + b"\0" + bytes([(32 - 10) << 3]) + b"\x19\0\0" + b"abc"
-    with pytest.raises(ImageError, match="zstd stream is damaged"):
+    with pytest.raises(ImageError, match="zstd stream has a window of more than 2 GiB"):
         decoded(frame, "zstd")
 
 
 def test_xz_that_wants_more_memory_than_there_should_be_is_an_error(monkeypatch):
     monkeypatch.setattr(decode, "XZ_MEMORY_LIMIT", 1 << 20)
-    with pytest.raises(ImageError, match="Memory usage limit"):
+    with pytest.raises(ImageError, match="xz stream has a dictionary of more than 2 GiB"):
         decoded(encoded(TEXT, "xz"), "xz")
 
 
