@@ -135,9 +135,8 @@ def _number(raw: bytes, where: object) -> int:
     if raw[0] & 0x80:
         value = int.from_bytes(raw, "big") & ~(0x80 << (8 * (len(raw) - 1)))
         return value - (1 << (8 * len(raw) - 1)) if raw[0] & 0x40 else value
-    digits = _text(raw).strip(b" ")
-    _need(re.fullmatch(b"[0-7]*", digits), "a field that is no octal number", (where, raw))
-    return int(digits or b"0", 8)
+    _need(re.fullmatch(rb" *[0-7]+[ \0]*", raw), "a number not plainly spelled", (where, raw))
+    return int(raw.strip(b" \0"), 8)
 
 
 def parse_pax(payload: bytes) -> list[tuple[bytes, bytes]]:
@@ -203,6 +202,14 @@ def _raw_member(tar: bytes, start: int) -> RawMember:
         total = sum(block[:148]) + sum(block[156:]) + 8 * 32
         _need(_number(block[148:156], name) == total, "a wrong checksum", name)
         size = _number(block[124:136], name)
+        for place in (slice(100, 108), slice(108, 116), slice(116, 124), slice(136, 148)):
+            _number(block[place], name)
+        if block[329:345].strip(b"0\0"):
+            _number(block[329:337], name)
+            _number(block[337:345], name)
+        is_gnu = block[257:265] == b"ustar  \0"
+        heeded = is_gnu and [k for k in (345, 357, 386, 483) if block[k]]
+        _need(not heeded, "what some readers heed in a GNU header", (name, heeded))
         if flag not in (b"x", b"L", b"K"):
             break
         _need(flag not in extended, "an extended header twice", (name, flag))

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from dimgx.errors import ImageError
 from tests import model
 from tests.cases import flatten_members
 from tests.dsl import (
     Member,
+    base256,
     blockdev,
     chardev,
     dir_,
@@ -27,7 +32,7 @@ from tests.dsl import (
     whiteout,
 )
 from tests.engines import comparable, read_tree
-from tests.listing import Node, short_listing
+from tests.listing import Node, read_tar, short_listing
 from tests.programs import need, need_root, run
 
 CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
@@ -164,3 +169,60 @@ def test_listing_by_gnu_tar_is_without_a_word_of_complaint(tar: bytes) -> None:
     done = run([need("tar"), "-tv"], stdin=tar, env={"LC_ALL": "C"})
     assert done.stderr == b""
     assert len(done.stdout.splitlines()) == len(expected())
+
+
+@st.composite
+def spellings(draw: st.DrawFn, number: int, width: int) -> bytes:
+    """A number as some writer may have put it into a field, and as none ever did."""
+    digits = b"%o" % number
+    fill = st.lists(st.sampled_from([b"\0", b" ", b"0"]), max_size=width - len(digits))
+    before = b"".join(draw(fill))
+    behind = draw(st.sampled_from([b"\0", b" ", b"\0" * width, b" " * width, b" \0" * width]))
+    return draw(
+        st.sampled_from(
+            [
+                (before + digits + behind)[:width].ljust(width, b"\0"),
+                (b"0" * width + digits)[-width:],
+                (b" " * width + digits + behind[:1])[-width:],
+                base256(number, width),
+                bytes(width),
+            ]
+        )
+    )
+
+
+@st.composite
+def odd_files(draw: st.DrawFn) -> Member:
+    payload = draw(st.sampled_from([b"", b"x", file("evil", mode=0o4755).encode() * 2]))
+    uid = draw(st.sampled_from([0, 5, 8**7]))
+    numbers = {100: 0o4755, 108: uid, 116: 6, 124: len(payload), 136: 1_234_567, 329: 0, 337: 3}
+    overlay = {
+        at: draw(spellings(number, 12 if at in (124, 136) else 8))
+        for at, number in numbers.items()
+        if draw(st.integers(0, 3)) == 0
+    }
+    dialect = draw(st.sampled_from(["ustar", "gnu"]))
+    if dialect == "gnu" and draw(st.booleans()):
+        overlay[draw(st.sampled_from([345, 357, 386, 483]))] = octal(700, 12)
+    return file("f", payload, dialect=dialect, overlay=overlay)
+
+
+@given(st.lists(odd_files(), min_size=1, max_size=6))
+def test_all_read_of_odd_numbers_what_the_index_says(odd: list[Member]) -> None:
+    members = [one.but(name=b"f%d" % i) for i, one in enumerate(odd)]
+    try:
+        tar = flatten_members([[*members, file("z", "end")]])
+    except ImageError:
+        return
+    found = [
+        (stat.filemode(stat.S_IFREG | n.mode), f"{n.uid}/{n.gid}", len(n.data), n.path.decode())
+        for n in read_tar(tar)
+    ]
+    listed = [
+        run([need(program), "--numeric-owner", "-tvf", "-"], stdin=tar, env={"LC_ALL": "C"})
+        for program in ("tar", "bsdtar")
+    ]
+    assert [done.stderr for done in listed] == [b"", b""]
+    gnu, bsd = ([line.split() for line in done.stdout.decode().splitlines()] for done in listed)
+    assert [(line[0], line[1], int(line[2]), line[-1]) for line in gnu] == found
+    assert [(line[0], "/".join(line[2:4]), int(line[4]), line[-1]) for line in bsd] == found

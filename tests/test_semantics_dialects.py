@@ -281,6 +281,12 @@ CASES = [
     bad("51-a-pax-size-that-is-no-number", [pax((b"size", b"1x"), then=file("a"))], in_model=False),
     bad("51-a-mode-that-is-no-number", [[file("a", overlay={100: b"rwxr-xr\0"})]], in_model=False),
     bad(
+        "51-a-device-number-that-is-no-number",
+        [[file("a", overlay={329: b"zzzzzzz\0"})]],
+        "device",
+        in_model=False,
+    ),
+    bad(
         "51-a-pax-time-that-is-no-number", [pax((b"mtime", b"now"), then=file("a"))], in_model=False
     ),
     bad("51-a-wrong-checksum", [[file("a", checksum=b"000000\0 ")]], "checksum", in_model=False),

@@ -11,15 +11,19 @@ from dimgx.errors import ImageError
 from tests.cases import flatten_layers, flatten_members
 from tests.dsl import (
     Member,
+    base256,
     blockdev,
     chardev,
     dir_,
+    extended,
     fifo,
     file,
     gnu_long,
     hardlink,
     layer,
+    octal,
     pax_header,
+    pax_record,
     raw,
     sparse,
     symlink,
@@ -123,6 +127,87 @@ def test_70_anything_else_is_rewritten_to_a_plain_ustar_header(member: Member) -
     assert (written.flag, written.name, written.data) == (b"0", b"a", b"x")
     assert written.block[:2] == b"a\0"
     assert written.records.keys() <= {b"path", b"mtime", b"uid", b"gid", b"size"}
+
+
+EVIL = file("evil", mode=0o4755).encode()
+PLAIN = {"mode": 0o755, "uid": 5, "gid": 6, "mtime": 7}
+
+
+@pytest.mark.parametrize("before", [0, 300])
+@pytest.mark.parametrize(
+    ("at", "spelling", "dialect"),
+    [
+        (100, b"\0\x30000755", "ustar"),
+        (100, b"\0\0000755\0", "ustar"),
+        (100, b"755\0junk", "ustar"),
+        (100, base256(0o755, 8), "ustar"),
+        (108, b"\0\0\x3000005", "ustar"),
+        (116, b"6\x000000\0 ", "gnu"),
+        (116, b"\0     6\0", "ustar"),
+        (124, b"\0\0\x30000001000", "ustar"),
+        (124, b"1000\x000000000", "ustar"),
+        (136, b"\0\x30000000007", "ustar"),
+        (329, b"\x30\x007777\0\0", "ustar"),
+        (337, b" " * 8, "ustar"),
+        (345, octal(1_500_000_000, 12), "gnu"),
+        (357, octal(1_500_000_000, 12), "gnu"),
+        (386, octal(0, 12) + octal(512, 12), "gnu"),
+        (483, octal(3, 12), "gnu"),
+    ],
+)
+def test_70_what_not_every_reader_reads_alike_is_spelled_anew(
+    at: int, spelling: bytes, dialect: str, before: int
+) -> None:
+    """Where a size counts as none, the payload is members."""
+    odd = file("m", EVIL, dialect=dialect, overlay={at: spelling}, **PLAIN)
+    others = [file(f"a{k:03}", "x", dialect=dialect) for k in range(before)]
+    plain = layer(*others, file("m", EVIL, **PLAIN), file("z", "end"))
+    assert flatten_members([[*others, odd, file("z", "end")]]) == plain
+
+
+def test_70_empty_fields_are_zeros() -> None:
+    odd = file("a", overlay=dict.fromkeys((100, 108, 116), b" " * 8) | {136: b" " * 12})
+    plain = [file("a", mode=0), symlink("l", "t"), file("z", "end")]
+    members = [odd, symlink("l", "t", size=b" " * 12), file("z", "end")]
+    assert flatten_members([members]) == layer(*plain)
+
+
+@pytest.mark.parametrize("spelled", [b"\0\0%06o", b" %06o\0", b"%06o\0\0", b"%06o  "])
+def test_70_checksums_are_spelled_so_that_every_reader_reads_them(spelled: bytes) -> None:
+    plain = file("a", "x").encode()
+    odd = raw(plain[:148] + spelled % int(plain[148:154], 8) + plain[156:])
+    tar = flatten_members([[odd, file("z", "end")]])
+    assert list_tar(tar) == ["f a 'x'", "f z 'end'"]
+    assert (tar == layer(file("a", "x"), file("z", "end"))) == (spelled == b"\0\0%06o")
+
+
+def test_70_an_owner_that_pax_overrides_is_spelled_anew() -> None:
+    odd = file("a", "x", overlay={116: base256(-1, 8)}, records=((b"gid", b"6"),))
+    assert flatten_members([[odd]]) == layer(file("a", "x", gid=6))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        gnu_long(b"L", b""),
+        gnu_long(b"K", b""),
+        extended(b"x", pax_record(b"mtime", b"0"), size=b"\0\0%010o" % 11),
+        extended(b"x", pax_record(b"mtime", b"0"), overlay={100: bytes(8)}),
+    ],
+)
+def test_70_extended_headers_that_not_every_reader_reads_alike_go(header: bytes) -> None:
+    tar = flatten_members([[raw(header), file("a", "x", dialect="gnu"), file("z", "end")]])
+    assert tar == layer(file("a", "x"), file("z", "end"))
+
+
+def test_70_a_long_size_of_a_pax_header_hides_no_name() -> None:
+    """Eleven of its twelve digits lead to a payload that looks like a header."""
+    value = b"v" * 300 + file("evil").encode() + b"w" * 600
+    record = pax_record(b"SCHILY.xattr.user.a", value)
+    header = extended(b"x", record, size=b"%012o" % len(record))
+    tar = flatten_members([[raw(header), file("a", "x")]], prefix="p")
+    (_, found) = raw_members(tar)
+    assert (found.name, found.records) == (b"p/a", {b"SCHILY.xattr.user.a": value})
 
 
 def test_70_two_sources_for_a_name_become_one() -> None:

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dimgx.errors import ImageError
-from dimgx.layers import tarwalk
+from dimgx.layers import tarbatch, tarwalk
 from dimgx.layers.layerindex import COPY, REWRITE, STRIP_DOT, LayerIndex
 from dimgx.layers.tarhop import MAX_CHUNK, hop
 from tests.dsl import (
@@ -87,8 +87,14 @@ TARS = {
 }
 
 
-def walk(tar: bytes, *, at_once: bool, chunk: int) -> LayerIndex | str:
+def all_of(joined: bytes) -> set[int]:
+    return set(range(len(joined) // 512))
+
+
+def walk(tar: bytes, *, at_once: bool, chunk: int, alone: bool = False) -> LayerIndex | str:
     """Walk a tar in chunks that grow from a size or, step by step, stay as they are.
+
+    With `alone`, no header is looked at in a batch; all are parsed one by one.
 
     Gives the index or the error. In how many steps a header loses what it may not have is no part
     of what a layer says: that depends on the headers beside it. What is no entry does not go out.
@@ -98,6 +104,8 @@ def walk(tar: bytes, *, at_once: bool, chunk: int) -> LayerIndex | str:
         opened.flush()
         patch.setattr(tarwalk, "CHUNK", chunk)
         patch.setattr(tarwalk, "DENSE", 1 << 40 if at_once else 0)
+        if alone:
+            patch.setattr(tarbatch, "_find_unusual", all_of)
         try:
             index = tarwalk.walk_layer(opened.fileno(), 6, len(tar))
             for i, key in enumerate(index.keys):
@@ -115,7 +123,8 @@ def columns(walked: LayerIndex | str) -> dict[str, object] | str:
 
 
 def check(tar: bytes) -> None:
-    expected = columns(walk(tar, at_once=False, chunk=32 << 10))
+    expected = columns(walk(tar, at_once=False, chunk=32 << 10, alone=True))
+    assert columns(walk(tar, at_once=False, chunk=32 << 10)) == expected
     for chunk in (512, 1024, 2560, 32 << 10):
         assert columns(walk(tar, at_once=True, chunk=chunk)) == expected, chunk
 

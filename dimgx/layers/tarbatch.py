@@ -21,6 +21,7 @@ from dimgx.layers.tarfields import (
     BLOCKDEV,
     CHARDEV,
     DIRECTORY,
+    GNU_FIELDS,
     LINK,
     SYMLINK,
     cut,
@@ -42,9 +43,11 @@ _SLASH_TO_NUL, _ENDS_TO_NEWLINE = bytes.maketrans(b"/", b"\0"), bytes.maketrans(
 _POSIX, _GNU = b"ustar\00000", b"ustar  \0"
 # Mode, uid, gid, size and time: columns that hold digits, that may also hold fill, that end one.
 _DIGITS = (*range(100, 106), *range(108, 114), *range(116, 122), *range(124, 135), *range(136, 147))
-_FILL = (106, 107, 114, 115, 122, 123)
-_ENDS = (135, 147)
-_USUAL_NUMBERS = re.compile(rb"(?:[0-7]{6}[0-7 \0]{2}){3}(?:[0-7]{11}[ \0]){2}[0-7]{6}\0 ")
+_FILL = (106, 114, 122)
+_ENDS = (107, 115, 123, 135, 147)
+_USUAL_NUMBERS = re.compile(
+    rb"(?s)(?:[0-7]{6}[0-7 \0][ \0]){3}(?:[0-7]{11}[ \0]){2}[0-7]{6}\0 .{173}[0\0]{16}"
+)
 _USUAL_RECORD = re.compile(
     rb"([1-9][0-9]{0,6}) (path|linkpath|[mac]time|SCHILY\.(?:xattr\.(?!trusted\.)|acl\.)[^=\0]+)="
 )
@@ -144,7 +147,7 @@ def find_kind(kinds: bytes, kind: int) -> list[int]:
 
 
 def _find_nonzero(column: bytes) -> list[int]:
-    return [i for i, byte in enumerate(column) if byte] if any(column) else []
+    return [i for i, byte in enumerate(column) if byte] if column.strip(b"\0") else []
 
 
 @lru_cache(maxsize=4)
@@ -162,6 +165,10 @@ def _find_unusual(joined: bytes) -> set[int]:
     if magic not in _magic_columns(count):
         unusual.update(i for i in range(count) if _field(joined, i, 257, 265) not in (_POSIX, _GNU))
     unusual.update(_find_nonzero(joined[508::BLOCK]))  # star's trailer
+    for column in GNU_FIELDS:
+        for i in _find_nonzero(joined[column::BLOCK]):
+            if _field(joined, i, 257, 265) == _GNU:
+                unusual.add(i)
     kinds = joined[156::BLOCK]
     unusual.update(find_kind(kinds, CHARDEV), find_kind(kinds, BLOCKDEV))
     unusual.update(i for i in find_kind(kinds, SYMLINK) if not joined[i * BLOCK + 157])
@@ -169,10 +176,14 @@ def _find_unusual(joined: bytes) -> set[int]:
         b"".join([joined[column::BLOCK] for column in columns])
         for columns in (_DIGITS, _FILL, _ENDS)
     )
+    words = memoryview(joined).cast("Q")
+    # Device numbers, with the last byte of an owner's name before them.
+    devices = words[41::64].tobytes() + words[42::64].tobytes() + joined[344::BLOCK]
     if (
         digits.translate(None, b"01234567")
         or fill.translate(None, b"01234567 \0")
         or ends.translate(None, b" \0")
+        or devices.translate(None, b"0\0")
         or not _sums_match(joined)
     ):
         usual = [i for i in range(count) if _USUAL_NUMBERS.match(joined, i * BLOCK + 100)]
@@ -188,7 +199,10 @@ def _sums_match(joined: bytes) -> bool:
     stored = fields = 0
     for column in range(148, 154):
         # The low half of an Adler-32 is one more than the sum of the bytes.
-        total = (adler32(joined[column::BLOCK]) & 0xFFFF) - 1
+        digits = joined[column::BLOCK]
+        if digits.translate(None, b"01234567"):
+            return False
+        total = (adler32(digits) & 0xFFFF) - 1
         stored = stored * 8 + total - ord("0") * count
         fields += total
     if joined[154::BLOCK].strip(b"\0") or joined[155::BLOCK].strip(b" "):

@@ -14,9 +14,28 @@ PAX = ord("x")
 """The type of a PAX extended header."""
 EXTENDED = b"xgLK"
 """The types of all headers that say something about what follows them."""
+GNU_FIELDS = 345, 357, 386, 483
+"""Where a GNU header's access and change time, sparse map and real size begin.
+
+The first is the name's prefix to some readers, and the last two change any file's size to others.
+"""
 
 DECIMAL = re.compile(rb"[0-9]{1,19}")
 _OCTAL = re.compile(rb"[0-7]+")
+# Spellings of numbers that all of Go, GNU tar, bsdtar, busybox and Python read alike. Only Go takes
+# NULs for padding in front, and a blank field is not 0 to everyone.
+_PLAIN_OCTAL = re.compile(rb" *[0-7]+[ \0]*")
+_PLAIN_NUMBER = re.compile(rb"(?s) *[0-7]+[ \0]*|\x80.*")
+_PLAIN_TIME = re.compile(rb"(?s) *[0-7]+[ \0]*|[\x80\xff].*")
+_PLAIN_SPELLINGS = (
+    (_PLAIN_OCTAL, 100, 108),  # mode
+    (_PLAIN_NUMBER, 108, 116),  # uid
+    (_PLAIN_NUMBER, 116, 124),  # gid
+    (_PLAIN_NUMBER, 124, 136),  # size
+    (_PLAIN_TIME, 136, 148),
+    (_PLAIN_OCTAL, 148, 156),  # checksum
+)
+_NO_DEVICE = re.compile(rb"[0\0]{16}")
 
 
 class MalformedTar(ImageError):
@@ -81,7 +100,7 @@ class Header:
         return {k[len(prefix) :]: v for k, v in self.records.items() if k.startswith(prefix)}
 
 
-def parse_number(raw: bytes, what: str, offset: int) -> int:
+def parse_number(raw: bytes | bytearray, what: str, offset: int) -> int:
     """Give the number in a header field: octal, empty (0) or base-256.
 
     Raises: MalformedTar where it is none of these.
@@ -99,6 +118,15 @@ def parse_number(raw: bytes, what: str, offset: int) -> int:
     if not _OCTAL.fullmatch(digits):
         raise MalformedTar(f"{what} is no number in the header", offset)
     return int(digits, 8)
+
+
+def is_plainly_spelled(block: bytes) -> bool:
+    """Tell whether every reader reads the same numbers in a header (rule 70)."""
+    if not all(spelling.fullmatch(block, at, end) for spelling, at, end in _PLAIN_SPELLINGS):
+        return False
+    return bool(_NO_DEVICE.fullmatch(block, 329, 345)) or all(
+        _PLAIN_NUMBER.fullmatch(block, at, at + 8) for at in (329, 337)
+    )
 
 
 def check_sum(block: bytes, offset: int) -> bool:

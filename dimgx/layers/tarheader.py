@@ -28,6 +28,7 @@ from dimgx.layers.tarfields import (
     DIRECTORY,
     EXTENDED,
     FILE,
+    GNU_FIELDS,
     LINK,
     SYMLINK,
     Header,
@@ -35,6 +36,7 @@ from dimgx.layers.tarfields import (
     check_sum,
     cut,
     is_plain_owner,
+    is_plainly_spelled,
     parse_number,
     parse_records,
     show,
@@ -127,7 +129,8 @@ def read_header(
         if len(payload) < size:
             raise MalformedTar("the tar ends inside an extended header", at)
         extended.add(typeflag, payload, at)
-        if not is_unsigned:
+        # An empty long name names nothing to Go, and is the name to others.
+        if not (is_unsigned and is_plainly_spelled(block) and cut(payload)):
             extended.is_normal = False
         passed_global = passed_global or typeflag == ord("g")
         at += BLOCK + -(-size // BLOCK) * BLOCK
@@ -162,8 +165,13 @@ def _parse(
     is_gnu = block[257:265] == b"ustar  \0"
     normal = (
         is_unsigned
+        and is_plainly_spelled(block)
         and extended.is_normal
-        and (is_gnu or (is_ustar and block[263:265] == b"00"))
+        and (
+            not any(block[at] for at in GNU_FIELDS)
+            if is_gnu
+            else is_ustar and block[263:265] == b"00"
+        )
         and not is_star
         and typeflag in b"0123456"
         and not (b"path" in records and extended.long_name)
@@ -175,7 +183,6 @@ def _parse(
         prefix = cut(block[345 : 476 if is_star else 500])
     elif is_gnu and block[345]:
         prefix = _old_go_prefix(block)
-        normal = normal and not prefix
     if prefix:
         name = prefix + b"/" + name
     uid = _number(records, b"uid", block[108:116], at)
@@ -200,9 +207,10 @@ def _parse(
     if typeflag == 0 and header.name.endswith(b"/"):
         header.kind = kind = DIRECTORY
     _set_size(header, block, records, at)
-    if (is_ustar or is_gnu) and kind in (CHARDEV, BLOCKDEV):
-        header.devmajor = parse_number(block[329:337], "the device number", at)
-        header.devminor = parse_number(block[337:345], "the device number", at)
+    if is_ustar or is_gnu:
+        device = [parse_number(block[k : k + 8], "the device number", at) for k in (329, 337)]
+        if kind in (CHARDEV, BLOCKDEV):
+            header.devmajor, header.devminor = device
     if kind not in (LINK, SYMLINK):
         if b"linkpath" in records or extended.long_link:
             header.is_normal = False

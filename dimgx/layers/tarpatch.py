@@ -5,7 +5,7 @@ from __future__ import annotations
 from zlib import adler32
 
 from dimgx.layers.layerindex import STRIP_DOT, STRIP_OWNER
-from dimgx.layers.tarfields import BLOCK, FIFO, FILE, PAX
+from dimgx.layers.tarfields import BLOCK, FIFO, FILE, PAX, parse_number
 
 PATCHED = 4096
 """Bytes of a member in which all its headers have to be if it is renamed in place."""
@@ -36,10 +36,7 @@ def rename_header(chunk: bytearray, at: int, code: int, name: bytes) -> bool:
     if len(name) > 100:
         return False
     if chunk[at + 156] == PAX:
-        try:
-            size = int(chunk[at + 124 : at + 135], 8)
-        except ValueError:
-            return False
+        size = parse_number(chunk[at + 124 : at + 136], "the size", at)
         behind = BLOCK + (size + BLOCK - 1 & -BLOCK)
         if behind + BLOCK > PATCHED or b" path=" in chunk[at + BLOCK : at + BLOCK + size]:
             return False
