@@ -77,6 +77,8 @@ CASES: list[tuple[str, list[LayerMembers], list[LayerMembers], list[str]]] = [
      ["d d/", "f d/a", "f d/b"]),
     ("all-removed-one-by-one", [OLD], [[whiteout("d/a"), whiteout("d/b")]],
      ["d d/", "f d/.wh..wh..opq"]),
+    ("an-opaque-root-through-a-symlink", [OLD], [[symlink("r", "."), opaque("r"), file("n")]],
+     ["f .wh.d", "f .wh.e", "f n", "l r = ."]),
     ("opaque-saves-markers-below",
      [[file("d/s/a"), file("d/t/b"), file("d/u/c"), file("d/u/e")]],
      [[whiteout("d"), file("d/s/n"), file("d/u/n")]],

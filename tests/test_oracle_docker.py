@@ -51,6 +51,7 @@ OTHERWISE = {
     "24-of-a-lower-file": "makes a directory of it",
     "24-with-whiteouts": "resets directories without an entry (21)",
     "25-": "resets directories without an entry (21)",
+    "26-through-a-symlink-of-its-own-layer-1": "refuses where the symlink's target is missing (29)",
     "27-": "obeys trusted.overlay.opaque, exports no xattrs",
     "28-": "cannot make a target of 4,096 bytes",
     "29-": "refuses where the symlink's target is missing",

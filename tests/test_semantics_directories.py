@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.cases import Case, bad, case, check, check_model, table
 from tests.dsl import chardev, dir_, file, hardlink, opaque, symlink, whiteout
 
@@ -144,6 +146,17 @@ CASES = [
         [[file("a")], [opaque("")], [file("b")]],
         ["f b ''"],
     ),
+    *[
+        case(
+            f"26-through-a-symlink-of-its-own-layer-{n}",
+            [
+                [file("old"), *OPAQUE_BELOW],
+                [symlink("r", target), file("r/.wh..wh..opq"), file("new", "2")],
+            ],
+            ["f new '2'", f"l r -> {target}"],
+        )
+        for n, target in enumerate([".", "no/such/../.."])
+    ],
     case(
         "27-trusted-overlay-opaque-is-not-obeyed-and-dropped",
         [
@@ -252,6 +265,11 @@ CASES = [
         ["d d", "l d/l -> ../..", "l l -> /", "f x ''", "f y ''"],
     ),
     case(
+        "29-a-whiteout-through-directories-that-are-not-there",
+        [[file("t/a"), file("t/b")], [symlink("l", "no/../t/./"), file("l/.wh.a")]],
+        ["l l -> no/../t/./", "d t", "f t/b ''"],
+    ),
+    case(
         "29-the-symlink-itself-may-be-replaced",
         [[symlink("l", "t"), file("l/x"), dir_("l", mode=0o700), file("l/y")]],
         ["d l mode=700", "f l/y ''", "d t", "f t/x ''"],
@@ -305,3 +323,9 @@ def test_flattening(case: Case) -> None:
 @table(CASES)
 def test_model(case: Case) -> None:
     check_model(case)
+
+
+@pytest.mark.parametrize("target", ["/", "..", "/../d/.."])
+def test_26_through_a_symlink_that_leads_to_the_root(target: str) -> None:
+    layers = [OPAQUE_BELOW, [symlink("r", target), file("r/.wh..wh..opq"), file("new")]]
+    check(case("", layers, ["f new ''", f"l r -> {target}"]))

@@ -73,12 +73,11 @@ class Replay:
         self._find_following()
         self._collect()
 
-    def _walk(
-        self, path: bytes, number: int, *, create: bool
-    ) -> tuple[list[_Node], list[bytes], list[bytes]]:
+    def _walk(self, path: bytes, number: int, *, create: bool) -> tuple[_Node, list[bytes]]:
         """Follow the directories of `path` from the root, through symlinks as in a chroot.
 
-        Gives the nodes and names passed, and the names that are missing (none with `create`).
+        Gives the last one, and the names from the root to it. What is missing is made; without
+        `create` it is made beside the tree, and so is what is no directory.
         """
         offset = self._index.starts[number]
         nodes, names = [self._root], list[bytes]()
@@ -97,9 +96,9 @@ class Replay:
             assert children is not None, "only directories are entered"
             child = children.get(part)
             if child is None:
-                if not create:
-                    return nodes, names, [part, *left[::-1]]
-                child = children[part] = _Node(None, DIRECTORY)
+                child = _Node(None, DIRECTORY)
+                if create:
+                    children[part] = child
             if child.kind == SYMLINK:
                 followed += 1
                 if followed > MAX_SYMLINKS:
@@ -107,18 +106,20 @@ class Replay:
                 if child.target.startswith(b"/"):
                     del nodes[1:], names[:]
                 left += child.target.split(b"/")[::-1]
-            elif child.kind == DIRECTORY:
+            else:
+                if child.kind != DIRECTORY:
+                    if create:
+                        raise MalformedTar(
+                            f"{show(path)} is below something that is no directory", offset
+                        )
+                    child = _Node(None, DIRECTORY)
                 nodes.append(child)
                 names.append(part)
-            elif create:
-                raise MalformedTar(f"{show(path)} is below something that is no directory", offset)
-            else:
-                return nodes, names, [part, *left[::-1]]
-        return nodes, names, []
+        return nodes[-1], names
 
     def _place(self, number: int, path: bytes, node: _Node) -> None:
         parent, _, base = path.rpartition(b"/")
-        children = self._walk(parent, number, create=True)[0][-1].children
+        children = self._walk(parent, number, create=True)[0].children
         assert children is not None
         if node.kind == SYMLINK and not node.target:
             node.target = self._read_header_at(self._index.starts[number]).linkname
@@ -129,16 +130,16 @@ class Replay:
 
     def _remove(self, number: int, path: bytes) -> None:
         parent, _, base = path.rpartition(b"/")
-        nodes, _, missing = self._walk(parent, number, create=False)
-        if not missing and nodes[-1].children is not None:
-            nodes[-1].children.pop(base, None)
+        children = self._walk(parent, number, create=False)[0].children
+        assert children is not None
+        children.pop(base, None)
 
     def _marked(self, number: int, path: bytes, *, is_directory: bool = False) -> bytes:
         """Give the key of a path that a marker names."""
         parent, _, base = path.rpartition(b"/")
-        _, names, missing = self._walk(path if is_directory else parent, number, create=False)
-        whole = [*names, *missing] if is_directory else [*names, *missing, base]
-        return key_of(b"/".join(whole), is_directory=is_directory)
+        _, names = self._walk(path if is_directory else parent, number, create=False)
+        whole = names if is_directory else [*names, base]
+        return key_of(b"/".join(whole), is_directory=is_directory) if whole else b""
 
     def _link(self, number: int, spelled: bytes) -> None:
         """Place a hard link, with the inode that its target has at this moment."""
@@ -148,9 +149,9 @@ class Replay:
         if not path:
             raise MalformedTar(f"a hard link to {show(spelled)}", offset)
         parent, _, base = path.rpartition(b"/")
-        nodes, names, missing = self._walk(parent, number, create=False)
-        found = None if missing else (nodes[-1].children or {}).get(base)
-        target = key_of(b"/".join((*names, *missing, base)), is_directory=False)
+        directory, names = self._walk(parent, number, create=False)
+        found = (directory.children or {}).get(base)
+        target = key_of(b"/".join((*names, base)), is_directory=False)
         node = _Node(number, LINK)
         if target == index.keys[number]:
             raise MalformedTar(f"a hard link {show(spelled)} to itself", offset)
@@ -177,8 +178,8 @@ class Replay:
             if link.member is not None:
                 continue
             parent, _, base = path_of(link.target).rpartition(b"/")
-            nodes, _, missing = self._walk(parent, number, create=False)
-            found = None if missing else (nodes[-1].children or {}).get(base)
+            directory, _ = self._walk(parent, number, create=False)
+            found = (directory.children or {}).get(base)
             if found is None or found.number in (None, number) or found.kind == DIRECTORY:
                 continue
             links[number] = Link(link.target, None, found.number, link.spelled)
