@@ -207,7 +207,7 @@ def resolve_directory(
     """
     pending = list(reversed(parts))
     trail: list[tuple[bytes, Inode | None]] = []
-    links = 0
+    links = length = 0
     while pending:
         part = pending.pop()
         at = trail[-1][1] if trail else own.root
@@ -227,7 +227,8 @@ def resolve_directory(
             trail.append((part, child))
         elif child.kind == "l":
             links += 1
-            if links > 40:
+            length += len(child.target)
+            if links > 40 or length > 4096:
                 raise Malformed("a loop of symlinks")
             if child.target.startswith(b"/"):
                 trail.clear()

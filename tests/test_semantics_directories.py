@@ -281,6 +281,16 @@ CASES = [
     ),
     bad("29-a-loop", [[symlink("a", "b"), symlink("b", "a"), file("a/x")]]),
     bad("29-a-loop-of-one", [[symlink("a", "a"), file("a/x")]]),
+    case(
+        "29-through-the-longest-targets",
+        [[symlink("a", "." + "/" * 2046 + "b"), symlink("b", "." + "/" * 2046 + "c"), file("a/x")]],
+        ["l a -> ." + "/" * 2046 + "b", "l b -> ." + "/" * 2046 + "c", "d c", "f c/x ''"],
+    ),
+    bad(
+        "29-through-longer-ones",
+        [[symlink("a", "." + "/" * 2046 + "b"), symlink("b", "." + "/" * 2047 + "c"), file("a/x")]],
+        "symlinks",
+    ),
     bad("29-to-a-file-of-the-same-layer", [[file("t"), symlink("l", "t"), file("l/x")]]),
     case(
         "29-to-what-is-a-file-below",

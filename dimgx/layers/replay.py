@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dimgx.layers.layerindex import REWRITE, LayerIndex, Link
-from dimgx.layers.names import check_implied, key_of, normalise, path_of
+from dimgx.layers.names import MAX_PATH, check_implied, key_of, normalise, path_of
 from dimgx.layers.tarfields import DIRECTORY, LINK, SYMLINK, Header, MalformedTar, show
 
 MAX_SYMLINKS = 40
 """Symlinks followed for one name, as in Linux."""
+MAX_TARGETS = MAX_PATH
+"""Bytes that their targets may have together: these are walked for each name anew."""
 
 
 class _Node:
@@ -82,7 +84,7 @@ class Replay:
         offset = self._index.starts[number]
         nodes, names = [self._root], list[bytes]()
         left = path.split(b"/")[::-1] if path else []
-        followed = 0
+        followed = length = 0
         while left:
             part = left.pop()
             if part in (b"", b"."):
@@ -101,8 +103,11 @@ class Replay:
                     children[part] = child
             if child.kind == SYMLINK:
                 followed += 1
-                if followed > MAX_SYMLINKS:
-                    raise MalformedTar(f"too many symlinks on the way to {show(path)}", offset)
+                length += len(child.target)
+                if followed > MAX_SYMLINKS or length > MAX_TARGETS:
+                    raise MalformedTar(
+                        f"too many or too long symlinks on the way to {show(path)}", offset
+                    )
                 if child.target.startswith(b"/"):
                     del nodes[1:], names[:]
                 left += child.target.split(b"/")[::-1]
