@@ -140,11 +140,7 @@ class Placing:
     def _place_header(self, number: int, header: Header) -> tuple[bytes, int, int]:
         """Give the key, kind and code of a member that was parsed alone."""
         code = COPY
-        if (
-            not header.is_normal
-            or header.end > self.end
-            or (self._clamp is not None and header.mtime >= self._clamp)
-        ):
+        if not header.is_normal or header.end > self.end or self._is_later(header):
             code = REWRITE
         if len(header.linkname) > MAX_PATH:
             raise MalformedTar("a link target of more than 4096 bytes", header.offset)
@@ -159,6 +155,12 @@ class Placing:
         if header.kind == LINK:
             self._own.add_link(number, header.linkname)
         return key, header.kind, code
+
+    def _is_later(self, header: Header) -> bool:
+        """Tell whether a time may be later than all are to be."""
+        return self._clamp is not None and (
+            header.mtime >= self._clamp or b"atime" in header.records or b"ctime" in header.records
+        )
 
     def _place(self, number: int, name: bytes, kind: int, code: int) -> tuple[bytes, int]:
         """Give the key and code of a member with this name; note what is no entry."""

@@ -233,12 +233,12 @@ class Emitter:
         return header
 
     def _clamped(self, header: Header) -> Header:
-        clamp = self._clamp
-        if clamp is None or (header.mtime, b"mtime" in header.records) <= (clamp, False):
+        if self._clamp is None:
             return header
         clamped = copy(header)
-        clamped.mtime = clamp
-        clamped.records = {k: v for k, v in header.records.items() if k != b"mtime"}
+        clamped.mtime = min(header.mtime, self._clamp)
+        dropped = {b"atime", b"ctime"} | ({b"mtime"} if header.mtime >= self._clamp else set())
+        clamped.records = {k: v for k, v in header.records.items() if k not in dropped}
         return clamped
 
     def _key_of(self, number: int) -> bytes:
