@@ -334,6 +334,12 @@ CASES = [
         )
         for form in FORMS
     ],
+    case(
+        "52-what-is-not-sparse-has-no-sparse-name",
+        [[*pax((b"GNU.sparse.name", b"other"), then=file("a", "x")), file("z", "after")]],
+        ["f a 'x'", "f z 'after'"],
+        in_model=False,
+    ),
     *[
         case(
             f"52-sparse-many-pieces-{form}",

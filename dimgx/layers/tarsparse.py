@@ -31,7 +31,6 @@ def set_sparse(
         numbers, real_size = _gnu_sparse(header, block, read_at)
     elif header.kind == FILE and any(key.startswith(b"GNU.sparse.") for key in records):
         header.is_normal = False
-        header.name = records.get(b"GNU.sparse.name", header.name)
         size_text = records.get(b"GNU.sparse.realsize", records.get(b"GNU.sparse.size"))
         version = records.get(b"GNU.sparse.major"), records.get(b"GNU.sparse.minor")
         if version == (b"1", b"0"):
@@ -42,6 +41,7 @@ def set_sparse(
             numbers = []
         else:
             return
+        header.name = records.get(b"GNU.sparse.name", header.name)
         real_size = _sparse_number(size_text or b"", header)
     else:
         return
