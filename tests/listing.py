@@ -215,11 +215,6 @@ def _raw_member(tar: bytes, start: int) -> RawMember:
         _need(flag not in extended, "an extended header twice", (name, flag))
         extended[flag] = tar[at + BLOCK : at + BLOCK + size]
         _need(len(extended[flag]) == size, "a cut extended header", name)
-        _need(
-            not tar[at + BLOCK + size : at + BLOCK + -(-size // BLOCK) * BLOCK].strip(b"\0"),
-            "padding that is not zero",
-            name,
-        )
         at += BLOCK + -(-size // BLOCK) * BLOCK
     _need(flag in _KINDS, "an unknown type", (name, flag))
     records = dict(parse_pax(extended.get(b"x", b"")))
@@ -238,7 +233,6 @@ def _raw_member(tar: bytes, start: int) -> RawMember:
     data = tar[at + BLOCK : at + BLOCK + size]
     _need(len(data) == size, "a cut file", name)
     end = at + BLOCK + -(-size // BLOCK) * BLOCK
-    _need(not tar[at + BLOCK + size : end].strip(b"\0"), "padding that is not zero", name)
     member = RawMember(start, end, block, flag, name, target, records, b"L" in extended, data)
     for text_at, number_at, key in ((265, 108, b"uid"), (297, 116, b"gid")):
         owner = records.get(key[:1] + b"name", _text(block[text_at : text_at + 32]))

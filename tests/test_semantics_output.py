@@ -92,6 +92,12 @@ def test_70_also_when_only_one_of_a_layer_survives(number: int) -> None:
     assert flatten_members([NORMAL, others]) == layer(*expected)
 
 
+def test_70_so_does_what_fills_a_files_last_block() -> None:
+    tar = layer(raw(file("a", b"abc" + b"\x7f" * 509, size=3).encode()), file("z", "end"))
+    assert flatten_layers([tar]) == tar
+    assert list_tar(tar) == ["f a 'abc'", "f z 'end'"]
+
+
 def test_70_pax_records_go_through_in_their_order() -> None:
     records = ((b"SCHILY.xattr.user.z", b"1"), (b"mtime", b"5.25"), (b"SCHILY.xattr.user.a", b"2"))
     tar = layer(file("a", "x", mtime=5, records=records))
