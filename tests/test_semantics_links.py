@@ -127,6 +127,11 @@ CASES = [
         [[file("d/a", "x")], [dir_("d", mode=0o700), hardlink("d/b", "d/a")]],
         ["d d mode=700", "f d/a 'x'", "h d/b = d/a"],
     ),
+    bad(
+        "36-behind-a-symlink-of-a-lower-layer",
+        [[file("usr/bin/x"), symlink("bin", "usr/bin")], [hardlink("y", "bin/x")]],
+        "'y' is a hard link to 'bin/x', which is nowhere",
+    ),
     bad("36-no-longer-there", [[file("a")], [whiteout("a")], [hardlink("b", "a")]]),
     bad("36-covered-by-a-file", [[file("d/a")], [file("d")], [hardlink("b", "d/a")]]),
     bad("36-in-an-opaque-directory", [[file("d/a")], [opaque("d")], [hardlink("b", "d/a")]]),
