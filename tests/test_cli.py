@@ -342,7 +342,7 @@ BAD = [
     (["a b:c d"], 1),
     (["-l", "@", "./image.tar"], 1),
     (["-l", "-1", "./image.tar"], 1),
-    (["--platform", "linux", "./image.tar"], 1),
+    (["--platform", "linux/", "./image.tar"], 1),
     (["--log-format", "%(nothing", "./image.tar"], 1),
     (["--log-format", "%(nothing)s", "./image.tar"], 1),
     (["--log-format", "%(message)d", "./image.tar"], 1),
