@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
 
 from dimgx import __version__
 from dimgx.errors import (
@@ -55,8 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     gc.set_threshold(100_000, 50, 100)
     # glibc gives blocks of 128 KiB and more back to the kernel as soon as they are free, and new
     # ones have to be touched anew; but it keeps those below the largest that was freed so far.
-    with suppress(MemoryError):  # then it is left as it is
+    try:
         bytes(31 << 20)
+    except MemoryError:  # then it is left as it is
+        pass
     _allow_many_files()
     messages = Messages()
     try:
@@ -77,9 +78,10 @@ def _allow_many_files() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        # Some systems have a lower limit of their own, which only this tells.
-        with suppress(ValueError, OSError):
+        try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (ValueError, OSError):  # some systems have a lower limit of their own
+            pass
 
 
 def end_at_once() -> None:
