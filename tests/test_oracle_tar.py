@@ -150,9 +150,8 @@ def test_nobody_else_may_extract_it_too(tmp_path: Path) -> None:
     tar = flatten_members([members, [file("closed/z", "late")]])
     os.chmod(tmp_path, 0o777)
     for directory in tmp_path.parents:
-        if directory.stat().st_mode & 0o001:
-            break
-        os.chmod(directory, directory.stat().st_mode | 0o011)
+        if not directory.stat().st_mode & 0o001:
+            os.chmod(directory, directory.stat().st_mode | 0o011)
     root = tmp_path / "root"
     root.mkdir()
     os.chmod(root, 0o777)
