@@ -78,11 +78,12 @@ def open_members(layers: Sequence[LayerMembers], **options: Any) -> AbstractCont
 def flatten_layers(layers: Sequence[bytes], **options: Any) -> bytes:
     """Flatten layers as `open_layers` does; give the tar's bytes."""
     with open_layers(layers, **options) as flat:
+        promised = flat.length
         pieces: list[bytes] = []
         flat.emit(lambda piece: pieces.append(bytes(piece)))
         flat.verify()
         tar = b"".join(pieces)
-        assert flat.length == len(tar), "the length that was promised"
+        assert promised == len(tar), "the length that was promised"
     return tar
 
 

@@ -175,3 +175,7 @@ def test_git_ignores_what_we_match(repository: Path, pattern: str) -> None:
     assert not done.stderr
     ours = {name.rstrip("/") for name in names if matches(pattern, name)}
     assert ours == set(done.stdout.split("\0")) - {""}
+
+
+def test_a_range_of_one() -> None:
+    assert [bool(re.match(glob_to_regex("[b-b]"), text)) for text in "abc"] == [False, True, False]

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 
 from dimgx import system
-from tests.cases import open_layers
+from tests.cases import open_layers, open_members
 from tests.dsl import Member, dir_, file, hardlink, layer, symlink, whiteout
 from tests.programs import CHECKOUT, flat_bytes, run
 from tests.test_model import STACKS, expected_of
@@ -205,3 +205,14 @@ def test_few_entries_and_no_entry_at_all() -> None:
     for layers in ([layer()], [layer(dir_("a"))], [layer(file("a", b"x"))]):
         with open_layers(layers) as flat:
             assert flat._emitter.halve() is None
+
+
+def test_the_middle_is_behind_what_is_written_anew() -> None:
+    anew = file("b", b"b" * 20_000, records=((b"LIBARCHIVE.x", b"y"),))
+    with open_members([[file("a", b"a" * 2000), anew, file("c", b"c" * 2000)]]) as flat:
+        middle = flat._emitter.halve()
+        assert middle is not None
+        number, offset = middle
+        pieces: list[bytes] = []
+        flat._emitter.emit(lambda piece: pieces.append(bytes(piece)), end=number)
+        assert sum(map(len, pieces)) == offset

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import subprocess
+import tarfile
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -270,3 +273,11 @@ def test_gnu_tar_leaves_out_the_same(tmp_path: Path) -> None:
     theirs = sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
     ours = read_tar(flatten_layers([whole], paths=rules("-usr/lib/deep -/etc/lib")))
     assert sorted(node.path.decode() for node in ours) == theirs
+
+
+def test_a_layer_of_which_only_the_root_goes_in() -> None:
+    layers = [layer(file("a", b"x")), layer(dir_("./", mode=0o711), file("b", b"x"))]
+    compressed = [gzip.compress(data) for data in layers]
+    tar = flatten_layers(compressed, root_entry=True, paths=(PathRule(True, "a"),))
+    with tarfile.open(fileobj=io.BytesIO(tar)) as found:
+        assert [(one.name, one.mode) for one in found] == [(".", 0o711), ("a", 0o644)]

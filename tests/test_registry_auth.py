@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -21,6 +21,7 @@ from tests.registries import (
     USER,
     FaultyRegistry,
     Handler,
+    Rule,
     fails,
     fault,
     faulty_registry,
@@ -28,6 +29,7 @@ from tests.registries import (
     wants_password,
     wants_token,
 )
+from tests.test_registry_faults import blob_store, redirects
 from tests.writers import Json, image, to_json
 
 APP = image(layer(file("a", b"a")), layer(file("b", b"b")), layer(file("c", b"c")))
@@ -461,3 +463,104 @@ def test_places_of_files() -> None:
     for environ, files in cases:
         assert RegistryOptions.from_environment(environ).auth_files == files
     assert RegistryOptions.from_environment({}).credentials is None
+
+
+# -- what is asked of whom -------------------------------------------------------------------------
+
+
+def with_challenge(tokens: Rule, change: Callable[[str], str]) -> Rule:
+    """Give a rule whose challenges are others."""
+
+    def rule(handler: Handler) -> bool:
+        send = handler.send
+
+        def changed(status: int, data: bytes = b"", **headers: str) -> None:
+            if "WWW_Authenticate" in headers:
+                headers["WWW_Authenticate"] = change(headers["WWW_Authenticate"])
+            send(status, data, **headers)
+
+        handler.send = changed  # type: ignore[method-assign]
+        return bool(tokens(handler))
+
+    return rule
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "scope"),
+    [
+        (',scope="repository:app:pull"', "", "repository:app:pull"),
+        ("repository:app:pull", "repository:proxy/app:pull", "repository:proxy/app:pull"),
+    ],
+)
+def test_the_scope_is_the_challenges_or_else_to_pull(
+    faulty: FaultyRegistry, before: str, after: str, scope: str
+) -> None:
+    asked: list[str] = []
+
+    def change(challenge: str) -> str:
+        assert before in challenge
+        return challenge.replace(before, after)
+
+    def check(handler: Handler) -> bool:
+        asked.append(handler.path)
+        return True
+
+    faulty.rules.append(with_challenge(wants_token(faulty, check=check), change))
+    flat(faulty.reference())
+    assert parse_qs(urlsplit(asked[0]).query)["scope"] == [scope]
+
+
+def test_without_credentials_the_challenge_that_needs_none_counts(
+    faulty: FaultyRegistry, expected: bytes
+) -> None:
+    faulty.rules.append(with_challenge(wants_token(faulty), 'Basic realm="x", '.__add__))
+    assert flat(faulty.reference()) == expected
+
+
+def test_another_port_gets_no_password(faulty: FaultyRegistry) -> None:
+    with faulty_registry() as store:
+        store.blobs |= faulty.blobs
+        blob_store(store)
+        faulty.rules += [wants_password, redirects(f"http://{store.host}")]
+        flat(faulty.reference(), credentials=ANNA)
+        assert store.requests
+        assert not any("Authorization" in headers for _, headers in store.requests)
+
+
+def test_no_token_service_sends_an_identity_token_on(faulty: FaultyRegistry) -> None:
+    with faulty_registry() as other:
+
+        def sends_on(handler: Handler) -> bool:
+            if handler.path.startswith("/token"):
+                handler.send(307, b"", Location=f"http://{other.host}/token")
+                return True
+            return False
+
+        faulty.rules += [sends_on, wants_token(faulty)]
+        credentials = Credentials(identity_token="secret")
+        told = fault(faulty.reference(), SourceError, credentials=credentials)
+        assert "redirects a POST" in told
+        assert not other.requests
+
+
+def test_a_password_that_a_registry_repeats_is_not_shown(faulty: FaultyRegistry) -> None:
+    def repeats(handler: Handler) -> bool:
+        problem = {"code": "DENIED", "message": f"no {PASSWORD} here"}
+        handler.send(403, to_json({"errors": [problem]}))
+        return True
+
+    faulty.rules += [wants_password, repeats]
+    assert "no *** here" in fault(faulty.reference(), SourceError, credentials=ANNA)
+
+
+def test_a_helper_is_asked_for_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = answers("u", "p").replace("; echo", '; [ "$server" = h.io ] && echo')
+    make_helper(tmp_path, monkeypatch, "one", script)
+    found, _ = found_in(tmp_path, {"credsStore": "one"}, "h.io")
+    assert found is not None and found.user == "u"
+
+
+def test_a_stored_secret_without_a_user(tmp_path: Path) -> None:
+    secret = base64.b64encode(b"token").decode()
+    with pytest.raises(SourceError, match="holds no user and password"):
+        found_in(tmp_path, {"auths": {"h.io": {"auth": secret}}}, "h.io")

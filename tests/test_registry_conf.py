@@ -31,6 +31,7 @@ from tests.registries import (
     wants_password,
     wants_token,
 )
+from tests.test_registry_faults import blob_store, redirects
 from tests.writers import image
 
 APP = image(layer(file("a", b"a")))
@@ -495,3 +496,26 @@ def test_certificate_that_is_trusted_itself(authority: Authority, tmp_path: Path
         own.mkdir()
         (own / "ca.crt").write_bytes((tmp_path / "faulty.pem").read_bytes())
         assert flat(registry.reference(), cert_dir=str(own))
+
+
+def test_a_client_certificate_is_for_the_registry_alone(
+    authority: Authority, tmp_path: Path
+) -> None:
+    with (
+        faulty_registry(authority, tmp_path, client_certificate=True) as registry,
+        faulty_registry(authority, tmp_path, client_certificate=True) as store,
+    ):
+        registry.add(APP)
+        store.blobs |= registry.blobs
+        blob_store(store)
+        registry.rules.append(redirects(f"https://{store.host}"))
+        certificate, key = authority.issue(tmp_path / "own", "me", "DNS:me")
+        own = tmp_path / "certs.d" / registry.host
+        own.mkdir(parents=True)
+        placed = {"ca.crt": authority.certificate, "me.cert": certificate, "me.key": key}
+        for name, place in placed.items():
+            (own / name).write_bytes(place.read_bytes())
+        roots = (str(tmp_path / "certs.d"),)
+        fault(registry.reference(), dimgx.DimgxError, cert_roots=roots, retry_time_s=0.2)
+        assert registry.requests
+        assert not store.requests

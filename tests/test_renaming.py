@@ -305,3 +305,9 @@ def test_what_is_renamed_in_place_and_what_is_not_take_turns(count: int) -> None
         (b"p" * 40 + b"/" + member.name, member.data)
         for member in sorted(members, key=lambda member: member.name)
     ]
+
+
+def test_the_prefix_in_a_header_goes_with_its_directory() -> None:
+    name = "p" * 60 + "/" + "q" * 60
+    tar = flatten_members([[dir_("p" * 60), file(name, b"x")]], strip_components=1)
+    assert [node.path.decode() for node in read_tar(tar)] == ["q" * 60]

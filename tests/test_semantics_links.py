@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from tests.cases import Case, bad, case, check, check_model, table
+import pytest
+
+from dimgx.errors import ImageError
+from tests.cases import Case, bad, case, check, check_model, flatten_members, table
 from tests.dsl import blockdev, chardev, dir_, fifo, file, hardlink, opaque, symlink, whiteout
+from tests.listing import raw_members
 
 PAIR = [file("a", "x", mode=0o600), hardlink("b", "a", mode=0o600)]
 
@@ -292,3 +296,13 @@ def test_flattening(case: Case) -> None:
 @table(CASES)
 def test_model(case: Case) -> None:
     check_model(case)
+
+
+def test_a_dangling_link_is_told_with_its_layer() -> None:
+    with pytest.raises(ImageError, match=r"^layer 2/3: 'l' is a hard link to 'nowhere'"):
+        flatten_members([[file("a")], [hardlink("l", "nowhere")], [file("b")]])
+
+
+def test_links_are_spelled_as_their_targets_are() -> None:
+    tar = flatten_members([[file("a", "x"), hardlink("b", "./a"), hardlink("c", "/a")]])
+    assert [member.target for member in raw_members(tar)] == [b"", b"a", b"a"]

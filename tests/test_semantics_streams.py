@@ -181,3 +181,12 @@ def test_55_estargz_files_are_ordinary_files() -> None:
         "f a 'x'",
         "f stargz.index.json '{\"version\":1}'",
     ]
+
+
+@pytest.mark.parametrize("size", [1, 500_000])
+@pytest.mark.parametrize("cut", [512, 1024, 3000])
+def test_a_member_with_records_that_is_cut_off(size: int, cut: int) -> None:
+    last = file("b", b"y" * 5000, records=((b"mtime", b"1.5"),))
+    whole = layer(file("a", bytes(size)), last, end=b"")
+    with pytest.raises(ImageError, match="ends"):
+        flatten_layers([whole[:-cut]])

@@ -7,7 +7,17 @@ import tempfile
 
 import pytest
 
-from tests.cases import Case, bad, case, check, check_model, flatten_layers, table
+from tests import model
+from tests.cases import (
+    Case,
+    bad,
+    case,
+    check,
+    check_model,
+    flatten_layers,
+    flatten_members,
+    table,
+)
 from tests.dsl import (
     Member,
     blockdev,
@@ -21,7 +31,7 @@ from tests.dsl import (
     symlink,
     whiteout,
 )
-from tests.listing import list_tar
+from tests.listing import list_tar, read_tar
 from tests.programs import CHECKOUT, run
 
 TREE = [dir_("d"), file("d/a", "a"), dir_("d/s"), file("d/s/f", "f"), file("e", "e")]
@@ -273,3 +283,29 @@ def test_deep_whiteouts_take_little_memory() -> None:
 @table(CASES)
 def test_model(case: Case) -> None:
     check_model(case)
+
+
+def test_ranges_that_begin_together() -> None:
+    layers = [
+        [dir_("d"), dir_("d/c"), file("d/c/f"), file("d/z"), file("e")],
+        [dir_("d"), opaque("d"), dir_("d/c"), file("d/c/g")],
+        [dir_("d"), whiteout("d/c"), file("d/h")],
+    ]
+    assert list_tar(flatten_members(layers)) == model.expected_listing(layers)
+
+
+@pytest.mark.parametrize(
+    ("members", "kept"),
+    [
+        ([dir_("./"), file("./a", "1"), file("./a", "2"), chardev("w", 0, 0)], [b"a"]),
+        ([file(".wh..wh.aufs"), file("a", "1"), file("a", "2")], [b"a"]),
+        (
+            [file("x"), file("d/x"), file("d/y"), file("d/y", "2"), chardev("d/x", 0, 0)],
+            [b"d", b"d/y", b"x"],
+        ),
+    ],
+)
+def test_markers_of_a_layer_whose_members_come_twice(
+    members: list[Member], kept: list[bytes]
+) -> None:
+    assert [node.path for node in read_tar(flatten_members([members]))] == kept
