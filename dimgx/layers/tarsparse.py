@@ -30,7 +30,6 @@ def set_sparse(
     if block[156] == ord("S"):
         numbers, real_size = _gnu_sparse(header, block, read_at)
     elif header.kind == FILE and any(key.startswith(b"GNU.sparse.") for key in records):
-        header.is_normal = False
         size_text = records.get(b"GNU.sparse.realsize", records.get(b"GNU.sparse.size"))
         version = records.get(b"GNU.sparse.major"), records.get(b"GNU.sparse.minor")
         if version == (b"1", b"0"):

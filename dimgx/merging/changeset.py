@@ -86,7 +86,7 @@ def _find_linked(merged: Merged, boundary: int) -> set[int]:
     """Find the names of lower inodes that an upper layer links to (2)."""
     found: set[int] = set()
     for carrier, links in merged.inodes.names.items() if merged.inodes else ():
-        if carrier >= boundary and any(number < boundary for number in links):
+        if any(number < boundary for number in links):
             found.update((carrier, *links))
     return found
 

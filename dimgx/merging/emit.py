@@ -372,8 +372,7 @@ class Emitter:
         """Put an entry with new headers."""
         name, header, layer = self._describe(number)
         self._put(rebuild_header(name, header))
-        if header.size:
-            self._put_content(layer, header)
+        self._put_content(layer, header)
 
     def _put_content(self, layer: int, header: Header) -> None:
         if header.sparse is None:

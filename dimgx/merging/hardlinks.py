@@ -141,7 +141,7 @@ def _settle_inode(
     codes: bytearray,
 ) -> None:
     first = names[0]
-    agreed = all(links[number].is_same and links[number].member is not None for number in numbers)
+    agreed = all(links[number].is_same for number in numbers)
     if agreed and first == carrier:
         for number in names[1:]:
             link = links[number]
@@ -156,7 +156,6 @@ def _settle_inode(
         else max((carrier, *numbers), key=lambda n: (-bisect_right(plan.bases, n), n))
     )
     added = () if agreed else tuple(numbers)
-    if len(names) > 1 or first != carrier or not agreed:
-        plan.written[first] = Written(attributes, carrier, b"", added)
+    plan.written[first] = Written(attributes, carrier, b"", added)
     for number in names[1:]:
         plan.written[number] = Written(attributes, None, keys[first])

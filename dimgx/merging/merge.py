@@ -215,6 +215,6 @@ def _hide(numbers: list[int], stretches: list[tuple[int, int]], places: list[int
     for (start, limit), (end, _) in pairwise([*stretches, (len(numbers), _NEVER)]):
         if limit == _NEVER:
             kept += numbers[start:end]
-        elif start < end:
+        else:
             kept += [number for number in numbers[start:end] if number < limit]
     return [number for number in kept if number >= 0] if places else kept
