@@ -61,6 +61,7 @@ def test_a_blob_may_be_a_link_out_of_the_directory(tmp_path: Path) -> None:
     for target in ("../../../elsewhere", tmp_path / "elsewhere"):
         path.symlink_to(target)
         assert read(f"oci:{directory}") == [BASE, TOP]
+        assert "outside" in problem(f"oci:{directory}", verify="none")
         path.unlink()
     for device in ("/dev/null", "/"):
         path.symlink_to(device)

@@ -105,15 +105,17 @@ def check_apart(options: Options, targets: Iterable[TargetName]) -> None:
     """
     beside = [path for path in (options.write_config, options.report) if path and path != "-"]
     places = [os.path.realpath(path) for path in beside]
+    roots = []
     for target in targets:
         if target.is_stdout:
             continue
         root = os.path.realpath(target.path)
-        for path, place in zip(beside, places, strict=False):
+        roots.append(root)
+        for path, place in zip(beside, places, strict=True):
             if target.form in DIRECTORY_FORMS and place.startswith(os.path.join(root, "")):
                 raise UsageError(
                     f"{path} would be inside the target {target.path}: name a place outside it"
                 )
-        places.append(root)
-    if len(set(places)) < len(places):
+    every = (*places, *roots)
+    if len(set(every)) < len(every):
         raise UsageError("the result, --write-config and --report need a file each")

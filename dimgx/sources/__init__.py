@@ -84,7 +84,7 @@ def open_image(
         return _open_remote(reference, platform, verify=verify != "none", registry=registry)
     with ExitStack() as resources:
         try:
-            files = open_files(reference, stdin, spool, resources, tick)
+            files = open_files(reference, stdin, spool, resources, tick, verify=verify != "none")
             image = read_image(files, reference, platform, verify=verify != "none")
         except OSError as exc:
             raise SourceError(f"{reference.text!r:.300}: {exc.strerror or exc}") from exc
@@ -128,7 +128,9 @@ def list_platforms(
             ).variants
         else:
             try:
-                files = open_files(reference, stdin, spool, resources, tick)
+                files = open_files(
+                    reference, stdin, spool, resources, tick, verify=verify != "none"
+                )
                 variants = _list_stored(files, reference, verify=verify != "none")
             except OSError as exc:
                 raise SourceError(f"{reference.text!r:.300}: {exc.strerror or exc}") from exc

@@ -3,7 +3,7 @@
 Formats (a docker-archive, a layout) are read through `Files` and do not know which of the two it
 is. Nothing outside is ever reached, whatever names and links say (rule 66), but for blobs of a
 directory, which may be links to where its owner keeps them, as bazel makes them: their names are
-their digests, and these guard what the links lead to.
+their digests, and these guard what the links lead to, where they are checked.
 """
 
 from __future__ import annotations
@@ -78,8 +78,9 @@ def read_extent(extent: Extent, what: str, limit: int) -> bytes:
 class DirectoryFiles:
     """The files of a directory. Each that `find` gave stays open until `resources` is closed."""
 
-    def __init__(self, path: str, where: str, resources: ExitStack) -> None:
+    def __init__(self, path: str, where: str, resources: ExitStack, *, verify: bool) -> None:
         self.where = where
+        self._verify = verify
         self.is_cut = False
         self._root = os.path.realpath(path)
         self._resources = resources
@@ -113,7 +114,7 @@ class DirectoryFiles:
         path = os.path.realpath(os.path.join(self._root, name.lstrip("/")))
         # A drive or `/` itself already ends in a separator.
         inside = self._root if self._root.endswith(os.sep) else self._root + os.sep
-        if not path.startswith(inside) and not _BLOB.fullmatch(name):
+        if not path.startswith(inside) and not (self._verify and _BLOB.fullmatch(name)):
             raise ImageError(f"{self.where}: {name!r:.200} leads outside of the directory")
         return path
 

@@ -59,8 +59,12 @@ def open_files(
     spool: SpoolSpace,
     resources: ExitStack,
     tick: Tick | None = None,
+    *,
+    verify: bool,
 ) -> Files:
     """Give the files that the reference's path or stdin holds; `tick` is called while spooling.
+
+    `verify` tells whether the digests of blobs will be checked.
 
     Raises: SourceError where it cannot be read, ImageError where it is no archive.
     """
@@ -72,7 +76,7 @@ def open_files(
     where = path if path.isprintable() else f"{path!r:.300}"
     try:
         if stat.S_ISDIR(os.stat(path).st_mode):
-            return DirectoryFiles(path, where, resources)
+            return DirectoryFiles(path, where, resources, verify=verify)
         fd = system.open_read(path)
     except (OSError, ValueError) as exc:
         raise SourceError(f"{where}: {getattr(exc, 'strerror', None) or exc}") from exc

@@ -130,7 +130,7 @@ def _read_images(path: str, packing: str | None, tmpdirs: Sequence[str]) -> list
     with ExitStack() as resources:
         space = resources.enter_context(SpoolSpace(None, tuple(tmpdirs)))
         try:
-            files = open_files(Reference(path, "path", path), None, space, resources)
+            files = open_files(Reference(path, "path", path), None, space, resources, verify=True)
             form = _form_of(files, path)
             reference = Reference(path, _TRANSPORTS[form], path)
             images = read_images(files, reference, verify=True)
