@@ -80,9 +80,10 @@ def _show_origin(target: str) -> None:
     from dimgx.console.targetname import target_path
     from dimgx.targets.state import origins_text
 
-    found = api.read_origin(target_path(target))
+    path = target_path(target)
+    found = api.read_origin(path)
     check_stdout("to show the origin on")
-    print_text(origins_text(found))
+    print_text(origins_text(found, path))
 
 
 def _list(options: Options, surroundings: Surroundings, messages: Messages) -> int:

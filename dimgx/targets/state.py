@@ -24,7 +24,7 @@ from dimgx.extent import Extent
 from dimgx.image import Image, UnreadableBlob
 from dimgx.imagename import ImageName
 from dimgx.images.origin import LIMIT, NoOrigin, parse_origin
-from dimgx.images.outdated import NOT_OURS, Made
+from dimgx.images.outdated import Made
 from dimgx.images.resultnames import ResultName, own_names
 from dimgx.images.wanted import origin_of_kept
 from dimgx.jsondoc import Fields, parse_json
@@ -42,6 +42,7 @@ from dimgx.targets.packedend import has_end
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_NO_RECORD = "no record of what it was made from"
 _HEAD = 64 << 10
 # The members that archives of images begin with: what does not is not decoded in search of them.
 _IMAGE_MEMBER = re.compile(
@@ -75,7 +76,7 @@ def read_state(path: str, *, tmpdirs: Sequence[str] = ()) -> list[Made] | None:
     except OSError as exc:
         raise SourceError(f"{path}: {exc.strerror or exc}") from exc
     except ImageError as exc:
-        raise NoOrigin(f"{NOT_OURS}: {exc}") from exc
+        raise NoOrigin(f"{path} has {_NO_RECORD}") from exc
     return [made] if made is not None else _read_images(path, packing, tmpdirs)
 
 
@@ -145,7 +146,7 @@ def _read_images(path: str, packing: str | None, tmpdirs: Sequence[str]) -> list
         except OSError as exc:
             raise SourceError(f"{path}: {exc.strerror or exc}") from exc
         except ImageError as exc:
-            raise NoOrigin(f"{NOT_OURS}: {exc}") from exc
+            raise NoOrigin(f"{path} has {_NO_RECORD}") from exc
 
 
 _TRANSPORTS: dict[str, Transport] = {
@@ -249,8 +250,9 @@ def _problems(image: Image) -> Iterator[str]:
             yield f"damaged: its layer {number} has {layer.blob.size} bytes, not {layer.size}"
 
 
-def origins_text(found: Sequence[Made]) -> str:
-    """Give the records of a target as people and programs read them: a line of JSON for each image.
+def origins_text(found: Sequence[Made], path: str) -> str:
+    """Give the records of the target `path` as people and programs read them, a line of JSON for
+    each image.
 
     Beside what is recorded they have `form`, `compression`, `layer_compression` and `names`, as far
     as the target has these.
@@ -263,7 +265,7 @@ def origins_text(found: Sequence[Made]) -> str:
     for made in found:
         if not made.is_ours:
             what = f"image {made.names[0]}" if made.names else "an image"
-            raise NoOrigin(f"{NOT_OURS}: {what} in it has no record")
+            raise NoOrigin(f"{path}: {what} in it has {_NO_RECORD}")
         record = made.origin.fields() | {"form": made.form}
         for key, value in (("compression", made.packing), ("layer_compression", made.compression)):
             if value is not None:
