@@ -69,7 +69,8 @@ def select(
         else:
             chosen += found
     if unknown and strict:
-        raise LayerSpecError(f"no row of this image is named by {', '.join(unknown)}")
+        there = f"it has @0 to @{len(rows) - 1}" if rows else "it has none"
+        raise LayerSpecError(f"no row of this image is named by {', '.join(unknown)}; {there}")
     if reverse:
         chosen.reverse()
     # A dict keeps the first of equals, so the list goes through it from its end.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+import socketserver
 import subprocess
 import sys
+import threading
 from itertools import pairwise
 from pathlib import Path
 
@@ -175,3 +177,27 @@ def test_pull_fails_where_there_is_no_such_image(docker: Engine) -> None:
         code, told = refused("127.0.0.1:9/no/such:1", docker, *words)
         assert code in (2, 4)
         assert "127.0.0.1:9" in told
+
+
+class _Silent(socketserver.BaseRequestHandler):
+    """Hears one request, and hangs up."""
+
+    def handle(self) -> None:
+        self.request.recv(1 << 16)
+
+
+def test_engine_that_hangs_up(tmp_path: Path) -> None:
+    path = str(tmp_path / "s.sock")
+    with socketserver.ThreadingUnixStreamServer(path, _Silent) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            told = programs.refused("app:1", "-H", f"unix://{path}")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert told == (
+        4,
+        f"dimgx: the engine at unix://{path} (--host) does not answer: the connection was closed"
+        " without an answer: is it started?\n",
+    )

@@ -216,6 +216,11 @@ def test_wrong_command_line(args: list[str]) -> None:
         parse(*args)
 
 
+def test_engine_that_there_is_not() -> None:
+    with pytest.raises(UsageError, match="argument --load: 'rkt' is neither docker nor podman"):
+        parse("--load=rkt", "image")
+
+
 @pytest.mark.parametrize("suffix", [".ext4", ".img", ".squashfs", ".sqfs", ".erofs", ".cpio"])
 def test_suffix_of_another_form_is_refused(suffix: str) -> None:
     with pytest.raises(UsageError, match=f"not a {suffix}"):

@@ -89,8 +89,10 @@ def _cache_dir(options: Options, environ: Mapping[str, str]) -> str | None:
         return None
     try:
         os.makedirs(named, exist_ok=True)
+    except FileExistsError:  # and no directory
+        pass
     except OSError as exc:
         raise SourceError(f"{what} {named}: {exc.strerror}") from exc
-    if not os.access(named, os.R_OK | os.W_OK | os.X_OK):
+    if not os.path.isdir(named) or not os.access(named, os.R_OK | os.W_OK | os.X_OK):
         raise SourceError(f"{what} {named} is no directory that can be written to")
     return named

@@ -49,6 +49,12 @@ def seconds(text: str) -> float:
     return float(text)
 
 
+def engine_kind(text: str) -> str:
+    if text not in ("any", "docker", "podman"):  # the first is what the option alone says
+        raise argparse.ArgumentTypeError(f"{text!r} is neither docker nor podman")
+    return text
+
+
 def text_of(what: str) -> Callable[[str], str]:
     """Give a check for a text that is `what`: not empty, without NUL."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dimgx.console.argumenttypes import component_count, level, path_rule, text_of
+from dimgx.console.argumenttypes import component_count, engine_kind, level, path_rule, text_of
 from dimgx.console.targetname import FORMS
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def _add_image(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--load",
         metavar="[=docker|podman]",
-        choices=("any", "docker", "podman"),
+        type=engine_kind,
         help="hand the image to an engine and print its ID: with = to the one that is named, else "
         "to the one it came from, or else the one that is there",
     )
@@ -163,7 +163,7 @@ def _add_image(group: argparse._ArgumentGroup) -> None:
         "--import",
         dest="import_",
         metavar="[=docker|podman]",
-        choices=("any", "docker", "podman"),
+        type=engine_kind,
         help="the same with the plain tar and the image's settings, as `docker import` does",
     )
 

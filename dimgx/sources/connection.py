@@ -327,6 +327,10 @@ def _translate(exc: Exception, endpoint: Endpoint) -> NoReturn:
         raise SourceError(f"{where} speaks TLS only: set DOCKER_TLS_VERIFY=1") from exc
     if not any(map(_is_transport_error, causes)):
         raise SourceError(f"{where}: {text}") from exc
+    from http.client import RemoteDisconnected
+
+    if any(isinstance(cause, RemoteDisconnected) for cause in causes):
+        text = "the connection was closed without an answer"
     reason = next(
         (os.strerror(c.errno) for c in causes if isinstance(c, OSError) and c.errno), text
     )
