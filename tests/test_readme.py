@@ -1,4 +1,4 @@
-"""What the README tells people to type is what the program takes."""
+"""What README and manual tell people to type is what the program takes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,18 @@ from tests.listing import list_tar
 from tests.programs import CHECKOUT, dimgx, run
 
 README = (CHECKOUT / "README.rst").read_text(encoding="utf-8")
+PAGES = [CHECKOUT / "README.rst", *sorted((CHECKOUT / "docs").glob("*.rst"))]
 COMMANDS = [
-    part.strip()
-    for line in re.findall(r"^    (?:\$ )?(?!python3)(\S.*)$", README, re.MULTILINE)
-    for part in line.partition("#")[0].split("|")
+    re.sub(r"<\(.*?\)", "/dev/fd/63", part).strip()
+    for page in PAGES
+    for line in re.findall(
+        r"^    (?:\$ )?(?!python3)(\S.*)$", page.read_text(encoding="utf-8"), re.MULTILINE
+    )
+    for part in re.split(r"[|]|&&", line.partition("#")[0])
     if part.split()[:1] == ["dimgx"]
 ]
-
-OPTION_TABLE = re.findall(r"^``(-.*)``", README, re.MULTILINE)
+MANUAL = (CHECKOUT / "docs" / "command.rst").read_text(encoding="utf-8")
+OPTION = re.compile(r"(?<![-\w])--?[a-zA-Z][-a-z0-9]*")
 
 
 def test_there_are_two_commands_for_a_fresh_machine() -> None:
@@ -41,10 +45,12 @@ def test_commands_are_understood(command: str) -> None:
         parse_reference(image)
 
 
-def test_options_exist() -> None:
-    told = dimgx("--help").stdout.decode()
-    for option in set(re.findall(r"(?<![-\w])--?[a-zA-Z][-a-z]*", " ".join(OPTION_TABLE))):
-        assert option in told, option
+def test_manual_tells_of_each_option() -> None:
+    summary = dimgx("--help").stdout.decode()
+    there = set(OPTION.findall(" ".join(re.findall(r"^  (-.*?)(?:  |$)", summary, re.MULTILINE))))
+    options = MANUAL.partition("\nOptions\n---")[2].partition("\nThe target\n")[0]
+    assert len(there) > 60
+    assert set(OPTION.findall(options)) == there
 
 
 def test_the_example_image_is_the_same_each_time(tmp_path: object) -> None:
