@@ -215,6 +215,18 @@ def test_other_program_that_copies_keeps_the_origin(place: Path) -> None:
     assert check("-t", "dir:copy", "./app.tar")[1] != "not an archive of ours"
 
 
+def test_flattened_image_that_another_program_saved_is_kept(place: Path) -> None:
+    """It holds the same image, as any other does that `docker save` or skopeo writes."""
+    dimgx("-t", "docker-archive:flat.tar", "./app.tar")
+    run([need("skopeo"), "copy", "-q", "docker-archive:flat.tar", "oci:copy:example/app:1"])
+    dimgx("--keep-layers", "-t", "oci:flat", "oci:copy")
+    assert check("--keep-layers", "-t", "oci:copy", "oci:flat") == (0, "up to date")
+    assert check("-t", "oci:copy", "./app.tar")[0] == 0
+    other = ("--tag", "example/app:1", "./other.tar")
+    told = f"layer 1 changed: {APP.diff_ids()[0][:19]} -> {OTHER.diff_ids()[0][:19]}"
+    assert check("--keep-layers", "-t", "oci:copy", *other) == (5, told)
+
+
 def test_image_before_docker_1_10(place: Path, target: str) -> None:
     Path("v1.tar").write_bytes(docker_archive_v1(APP))
     update("-t", target, "./v1.tar")

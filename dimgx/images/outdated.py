@@ -32,6 +32,8 @@ class Made(NamedTuple):
     """What is damaged."""
     beside: str | None = None
     """Digest of something in its layout that is no image, and so nothing of dimgx."""
+    kept: Origin | None = None
+    """The same image as one whose layers were kept, where its record says that it was flattened."""
 
 
 def difference(found: Origin, wanted: Origin) -> str | None:
@@ -148,6 +150,8 @@ def _difference(found: Made, wanted: Made) -> str | None:
     if found.form != wanted.form:
         return f"the form changed: {found.form} -> {wanted.form}"
     reason = difference(found.origin, wanted.origin)
+    if wanted.origin.is_kept and found.kept and difference(found.kept, wanted.origin) is None:
+        reason = None  # what was flattened once is an image like any other
     if reason is not None:
         return reason
     for what, before, now in (

@@ -221,6 +221,7 @@ def _made(image: Image, form: str, packing: str | None, notes: Mapping[str, str]
         compression=_compression_of(image),
         is_ours=is_ours,
         problem=next(_problems(image), None),
+        kept=None if origin.is_kept else origin_of_kept(image),
     )
 
 
