@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
-from types import TracebackType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from dimgx.codec import sniff
@@ -316,7 +315,5 @@ class FlatTar:
     def __enter__(self) -> FlatTar:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

@@ -23,7 +23,6 @@ from dimgx.extent import Extent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
 
 # A directory with less room than this is passed over while there is a better one.
 _ROOM = 64 << 20
@@ -126,9 +125,7 @@ class SpoolSpace:
     def __enter__(self) -> SpoolSpace:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -196,14 +193,6 @@ class Spool:
         self._space.release(self._charged)
         self._charged = 0
         self._space.forget(self)
-
-    def __enter__(self) -> Spool:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _open_fd(self) -> int:
         if self._is_closed:

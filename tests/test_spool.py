@@ -83,9 +83,10 @@ def test_what_moved_to_disk_leaves_its_memory_to_others(directory, has_memory):
 def test_closing_frees_the_budget(directory, has_memory):
     with SpoolSpace(MIB, [directory]) as space:
         for _ in range(5):
-            with space.open() as spool:
-                fill(spool, 16)
-                assert spool.is_in_memory == has_memory
+            spool = space.open()
+            fill(spool, 16)
+            assert spool.is_in_memory == has_memory
+            spool.close()
 
 
 def test_closing_twice_frees_it_once(directory):
