@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import threading
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from dimgx.errors import Cancelled, SourceError
@@ -97,53 +98,19 @@ def _produce(
     channel.end(error)
 
 
-def _start(thread: threading.Thread, file: io.RawIOBase) -> None:
+def _start(thread: threading.Thread) -> None:
     try:
         thread.start()
     except RuntimeError as exc:
-        io.RawIOBase.close(file)  # and nothing waits for the thread
         raise SourceError(
             "no more threads may be started: raise the limit of the control group (pids.max) or of"
             " the user (`ulimit -u`), or use fewer threads"
         ) from exc
 
 
-class _PulledFile(io.RawIOBase):
-    def __init__(
-        self,
-        produce: Callable[[Callable[[bytes | memoryview], object]], object],
-        close: Callable[[], object],
-    ) -> None:
-        self._rest = memoryview(b"")
-        self._channel = _Channel()
-        # The thread does not know this object, so one that is dropped is closed.
-        self._thread = threading.Thread(
-            target=_produce, args=(self._channel, produce, close), name="dimgx-stream", daemon=True
-        )
-        try:
-            _start(self._thread, self)
-        except BaseException:
-            close()
-            raise
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        view = memoryview(buffer).cast("B")
-        if not self._rest:
-            self._rest = memoryview(self._channel.read())
-        size = min(len(view), len(self._rest))
-        view[:size] = self._rest[:size]
-        self._rest = self._rest[size:]
-        return size
-
-    def close(self) -> None:
-        if not self.closed:
-            super().close()
-            self._rest = memoryview(b"")
-            self._channel.stop()
-            self._thread.join()
+def _join(thread: threading.Thread, timeout_s: float | None = None) -> None:
+    with suppress(RuntimeError):  # it was never started
+        thread.join(timeout_s)
 
 
 class _IteratedFile(io.RawIOBase):
@@ -180,7 +147,23 @@ def open_pulled(
 
     `close` is called there after it. Reading raises what either of them raises.
     """
-    return io.BufferedReader(_PulledFile(produce, close), _PIECE)
+    channel = _Channel()
+    # The thread does not know the file, so one that is dropped is closed.
+    thread = threading.Thread(
+        target=_produce, args=(channel, produce, close), name="dimgx-stream", daemon=True
+    )
+
+    def stop() -> None:
+        channel.stop()
+        _join(thread)
+
+    file = open_iterated(iter(channel.read, b""), stop)
+    try:
+        _start(thread)
+    except BaseException:
+        close()
+        raise
+    return file
 
 
 def open_iterated(chunks: Iterator[bytes], close: Callable[[], object]) -> io.BufferedReader:
@@ -204,7 +187,7 @@ class Pushed(io.RawIOBase, Generic[_T]):
         self._thread = threading.Thread(
             target=self._consume, args=(consume,), name="dimgx-push", daemon=True
         )
-        _start(self._thread, self)
+        _start(self._thread)
 
     def _consume(self, consume: Callable[[Iterable[bytes]], _T]) -> None:
         try:
@@ -245,4 +228,4 @@ class Pushed(io.RawIOBase, Generic[_T]):
             super().close()
             self._channel.fail(Cancelled("cancelled"))
             # Whoever waits for an answer, and not for bytes, is not waited for.
-            self._thread.join(_PATIENCE_S)
+            _join(self._thread, _PATIENCE_S)
