@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing
 from functools import partial
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from dimgx.codec import sniff
+from dimgx.codec import HEAD, sniff
 from dimgx.errors import Cancelled, ImageError, UsageError
 from dimgx.extent import Extent
 from dimgx.image import Layer
@@ -117,7 +117,7 @@ def open_flow(layers: Sequence[Layer], options: ExtractOptions) -> Flow | None:
         or len(set(layers)) < len(layers)
         or options.paths or options.strip_components or options.prefix is not None
         or options.root_entry
-        or any(sniff(blob.read(0, 64)) is None for blob in stored)
+        or any(sniff(blob.read(0, HEAD)) is None for blob in stored)
         or not can_fork()
     ):  # fmt: skip
         return None

@@ -103,6 +103,11 @@ class Layer(NamedTuple):
     length: int | None = None
     """Bytes of the uncompressed tar, where the source states them."""
 
+    @property
+    def stored_size(self) -> int | None:
+        """Bytes of the stored blob, stated or found; None where neither is known yet."""
+        return self.blob.size if self.size is None else self.size
+
     def name_among(self, layers: Sequence[Layer]) -> str:
         """Tell for people which of `layers` this is: `layer 3/7 sha256:...`, 1 is the lowest."""
         name = self.digest or self.diff_id

@@ -15,11 +15,11 @@ from threading import Event
 from typing import TYPE_CHECKING, NamedTuple
 
 from dimgx.errors import ImageError
+from dimgx.history import HistoryStep
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from dimgx.history import HistoryStep
     from dimgx.image import Image, Layer, SizeKind
     from dimgx.platforms import Platform
 
@@ -72,25 +72,19 @@ class Listing(NamedTuple):
 
 def list_rows(image: Image) -> tuple[Row, ...]:
     """Give the rows of `image`, base to top, without reading a layer."""
-    layers, history = image.layers, image.history
-    if sum(not step.empty for step in history) != len(layers):
-        history = ()
+    layers, steps = image.layers, image.history
+    if sum(not step.empty for step in steps) != len(layers):
+        steps = (HistoryStep(empty=False),) * len(layers)
     rows: list[Row] = []
     below: str | None = None
-    if history:
-        indexes = iter(range(len(layers)))
-        for position, step in enumerate(history):
-            index = None if step.empty else next(indexes)
-            rows.append(_make_row(image, position, step, index, below))
-            below = rows[-1].id
-        top = rows[-1]
-    else:
-        for position in range(len(layers)):
-            rows.append(_make_row(image, position, None, position, below))
-            below = rows[-1].id
-        if not rows:
-            return ()
-        top = rows[-1]
+    indexes = iter(range(len(layers)))
+    for position, step in enumerate(steps):
+        index = None if step.empty else next(indexes)
+        rows.append(_make_row(image, position, step, index, below))
+        below = rows[-1].id
+    if not rows:
+        return ()
+    top = rows[-1]
     tags = dict.fromkeys((*image.tags, *top.tags))
     rows[-1] = top._replace(
         id=image.id or top.id, image_id=image.id or top.image_id, tags=tuple(tags)
@@ -99,7 +93,7 @@ def list_rows(image: Image) -> tuple[Row, ...]:
 
 
 def _make_row(
-    image: Image, position: int, step: HistoryStep | None, index: int | None, below: str | None
+    image: Image, position: int, step: HistoryStep, index: int | None, below: str | None
 ) -> Row:
     layer = None if index is None else image.layers[index]
     diff_id = str(layer.diff_id) if layer and layer.diff_id else None
@@ -108,14 +102,12 @@ def _make_row(
         row = row._replace(
             digest=str(layer.digest) if layer.digest else None,
             media_type=layer.media_type,
-            stored_size=layer.blob.size if layer.size is None else layer.size,
+            stored_size=layer.stored_size,
         )
         if image.size_kind == "blob":
             row = row._replace(size=row.stored_size)
     else:
         row = row._replace(size=0)
-    if step is None:
-        return row
     return row._replace(
         id=step.id or row.id,
         image_id=step.id,
@@ -150,7 +142,7 @@ def inspect(
         platform=image.platform,
         size_kind=image.size_kind,
         rows=chosen[::-1],
-        warnings=tuple(image.warnings),
+        warnings=image.warnings,
     )
 
 
@@ -186,7 +178,7 @@ def _tar_size(layer: Layer, stopped: Event) -> int | None:
     A gzip member states its length modulo 4 GiB only and other formats may leave it out, so a
     compressed layer is decoded and counted, holding one piece at a time.
     """
-    from dimgx.codec import sniff
+    from dimgx.codec import read_head, sniff
     from dimgx.decode import iter_decoded
     from dimgx.image import UnreadableBlob
 
@@ -195,8 +187,8 @@ def _tar_size(layer: Layer, stopped: Event) -> int | None:
     if layer.length is not None:
         return layer.length
     chunks = layer.blob.iter_chunks()
-    head = bytes(next(chunks, b""))
-    compression = sniff(head[:64])
+    head = read_head(chunks)
+    compression = sniff(head)
     if compression is None and layer.blob.size is not None:
         return layer.blob.size
     total = 0

@@ -168,7 +168,7 @@ def _layer(layer: Layer, figures: LayerFigures | None) -> dict[str, Any]:
         "digest": str(layer.digest) if layer.digest else None,
         "diff_id": str(layer.diff_id) if layer.diff_id else None,
         "media_type": layer.media_type,
-        "stored_size": layer.blob.size if layer.size is None else layer.size,
+        "stored_size": layer.stored_size,
         "length": figures.length if figures else layer.length,
         "entries": figures.entries if figures else None,
         "kept": figures.kept if figures else None,

@@ -40,48 +40,44 @@ class SpoolSpace:
         self._tmpdirs = tuple(tmpdirs)
         self._lock = threading.Lock()
         self._limit = 0
-        self._used = 0
-        self._spools: set[Spool] = set()
-
-    @property
-    def used(self) -> int:
+        self.used = 0
         """Bytes of memory that are counted now."""
-        return self._used
+        self._spools: set[Spool] = set()
 
     def left(self) -> int:
         """Give how many bytes of the budget are left."""
-        return max(0, self._find_limit() - self._used)
+        return max(0, self._find_limit() - self.used)
 
     def open(self, expected: int = 0) -> Spool:
         """Give an empty spool; one that is expected to outgrow the budget begins on disk."""
         limit = self._find_limit()
         with self._lock:
             self._limit = limit
-            fits = self._used + expected <= self._limit
+            fits = self.used + expected <= self._limit
         spool = Spool(self, in_memory=fits)
         with self._lock:
             self._spools.add(spool)
         return spool
 
     def _find_limit(self) -> int:
-        return (system.free_memory() + self._used) // 4 if self._memory is None else self._memory
+        return (system.free_memory() + self.used) // 4 if self._memory is None else self._memory
 
     def reserve(self, size: int) -> None:
         """Count `size` bytes that a decoder needs for its window, until they are released."""
         with self._lock:
-            self._used += size
+            self.used += size
 
     def release(self, size: int) -> None:
         """Give back `size` bytes."""
         with self._lock:
-            self._used -= size
+            self.used -= size
 
     def try_reserve(self, size: int) -> bool:
         """Count `size` bytes if the budget has as many left, and tell whether it had."""
         with self._lock:
-            if self._used + size > self._limit:
+            if self.used + size > self._limit:
                 return False
-            self._used += size
+            self.used += size
             return True
 
     def open_file(self, size: int) -> tuple[int, str, bool]:
@@ -134,18 +130,14 @@ class Spool:
 
     def __init__(self, space: SpoolSpace, *, in_memory: bool) -> None:
         self._space = space
-        self._size = 0
+        self.size = 0
+        """How many bytes have been written."""
         self._charged = 0
         self._fd: int | None = system.open_memory_file() if in_memory else None
         self._in_memory = self._fd is not None
         self._is_charged = self._in_memory
         self._directory = ""
         self._is_closed = False
-
-    @property
-    def size(self) -> int:
-        """How many bytes have been written."""
-        return self._size
 
     @property
     def is_in_memory(self) -> bool:
@@ -162,11 +154,11 @@ class Spool:
             if self._space.try_reserve(size):
                 self._charged += size
                 try:
-                    system.write_at(self._open_fd(), data, self._size)
+                    system.write_at(self._open_fd(), data, self.size)
                 except OSError:  # memory is out, or a limit on file sizes stands
                     self._move()
                 else:
-                    self._size += size
+                    self.size += size
                     return
             else:
                 self._move()
@@ -175,12 +167,12 @@ class Spool:
         if self._is_charged:
             self._space.reserve(size)
             self._charged += size
-        self._write_file(data, self._size)
-        self._size += size
+        self._write_file(data, self.size)
+        self.size += size
 
     def finish(self) -> Extent:
         """Give what was written; it can be read until the spool is closed."""
-        return Extent(self._open_fd(), 0, self._size)
+        return Extent(self._open_fd(), 0, self.size)
 
     def close(self) -> None:
         """Let go of the bytes and of their share of the budget."""
@@ -207,13 +199,13 @@ class Spool:
         if self._is_closed:
             raise ValueError("the spool is closed")
         memory, charged = self._fd, self._charged
-        self._fd, self._directory, self._is_charged = self._space.open_file(self._size)
+        self._fd, self._directory, self._is_charged = self._space.open_file(self.size)
         self._in_memory = False
         self._charged = 0
         try:
             if memory is not None:
                 offset = 0
-                for piece in system.iter_extent(memory, 0, self._size):
+                for piece in system.iter_extent(memory, 0, self.size):
                     self._write_file(piece, offset)
                     offset += len(piece)
         finally:
@@ -221,8 +213,8 @@ class Spool:
                 os.close(memory)
             self._space.release(charged)
         if self._is_charged:
-            self._space.reserve(self._size)
-            self._charged = self._size
+            self._space.reserve(self.size)
+            self._charged = self.size
 
     def _write_file(self, data: bytes | memoryview, offset: int) -> None:
         assert self._fd is not None

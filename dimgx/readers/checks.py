@@ -27,28 +27,20 @@ class Checks:
     def __init__(self, tick: Tick) -> None:
         """`tick` is called by all threads, and ends the check that it is raised in."""
         self._tick = tick
-        self._checks: list[Check] = []
-        self._size = 0
+        self.checks: list[Check] = []
+        """All, in order."""
+        self.size = 0
+        """How many bytes they read, all together."""
         self._lock = threading.Lock()
         self._next = 0
         self._failed: tuple[int, BaseException] | None = None
         self._most = 1
         self._threads: list[threading.Thread] = []
 
-    @property
-    def checks(self) -> Sequence[Check]:
-        """All, in order."""
-        return self._checks
-
-    @property
-    def size(self) -> int:
-        """How many bytes they read, all together."""
-        return self._size
-
     def add(self, check: Check, size: int) -> None:
         """Add one that reads `size` bytes, before the start."""
-        self._checks.append(check)
-        self._size += size
+        self.checks.append(check)
+        self.size += size
 
     def start(self, most: int, forked: Sequence[Forked] = ()) -> None:
         """Begin, with so many threads at most, the caller's counted where there are several.
@@ -56,7 +48,7 @@ class Checks:
         Each of the processes `forked`, which know these checks by their numbers, gets a thread.
         """
         self._most = most
-        count = min(max(1, most - 1), len(self._checks), 1 + self._size // SHARE)
+        count = min(max(1, most - 1), len(self.checks), 1 + self.size // SHARE)
         for number, process in enumerate(islice(chain(forked, repeat(None)), count)):
             thread = threading.Thread(
                 target=self._work, args=(process,), name=f"dimgx-check-{number}"
@@ -75,7 +67,7 @@ class Checks:
         while (number := self._take()) is not None:
             try:
                 if forked is None or not forked.has_checked(number, self._tick):
-                    self._checks[number](self._tick)
+                    self.checks[number](self._tick)
             except caught as exc:
                 with self._lock:
                     if self._failed is None or number < self._failed[0]:
@@ -86,7 +78,7 @@ class Checks:
     def _take(self) -> int | None:
         """Give the number of the check that is to be made next; None if there is none."""
         with self._lock:
-            if self._failed is not None or self._next == len(self._checks):
+            if self._failed is not None or self._next == len(self.checks):
                 return None
             self._next += 1
             return self._next - 1

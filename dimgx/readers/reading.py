@@ -34,7 +34,7 @@ from dimgx.layers.tarwalk import walk_layer
 from dimgx.readers.checks import Checks
 from dimgx.readers.walkers import Walkers
 from dimgx.spool import Spool, SpoolSpace
-from dimgx.system import pread, usable_cpus
+from dimgx.system import usable_cpus
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -101,37 +101,23 @@ class PlainLayer(NamedTuple):
 class Reading:
     """Makes plain, walked tars of the layers, and checks their digests."""
 
-    def __init__(
-        self,
-        layers: Sequence[Layer],
-        options: ExtractOptions,
-        space: SpoolSpace,
-    ) -> None:
-        self._layers, self._options, self._space = layers, options, space
+    def __init__(self, layers: Sequence[Layer], options: ExtractOptions, space: SpoolSpace) -> None:
+        self.layers = layers
+        """Those that are read, lower to upper."""
+        self._options, self._space = options, space
         self._pool: Workers | None = None
         self._decoding: dict[Future[Spool], Layer] = {}
         self._distinct = dict.fromkeys(layers)
-        self._total: int | None = 0
-        for layer in self._distinct:
-            size = layer.blob.size if layer.size is None else layer.size
-            self._total = None if size is None or self._total is None else self._total + size
-        self._done = 0
+        sizes = [layer.stored_size for layer in self._distinct]
+        self._total = None if None in sizes else sum(filter(None, sizes))
+        self.done = 0
+        """How many bytes of stored layers have been read."""
         self._stopped = False
         self._cpu_count = options.threads or usable_cpus()
         self._cpus = Semaphore(self._cpu_count)
         self._walking = self._cpus if self._cpu_count == 1 else nullcontext()
         self._checks = Checks(self.tick)
         self._walkers = Walkers()
-
-    @property
-    def layers(self) -> Sequence[Layer]:
-        """Those that are read, lower to upper."""
-        return self._layers
-
-    @property
-    def done(self) -> int:
-        """How many bytes of stored layers have been read."""
-        return self._done
 
     def close(self) -> None:
         """Make the workers end, and wait until they have."""
@@ -179,7 +165,7 @@ class Reading:
         if self._decoding:
             self._walk_decoded(walked)
             self._end_decoding()  # a process with several threads cannot fork, and may want to
-        return [walked[layer] for layer in self._layers]
+        return [walked[layer] for layer in self.layers]
 
     def _begin_decoding(self, layers: list[Layer]) -> None:
         if not layers:
@@ -241,24 +227,21 @@ class Reading:
         cancel, progress = self._options.cancel, self._options.progress
         if self._stopped or (cancel is not None and cancel()):
             raise Cancelled("cancelled")
-        self._done += size
+        self.done += size
         if progress is not None:
-            progress(Progress("read", self._done, self._total))
+            progress(Progress("read", self.done, self._total))
 
     def _in_context(self, layer: Layer, work: Callable[[], _T]) -> _T:
         """Do something with a layer; an error says with which."""
         try:
             return work()
         except ImageError as exc:
-            raise ImageError(f"{layer.name_among(self._layers)}: {exc}") from exc
+            raise ImageError(f"{layer.name_among(self.layers)}: {exc}") from exc
 
     def _find_plain(self, layer: Layer) -> Extent | None:
         """Give a layer's tar where it lies plain already."""
         blob = layer.blob
-        if not isinstance(blob, Extent):
-            return None
-        head = pread(blob.fd, min(HEAD, blob.size), blob.offset)
-        return None if sniff(head) else blob
+        return blob if isinstance(blob, Extent) and not sniff(blob.read(0, HEAD)) else None
 
     def _check_plain(self, layer: Layer, tar: Extent) -> None:
         """Have a plain layer's digest checked beside everything else."""
