@@ -15,6 +15,8 @@ from dimgx.layers.tarfields import MalformedTar, show
 
 MAX_PATH = 4096
 """Longest name and link target in bytes; Linux makes no longer ones (rule 72)."""
+MAX_SYMLINKS = 40
+"""Symlinks followed for one name, as in Linux."""
 MOST_IMPLIED = 256 << 20
 """Bytes of names of directories that a layer needs but has no entry for; real ones need some MiB.
 

@@ -48,8 +48,6 @@ class OwnLayer:
         """`read_at(offset, size)` reads from the tar, `read_header_at(offset)` parses a member."""
         self._index = index
         self._read_at, self._read_header_at = read_at, read_header_at
-        self.kinds = bytearray()
-        """The kind of each member."""
         self.links: dict[int, bytes] = {}
         """Targets of hard links, as spelled, by member."""
         self.whiteouts: dict[int, bytes] = {}
@@ -73,9 +71,8 @@ class OwnLayer:
 
         Raises: MalformedTar where the members contradict each other.
         """
-        self._index.kinds = self.kinds
         if not self._settle_plain():
-            Replay(self._index, self.kinds, self._read_header_at).run(
+            Replay(self._index, self._read_header_at).run(
                 self.links, self.whiteouts, self.device_whiteouts, self.opaque, self.dropped
             )
         self._compare_links()
@@ -83,7 +80,7 @@ class OwnLayer:
     def _settle_plain(self) -> bool:
         """Settle a layer in which the order of the members does not matter, or tell it does."""
         index = self._index
-        keys, kinds = index.keys, bytes(self.kinds)
+        keys, kinds = index.keys, bytes(index.kinds)
         if self.absent:
             self.absent.sort()
             kinds = bytes(compress(kinds, keys))

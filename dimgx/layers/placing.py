@@ -127,15 +127,15 @@ class Placing:
         for position, header in alone:
             index.keys += keys[done:position]
             index.codes += codes[done:position]
-            self._own.kinds += kinds[done:position]
+            index.kinds += kinds[done:position]
             key, kind, code = self._place_header(index.member_count, header)
             index.keys.append(key)
             index.codes.append(code)
-            self._own.kinds.append(kind)
+            index.kinds.append(kind)
             done = position
         index.keys += keys[done:]
         index.codes += codes[done:]
-        self._own.kinds += kinds[done:]
+        index.kinds += kinds[done:]
 
     def _place_header(self, number: int, header: Header) -> tuple[bytes, int, int]:
         """Give the key, kind and code of a member that was parsed alone."""

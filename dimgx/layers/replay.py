@@ -10,11 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dimgx.layers.layerindex import REWRITE, LayerIndex, Link
-from dimgx.layers.names import MAX_PATH, check_implied, key_of, normalise, path_of
+from dimgx.layers.names import MAX_PATH, MAX_SYMLINKS, check_implied, key_of, normalise, path_of
 from dimgx.layers.tarfields import DIRECTORY, LINK, SYMLINK, Header, MalformedTar, show
 
-MAX_SYMLINKS = 40
-"""Symlinks followed for one name, as in Linux."""
 MAX_TARGETS = MAX_PATH
 """Bytes that their targets may have together: these are walked for each name anew."""
 
@@ -37,10 +35,8 @@ class _Node:
 class Replay:
     """Replays a layer into its index."""
 
-    def __init__(
-        self, index: LayerIndex, kinds: bytearray, read_header_at: Callable[[int], Header]
-    ) -> None:
-        self._index, self._kinds, self._read_header_at = index, kinds, read_header_at
+    def __init__(self, index: LayerIndex, read_header_at: Callable[[int], Header]) -> None:
+        self._index, self._read_header_at = index, read_header_at
         self._root = _Node(None, DIRECTORY)
 
     def run(
@@ -56,13 +52,13 @@ class Replay:
         Raises: MalformedTar where a member cannot be placed.
         """
         index = self._index
-        keys = index.keys
+        keys, kinds = index.keys, index.kinds
         self._dropped = dropped
         for number in range(len(keys)):
             if number in links:
                 self._link(number, links[number])
             elif keys[number]:
-                self._place(number, path_of(keys[number]), _Node(number, self._kinds[number]))
+                self._place(number, path_of(keys[number]), _Node(number, kinds[number]))
             elif number in whiteouts:
                 index.whiteouts.append(self._marked(number, whiteouts[number]))
             elif number in opaque:

@@ -114,7 +114,7 @@ class GrowingLayer:
             refuse_windows(index.keys)
         self._taken = index.member_count
         news = index.keys[first:]
-        keys, kinds = news, bytes(own.kinds[first:])
+        keys, kinds = news, bytes(index.kinds[first:])
         numbers: Iterable[int] = range(first, self._taken)
         if b"" in keys:
             numbers = compress(count(first), keys)
@@ -146,7 +146,7 @@ class GrowingLayer:
         self._implied.update(implied_keys)
         return News(
             self._walk.position, index.starts[first:].tobytes(), news, bytes(index.codes[first:]),
-            bytes(own.kinds[first:]), implied_keys, hidden, opaque, self._marker,
+            bytes(index.kinds[first:]), implied_keys, hidden, opaque, self._marker,
             list(self._take_links()),
         )  # fmt: skip
 
@@ -186,7 +186,7 @@ class GrowingLayer:
                 _, member, target, _ = self._links[member]
             attributes = walk.attributes_of(number)
             if (
-                member >= number or own.kinds[member] != FILE
+                member >= number or index.kinds[member] != FILE
                 or attributes is None or attributes != walk.attributes_of(member)
             ):  # fmt: skip
                 raise OutOfOrder
