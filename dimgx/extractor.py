@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from dimgx.codec import HEAD, sniff
 from dimgx.errors import Cancelled, ImageError, UsageError
 from dimgx.extent import Extent
 from dimgx.image import Layer
-from dimgx.layers.tarfields import FILE, LINK, show
+from dimgx.layers.tarfields import FILE, LINK, TYPES, EntryType, show
 from dimgx.merging.emit import Emitter, Write
 from dimgx.merging.merge import plan_merge
 from dimgx.readers.forked import Forked, held_signals
@@ -31,7 +31,7 @@ class Entry(NamedTuple):
     """An entry of the merged tree."""
 
     path: bytes
-    type: Literal["file", "link", "symlink", "chardev", "blockdev", "directory", "fifo"]
+    type: EntryType
     mode: int
     """The low 12 bits."""
     uid: int
@@ -51,10 +51,6 @@ HALVED = 64 << 20
 """The fewest bytes of a tar of which two processes write a half each."""
 STREAMED = 24 << 20
 """The fewest bytes of compressed layers that are worth merging while they are decoded."""
-
-_TYPES: tuple[
-    Literal["file", "link", "symlink", "chardev", "blockdev", "directory", "fifo"], ...
-] = ("file", "link", "symlink", "chardev", "blockdev", "directory", "fifo")
 
 
 def open_flat(
@@ -276,7 +272,7 @@ class FlatTar:
         for name, header, _ in self._emitter.iter_headers():
             yield Entry(
                 path=name.removesuffix(b"/"),
-                type=_TYPES[header.kind - FILE],
+                type=TYPES[header.kind - FILE],
                 mode=header.mode,
                 uid=header.uid,
                 gid=header.gid,

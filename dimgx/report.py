@@ -53,22 +53,14 @@ class Output(NamedTuple):
     """ID, digest of the manifest and names of each image in it."""
 
 
-class ImageReport:
+class ImageReport(NamedTuple):
     """What was made of one image."""
 
-    __slots__ = ("image", "layers", "tar")
-
-    def __init__(
-        self,
-        image: Image,
-        layers: list[tuple[Layer, LayerFigures | None]],
-        tar: TarFigures | None = None,
-    ) -> None:
-        self.image = image
-        self.layers = layers
-        """Those that went in, base to top; without figures where they were not merged."""
-        self.tar = tar
-        """Of the flat tar, if there is one."""
+    image: Image
+    layers: list[tuple[Layer, LayerFigures | None]]
+    """Those that went in, base to top; without figures where they were not merged."""
+    tar: TarFigures | None = None
+    """Of the flat tar, if there is one."""
 
 
 class Report:
@@ -93,11 +85,10 @@ class Report:
 
         `kept` are the layers below that stay as they are.
         """
-        part = ImageReport(image, [(layer, None) for layer in kept], TarFigures())
-        part.layers += flat.count_layers()
-        self._images.append(part)
-        assert part.tar is not None
-        return part.tar
+        tar = TarFigures()
+        layers = [*((layer, None) for layer in kept), *flat.count_layers()]
+        self._images.append(ImageReport(image, layers, tar))
+        return tar
 
     def add_again(self, image: Image, tar: TarFigures) -> None:
         """Note that an image is, layer for layer, one whose tar was noted already."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Literal, get_args
 
 from dimgx.errors import ImageError
 
@@ -10,6 +11,9 @@ BLOCK = 512
 """Bytes of a tar block."""
 FILE, LINK, SYMLINK, CHARDEV, BLOCKDEV, DIRECTORY, FIFO = b"0123456"
 """The kinds of members, as in a normal header's type field."""
+EntryType = Literal["file", "link", "symlink", "chardev", "blockdev", "directory", "fifo"]
+TYPES: tuple[EntryType, ...] = get_args(EntryType)
+"""What people call the kinds, from FILE on."""
 PAX = ord("x")
 """The type of a PAX extended header."""
 EXTENDED = b"xgLK"

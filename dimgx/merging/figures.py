@@ -11,13 +11,14 @@ directory.
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from dimgx.layers.layerindex import LayerIndex
 from dimgx.layers.ownlayer import is_xattr_record
-from dimgx.layers.tarfields import BLOCK, DIRECTORY, FILE, LINK, PAX, SYMLINK, parse_number
+from dimgx.layers.tarfields import BLOCK, DIRECTORY, FILE, LINK, PAX, SYMLINK, TYPES, parse_number
 from dimgx.merging.plan import Plan
 
 FS_BLOCK = 4096
@@ -25,7 +26,6 @@ FS_BLOCK = 4096
 INLINE_SYMLINK = 59
 """Bytes of a symlink's target that fit into ext4's inode."""
 
-_TYPES = ("file", "link", "symlink", "chardev", "blockdev", "directory", "fifo")
 _LONG_LINK, _LONG_NAME, _GLOBAL = b"KLg"
 # Of ext4: a name's entry takes 8 bytes and the name, in fours; `.` and `..` take 12 each; and each
 # block ends with a checksum of 12.
@@ -72,8 +72,6 @@ def count_layers(
 
 
 def _count_between(ordered: list[int], start: int, end: int) -> int:
-    from bisect import bisect_left
-
     return bisect_left(ordered, end) - bisect_left(ordered, start)
 
 
@@ -129,7 +127,7 @@ class TarFigures:
     @property
     def by_type(self) -> dict[str, int]:
         """How many entries there are of each type, the root directory's not counted."""
-        counts = {name: self._kinds[kind] for kind, name in enumerate(_TYPES, FILE)}
+        counts: dict[str, int] = {name: self._kinds[kind] for kind, name in enumerate(TYPES, FILE)}
         counts["directory"] -= self.has_root
         return counts
 
