@@ -55,7 +55,7 @@ __all__ = (
 if TYPE_CHECKING:
     from typing import Any
 
-    from dimgx.api import Result, Tree
+    from dimgx.api import Result
     from dimgx.api import flatten as flatten
     from dimgx.api import inspect as inspect
     from dimgx.api import list_platforms as list_platforms
@@ -88,6 +88,7 @@ if TYPE_CHECKING:
     from dimgx.registryoptions import Credentials, Proxies, RegistryOptions
     from dimgx.report import Report
     from dimgx.sources.endpoint import EngineOptions
+    from dimgx.tree import Tree
 
 _HOMES = {
     "dimgx.errors": (
@@ -109,7 +110,6 @@ _HOMES = {
     "dimgx.extractor": ("Entry", "Progress"),
     "dimgx.api": (
         "Result",
-        "Tree",
         "flatten",
         "inspect",
         "list_platforms",
@@ -122,6 +122,7 @@ _HOMES = {
     "dimgx.merging.pathrules": ("PathRule",),
     "dimgx.registryoptions": ("Credentials", "Proxies", "RegistryOptions"),
     "dimgx.report": ("Report",),
+    "dimgx.tree": ("Tree",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

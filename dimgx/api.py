@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from dimgx.delivery import Counter, emit, stream, write_halves
 from dimgx.errors import SourceError
-from dimgx.inspector import Listing, Row
 from dimgx.inspector import inspect as _inspect
-from dimgx.layerspec import select
 from dimgx.recipe import VERIFY, check_word, directories, make_recipe, open_flat_of, ticker
 from dimgx.tree import Tree
 
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
     from dimgx.extractor import Progress
     from dimgx.image import Image
     from dimgx.images.outdated import Made
+    from dimgx.inspector import Listing
     from dimgx.platforms import Platform
     from dimgx.recipe import Recipe, TarOptions, TreeOptions, Verify
     from dimgx.registryoptions import RegistryOptions
@@ -34,10 +33,7 @@ if TYPE_CHECKING:
     from dimgx.sources.endpoint import EngineOptions
 
 __all__ = (
-    "Listing",
     "Result",
-    "Row",
-    "Tree",
     "flatten",
     "inspect",
     "list_platforms",
@@ -45,7 +41,6 @@ __all__ = (
     "open_stream",
     "open_tree",
     "read_origin",
-    "select",
     "write_raw",
 )
 
@@ -238,7 +233,7 @@ def flatten(
         opened.commit()
         mark("publish")
         digest = counter.hexdigest()
-        result = Result(*sizes, digest, tuple(flat.warnings))
+        result = Result(*sizes, digest, flat.warnings)
         if report is not None and tar is not None:
             from dimgx.report import Output, name_of
 

@@ -95,7 +95,6 @@ def open_flat(
                 layer.spool.close()
         phase("plan")
         return FlatTar(emitter, reading, options, stack.pop_all(), warnings, len(below))
-    raise AssertionError
 
 
 def open_flow(layers: Sequence[Layer], options: ExtractOptions) -> Flow | None:
@@ -171,8 +170,8 @@ class FlatTar:
         reading: Reading,
         options: ExtractOptions,
         resources: ExitStack,
-        warnings: tuple[str, ...] = (),
-        below_count: int = 0,
+        warnings: tuple[str, ...],
+        below_count: int,
     ) -> None:
         self._emitter, self._reading, self._options = emitter, reading, options
         self._resources, self._below_count = resources, below_count

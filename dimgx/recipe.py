@@ -14,6 +14,7 @@ from dimgx.errors import Cancelled, LayerSpecError, UsageError
 from dimgx.inspector import Row, layers_of, list_rows
 from dimgx.layerspec import select
 from dimgx.spool import SpoolSpace
+from dimgx.system import usable_cpus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -89,11 +90,7 @@ class Recipe(NamedTuple):
     @property
     def worker_count(self) -> int:
         """How many threads encode."""
-        if self.threads is not None:
-            return self.threads
-        from dimgx.system import usable_cpus
-
-        return usable_cpus()
+        return self.threads or usable_cpus()
 
     def extract_options(self) -> ExtractOptions:
         """Give what the extractor is told."""

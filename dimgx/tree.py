@@ -31,7 +31,7 @@ class Tree:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What was odd but usable, one sentence each."""
-        return tuple(self._flat.warnings)
+        return self._flat.warnings
 
     def __iter__(self) -> Iterator[Entry]:
         with self._using():

@@ -30,6 +30,7 @@ from dimgx.layers.tarfields import (
     FILE,
     GNU_FIELDS,
     LINK,
+    PAX,
     SYMLINK,
     Header,
     MalformedTar,
@@ -51,7 +52,7 @@ _TIME = re.compile(rb"(-?)([0-9]{1,19})(?:\.([0-9]*))?")
 _KEPT_RECORDS = frozenset(
     b"path linkpath size uid gid mtime atime ctime uname gname RHT.security.selinux".split()
 )
-_TYPES = dict.fromkeys(b"0123456", None) | {0: FILE, ord("7"): FILE, ord("S"): FILE}
+_KINDS = {kind: kind for kind in b"0123456"} | {0: FILE, ord("7"): FILE, ord("S"): FILE}
 
 
 class _Extended:
@@ -156,12 +157,11 @@ def _parse(
     end: int,
 ) -> Header:
     typeflag = block[156]
-    if typeflag not in _TYPES:
+    if typeflag not in _KINDS:
         raise MalformedTar(f"a member of unknown type {chr(typeflag)!r}", offset)
-    kind = _TYPES[typeflag] or typeflag
-    magic, records = block[257:263], extended.records
-    is_star = block[508:512] == b"tar\0" and magic == b"ustar\0"
-    is_ustar = magic == b"ustar\0"
+    kind, records = _KINDS[typeflag], extended.records
+    is_ustar = block[257:263] == b"ustar\0"
+    is_star = is_ustar and block[508:512] == b"tar\0"
     is_gnu = block[257:265] == b"ustar  \0"
     normal = (
         is_unsigned
@@ -199,7 +199,7 @@ def _parse(
         uid=uid,
         gid=gid,
         mtime=parse_number(block[136:148], "the time", at),
-        had_pax=b"x"[0] in extended.types,
+        had_pax=PAX in extended.types,
         offset=offset,
         data_offset=at + BLOCK,
         is_normal=normal,

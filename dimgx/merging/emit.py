@@ -88,7 +88,7 @@ class Emitter:
             self._put(END)
         self._flush()
 
-    def _put_entries(self, begin: int = 0, end: int | None = None) -> None:
+    def _put_entries(self, begin: int, end: int | None) -> None:
         for layer, first, last, code, number in self._iter_runs(begin, end):
             if code == 0:
                 starts = self._indexes[layer].starts
