@@ -37,7 +37,7 @@ class Replay:
 
     def __init__(self, index: LayerIndex, read_header_at: Callable[[int], Header]) -> None:
         self._index, self._read_header_at = index, read_header_at
-        self._root = _Node(None, DIRECTORY)
+        self._root: dict[bytes, _Node] = {}
 
     def run(
         self,
@@ -71,14 +71,16 @@ class Replay:
         self._find_following()
         self._collect()
 
-    def _walk(self, path: bytes, number: int, *, create: bool) -> tuple[_Node, list[bytes]]:
+    def _walk(
+        self, path: bytes, number: int, *, create: bool
+    ) -> tuple[dict[bytes, _Node], list[bytes]]:
         """Follow the directories of `path` from the root, through symlinks as in a chroot.
 
-        Gives the last one, and the names from the root to it. What is missing is made; without
-        `create` it is made beside the tree, and so is what is no directory.
+        Gives what is in the last one, and the names from the root to it. What is missing is made;
+        without `create` it is made beside the tree, and so is what is no directory.
         """
         offset = self._index.starts[number]
-        nodes, names = [self._root], list[bytes]()
+        entered, names = [self._root], list[bytes]()
         left = path.split(b"/")[::-1] if path else []
         followed = length = 0
         while left:
@@ -87,16 +89,14 @@ class Replay:
                 continue
             if part == b"..":
                 if names:
-                    nodes.pop()
+                    entered.pop()
                     names.pop()
                 continue
-            children = nodes[-1].children
-            assert children is not None, "only directories are entered"
-            child = children.get(part)
+            child = entered[-1].get(part)
             if child is None:
                 child = _Node(None, DIRECTORY)
                 if create:
-                    children[part] = child
+                    entered[-1][part] = child
             if child.kind == SYMLINK:
                 followed += 1
                 length += len(child.target)
@@ -105,23 +105,23 @@ class Replay:
                         f"too many or too long symlinks on the way to {show(path)}", offset
                     )
                 if child.target.startswith(b"/"):
-                    del nodes[1:], names[:]
+                    del entered[1:], names[:]
                 left += child.target.split(b"/")[::-1]
             else:
-                if child.kind != DIRECTORY:
+                children = child.children
+                if children is None:
                     if create:
                         raise MalformedTar(
                             f"{show(path)} is below something that is no directory", offset
                         )
-                    child = _Node(None, DIRECTORY)
-                nodes.append(child)
+                    children = {}
+                entered.append(children)
                 names.append(part)
-        return nodes[-1], names
+        return entered[-1], names
 
     def _place(self, number: int, path: bytes, node: _Node) -> None:
         parent, _, base = path.rpartition(b"/")
-        children = self._walk(parent, number, create=True)[0].children
-        assert children is not None
+        children, _ = self._walk(parent, number, create=True)
         if node.kind == SYMLINK and not node.target:
             node.target = self._read_header_at(self._index.starts[number]).linkname
         old = children.get(base)
@@ -131,8 +131,7 @@ class Replay:
 
     def _remove(self, number: int, path: bytes) -> None:
         parent, _, base = path.rpartition(b"/")
-        children = self._walk(parent, number, create=False)[0].children
-        assert children is not None
+        children, _ = self._walk(parent, number, create=False)
         children.pop(base, None)
 
     def _marked(self, number: int, path: bytes, *, is_directory: bool = False) -> bytes:
@@ -150,8 +149,8 @@ class Replay:
         if not path:
             raise MalformedTar(f"a hard link to {show(spelled)}", offset)
         parent, _, base = path.rpartition(b"/")
-        directory, names = self._walk(parent, number, create=False)
-        found = (directory.children or {}).get(base)
+        children, names = self._walk(parent, number, create=False)
+        found = children.get(base)
         target = key_of(b"/".join((*names, base)), is_directory=False)
         node = _Node(number, LINK)
         if target == index.keys[number]:
@@ -179,8 +178,8 @@ class Replay:
             if link.member is not None:
                 continue
             parent, _, base = path_of(link.target).rpartition(b"/")
-            directory, _ = self._walk(parent, number, create=False)
-            found = (directory.children or {}).get(base)
+            children, _ = self._walk(parent, number, create=False)
+            found = children.get(base)
             if found is None or found.number in (None, number) or found.kind == DIRECTORY:
                 continue
             links[number] = Link(link.target, None, found.number, link.spelled)
@@ -191,8 +190,8 @@ class Replay:
         spelled, index.keys[:] = index.keys[:], [b""] * len(index.keys)
         waiting, size = [(b"", self._root)], 0
         while waiting:
-            key, node = waiting.pop()
-            for name, child in (node.children or {}).items():
+            key, children = waiting.pop()
+            for name, child in children.items():
                 child_key = key + name + (b"\0" if child.kind == DIRECTORY else b"")
                 if child.number is None:
                     index.implied.append(child_key)
@@ -203,5 +202,5 @@ class Replay:
                     if spelled[child.number] != child_key:
                         index.codes[child.number] = REWRITE
                 if child.children:
-                    waiting.append((child_key, child))
+                    waiting.append((child_key, child.children))
         index.implied.sort()
