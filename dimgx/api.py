@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from dimgx.images.outdated import Made
     from dimgx.inspector import Listing
     from dimgx.platforms import Platform
-    from dimgx.recipe import Recipe, TarOptions, TreeOptions, Verify
+    from dimgx.readers.reading import Verify
+    from dimgx.recipe import Recipe, TarOptions, TreeOptions
     from dimgx.registryoptions import RegistryOptions
     from dimgx.report import Report
     from dimgx.sources.endpoint import EngineOptions

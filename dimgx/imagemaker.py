@@ -233,13 +233,12 @@ class ImageMaker:
         return stored
 
     def _put(self, part: Part) -> StoredLayer:
-        key = part.key
-        if key is None or key not in self._known:
-            stored = self._form.add_layer(part)
-            if key is None:
-                return stored
-            self._known[key] = stored
-        return self._known[key]
+        if part.key in self._known:
+            return self._known[part.key]
+        stored = self._form.add_layer(part)
+        if part.key is not None:
+            self._known[part.key] = stored
+        return stored
 
     def _tick(self, size: int = 0) -> None:
         recipe = self._recipe

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from dimgx.errors import Cancelled, LayerSpecError, UsageError
 from dimgx.inspector import Row, layers_of, list_rows
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from dimgx.extractor import ExtractOptions, FlatTar, Progress
     from dimgx.image import Image, Layer
     from dimgx.merging.pathrules import PathRule
+    from dimgx.readers.reading import Verify
     from dimgx.readers.streaming import Flow
 
-    Verify = Literal["once", "all", "none"]
     Layers = Sequence[str | Row]
 
 
