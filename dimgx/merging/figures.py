@@ -59,20 +59,16 @@ def count_layers(
     # Numbers run newest layer first, behind each layer's members come its implied directories, and
     # behind all layers what is in none.
     for base, index, length in zip(plan.bases, reversed(indexes), reversed(lengths), strict=False):
-        kept = _count_between(ordered, base, base + index.member_count)
+        end = base + index.member_count
         found.append(
             LayerFigures(
                 length=length,
                 entries=index.member_count - index.keys.count(b""),
-                kept=kept,
+                kept=bisect_left(ordered, end) - bisect_left(ordered, base),
                 whiteouts=len(index.whiteouts) + len(index.opaque),
             )
         )
     return found[::-1]
-
-
-def _count_between(ordered: list[int], start: int, end: int) -> int:
-    return bisect_left(ordered, end) - bisect_left(ordered, start)
 
 
 class TarFigures:

@@ -91,8 +91,9 @@ def _find_carriers(
 ) -> dict[int, list[int]]:
     """Find each link's carrier; give the links by it, all in the order of application."""
     carriers: dict[int, int] = {}
-    # Larger numbers are lower layers, which must be known before those above.
-    for number in sorted(links, key=lambda n: (-bisect_right(bases, n), n)):
+    # Lower layers must be known before those above.
+    in_order = _order_of(bases)
+    for number in sorted(links, key=in_order):
         depth = bisect_right(bases, number) - 1
         passed: dict[int, None] = {}
         at = number
@@ -117,8 +118,13 @@ def _find_carriers(
     for number, carrier in carriers.items():
         inodes.setdefault(carrier, []).append(number)
     for numbers in inodes.values():
-        numbers.sort(key=lambda n: (-bisect_right(bases, n), n))
+        numbers.sort(key=in_order)
     return inodes
+
+
+def _order_of(bases: list[int]) -> Callable[[int], tuple[int, int]]:
+    """Give the key that sorts numbers as members are applied: larger ones are of lower layers."""
+    return lambda number: (-bisect_right(bases, number), number)
 
 
 def _dangling(
@@ -150,11 +156,7 @@ def _settle_inode(
             ):
                 plan.written[number] = Written(carrier, None, keys[carrier])
         return
-    attributes = (
-        carrier
-        if agreed
-        else max((carrier, *numbers), key=lambda n: (-bisect_right(plan.bases, n), n))
-    )
+    attributes = carrier if agreed else max((carrier, *numbers), key=_order_of(plan.bases))
     added = () if agreed else tuple(numbers)
     plan.written[first] = Written(attributes, carrier, b"", added)
     for number in names[1:]:

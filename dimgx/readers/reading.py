@@ -256,8 +256,7 @@ class Reading:
 
         self._in_context(layer, partial(_check_size, layer, tar.size))
         if checks:
-            in_context = partial(self._in_context, layer)
-            self._checks.add(lambda tick: in_context(partial(check, tick)), tar.size)
+            self._checks.add(lambda tick: self._in_context(layer, partial(check, tick)), tar.size)
 
     def _wanted_digests(self, layer: Layer) -> list[tuple[Digest, int | None]]:
         """Give the digests that a plain layer is checked against; equal ones only once."""
