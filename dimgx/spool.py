@@ -134,15 +134,11 @@ class Spool:
         """How many bytes have been written."""
         self._charged = 0
         self._fd: int | None = system.open_memory_file() if in_memory else None
-        self._in_memory = self._fd is not None
-        self._is_charged = self._in_memory
+        self.is_in_memory = self._fd is not None
+        """Whether the bytes lie in memory, and are counted."""
+        self._can_move = self.is_in_memory
         self._directory = ""
         self._is_closed = False
-
-    @property
-    def is_in_memory(self) -> bool:
-        """Whether the bytes lie in memory."""
-        return self._is_charged
 
     def write(self, data: bytes | memoryview) -> None:
         """Append `data`, which may be reused afterwards.
@@ -150,7 +146,7 @@ class Spool:
         Raises: SourceError where the disk is full or no directory can be written.
         """
         size = len(data)
-        if self._in_memory:
+        if self._can_move:
             if self._space.try_reserve(size):
                 self._charged += size
                 try:
@@ -164,7 +160,7 @@ class Spool:
                 self._move()
         elif self._fd is None:
             self._move()
-        if self._is_charged:
+        if self.is_in_memory:
             self._space.reserve(size)
             self._charged += size
         self._write_file(data, self.size)
@@ -199,8 +195,8 @@ class Spool:
         if self._is_closed:
             raise ValueError("the spool is closed")
         memory, charged = self._fd, self._charged
-        self._fd, self._directory, self._is_charged = self._space.open_file(self.size)
-        self._in_memory = False
+        self._fd, self._directory, self.is_in_memory = self._space.open_file(self.size)
+        self._can_move = False
         self._charged = 0
         try:
             if memory is not None:
@@ -212,7 +208,7 @@ class Spool:
             if memory is not None:
                 os.close(memory)
             self._space.release(charged)
-        if self._is_charged:
+        if self.is_in_memory:
             self._space.reserve(self.size)
             self._charged = self.size
 
