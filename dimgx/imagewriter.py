@@ -88,11 +88,9 @@ def write_images(
         raise UsageError(f"{len(wanted)} images do not go into one {form}: docker-archive does it")
     if keep_layers and squash_from is not None:
         raise UsageError("layers are kept, or squashed from one of them up, but not both")
-    stored = _compression(layer_compression or usual_layer_compression(form))
-    if compression is None:
-        check_level(stored, level)
-    else:
-        check_level(compression, level)
+    word = layer_compression or usual_layer_compression(form)
+    stored = None if word == "none" else word
+    check_level(compression or stored, level)
     threads = recipe.worker_count
     archive = Coding(compression, level, threads)
     layers = Coding(stored, None if compression is not None else level, threads)
@@ -156,10 +154,6 @@ def _note(
         )
     )
     report.warn(result.warnings)
-
-
-def _compression(word: str) -> Compression | None:
-    return "gzip" if word == "gzip" else "zstd" if word == "zstd" else None
 
 
 def _open_form(form: FormName, store: Store) -> Form:
