@@ -9,12 +9,15 @@ import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, get_args
 
+from dimgx.codec import COMPRESSIONS
+from dimgx.encode import check_level
 from dimgx.errors import UsageError
 from dimgx.image import Image
 from dimgx.imagemaker import ImageMaker, ResultImage, WrittenImage
 from dimgx.images.layerparts import Coding
 from dimgx.recipe import check_word, directories, make_recipe
 from dimgx.spool import SpoolSpace
+from dimgx.targets.forms import FormName, usual_layer_compression
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     from dimgx.inspector import Row
     from dimgx.recipe import Recipe, TarOptions
     from dimgx.report import Report
-    from dimgx.targets.forms import Form, FormName
+    from dimgx.targets.forms import Form
     from dimgx.targets.store import Store
 
 LayerCompression = Literal["none", "gzip", "zstd"]
@@ -72,13 +75,9 @@ def write_images(
 
     Raises: ImageError, SourceError, LayerSpecError, UsageError, TemporaryError, Cancelled.
     """
-    from dimgx.codec import COMPRESSIONS
-    from dimgx.encode import check_level
-    from dimgx.targets.forms import usual_layer_compression
-
     recipe = make_recipe(options, None if report is None else report.mark)
     mark = recipe.phase or str
-    check_word(form, ("docker-archive", "oci-archive", "oci-dir", "docker-dir"), "form")
+    check_word(form, get_args(FormName), "form")
     check_word(layer_compression, (None, *get_args(LayerCompression)), "layer_compression")
     check_word(compression, (None, *COMPRESSIONS), "compression")
     wanted = [ResultImage(item) if isinstance(item, Image) else item for item in images]
