@@ -63,7 +63,7 @@ class OwnLayer:
 
     def add_link(self, number: int, spelled: bytes) -> None:
         """Note a hard link, unless it is a marker, which is no link whatever its type (rule 14)."""
-        if not any(number in marked for marked in (self.whiteouts, self.opaque)):
+        if number not in self.whiteouts and number not in self.opaque:
             self.links[number] = spelled
 
     def settle(self) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right
 from itertools import compress, count
+from operator import attrgetter
 
 from dimgx.layers.layerindex import LayerIndex, Link
 from dimgx.layers.names import ancestors
@@ -108,7 +109,7 @@ class LayerParts:
         part.opaque = _pop(self._new_opaque, edge)
         self._say_again(part)
         self.past.clear()
-        done = bisect_left(self._new_links, end, key=_number_of)
+        done = bisect_left(self._new_links, end, key=attrgetter("number"))
         for link in self._new_links[:done]:
             if link.member < first:
                 self.past[link.number - first] = link
@@ -146,10 +147,6 @@ class LayerParts:
 
     def _hides_below(self, path: bytes) -> bool:
         return path in self._whiteouts or path in self._names
-
-
-def _number_of(link: NewLink) -> int:
-    return link.number
 
 
 def _pop(keys: list[bytes], edge: bytes | None) -> list[bytes]:

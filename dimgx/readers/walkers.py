@@ -151,10 +151,7 @@ def _read(fd: int) -> list[LayerIndex]:
 
 
 def _flattened(index: LayerIndex) -> bytes:
-    links = [
-        (number, link.target, link.member, link.following, link.spelled, link.is_same, link.is_bare)
-        for number, link in index.links.items()
-    ]
+    links = [(number, *link) for number, link in index.links.items()]
     values = (
         index.starts.tobytes(), bytes(index.codes), bytes(index.kinds), links,
         index.keys, index.implied, index.whiteouts, index.opaque, index.root,
