@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from dimgx.extractor import ExtractOptions, FlatTar, Progress
-    from dimgx.image import Image, Layer
+    from dimgx.image import Image, Layer, Tick
     from dimgx.merging.pathrules import PathRule
     from dimgx.readers.reading import Verify
     from dimgx.readers.streaming import Flow
@@ -208,9 +208,7 @@ def fetched(image: Image, layers: Sequence[Layer], recipe: Recipe) -> Sequence[L
     return image.fetch(layers, ticker(recipe.progress, recipe.cancel))
 
 
-def ticker(
-    progress: Callable[[Progress], None] | None, cancel: Callable[[], bool] | None
-) -> Callable[[int, int | None], None]:
+def ticker(progress: Callable[[Progress], None] | None, cancel: Callable[[], bool] | None) -> Tick:
     """Give what a source tells of bytes done and in all, while it reads.
 
     It raises Cancelled where `cancel` gives true.
