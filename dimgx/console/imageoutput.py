@@ -31,7 +31,7 @@ def write(
     created: int | None,
     messages: Messages,
     shared: TarOptions,
-    report: Report | None = None,
+    report: Report | None,
 ) -> ImagesResult:
     """Write the images of a job to `place` in the form that its target has.
 
@@ -43,7 +43,7 @@ def write(
     from dimgx.imagewriter import write_images
 
     target = job.target
-    assert target is not None and target.form != "tar"
+    assert target.form != "tar"
     result = write_images(
         [
             ResultImage(item.image, names_for(item, target, options), chosen)

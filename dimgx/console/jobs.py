@@ -19,17 +19,17 @@ class Job(NamedTuple):
 
     chosen: tuple[Chosen, ...]
     """The images that go into it, in order."""
-    target: TargetName | None
-    """Where it goes, its fields filled in; None for an engine."""
+    target: TargetName
+    """Where it goes, its fields filled in."""
 
 
-def plan_jobs(chosen: Sequence[Chosen], target: TargetName | None) -> tuple[Job, ...]:
+def plan_jobs(chosen: Sequence[Chosen], target: TargetName) -> tuple[Job, ...]:
     """Give what is to be made of the images that are open.
 
     Raises: UsageError for a bad template, or where two images come to one target; ImageError where
         an image does not have what a field stands for.
     """
-    if target is None or not is_template(target.path):
+    if not is_template(target.path):
         return (Job(tuple(chosen), target),)
     from dimgx.console.template import expand_all, parse_template, values_of
 
@@ -62,5 +62,4 @@ def check_absent(jobs: Sequence[Job]) -> None:
     Raises: SourceError.
     """
     for job in jobs:
-        if job.target is not None:
-            check_replaceable(job.target, force=False)
+        check_replaceable(job.target, force=False)

@@ -89,17 +89,17 @@ def make(
     Raises: DimgxError.
     """
     if options.target is None:
-        return _hand_over(chosen, options, surroundings, messages)
+        _hand_over(chosen, options, surroundings, messages)
+        return EXIT_DONE
     jobs = plan_jobs(chosen, options.target)
-    check_apart(options, (job.target for job in jobs if job.target is not None))
+    check_apart(options, (job.target for job in jobs))
     if options.check or options.update:
         verdicts = [(job, _judge(job, options, surroundings)) for job in jobs]
         if options.check:
             return _tell_verdicts(verdicts)
         for job, verdict in verdicts:
-            path = job.target.path if job.target else ""
-            messages.tell(f"{path}: {verdict.reason}")
-            verdict.allow(path, force=options.force)
+            messages.tell(f"{job.target.path}: {verdict.reason}")
+            verdict.allow(job.target.path, force=options.force)
         for job, verdict in verdicts:
             if not verdict.is_current:
                 force = options.force or verdict.exists
@@ -107,7 +107,9 @@ def make(
         return EXIT_DONE
     if len(jobs) > 1 and not options.force:
         check_absent(jobs)
-    return max(_do(job, options, surroundings, messages) for job in jobs)
+    for job in jobs:
+        _do(job, options, surroundings, messages)
+    return EXIT_DONE
 
 
 def _judge(job: Job, options: Options, surroundings: Surroundings) -> Verdict:
@@ -115,11 +117,10 @@ def _judge(job: Job, options: Options, surroundings: Surroundings) -> Verdict:
     from dimgx.console import upkeep
     from dimgx.recipe import Recipe
 
-    assert job.target is not None
     wanted = []
     for one in job.chosen:
-        rows = chosen_rows(one, options) if _is_flat(options) else None
-        recipe = Recipe(**tar_options(options, surroundings, rows, None))
+        rows = _rows_to_flatten(one, options)
+        recipe = Recipe(**_tar_options(options, surroundings, rows, None))
         created = surroundings.source_date_epoch
         wanted.append(upkeep.wanted_of(one, recipe, job.target, options, created))
     return upkeep.judge(job.target.path, wanted, tmpdirs=surroundings.tmpdirs)
@@ -129,21 +130,15 @@ def _tell_verdicts(verdicts: Sequence[tuple[Job, Verdict]]) -> int:
     """Print the reasons, with the target where there are several, and give the exit code."""
     check_stdout("to give the reason on")
     for job, verdict in verdicts:
-        path = f"{job.target.path}: " if job.target and len(verdicts) > 1 else ""
+        path = f"{job.target.path}: " if len(verdicts) > 1 else ""
         print_text(f"{escape(path + verdict.reason)}\n")
     is_current = all(verdict.is_current for _, verdict in verdicts)
     return EXIT_DONE if is_current else EXIT_OUTDATED
 
 
-def _is_flat(options: Options) -> bool:
-    """Tell whether all rows that are chosen become one layer."""
-    return not options.keep_layers and options.squash_from is None
-
-
-def _do(job: Job, options: Options, surroundings: Surroundings, messages: Messages) -> int:
+def _do(job: Job, options: Options, surroundings: Surroundings, messages: Messages) -> None:
     """Make one result."""
     target = job.target
-    assert target is not None
     messages.warn(_target_warnings(target))
     with ExitStack() as stack:
         if options.target is not target:
@@ -155,27 +150,25 @@ def _do(job: Job, options: Options, surroundings: Surroundings, messages: Messag
         elif target.form == "tar":
             _write_tar(job.chosen[0], target, options, surroundings, messages)
         else:
-            _write_images(job, target, options, surroundings, messages)
-    return EXIT_DONE
+            _write_images(job, options, surroundings, messages)
 
 
 def _write_images(
-    job: Job, target: TargetName, options: Options, surroundings: Surroundings, messages: Messages
+    job: Job, options: Options, surroundings: Surroundings, messages: Messages
 ) -> None:
     from dimgx.console.imageoutput import write
 
-    is_flat = _is_flat(options)
-    rows = [chosen_rows(item, options) if is_flat else None for item in job.chosen]
+    rows = [_rows_to_flatten(item, options) for item in job.chosen]
     with Waiting(is_wanted=not options.quiet) as line:
         write(
             job,
-            _stdout() if target.is_stdout else target.path,
+            _place(job.target),
             rows,
             options,
             surroundings.source_date_epoch,
             messages,
-            tar_options(options, surroundings, None, line),
-            report=surroundings.report,
+            _tar_options(options, surroundings, None, line),
+            surroundings.report,
         )
 
 
@@ -191,8 +184,8 @@ def _write_raw(
     with Waiting(is_wanted=not options.quiet) as line:
         result = api.write_raw(
             chosen.image,
-            _stdout() if target.is_stdout else target.path,
-            layers=chosen_rows(chosen, options),
+            _place(target),
+            layers=_rows_to_flatten(chosen, options),
             compression=target.compression,
             level=options.level,
             force=options.force,
@@ -217,11 +210,11 @@ def _write_tar(
 ) -> None:
     from dimgx import api
 
-    rows = chosen_rows(chosen, options)
+    rows = _rows_to_flatten(chosen, options)
     with Waiting(is_wanted=not options.quiet) as line:
         result = api.flatten(
             chosen.image,
-            _stdout() if target.is_stdout else target.path,
+            _place(target),
             compression=target.compression,
             level=options.level,
             force=options.force,
@@ -229,7 +222,7 @@ def _write_tar(
             sha256=messages.is_verbose,
             report=surroundings.report,
             record=options.update,
-            **tar_options(options, surroundings, rows, line),
+            **_tar_options(options, surroundings, rows, line),
         )
     messages.warn(result.warnings)
     _tell_tar(result, target, messages)
@@ -245,14 +238,14 @@ def _tell_tar(result: Result, target: TargetName, messages: Messages) -> None:
 
 def _hand_over(
     chosen: Sequence[Chosen], options: Options, surroundings: Surroundings, messages: Messages
-) -> int:
+) -> None:
     """Hand the images to an engine, and print the IDs that they have there."""
     from dimgx.console import handover
 
-    rows = [chosen_rows(one, options) if _is_flat(options) else None for one in chosen]
+    rows = [_rows_to_flatten(one, options) for one in chosen]
     with closing(handover.open_engine_target(options, os.environ)) as target:
         with Waiting(is_wanted=not options.quiet) as line:
-            shared = tar_options(options, surroundings, None, line)
+            shared = _tar_options(options, surroundings, None, line)
             if options.load is not None:
                 created = surroundings.source_date_epoch
                 ids, warnings = handover.load(
@@ -264,14 +257,17 @@ def _hand_over(
                 )
         messages.warn(warnings)
         print_text("".join(f"{id}\n" for id in ids))
-    return EXIT_DONE
 
 
-def chosen_rows(chosen: Chosen, options: Options) -> Sequence[Row] | None:
-    """Give the rows to flatten; None for an image without layers, which is an empty tar.
+def _rows_to_flatten(chosen: Chosen, options: Options) -> Sequence[Row] | None:
+    """Give the rows that become one layer; None for no choice of them.
+
+    That is where layers are kept or squashed, and an image without layers, which is an empty tar.
 
     Raises: LayerSpecError for a choice that comes to nothing.
     """
+    if options.keep_layers or options.squash_from is not None:
+        return None
     if not options.layers and not chosen.image.layers:
         return None
     if all(row.is_empty for row in chosen.rows):
@@ -279,7 +275,7 @@ def chosen_rows(chosen: Chosen, options: Options) -> Sequence[Row] | None:
     return chosen.rows
 
 
-def tar_options(
+def _tar_options(
     options: Options,
     surroundings: Surroundings,
     rows: Sequence[Row] | None,
@@ -303,7 +299,9 @@ def tar_options(
     }
 
 
-def _stdout() -> BinaryIO:
+def _place(target: TargetName) -> str | BinaryIO:
+    if not target.is_stdout:
+        return target.path
     sys.stdout.flush()
     return open(sys.stdout.fileno(), "wb", buffering=0, closefd=False)
 
