@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import compileall
 import os
 import shlex
 import shutil
@@ -48,21 +47,26 @@ class Dimgx:
         self.argv = tuple(shlex.split(command)) if command else own
         self.package = None if command else ROOT / "dimgx"
         self.env = {} if command else {"PYTHONPATH": str(ROOT)}
-        if self.package is not None:
-            compileall.compile_dir(self.package, quiet=1)
 
     def job(self, *args: str | Path, env: Mapping[str, str] = MappingProxyType({})) -> Job:
         return Job((*self.argv, *map(str, args)), env={**self.env, **env})
 
     def flatten(
-        self, name: str, *options: str, output: str = "flat.tar", archive: str | None = None
+        self,
+        name: str,
+        *options: str,
+        output: str = "flat.tar",
+        image: str | None = None,
+        env: Mapping[str, str] = MappingProxyType({}),
+        inputs: Sequence[Path] = (),
     ) -> Command:
-        """Give the command that flattens an image's archive."""
+        """Give the command that flattens `image`, by default the archive."""
 
         def steps(corpus: Corpus, out: Path) -> Steps:
-            return [[self.job(*options, "-t", out / output, f"docker-archive:{corpus.archive}")]]
+            source = image or f"docker-archive:{corpus.archive}"
+            return [[self.job(*options, "-t", out / output, source, env=env)]]
 
-        return Command(name, steps, output, is_strict=True)
+        return Command(name, steps, output, is_strict=True, inputs=inputs)
 
     def version(self) -> Command:
         return Command("dimgx --version", lambda corpus, out: [[self.job("--version")]])

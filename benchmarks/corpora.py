@@ -3,7 +3,7 @@
     WORK/SHAPE/facts.json     members, live paths, bytes
     WORK/SHAPE/listing        the merged tree by the model, a line for each path
     WORK/SHAPE/plain.tar      the image, as `docker save` of Docker 25 and later writes it
-    WORK/SHAPE/plain/         the same as an OCI layout, where something reads that
+    WORK/SHAPE/plain/         the same as an OCI layout
 
 and gzip.tar, zstd.tar, dot.tar (every name begins with ./) beside them, where they are wanted.
 """
@@ -79,8 +79,6 @@ class Corpus:
     members: int
     live: int
     plain_bytes: int
-    flat_bytes: int
-    """Payload of the merged tree's files with a header each, about the size of the result."""
 
     @property
     def archive(self) -> Path:
@@ -114,7 +112,7 @@ def scaled(shape: Shape, scale: float) -> Shape:
     return replace(shape, members=members, plain=max(40_000, int(shape.plain * scale)))
 
 
-def ensure(work: Path, name: str, variant: str, *, scale: float, layout: bool) -> Corpus:
+def ensure(work: Path, name: str, variant: str, *, scale: float) -> Corpus:
     """Give an image, made now unless it is there."""
     shape = scaled(SHAPES[name], scale)
     directory = work / (name if scale == 1 else f"{name}-{scale:g}")
@@ -132,11 +130,7 @@ def ensure(work: Path, name: str, variant: str, *, scale: float, layout: bool) -
             write_archive(directory / "plain", directory / "plain.tar")
         else:
             _compress(directory, variant)
-    if not layout and variant == "dot":
-        shutil.rmtree(directory / variant, ignore_errors=True)
-    return Corpus(
-        directory, variant, name, facts["members"], facts["live"], facts["plain"], facts["flat"]
-    )
+    return Corpus(directory, variant, name, facts["members"], facts["live"], facts["plain"])
 
 
 def _read_facts(directory: Path, stamp: dict[str, Any]) -> dict[str, Any] | None:
@@ -160,14 +154,7 @@ def _make_plain(directory: Path, shape: Shape) -> dict[str, int]:
         layout.finish(blobs, "plain")
     lines = model.lines()
     (directory / "listing").write_bytes(b"".join(line + b"\n" for line in lines))
-    flat = sum(_flat_size(line) for line in lines)
-    return {"members": members, "live": len(lines), "plain": plain, "flat": flat}
-
-
-def _flat_size(line: bytes) -> int:
-    fields = line.split(b" ")
-    size = int(fields[5]) if fields[0] == b"f" else 0
-    return BLOCK + size + -size % BLOCK
+    return {"members": members, "live": len(lines), "plain": plain}
 
 
 def _make_dot(directory: Path, shape: Shape) -> None:
@@ -179,7 +166,7 @@ def _make_dot(directory: Path, shape: Shape) -> None:
 
 def _compress(directory: Path, variant: str) -> None:
     """Make the compressed twin of the plain layout, two layers at a time."""
-    plain = Corpus(directory, "plain", "", 0, 0, 0, 0)
+    plain = Corpus(directory, "plain", "", 0, 0, 0)
     with LayoutWriter(directory / variant) as layout, ThreadPoolExecutor(2) as pool:
         sources = plain.layers()
         blobs = list(pool.map(lambda source: layout.add_compressed(source, variant), sources))

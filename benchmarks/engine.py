@@ -17,7 +17,7 @@ from benchmarks import rows
 from benchmarks.commands import Command, Dimgx, answers
 from benchmarks.corpora import Corpus
 from benchmarks.measure import CommandFailed, Job, Steps
-from benchmarks.sections import figures, ratio
+from benchmarks.sections import ratio, ratios, timed
 from benchmarks.session import Session
 
 Row = dict[str, Any]
@@ -61,12 +61,6 @@ def contenders(dimgx: Dimgx, image: str) -> list[Command]:
     """Give the commands for the image with the ID `image`."""
     host = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
 
-    def flatten(name: str, verify: str) -> Command:
-        def steps(corpus: Corpus, out: Path) -> Steps:
-            return [[dimgx.job("--verify", verify, "-t", out / "flat.tar", image)]]
-
-        return Command(name, steps, "flat.tar", is_strict=True)
-
     def export(corpus: Corpus, out: Path) -> Steps:
         return [[Job(("sh", "-c", SHELL, "sh", image, str(out / "flat.tar")))]]
 
@@ -76,8 +70,8 @@ def contenders(dimgx: Dimgx, image: str) -> list[Command]:
         return [[Job(("curl", "-sSf", "-o", "/dev/null", "--unix-socket", socket, url))]]
 
     return [
-        flatten("none", "none"),
-        flatten("once", "once"),
+        dimgx.flatten("none", "--verify", "none", image=image),
+        dimgx.flatten("once", "--verify", "once", image=image),
         Command(EXPORT, export, "flat.tar", is_docker=True),
         Command(SAVE, save),
     ]
@@ -85,9 +79,8 @@ def contenders(dimgx: Dimgx, image: str) -> list[Command]:
 
 def measure(session: Session, row: rows.EngineRow) -> Row:
     """dimgx against the engine's export, and the share that the engine's save has in it."""
-    result: Row = {**asdict(row), "against": EXPORT, "times": {}}
-    result |= {"ratio": None, "ratio_of_minima": None, "share": None}
-    result |= {"ratio_verified": None, "ratio_verified_of_minima": None, "share_verified": None}
+    result: Row = {**asdict(row), "against": EXPORT, "times": {}, **ratios({}, EXPORT)}
+    result |= {"share": None, "share_verified": None}
     what = problem()
     if what is not None:
         return {**result, "failure": what}
@@ -95,15 +88,15 @@ def measure(session: Session, row: rows.EngineRow) -> Row:
     try:
         image = load(corpus.archive)
         try:
-            outcomes = session.compare(corpus, contenders(session.dimgx, image), session.rounds)
+            times = timed(session, corpus, contenders(session.dimgx, image))
         finally:
             docker("image", "rm", "-f", image)
     except CommandFailed as exc:
         return {**result, "failure": str(exc)}
-    times = {name: figures(outcome) for name, outcome in outcomes.items()}
-    result["times"] = times
-    for name, end in (("none", ""), ("once", "_verified")):
-        result[f"ratio{end}"] = ratio(times[name], times[EXPORT])
-        result[f"ratio{end}_of_minima"] = ratio(times[name], times[EXPORT], "min_s")
-        result[f"share{end}"] = ratio(times[SAVE], times[name])
-    return result
+    return {
+        **result,
+        "times": times,
+        **ratios(times, EXPORT),
+        "share": ratio(times[SAVE], times["none"]),
+        "share_verified": ratio(times[SAVE], times["once"]),
+    }

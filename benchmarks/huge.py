@@ -45,7 +45,7 @@ def make(work: Path, size: int, variant: str) -> Corpus:
     _write_archive(directory / variant, directory / f"{variant}.tar", blobs, stored)
     shutil.rmtree(directory / variant)
     members = LAYERS * files
-    return Corpus(directory, variant, name, members, members, size, size)
+    return Corpus(directory, variant, name, members, members, size)
 
 
 def _layer(number: int, files: int) -> Iterator[Piece]:

@@ -21,6 +21,11 @@ from pathlib import Path
 
 PIECE = 1 << 20
 PAGE = 4096
+AT_ONCE = 2
+"""How many jobs of a step run together."""
+TIMEOUT_S = 900
+LOOK_S = 0.004
+"""How often the memory of a run is looked at."""
 
 
 class CommandFailed(Exception):
@@ -34,13 +39,12 @@ class Job:
     argv: tuple[str, ...]
     stdin: Path | None = None
     stdout: Path | None = None
-    cwd: Path | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     """Added to the environment."""
 
 
 Steps = Sequence[Sequence[Job]]
-"""Steps run one after the other; the jobs of one step two at a time."""
+"""Steps run one after the other; the jobs of one step AT_ONCE together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +121,7 @@ def warm(paths: Sequence[Path]) -> None:
                 pass
 
 
-def run(steps: Steps, *, at_once: int = 2, timeout_s: float = 900) -> Run:
+def run(steps: Steps, *, timeout_s: float = TIMEOUT_S) -> Run:
     """Run a command and tell what it took.
 
     Raises: CommandFailed.
@@ -125,11 +129,11 @@ def run(steps: Steps, *, at_once: int = 2, timeout_s: float = 900) -> Run:
     cpu_s = 0.0
     started = time.perf_counter()
     for jobs in steps:
-        cpu_s += _run_step(jobs, at_once, started + timeout_s)
+        cpu_s += _run_step(jobs, started + timeout_s)
     return Run(time.perf_counter() - started, cpu_s)
 
 
-def _run_step(jobs: Sequence[Job], at_once: int, deadline: float) -> float:
+def _run_step(jobs: Sequence[Job], deadline: float) -> float:
     waiting = list(reversed(jobs))
     running: dict[int, Process] = {}
     cpu_s = 0.0
@@ -146,7 +150,7 @@ def _run_step(jobs: Sequence[Job], at_once: int, deadline: float) -> float:
     timer.start()
     try:
         while waiting or running:
-            while waiting and len(running) < at_once and not late.is_set():
+            while waiting and len(running) < AT_ONCE and not late.is_set():
                 job = waiting.pop()
                 process = Process(job)
                 running[process.pid] = process
@@ -184,7 +188,6 @@ class Process:
                     stdin=stdin or subprocess.DEVNULL,
                     stdout=stdout or subprocess.DEVNULL,
                     stderr=self.errors,
-                    cwd=job.cwd,
                     env={**os.environ, **job.env},
                     start_new_session=True,
                 )
@@ -211,7 +214,7 @@ class Process:
 # -- memory ----------------------------------------------------------------------------------------
 
 
-def run_for_peak(job: Job, *, timeout_s: float = 900, interval_s: float = 0.004) -> Peak:
+def run_for_peak(job: Job) -> Peak:
     """Run one job, untimed, and watch its memory.
 
     What processes share counts once (/proc/PID/smaps_rollup, proportional sizes), and is looked at
@@ -221,7 +224,7 @@ def run_for_peak(job: Job, *, timeout_s: float = 900, interval_s: float = 0.004)
     """
     process = Process(job)
     resident = decoded = 0
-    deadline = time.perf_counter() + timeout_s
+    deadline = time.perf_counter() + TIMEOUT_S
     status = None
     while status is None:
         held = shared = 0
@@ -234,7 +237,7 @@ def run_for_peak(job: Job, *, timeout_s: float = 900, interval_s: float = 0.004)
             os.killpg(process.pid, signal.SIGKILL)
             process.popen.wait()
             process.finish(-signal.SIGKILL, is_late=True)
-        time.sleep(interval_s)
+        time.sleep(LOOK_S)
         status = process.popen.poll()
     process.finish(status)
     return Peak(resident, decoded)

@@ -62,6 +62,15 @@ def make_node(
     return Node(kind, b"%b %04o %d:%d %d" % (kind.encode(), mode, uid, gid, mtime), rest)
 
 
+def node_of(entry: Entry) -> Node:
+    """Give the inode that a member is, which is no hard link."""
+    return make_node(
+        entry.kind, entry.mode, entry.uid, entry.gid, entry.mtime,
+        content_id(entry.data) if entry.kind == "f" else b"",
+        entry.target, entry.device, entry.xattrs,
+    )  # fmt: skip
+
+
 class Model:
     """The merged tree, to which layers are applied base to top."""
 
@@ -82,11 +91,7 @@ class Model:
             elif entry.kind == "h":
                 own[entry.path] = own.get(entry.target) or self.live[entry.target]
             else:
-                own[entry.path] = make_node(
-                    entry.kind, entry.mode, entry.uid, entry.gid, entry.mtime,
-                    content_id(entry.data) if entry.kind == "f" else b"",
-                    entry.target, entry.device, entry.xattrs,
-                )  # fmt: skip
+                own[entry.path] = node_of(entry)
         self._remove(gone, emptied, {path for path, node in own.items() if node.kind != "d"})
         self._imply_parents(own)
         self.live.update(own)

@@ -22,7 +22,7 @@ from benchmarks import rows
 from benchmarks.commands import Command, Dimgx
 from benchmarks.corpora import Corpus
 from benchmarks.measure import CommandFailed, Job, Steps
-from benchmarks.sections import figures, is_met, ratio
+from benchmarks.sections import is_met, ratios, timed
 from benchmarks.session import Session
 
 Row = dict[str, Any]
@@ -113,12 +113,9 @@ def contenders(dimgx: Dimgx, registry: Registry) -> list[Command]:
     """Give the commands; what they read is the registry's."""
     served = registry.blobs()
 
-    def flatten(name: str, verify: str) -> Command:
-        def steps(corpus: Corpus, out: Path) -> Steps:
-            return [[dimgx.job("--verify", verify, "-t", out / "flat.tar",
-                               f"docker://{registry.image}", env=ENV)]]  # fmt: skip
-
-        return Command(name, steps, "flat.tar", is_strict=True, inputs=served)
+    def flatten(verify: str) -> Command:
+        image = f"docker://{registry.image}"
+        return dimgx.flatten(verify, "--verify", verify, image=image, env=ENV, inputs=served)
 
     def fetch(corpus: Corpus, out: Path) -> Steps:
         script = "set -o pipefail; curl -sSf --noproxy '*' \"$1\" | igzip -dc"
@@ -140,8 +137,8 @@ def contenders(dimgx: Dimgx, registry: Registry) -> list[Command]:
         return [[Job(("crane", "export", registry.image, str(out / "flat.tar")), env=ENV)]]
 
     found = [
-        flatten("none", "none"),
-        flatten("once", "once"),
+        flatten("none"),
+        flatten("once"),
         Command(BASE, fetch, inputs=served),
         Command("skopeo copy + dimgx", by_skopeo, "flat.tar", is_strict=True, inputs=served),
     ]
@@ -153,9 +150,8 @@ def contenders(dimgx: Dimgx, registry: Registry) -> list[Command]:
 def measure(session: Session, row: rows.RegistryRow) -> Row:
     """dimgx against curl with a decoder, and against other ways to a flat tar."""
     lacking = [tool for tool in TOOLS if find(tool) is None]
-    result: Row = {**asdict(row), "against": BASE, "times": {}}
-    result |= {"ratio": None, "ratio_of_minima": None, "is_met": None}
-    result |= {"ratio_verified": None, "ratio_verified_of_minima": None, "is_met_verified": None}
+    result: Row = {**asdict(row), "against": BASE, "times": {}, **ratios({}, BASE)}
+    result |= {"is_met": None, "is_met_verified": None}
     if lacking:
         return {**result, "failure": f"not on PATH: {' '.join(lacking)}"}
     corpus = session.corpus(row.shape, row.variant)
@@ -163,20 +159,12 @@ def measure(session: Session, row: rows.RegistryRow) -> Row:
     try:
         with running(place) as registry:
             registry.push(corpus)
-            outcomes = session.compare(corpus, contenders(session.dimgx, registry), session.rounds)
+            times = timed(session, corpus, contenders(session.dimgx, registry))
     except CommandFailed as exc:
         return {**result, "failure": str(exc)}
     finally:
         shutil.rmtree(place, ignore_errors=True)
-    times = {name: figures(outcome) for name, outcome in outcomes.items()}
-    none, once, least = times["none"], times["once"], times[BASE]
-    result |= {
-        "times": times,
-        "ratio": ratio(none, least),
-        "ratio_of_minima": ratio(none, least, "min_s"),
-        "ratio_verified": ratio(once, least),
-        "ratio_verified_of_minima": ratio(once, least, "min_s"),
-    }
+    result |= {"times": times, **ratios(times, BASE)}
     result["is_met"] = is_met(result["ratio"], row.aim)
     result["is_met_verified"] = is_met(result["ratio_verified"], row.aim_verified)
     return result

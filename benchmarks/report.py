@@ -93,7 +93,7 @@ def served_table(rows: Sequence[Row]) -> str:
                 share = row.get(f"share{end}")
                 cells = [
                     pair(row[f"ratio{end}"], row[f"ratio{end}_of_minima"]),
-                    number(row.get(f"aim{end}"), 1) if f"aim{end}" in row else "",
+                    number(row.get(f"aim{end}"), 1),
                     yes(row.get(f"is_met{end}")),
                     "" if share is None else f"{share:.0%}",
                 ]

@@ -39,8 +39,24 @@ def ratio(one: Row, other: Row, key: str = "median_s") -> float | None:
     return float(one[key] / other[key])
 
 
+def ratios(times: Row, base: str) -> Row:
+    """Give what `none` and `once` take in times of `base`; None where one was not timed."""
+    least = times.get(base, {})
+    return {
+        f"ratio{end}{of}": ratio(times.get(name, {}), least, key)
+        for name, end in (("none", ""), ("once", "_verified"))
+        for key, of in (("median_s", ""), ("min_s", "_of_minima"))
+    }
+
+
 def is_met(value: float | None, aim: float | None) -> bool | None:
     return None if value is None or aim is None else value <= aim
+
+
+def timed(session: Session, corpus: Corpus, contenders: Sequence[Command]) -> dict[str, Row]:
+    """Run commands in turn, and give the figures of each by its name."""
+    outcomes = session.compare(corpus, contenders, session.rounds)
+    return {name: figures(outcome) for name, outcome in outcomes.items()}
 
 
 # -- times -----------------------------------------------------------------------------------------
@@ -55,9 +71,7 @@ def speed(session: Session, row: rows.SpeedRow) -> Row:
         session.dimgx.flatten("once", "--verify", "once", *row.options),
         base,
     ]
-    outcomes = session.compare(corpus, contenders, session.rounds)
-    times = {name: figures(outcome) for name, outcome in outcomes.items()}
-    none, once, least = times["none"], times["once"], times[base.name]
+    times = timed(session, corpus, contenders)
     result: Row = {
         **asdict(row),
         "against": base.name,
@@ -65,10 +79,7 @@ def speed(session: Session, row: rows.SpeedRow) -> Row:
         "live": corpus.live,
         "plain_bytes": corpus.plain_bytes,
         "times": times,
-        "ratio": ratio(none, least),
-        "ratio_of_minima": ratio(none, least, "min_s"),
-        "ratio_verified": ratio(once, least),
-        "ratio_verified_of_minima": ratio(once, least, "min_s"),
+        **ratios(times, base.name),
     }
     result["is_met"] = is_met(result["ratio"], row.aim)
     result["is_met_verified"] = is_met(result["ratio_verified"], row.aim_verified)
@@ -99,12 +110,11 @@ def encode(session: Session, row: rows.EncodeRow) -> Row:
     packed = session.dimgx.flatten("packed", "--verify", "none", row.option, output=row.output)
     try:
         session.make_flat(corpus, flat)
-        outcomes = session.compare(corpus, [plain, packed, encoder], session.rounds)
+        times = timed(session, corpus, [plain, packed, encoder])
     except CommandFailed as exc:
-        outcomes = {name: Outcome(failure=str(exc)) for name in ("plain", "packed", encoder.name)}
+        times = {name: {"failure": str(exc)} for name in ("plain", "packed", encoder.name)}
     finally:
         flat.unlink(missing_ok=True)
-    times = {name: figures(outcome) for name, outcome in outcomes.items()}
     result: Row = {**asdict(row), "against": encoder.name, "times": times}
     result |= {"ratio": None, "ratio_of_minima": None}
     for key, field in (("ratio", "median_s"), ("ratio_of_minima", "min_s")):
@@ -134,10 +144,7 @@ def start(session: Session) -> Row:
 
 def small(session: Session) -> Row:
     """An image of 10 MB, all told."""
-    outcomes = session.compare(
-        session.corpus("small"), [session.dimgx.flatten("dimgx")], session.rounds
-    )
-    times = {name: figures(outcome) for name, outcome in outcomes.items()}
+    times = timed(session, session.corpus("small"), [session.dimgx.flatten("dimgx")])
     value = times["dimgx"].get("median_s")
     return {
         "id": "small", "title": "image of 10 MB, all told", "times": times, "value_s": value,
@@ -146,8 +153,7 @@ def small(session: Session) -> Row:
 
 
 def difference(session: Session, shape: str, one: Command, other: Command) -> Row:
-    outcomes = session.compare(session.corpus(shape), [one, other], session.rounds)
-    times = {name: figures(outcome) for name, outcome in outcomes.items()}
+    times = timed(session, session.corpus(shape), [one, other])
     first, second = times[one.name], times[other.name]
     result: Row = {"times": times, "value_s": None, "of_minima_s": None}
     if "median_s" in first and "median_s" in second:
@@ -165,8 +171,7 @@ def scaling(session: Session) -> Row:
     corpus = session.corpus("even", "gzip")
     one = session.dimgx.flatten("one thread", "--verify", "none", "--threads", "1")
     two = session.dimgx.flatten("two threads", "--verify", "none", "--threads", "2")
-    outcomes = session.compare(corpus, [one, two], session.rounds)
-    times = {name: figures(outcome) for name, outcome in outcomes.items()}
+    times = timed(session, corpus, [one, two])
     value = ratio(times[one.name], times[two.name])
     return {
         "id": "scaling", "title": "--threads 2, times as fast as 1", "times": times,
@@ -193,7 +198,7 @@ def growth(session: Session, series: rows.Series) -> Row:
     points: list[Row] = []
     before = {"units": 0, **base}
     for corpus, outcome in zip(corpora[1:], outcomes[1:], strict=True):
-        units = corpus.members if series.unit == "member" else corpus_layers(corpus)
+        units = corpus.members if series.unit == "member" else len(corpus.layers())
         point: Row = {"shape": corpus.shape, "units": units, **figures(outcome)}
         point |= cost_of_each(point, before)
         points.append(point)
@@ -217,10 +222,6 @@ def cost_of_each(point: Row, before: Row) -> Row:
         return {}
     fields = {"each_us": "median_s", "each_of_minima_us": "min_s", "each_cpu_us": "cpu_s"}
     return {name: (point[key] - before[key]) / more * 1e6 for name, key in fields.items()}
-
-
-def corpus_layers(corpus: Corpus) -> int:
-    return len(corpus.layers())
 
 
 # -- memory ----------------------------------------------------------------------------------------

@@ -56,7 +56,7 @@ class Session:
         """
         if self.dimgx.package is not None:
             compileall.compile_dir(self.dimgx.package, quiet=1)
-        corpus = ensure(self.work, "one", "plain", scale=self.scale, layout=True)
+        corpus = ensure(self.work, "one", "plain", scale=self.scale)
         out = self.fresh_directory()
         measure.run(self.dimgx.flatten("dimgx").steps(corpus, out))
         shutil.rmtree(out)
@@ -66,7 +66,7 @@ class Session:
         key = (shape, variant)
         if key not in self.corpora:
             self.say(f"image {shape}, {variant}")
-            self.corpora[key] = ensure(self.work, shape, variant, scale=self.scale, layout=True)
+            self.corpora[key] = ensure(self.work, shape, variant, scale=self.scale)
             os.sync()
         return self.corpora[key]
 

@@ -129,22 +129,20 @@ class Written(NamedTuple):
     size: int
     digest: str
     """Hexadecimal sha256 of the tar."""
-    members: int
 
 
 def write_layer(
     entries: Iterable[Entry], write: Callable[[bytes], object], prefix: bytes = b""
 ) -> Written:
-    """Write a layer's tar and tell its size, digest and members."""
+    """Write a layer's tar and tell its size and digest."""
     digest = hashlib.sha256()
-    size = members = pending = 0
+    size = pending = 0
     parts: list[bytes] = []
     if prefix:
         parts.append(header(prefix, 0o755, 0, 0, 0, 0, b"5"))
     for entry in entries:
         part = encode(entry, prefix)
         parts.append(part)
-        members += 1
         pending += len(part)
         if pending >= FLUSH_AT:
             block = b"".join(parts)
@@ -157,4 +155,4 @@ def write_layer(
     block = b"".join(parts)
     digest.update(block)
     write(block)
-    return Written(size + len(block), digest.hexdigest(), members)
+    return Written(size + len(block), digest.hexdigest())

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.corpora import Corpus, LayoutWriter, write_archive
-from benchmarks.model import Node, content_id, listing, make_node
+from benchmarks.model import Node, listing, node_of
 from benchmarks.tarbytes import Entry
 
 CAPABILITY = (b"security.capability", bytes.fromhex("0100000200040000" + "00" * 12))
@@ -53,15 +53,8 @@ class Telling:
     def listing(self) -> dict[bytes, bytes]:
         nodes: dict[bytes, Node] = {}
         for entry in self.expected:
-            nodes[entry.path] = (
-                nodes[entry.target]
-                if entry.kind == "h"
-                else make_node(
-                    entry.kind, entry.mode, entry.uid, entry.gid, entry.mtime,
-                    content_id(entry.data) if entry.kind == "f" else b"",
-                    entry.target, entry.device, entry.xattrs,
-                )
-            )  # fmt: skip
+            is_link = entry.kind == "h"
+            nodes[entry.path] = nodes[entry.target] if is_link else node_of(entry)
         return listing(nodes)
 
     def make(self, work: Path) -> Corpus:
@@ -74,7 +67,7 @@ class Telling:
         lines = self.listing().values()
         (directory / "listing").write_bytes(b"".join(line + b"\n" for line in lines))
         members = sum(map(len, self.layers))
-        return Corpus(directory, "plain", self.id, members, len(self.expected), 0, 0)
+        return Corpus(directory, "plain", self.id, members, len(self.expected), 0)
 
 
 A = file("a/one", "old")

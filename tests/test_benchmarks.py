@@ -38,8 +38,7 @@ def test_reader_reads_what_the_writer_wrote(tmp_path: Path) -> None:
         Entry("c", b"z", 0o600, device=(1, 3)),
     ]
     with (tmp_path / "x.tar").open("wb") as file:
-        written = write_layer(entries, file.write)
-    assert written.members == len(entries)
+        write_layer(entries, file.write)
     model = Model()
     model.apply(entries)
     expected = dict(zip(sorted_paths(model), model.lines(), strict=True))
@@ -75,8 +74,8 @@ def test_reader_of_no_tar(tmp_path: Path, damage: bytes) -> None:
 
 
 def test_same_seed_gives_the_same_image(tmp_path: Path) -> None:
-    one = ensure(tmp_path / "1", "ordinary", "plain", scale=0.002, layout=True)
-    two = ensure(tmp_path / "2", "ordinary", "plain", scale=0.002, layout=True)
+    one = ensure(tmp_path / "1", "ordinary", "plain", scale=0.002)
+    two = ensure(tmp_path / "2", "ordinary", "plain", scale=0.002)
     assert one.archive.read_bytes() == two.archive.read_bytes()
     assert 0.5 < one.live / one.members < 0.9
 
