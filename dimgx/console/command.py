@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from dimgx import __version__
@@ -17,7 +17,7 @@ from dimgx.console.terminal import check_stdout, is_terminal, print_text, termin
 from dimgx.errors import ImageError, SourceError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import BinaryIO
 
     from dimgx.console.messages import Messages
@@ -61,7 +61,7 @@ def run(args: Sequence[str], messages: Messages, cancel: Callable[[], bool] | No
     with ExitStack() as stack:
         beside = Beside(options, stack)
         chosen = [
-            stack.enter_context(_Opened(reference, options, surroundings, messages))
+            stack.enter_context(_opened(reference, options, surroundings, messages))
             for reference in options.images
         ]
         with Waiting(is_wanted=not options.quiet) as line:
@@ -87,43 +87,28 @@ def _show_origin(target: str) -> None:
 
 
 def _list(options: Options, surroundings: Surroundings, messages: Messages) -> int:
-    with _Opened(options.images[0], options, surroundings, messages) as chosen:
+    with _opened(options.images[0], options, surroundings, messages) as chosen:
         _show(chosen, options)
         messages.warn(chosen.image.warnings)
     return 0
 
 
-class _Opened:
-    """An image that is opened and chosen from, as a context manager."""
+@contextmanager
+def _opened(
+    reference: str, options: Options, surroundings: Surroundings, messages: Messages
+) -> Iterator[Chosen]:
+    """Open an image and choose from it, for as long as the context lasts."""
+    from dimgx import layerspec
+    from dimgx.inspector import list_rows
 
-    def __init__(
-        self, reference: str, options: Options, surroundings: Surroundings, messages: Messages
-    ) -> None:
-        self._reference, self._options = reference, options
-        self._surroundings, self._messages = surroundings, messages
-        self._image: Image | None = None
-
-    def __enter__(self) -> Chosen:
-        from dimgx import layerspec
-        from dimgx.inspector import list_rows
-
-        options = self._options
-        self._image = image = _open(self._reference, options, self._surroundings)
-        try:
-            _tell_image(image, self._messages)
-            selection = layerspec.select(
-                list_rows(image), options.layers, reverse=options.reverse, strict=options.strict
-            )
-        except BaseException:
-            image.close()
-            raise
+    with _open(reference, options, surroundings) as image:
+        _tell_image(image, messages)
+        selection = layerspec.select(
+            list_rows(image), options.layers, reverse=options.reverse, strict=options.strict
+        )
         if selection.unknown:
-            self._messages.warn([_left_out(selection.unknown)])
-        return Chosen(self._reference, image, selection.rows)
-
-    def __exit__(self, *_: object) -> None:
-        if self._image is not None:
-            self._image.close()
+            messages.warn([_left_out(selection.unknown)])
+        yield Chosen(reference, image, selection.rows)
 
 
 def _open(reference: str, options: Options, surroundings: Surroundings) -> Image:
