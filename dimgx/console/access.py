@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from dimgx.console.terminal import is_terminal
 from dimgx.errors import SourceError, UsageError
 from dimgx.registryoptions import DEFAULT_CACHE_SIZE, Credentials, RegistryOptions
 
@@ -62,11 +63,7 @@ def _read_password() -> str:
 
 
 def _ask_password(user: str) -> str:
-    try:
-        is_terminal = sys.stdin is not None and sys.stdin.isatty()
-    except ValueError:  # closed
-        is_terminal = False
-    if not is_terminal:
+    if not is_terminal(sys.stdin):
         raise UsageError(
             "--creds names no password, and there is no terminal to ask at: pipe it in with"
             " --password-stdin"

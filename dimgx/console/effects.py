@@ -17,7 +17,6 @@ _SPELLINGS = {
     "force": "-w/-W",
     "sync": "--sync/--no-sync",
     "compression": "a compression",
-    "compress_level": "--compress-level",
     "target": "-t",
     "layers": "-l",
     "reverse": "-r/-R",
@@ -26,7 +25,6 @@ _SPELLINGS = {
     "paths": "--include and --exclude",
     "add_layers": "--add-layer",
     "tags": "--tag",
-    "load": "--load",
     "import_": "--import",
 }
 _REGISTRY = (
@@ -135,8 +133,7 @@ def _check_names(said: dict[str, Any], target: TargetName | None) -> None:
     if said["tags"]:
         from dimgx.images.resultnames import parse_names
 
-        is_oci = target is not None and target.form in ("oci-archive", "oci-dir")
-        parse_names(said["tags"], target.name if target is not None and is_oci else None)
+        parse_names(said["tags"], None if target is None else target.layout_name)
 
 
 def _is_beside(said: dict[str, Any]) -> bool:

@@ -146,16 +146,14 @@ def _imported(options: Options, chosen: Chosen) -> Imported:
 
     Raises: ImageError where its config is malformed; UsageError for a bad name.
     """
-    image = chosen.image
     from dimgx.images.imageconfig import settings_of
+    from dimgx.images.resultnames import familiar_names
     from dimgx.settings import Settings
     from dimgx.targets.engine import Imported
 
-    settings = settings_of(image) or Settings()
-    from dimgx.images.resultnames import familiar_names
-
+    settings = settings_of(chosen.image) or Settings()
     names = tuple(familiar_names(engine_names(options, chosen)))
-    return Imported(names, settings, image.platform)
+    return Imported(names, settings, chosen.image.platform)
 
 
 def push(

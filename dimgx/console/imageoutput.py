@@ -76,8 +76,7 @@ def names_for(
 
     Raises: UsageError where one is no name.
     """
-    is_oci = target is not None and target.form in ("oci-archive", "oci-dir")
-    given = parse_names(options.tags, target.name if target and is_oci else None)
+    given = parse_names(options.tags, None if target is None else target.layout_name)
     return given or own_names(chosen.image, parse_reference(chosen.asked).name)
 
 

@@ -17,6 +17,8 @@ from dimgx.errors import UsageError
 if TYPE_CHECKING:
     from dimgx.codec import Compression
 
+    _Asked = Compression | Literal["none"] | None
+
 Form = Literal["tar", "docker-archive", "oci-archive", "oci-dir", "docker-dir"]
 FORMS: tuple[Form, ...] = ("tar", "docker-archive", "oci-archive", "oci-dir", "docker-dir")
 DIRECTORY_FORMS = frozenset(("oci-dir", "docker-dir"))
@@ -61,8 +63,13 @@ class TargetName(NamedTuple):
     def is_stdout(self) -> bool:
         return self.path in STDOUT_TARGETS
 
+    @property
+    def layout_name(self) -> str | None:
+        """The name where it is one in an OCI layout, which takes any text."""
+        return self.name if self.form in ("oci-archive", "oci-dir") else None
 
-def parse_target(text: str, form: Form | None, compression: str | None) -> TargetName:
+
+def parse_target(text: str, form: Form | None, compression: _Asked) -> TargetName:
     """Give what the target `text` says, with what `--format` and a compression option say.
 
     `compression` is "none" for a plain file, None where nothing was said.
@@ -120,16 +127,17 @@ def _cut(text: str) -> tuple[str, Form | None, str | None]:
     return path, form, name
 
 
-def _compression(path: str, chosen: str | None) -> tuple[Compression | None, str | None]:
+def _compression(path: str, chosen: _Asked) -> tuple[Compression | None, str | None]:
     """Give the compression that is asked for or that the suffix means, and what is odd in it."""
-    wanted = _known(chosen)
+    wanted = None if chosen is None or chosen == "none" else chosen
     if path in STDOUT_TARGETS:
         return wanted, None
     name = re.split(r"[/\\]" if "\\" in path else "/", path)[-1].lower()
     suffix = max((s for s in SUFFIXES if name.endswith(s)), key=len, default=None)
     if chosen is not None:
         if suffix is not None and SUFFIXES[suffix] != wanted:
-            return wanted, f"the target's name ends in {suffix}, but {_say(wanted)} was asked for"
+            asked = wanted or "a plain tar"
+            return wanted, f"the target's name ends in {suffix}, but {asked} was asked for"
         return wanted, None
     if suffix is not None:
         return SUFFIXES[suffix], None
@@ -139,14 +147,6 @@ def _compression(path: str, chosen: str | None) -> tuple[Compression | None, str
             f"dimgx writes a tar, not a {refused} (give -C, -z or another to write one there)"
         )
     return None, "the target's suffix is not known, so a plain tar is written"
-
-
-def _known(chosen: str | None) -> Compression | None:
-    return next((c for c in SUFFIXES.values() if c is not None and c == chosen), None)
-
-
-def _say(compression: Compression | None) -> str:
-    return compression or "a plain tar"
 
 
 def is_template(target: str) -> bool:

@@ -72,8 +72,6 @@ def print_text(text: str) -> None:
 
 def _drop_stdout() -> None:
     """Forget what could not be written, so that the interpreter does not try once more."""
-    if sys.stdout is None:
-        return
     try:
         sys.stdout.flush()
     except OSError:
