@@ -36,9 +36,9 @@ def link(path: str, target: str) -> Entry:
     return Entry("l", path.encode(), 0o777, mtime=1_000_000_000, target=target.encode())
 
 
-def name(path: str, target: str, mode: int = 0o644) -> Entry:
+def name(path: str, target: str) -> Entry:
     """A hard link."""
-    return Entry("h", path.encode(), mode, mtime=1_000_000_000, target=target.encode())
+    return Entry("h", path.encode(), 0o644, mtime=1_000_000_000, target=target.encode())
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,7 +155,6 @@ def test_times_before_1970_and_of_the_year_one() -> None:
 
 
 ARM = image(TOP, BASE, tags=("app:1",), architecture="arm64", history=HISTORY)
-INDEX = "sha256:" + "1" * 64
 
 
 def test_platform_goes_to_a_new_engine() -> None:
