@@ -107,7 +107,7 @@ class RunConfig(NamedTuple):
         return self.format_shell() if path.endswith(".sh") else self.format_json()
 
 
-def run_config_of(image: Image, tick: Tick | None = None) -> RunConfig:
+def run_config_of(image: Image, tick: Tick | None) -> RunConfig:
     """Give the run settings of an image that is open.
 
     An engine is asked for the whole image, unless that was done; `tick` is told how far that is.

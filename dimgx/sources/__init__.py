@@ -71,11 +71,12 @@ def open_image(
         from dimgx.sources.engine import open_engine_image
         from dimgx.sources.engines import open_engine
 
+        options = engine or EngineOptions()
         return open_engine_image(
-            open_engine(reference, engine or EngineOptions()),
+            open_engine(reference, options),
             reference,
             platform=platform,
-            options=engine or EngineOptions(),
+            options=options,
             spool=spool,
             read=partial(read_image, verify=verify != "none"),
         )
@@ -103,12 +104,12 @@ def _refuse_engine(reference: Reference, engine: EngineOptions | None) -> None:
 def list_platforms(
     reference: Reference,
     *,
-    verify: str = "once",
-    stdin: BinaryIO | None = None,
+    verify: str,
+    stdin: BinaryIO | None,
     spool: SpoolSpace,
-    registry: RegistryOptions | None = None,
-    engine: EngineOptions | None = None,
-    tick: Tick | None = None,
+    registry: RegistryOptions | None,
+    engine: EngineOptions | None,
+    tick: Tick | None,
 ) -> list[Platform]:
     """Give the platforms that the image which `reference` means is there for, in its order.
 
@@ -294,9 +295,9 @@ def _list_manifest(files: Files, data: bytes, *, verify: bool) -> list[Candidate
 
 
 def _list_index(files: Files, *, verify: bool) -> list[Candidate]:
-    from dimgx.sources.layout import list_layout, open_layout
+    from dimgx.sources.layout import list_layout
 
-    return list_layout(*open_layout(files, verify=verify))
+    return list_layout(files, verify=verify)
 
 
 def _no_image(files: Files) -> ImageError:

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
-from dimgx import system
 from dimgx.errors import ImageError
 from dimgx.extent import Extent
 from dimgx.image import Watch
@@ -155,20 +154,10 @@ class _Reader:
     def read_at(self, offset: int, size: int) -> bytes:
         start = offset - self._start
         if not 0 <= start <= len(self._chunk) - size:
-            wanted = min(max(size, _CHUNK), self._extent.size - offset)
-            self._chunk = self._read(self._extent.offset + offset, wanted)
+            self._chunk = self._extent.read(offset, max(size, _CHUNK))
             self._start = offset
             start = 0
         return self._chunk[start : start + size]
-
-    def _read(self, offset: int, size: int) -> bytes:
-        data = b""
-        while len(data) < size:
-            piece = system.pread(self._extent.fd, size - len(data), offset + len(data))
-            if not piece:
-                break
-            data += piece
-        return data
 
 
 def _text(name: bytes) -> str:

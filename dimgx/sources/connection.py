@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 from dimgx.errors import DimgxError, SourceError, TemporaryError
 from dimgx.jsondoc import Fields, parse_json
+from dimgx.sources.causes import iter_causes
 from dimgx.sources.endpoint import Endpoint, EngineOptions, connect_problem
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class Connection:
             data = self._read_document(response)
         return parse_json(data, f"{self.endpoint}: {what}", _DOCUMENT_LIMIT)
 
-    def iter_get(self, url: str, params: Mapping[str, str | int] | None = None) -> Iterator[bytes]:
+    def iter_get(self, url: str, params: Mapping[str, str]) -> Iterator[bytes]:
         """Yield what the engine sends, however long it takes to begin.
 
         Raises: Refused, besides.
@@ -280,19 +281,6 @@ def _tls(endpoint: Endpoint) -> TLSConfig | None:
         raise SourceError(f"{endpoint}: {_one_line(exc)}") from exc
 
 
-def _causes(exc: BaseException) -> Iterator[BaseException]:
-    """Yield an exception and all that stand behind it, however they were wrapped."""
-    pending, seen = [exc], set[int]()
-    while pending:
-        one = pending.pop(0)
-        if id(one) in seen:
-            continue
-        seen.add(id(one))
-        yield one
-        behind = [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
-        pending += [item for item in behind if isinstance(item, BaseException)]
-
-
 def _is_transport_error(exc: BaseException) -> bool:
     from http.client import HTTPException
 
@@ -307,7 +295,7 @@ def _translate(exc: Exception, endpoint: Endpoint) -> NoReturn:
 
     Raises: TemporaryError, SourceError; `exc` itself where it has nothing to do with that.
     """
-    causes = list(_causes(exc))
+    causes = list(iter_causes(exc))
     where = f"the engine at {endpoint}"
     if endpoint.named_by:
         where += f" ({endpoint.named_by})"

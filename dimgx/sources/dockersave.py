@@ -163,11 +163,11 @@ class _Reader:
     @cached_property
     def _in_layout(self) -> dict[str, list[tuple[Layer, ...]]]:
         """Layers by the digests of configs, as the manifests of an OCI layout beside have them."""
-        from dimgx.sources.layout import list_layout, open_layout
+        from dimgx.sources.layout import list_layout
 
         found: dict[str, list[tuple[Layer, ...]]] = {}
         try:
-            candidates = list_layout(*open_layout(self._files, verify=self._verify))
+            candidates = list_layout(self._files, verify=self._verify)
         except ImageError:
             return found
         for variant in chain.from_iterable(one.variants for one in candidates):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from itertools import zip_longest
 from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -72,7 +73,7 @@ def open_engine_image(
             layers=tuple(
                 Layer(_Pending(saved, index), diff_id=diff_id, length=length)
                 for index, (diff_id, length) in enumerate(
-                    zip(described.diff_ids, _lengths(described), strict=True)
+                    zip_longest(described.diff_ids, described.lengths)
                 )
             ),
             settings=described.settings,
@@ -94,10 +95,6 @@ def _hand_over(image: Image, resources: ExitStack, saved: _Saved) -> None:
     image.resources.push(resources.pop_all())
     image.resources.push(saved.resources.pop_all())
     saved.resources = image.resources
-
-
-def _lengths(described: Described) -> Sequence[int | None]:
-    return described.lengths or (None,) * len(described.diff_ids)
 
 
 def _describe(

@@ -94,8 +94,8 @@ class MissingBlob(ImageError):
     """A blob that a document names is not stored."""
 
 
-def open_layout(files: Files, *, verify: bool) -> tuple[BlobStore, Index]:
-    """Give the blobs and the index of an OCI layout.
+def list_layout(files: Files, *, verify: bool) -> list[Candidate]:
+    """Give the images that the index of an OCI layout lists.
 
     Raises: ImageError where oci-layout or index.json is missing or malformed.
     """
@@ -112,11 +112,7 @@ def open_layout(files: Files, *, verify: bool) -> tuple[BlobStore, Index]:
     index = parse_document(data, f"{files.where}: index.json", CONFIG_LIMIT)
     if isinstance(index, Manifest):
         raise ImageError(f"{files.where}: index.json is no index")
-    return BlobStore(files, verify, lambda d: (f"blobs/{d.algorithm}/{d.hex}",)), index
-
-
-def list_layout(store: BlobStore, index: Index) -> list[Candidate]:
-    """Give the images that an index lists."""
+    store = BlobStore(files, verify, lambda d: (f"blobs/{d.algorithm}/{d.hex}",))
     return _Lister(store).candidates(index)
 
 

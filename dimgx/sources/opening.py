@@ -157,7 +157,7 @@ def _open_extent(
     extent: Extent, where: str, spool: SpoolSpace, resources: ExitStack, tick: Tick | None
 ) -> ArchiveFiles:
     watch = Watch.of(extent.fd, where)
-    head = _head(extent)
+    head = extent.read(0, _HEAD)
     _refuse_text(head, where)
     if sniff(head) is not None:
         chunks = ticking(extent.iter_chunks(), tick, extent.size)
@@ -200,16 +200,12 @@ def _index(extent: Extent, where: str, watch: Watch | None) -> ArchiveFiles:
     try:
         return ArchiveFiles(extent, where, watch)
     except ImageError as exc:
-        head = _head(extent)
+        head = extent.read(0, _HEAD)
         if head[257:262] != b"ustar":
             raise ImageError(f"{where} is no archive of an image{_looks_like(head)}") from exc
         if _has_text_line_ends(head, 1):
             raise _went_through_text(where) from exc
         raise
-
-
-def _head(extent: Extent) -> bytes:
-    return system.pread(extent.fd, min(_HEAD, extent.size), extent.offset)
 
 
 def _looks_like(head: bytes) -> str:

@@ -72,8 +72,8 @@ class Patience:
 def _given_up(problem: Transient, time_s: float) -> str:
     if problem.wait_s is not None and problem.wait_s >= 1:
         return f"{problem}; come back in {_spell(problem.wait_s)}"
-    tried = f" for {time_s:g} s (--retry-time)" if time_s else ""
-    return f"{problem}; tried{tried}: try again later" if tried else f"{problem}: try again later"
+    tried = f"; tried for {time_s:g} s (--retry-time)" if time_s else ""
+    return f"{problem}{tried}: try again later"
 
 
 def _spell(seconds: float) -> str:

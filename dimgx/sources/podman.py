@@ -250,15 +250,13 @@ class ServiceDoor:
 class ProgramDoor:
     """The program `podman`, run once for each question."""
 
-    def __init__(self, program: str, url: str | None = None) -> None:
+    def __init__(self, program: str, url: str | None) -> None:
         self._command = [program, *(("--url", url) if url else ())]
         self.where = f"Podman ({' '.join(self._command)})"
 
     def inspect(self, name: str) -> Fields:
         """Give what is told of an image."""
-        found = self._ask("image", "inspect", "--", name)
-        first = found[0] if isinstance(found, list) and found else found
-        return Fields(first, f"{self.where}: {name:.200}")
+        return self._inspect("image", name, f"{self.where}: {name:.200}")
 
     def history(self, id: str) -> list[Fields]:
         """Give the steps, newest first."""
@@ -298,8 +296,7 @@ class ProgramDoor:
 
     def container(self, name: str) -> Fields:
         """Give what is told of a container."""
-        found = self._ask("container", "inspect", "--", name)
-        return Fields(found[0] if isinstance(found, list) and found else found, self.where)
+        return self._inspect("container", name, self.where)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -327,6 +324,10 @@ class ProgramDoor:
             if process.returncode:
                 raise _refused(errors.read(65536))
             return said.read(_DOCUMENT_LIMIT)
+
+    def _inspect(self, kind: str, name: str, what: str) -> Fields:
+        found = self._ask(kind, "inspect", "--", name)
+        return Fields(found[0] if isinstance(found, list) and found else found, what)
 
     def _ask(self, *words: str) -> object:
         return parse_json(self._run(*words), self.where, _DOCUMENT_LIMIT)

@@ -36,21 +36,17 @@ class RemoteBlob:
         self, client: RegistryClient, digest: Digest, size: int, cache: BlobCache | None = None
     ) -> None:
         self._client, self._digest, self._cache = client, digest, cache
-        self._size = size
+        self.size = size
+        """Bytes, as the manifest states them."""
         self._lock = Lock()
         self._fetches: set[_Fetch] = set()
-
-    @property
-    def size(self) -> int:
-        """Bytes, as the manifest states them."""
-        return self._size
 
     def iter_chunks(self) -> Iterator[bytes | memoryview]:
         """Yield the bytes in order, in pieces of at most 1 MiB, as they come.
 
         Raises: NotThere, Denied, TemporaryError; Cancelled after `abort`.
         """
-        fetch = _Fetch(self._client, self._digest, self._size)
+        fetch = _Fetch(self._client, self._digest, self.size)
         with self._lock:
             self._fetches.add(fetch)
         try:
@@ -70,7 +66,7 @@ class RemoteBlob:
             fetch.abort()
 
     def _through(self, cache: BlobCache, fetch: _Fetch) -> Iterator[bytes | memoryview]:
-        slot = cache.open(self._digest, self._size, fetch.stopped)
+        slot = cache.open(self._digest, self.size, fetch.stopped)
         try:
             stored = slot.iter_stored()
             if stored is not None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from dimgx.errors import DimgxError, ImageError, SourceError, TemporaryError
+from dimgx.sources.causes import iter_causes
 from dimgx.sources.connections import Waiting, make_adapter
 from dimgx.sources.patience import Transient
 from dimgx.sources.proxies import find_proxy, is_loopback
@@ -285,7 +286,7 @@ def translate(exc: BaseException, host: str, proxy: str | None) -> DimgxError:
     if _find(exc, ProxyError) or isinstance(exc, requests.exceptions.ProxyError):
         return Transient(f"the proxy {proxy or ''} does not let us through to {host}")
     where = f"the proxy {proxy} to {host}" if proxy else host
-    certificate = next((e for e in _chain(exc) if _is_about_certificate(e)), None)
+    certificate = next((e for e in iter_causes(exc) if _is_about_certificate(e)), None)
     if certificate is not None:
         reason = getattr(certificate, "verify_message", "it is for another host").rstrip(".")
         way = "put its CA as ca.crt into a directory for --cert-dir"
@@ -300,7 +301,7 @@ def translate(exc: BaseException, host: str, proxy: str | None) -> DimgxError:
         reason = getattr(tls, "reason", None) or "the handshake failed"
         if reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
             return NotTLS(f"{host} does not speak TLS; --tls-verify=false lets plain http pass")
-        if reason in ("UNEXPECTED_EOF_WHILE_READING",):
+        if reason == "UNEXPECTED_EOF_WHILE_READING":
             return Cut(f"{host} cut the connection")
         if "TIMED OUT" in str(reason).upper():
             return Transient(f"{where} does not answer in time")
@@ -319,21 +320,10 @@ def translate(exc: BaseException, host: str, proxy: str | None) -> DimgxError:
         return Transient(f"{where} does not answer in time")
     if isinstance(exc, ValueError) and not _find(exc, OSError):
         return SourceError(f"{host} gave a URL or an answer that makes no sense")
-    reason = next((e.strerror for e in _chain(exc) if isinstance(e, OSError) and e.strerror), None)
+    reason = next(
+        (e.strerror for e in iter_causes(exc) if isinstance(e, OSError) and e.strerror), None
+    )
     return Transient(f"the connection to {where} broke" + (f": {reason}" if reason else ""))
-
-
-def _chain(exc: BaseException) -> Iterator[BaseException]:
-    """Yield what an error was caused by, however its library keeps that."""
-    todo, seen = [exc], set()
-    while todo:
-        found = todo.pop(0)
-        if id(found) in seen:
-            continue
-        seen.add(id(found))
-        yield found
-        links = (found.__cause__, found.__context__, getattr(found, "reason", None), *found.args)
-        todo += [link for link in links if isinstance(link, BaseException)]
 
 
 def _is_about_certificate(exc: BaseException) -> bool:
@@ -344,4 +334,4 @@ def _is_about_certificate(exc: BaseException) -> bool:
 
 
 def _find(exc: BaseException, kind: type[_T]) -> _T | None:
-    return next((found for found in _chain(exc) if isinstance(found, kind)), None)
+    return next((found for found in iter_causes(exc) if isinstance(found, kind)), None)
