@@ -41,10 +41,9 @@ def _link_header(name: str, target: str) -> bytes:
 class FileArchive:
     """An archive in a file that can be gone back in (rule 1)."""
 
-    def __init__(self, target: FileTarget, *, is_hashed: bool = False) -> None:
+    def __init__(self, target: FileTarget, *, is_hashed: bool) -> None:
         self._target = target
         self._hash = _new_hash(is_hashed)
-        self._sizes: dict[int, int] = {}
         self.size = 0
 
     def _write(self, data: bytes | memoryview) -> None:
@@ -61,23 +60,22 @@ class FileArchive:
 
     def put_part(self, part: Part) -> tuple[Slot, StoredLayer]:
         """Write a layer behind room for its header."""
-        slot = Slot(offset=self.size)
+        begin = self.size
         self._write(bytes(BLOCK))
         stored = part.emit(self._write)
         self._write(bytes(-stored.size % BLOCK))
-        self._sizes[slot.offset] = stored.size
-        return slot, stored
+        return Slot(stored.size, begin), stored
 
     def name(self, slot: Slot, name: str) -> None:
         """Fill the header in."""
-        header = _header(name, self._sizes[slot.offset])
+        header = _header(name, slot.size)
         assert len(header) == BLOCK, "names are short"
-        self._target.rewrite(header, slot.offset)
+        self._target.rewrite(header, slot.position)
 
     def drop(self, slot: Slot) -> None:
         """Go back to where the last layer began."""
-        self._target.truncate(slot.offset)
-        self.size = slot.offset
+        self._target.truncate(slot.position)
+        self.size = slot.position
 
     def finish(self, last: Mapping[str, bytes]) -> None:
         """Put the last files and the end of the archive."""
@@ -137,7 +135,7 @@ class StreamedArchive:
     """An archive that goes out in one go when all of it is known (rule 2)."""
 
     def __init__(
-        self, target: Target, coding: Coding, space: SpoolSpace, *, is_hashed: bool = False
+        self, target: Target, coding: Coding, space: SpoolSpace, *, is_hashed: bool
     ) -> None:
         """`coding` is of the archive as a whole; what is kept until the end lies in `space`."""
         self._target, self._coding, self._space = target, coding, space
@@ -155,7 +153,6 @@ class StreamedArchive:
 
     def put_part(self, part: Part) -> tuple[Slot, StoredLayer]:
         """Learn what a layer is, and keep it if need be."""
-        slot = Slot(offset=len(self._pieces))
         content: Extent | Part = part
         if part.is_repeatable:
             stored = part.emit(len)  # it is only hashed
@@ -164,16 +161,16 @@ class StreamedArchive:
             stored = part.emit(spool.write)
             content = spool.finish()
         self._pieces.append(_Piece(b"", stored.size, content))
-        return slot, stored
+        return Slot(stored.size, len(self._pieces) - 1), stored
 
     def name(self, slot: Slot, name: str) -> None:
         """Give the layer its header."""
-        piece = self._pieces[slot.offset]
-        self._pieces[slot.offset] = piece._replace(header=_header(name, piece.size))
+        piece = self._pieces[slot.position]
+        self._pieces[slot.position] = piece._replace(header=_header(name, slot.size))
 
     def drop(self, slot: Slot) -> None:
         """Forget the last layer."""
-        del self._pieces[slot.offset :]
+        del self._pieces[slot.position :]
 
     def finish(self, last: Mapping[str, bytes]) -> None:
         """Remember the last files."""

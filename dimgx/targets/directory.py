@@ -112,7 +112,7 @@ class DirectoryStore:
             self._publish(self._write_small(data), name)
 
     def _write_small(self, data: bytes) -> str:
-        place = self._open_temporary()
+        place = self._temporary_place()
         self.size += len(data)
         with open(place, "wb") as file:
             file.write(data)
@@ -127,7 +127,7 @@ class DirectoryStore:
 
     def put_part(self, part: Part) -> tuple[Slot, StoredLayer]:
         """Write a layer under a temporary name."""
-        place = self._open_temporary()
+        place = self._temporary_place()
         with translated(self._path):
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
             fd = os.open(place, flags | getattr(os, "O_CLOEXEC", 0), 0o666)
@@ -144,7 +144,7 @@ class DirectoryStore:
         finally:
             os.close(fd)
         self.size += stored.size
-        return Slot(place, stored.size), stored
+        return Slot(stored.size, place=place), stored
 
     def name(self, slot: Slot, name: str) -> None:
         """Give the layer its name."""
@@ -156,7 +156,7 @@ class DirectoryStore:
         with translated(self._path):
             os.unlink(slot.place)
         self._made.remove(slot.place)
-        self.size -= slot.offset
+        self.size -= slot.size
 
     def finish(self, last: Mapping[str, bytes]) -> None:
         """Remember the index, which is one file."""
@@ -236,7 +236,7 @@ class DirectoryStore:
         """It is no single file."""
         return None
 
-    def _open_temporary(self) -> str:
+    def _temporary_place(self) -> str:
         """Give the path for a file that is to be renamed."""
         place = os.path.join(self._root, f".dimgx-{os.urandom(8).hex()}.part")
         self._made.append(place)

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,13 +15,15 @@ if TYPE_CHECKING:
     from dimgx.images.layerparts import Part, StoredLayer
 
 
-class Slot:
-    """Where a layer lies that has no name yet; which of these it has is its store's business."""
+class Slot(NamedTuple):
+    """Where a layer lies that has no name yet; where that is, only its store knows."""
 
-    __slots__ = ("offset", "place")
-
-    def __init__(self, place: str = "", offset: int = 0) -> None:
-        self.place, self.offset = place, offset
+    size: int
+    """Bytes of the layer as stored."""
+    position: int = 0
+    """In an archive."""
+    place: str = ""
+    """In a directory: the file's path."""
 
 
 class Store(Protocol):
