@@ -633,7 +633,7 @@ def test_an_object_that_says_nothing_of_what_it_took():
     assert body.got == b"abc"
 
 
-@pytest.mark.parametrize("kind", ["descriptor", "buffered", "raw"])
+@pytest.mark.parametrize("kind", ["buffered", "raw"])
 def test_a_pipe(kind):
     reader, writer = os.pipe()
     got = bytearray()
@@ -647,7 +647,7 @@ def test_a_pipe(kind):
     with open(writer, "wb", buffering=0 if kind == "raw" else 8192) as file:
         if kind == "buffered":
             file.write(b"earlier ")
-        target = open_stream_target(file.fileno() if kind == "descriptor" else file)
+        target = open_stream_target(file)
         target.write(DATA)
         target.commit()
     thread.join()
@@ -656,23 +656,14 @@ def test_a_pipe(kind):
 
 
 @posix
-@pytest.mark.parametrize("kind", ["descriptor", "buffered"])
-def test_a_reader_that_leaves_is_a_broken_pipe(kind):
+def test_a_reader_that_leaves_is_a_broken_pipe():
     reader, writer = os.pipe()
     os.close(reader)
     with open(writer, "wb", buffering=0) as file:
-        target = open_stream_target(writer if kind == "descriptor" else file)
+        target = open_stream_target(file)
         with pytest.raises(BrokenPipeError):
             target.write(DATA)
         target.abort()
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="has no /dev/full")
-def test_a_full_stdout_is_named():
-    with open("/dev/full", "wb", buffering=0) as file:
-        target = open_stream_target(file, "standard output")
-        with pytest.raises(SourceError, match="standard output cannot be written: no space"):
-            target.write(DATA)
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="has no /dev/full")

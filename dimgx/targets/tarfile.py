@@ -90,15 +90,13 @@ def _registered(target: _T, resources: ExitStack | None) -> _T:
     return target
 
 
-def open_stream_target(file: BinaryIO | int, name: str | None = None) -> Target:
-    """Give a target around a binary file that is open already, or its descriptor.
+def open_stream_target(file: BinaryIO) -> Target:
+    """Give a target around a binary file that is open already.
 
-    The file stays open and is the caller's to close; `commit` flushes it. `name` is for errors, by
-    default what the file says that it is called.
+    The file stays open and is the caller's to close; `commit` flushes it. Errors call it by the
+    name that it says.
     """
-    name = name or _name_of(file)
-    if isinstance(file, int):
-        return _StreamTarget(file, name, is_owner=False)
+    name = _name_of(file)
     if isinstance(file, (io.BufferedWriter, io.FileIO)) and not file.seekable():
         fd = _descriptor_of(file)
         if fd is not None:
@@ -109,8 +107,8 @@ def open_stream_target(file: BinaryIO | int, name: str | None = None) -> Target:
     return _ObjectTarget(file, name)
 
 
-def _name_of(file: BinaryIO | int) -> str:
-    name = file if isinstance(file, int) else getattr(file, "name", None)
+def _name_of(file: BinaryIO) -> str:
+    name = getattr(file, "name", None)
     if isinstance(name, (str, bytes)) and name:
         return os.fsdecode(name)
     return "stdout" if name == 1 else "the target"
@@ -135,7 +133,7 @@ class FileTarget:
         replaced: os.stat_result | None,
         *,
         force: bool,
-        sync: bool = True,
+        sync: bool,
     ) -> None:
         if replaced and not force:
             raise exists(path)
