@@ -42,7 +42,7 @@ from dimgx.layers.tarfields import (
 )
 from dimgx.layers.tarheader import read_header
 from dimgx.layers.tarwrite import END, build_header
-from dimgx.system import PIECE, open_read, pread
+from dimgx.system import PIECE, open_read
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
@@ -89,7 +89,7 @@ def _open_tar(
     chunks: Iterator[bytes | memoryview]
     if stat.S_ISREG(status.st_mode):
         whole = Extent(fd, 0, status.st_size)
-        head, chunks = pread(fd, HEAD, 0), whole.iter_chunks()
+        head, chunks = whole.read(0, HEAD), whole.iter_chunks()
         if sniff(head) is None:
             _check_tar(whole, path)
             return Layer(whole, diff_id=_digest(chunks, tick))

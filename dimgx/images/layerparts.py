@@ -93,20 +93,12 @@ class _Hashed:
         return Digest("sha256", self._hash.hexdigest())
 
 
-class _Written(NamedTuple):
-    """What became of a tar."""
-
-    diff_id: Digest
-    digest: Digest
-    size: int
-
-
-def _write_coded(produce: Callable[[Write], object], coding: Coding, write: Write) -> _Written:
+def _write_coded(produce: Callable[[Write], object], coding: Coding, write: Write) -> StoredLayer:
     """Write a tar as `coding` says; `produce` gives its bytes."""
     stored = _Hashed(write)
     if coding.compression is None:
         produce(stored.write)
-        return _Written(stored.digest, stored.digest, stored.size)
+        return StoredLayer(stored.digest, stored.digest, stored.size, None)
     encoder = open_encoder(stored.write, coding.compression, coding.level, coding.threads)
     plain = _Hashed(encoder.write)
     try:
@@ -115,7 +107,7 @@ def _write_coded(produce: Callable[[Write], object], coding: Coding, write: Writ
     except BaseException:
         encoder.abort()
         raise
-    return _Written(plain.digest, stored.digest, stored.size)
+    return StoredLayer(plain.digest, stored.digest, stored.size, coding.compression)
 
 
 class FlatPart:
@@ -125,10 +117,10 @@ class FlatPart:
         self,
         flat: FlatTar,
         coding: Coding,
-        key: Hashable = None,
+        key: Hashable,
         *,
-        is_repeatable: bool = True,
-        tar: TarFigures | None = None,
+        is_repeatable: bool,
+        tar: TarFigures | None,
     ) -> None:
         """`flat` must stay open as long as it may be repeated. `tar` is told of its bytes, once."""
         self._flat, self._coding, self._tar = flat, coding, tar
@@ -142,12 +134,10 @@ class FlatPart:
         if self._stored is not None and self.is_repeatable:
             self._flat.emit(write)
             return self._stored
-        found = _write_coded(self._produce, self._coding, write)
+        stored = _write_coded(self._produce, self._coding, write)
         self._flat.verify()
-        self._stored = StoredLayer(
-            found.diff_id, found.digest, found.size, self._coding.compression
-        )
-        return self._stored
+        self._stored = stored
+        return stored
 
     def _produce(self, write: Write) -> None:
         tar = self._tar
@@ -172,8 +162,8 @@ class KeptPart:
         *,
         allowed: Collection[Compression | None],
         coding: Coding,
-        verify: Verify = "once",
-        tick: Callable[[int], None] | None = None,
+        verify: Verify,
+        tick: Callable[[int], None] | None,
     ) -> None:
         """`what` names it in errors; `coding` is for what cannot stay; `tick` is told of bytes."""
         self._layer, self._what = layer, what
@@ -189,10 +179,7 @@ class KeptPart:
     def is_repeatable(self) -> bool:
         """It lies on a disk as it is to be stored."""
         blob = self._layer.blob
-        if not isinstance(blob, Extent):
-            return False
-        head = next(Extent(blob.fd, blob.offset, min(HEAD, blob.size)).iter_chunks(), b"")
-        return sniff(bytes(head)) in self._allowed
+        return isinstance(blob, Extent) and sniff(blob.read(0, HEAD)) in self._allowed
 
     def emit(self, write: Write) -> StoredLayer:
         """Write it."""
@@ -263,10 +250,9 @@ class KeptPart:
             for piece in iter_decoded(chunks, compression):
                 write(piece)
 
-        found = _write_coded(produce, self._coding, write)
-        self._check_tar(found.diff_id)
-        diff_id = self._layer.diff_id or found.diff_id
-        return StoredLayer(diff_id, found.digest, found.size, self._coding.compression)
+        stored = _write_coded(produce, self._coding, write)
+        self._check_tar(stored.diff_id)
+        return stored._replace(diff_id=self._layer.diff_id or stored.diff_id)
 
     def _check_tar(self, found: Digest) -> None:
         stated = self._layer.diff_id

@@ -147,9 +147,9 @@ def marks_of(image: Image, layers: Sequence[Layer]) -> tuple[str, ...]:
 
     Raises: ImageError for a layer that nothing identifies.
     """
-    steps = [step.id for step in image.history if not step.empty]
-    ids: list[str | None] = [*steps] if len(steps) == len(image.layers) else []
-    ids = ids or [None] * len(image.layers)
+    ids = [step.id for step in image.history if not step.empty]
+    if len(ids) != len(image.layers):
+        ids = [None] * len(image.layers)
     known = dict(zip(image.layers, ids, strict=True))
     return tuple(_mark(layer, known.get(layer)) for layer in layers)
 

@@ -59,8 +59,7 @@ def origin_of(
         what reading an added layer raises.
     """
     prefix = b"" if recipe.prefix is None else parse_prefix(recipe.prefix).replace(b"\0", b"/")
-    nothing: _Carried = {"image": None, "settings": None, "healthcheck": None, "platform": None}
-    return Origin(
+    origin = Origin(
         layers=marks_of(image, chosen_layers(image, recipe.layers)),
         below=marks_of(image, layers_of(image, recipe.below)),
         is_squashed=is_squashed,
@@ -74,8 +73,8 @@ def origin_of(
         clamp_mtime=recipe.clamp_mtime,
         level=unusual_level(level, compression),
         created=created,
-        **(carried(image) if is_image else nothing),
     )
+    return origin._replace(**carried(image)) if is_image else origin
 
 
 def origin_of_kept(image: Image) -> Origin:

@@ -36,13 +36,6 @@ class Imported(NamedTuple):
     settings: Settings
     platform: Platform | None
 
-    @property
-    def warnings(self) -> list[str]:
-        """What Podman does not take."""
-        if self.settings.healthcheck is None:
-            return []
-        return ["Podman imports no health check, so it is left out (--load keeps it)"]
-
 
 class Receiver(Protocol):
     """An engine that takes images. Its methods raise Refused where it says no."""
@@ -89,12 +82,11 @@ class EngineTarget:
         Raises: ImageError for settings that cannot be told; SourceError, TemporaryError; what
             `chunks` raises.
         """
-        first, *more = what.names or (None,)
+        first = what.names[0] if what.names else None
         try:
             id = self._receiver.import_tar(chunks, first, what)
-            for name in more:
-                if name is not None:
-                    self._receiver.tag(id, name)
+            for name in what.names[1:]:
+                self._receiver.tag(id, name)
         except Refused as exc:
             raise translated(exc, self._engine.where) from exc
         return full_id(id, self._engine.where)
@@ -196,8 +188,7 @@ class _PodmanService:
         self._door.post(f"/images/{id}/tag", (), {"repo": repository, "tag": tag})
 
     def warnings(self, what: Imported) -> list[str]:
-        podman_changes(what.settings)
-        return what.warnings
+        return _podman_warnings(what.settings)
 
 
 class _PodmanProgram:
@@ -221,8 +212,15 @@ class _PodmanProgram:
         self._door.feed((), "tag", id, name)
 
     def warnings(self, what: Imported) -> list[str]:
-        podman_changes(what.settings)
-        return what.warnings
+        return _podman_warnings(what.settings)
+
+
+def _podman_warnings(settings: Settings) -> list[str]:
+    """See that Podman can be told the settings, and give what it does not take."""
+    podman_changes(settings)
+    if settings.healthcheck is None:
+        return []
+    return ["Podman imports no health check, so it is left out (--load keeps it)"]
 
 
 def _platform_words(what: Imported) -> Iterator[tuple[str, str | None]]:

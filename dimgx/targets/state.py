@@ -16,8 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from dimgx import system
-from dimgx.codec import sniff
+from dimgx.codec import HEAD, sniff
 from dimgx.decode import iter_decoded
 from dimgx.errors import ImageError, SourceError
 from dimgx.extent import Extent
@@ -42,8 +41,10 @@ from dimgx.targets.packedend import has_end
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dimgx.codec import Compression
+
 _NO_RECORD = "no record of what it was made from"
-_HEAD = 64 << 10
+_PIECE = 64 << 10
 # The members that archives of images begin with: what does not is not decoded in search of them.
 _IMAGE_MEMBER = re.compile(
     rb"(?:\./)*(?:blobs/.*|oci-layout|index\.json|manifest\.json|repositories"
@@ -71,20 +72,20 @@ def read_state(path: str, *, tmpdirs: Sequence[str] = ()) -> list[Made] | None:
     try:
         with open(path, "rb") as file:
             extent = Extent(file.fileno(), 0, status.st_size)
-            packing = sniff(system.pread(extent.fd, 64, 0)) or "none"
-            made = _read_tar(extent)
+            compression = sniff(extent.read(0, HEAD))
+            made = _read_tar(extent, compression)
     except OSError as exc:
         raise SourceError(f"{path}: {exc.strerror or exc}") from exc
     except ImageError as exc:
         raise NoOrigin(f"{path} has {_NO_RECORD}") from exc
-    return [made] if made is not None else _read_images(path, packing, tmpdirs)
+    return [made] if made is not None else _read_images(path, compression or "none", tmpdirs)
 
 
-def _read_tar(extent: Extent) -> Made | None:
+def _read_tar(extent: Extent, compression: Compression | None) -> Made | None:
     """Give what a tar with a record in its head was made from; None for what may be an image."""
-    compression = sniff(system.pread(extent.fd, 64, extent.offset))
+    pieces = (extent.read(at, _PIECE) for at in range(0, extent.size, _PIECE))
     head = b""
-    for piece in iter_decoded(_iter_pieces(extent), compression):
+    for piece in iter_decoded(pieces, compression):
         head += piece
         if len(head) >= BLOCK and len(head) >= _extended_end(head):
             break
@@ -98,11 +99,6 @@ def _read_tar(extent: Extent) -> Made | None:
     if not (_has_tar_end(extent) if compression is None else has_end(extent, compression)):
         problem = "damaged: the tar ends early"
     return Made((), origin, packing=compression or "none", problem=problem)
-
-
-def _iter_pieces(extent: Extent) -> Iterator[bytes]:
-    for offset in range(0, extent.size, _HEAD):
-        yield system.pread(extent.fd, min(_HEAD, extent.size - offset), extent.offset + offset)
 
 
 def _is_global(head: bytes) -> bool:
@@ -124,7 +120,7 @@ def _extended_end(head: bytes) -> int:
 def _has_tar_end(extent: Extent) -> bool:
     if extent.size % BLOCK or extent.size < 2 * BLOCK:
         return False
-    return system.pread(extent.fd, len(END), extent.offset + extent.size - len(END)) == END
+    return extent.read(extent.size - len(END), len(END)) == END
 
 
 def _read_images(path: str, packing: str | None, tmpdirs: Sequence[str]) -> list[Made]:
@@ -237,10 +233,8 @@ def shown_names(names: Iterable[ResultName], form: str) -> tuple[str, ...]:
 
 
 def _compression_of(image: Image) -> str | None:
-    if not image.layers or not isinstance(image.layers[-1].blob, Extent):
-        return None
-    blob = image.layers[-1].blob
-    return sniff(system.pread(blob.fd, 64, blob.offset)) or "none"
+    blob = image.layers[-1].blob if image.layers else None
+    return (sniff(blob.read(0, HEAD)) or "none") if isinstance(blob, Extent) else None
 
 
 def _problems(image: Image) -> Iterator[str]:
