@@ -10,6 +10,7 @@ import pytest
 from dimgx.errors import ImageError
 from dimgx.readers.checks import SHARE, Checks
 from dimgx.readers.forked import Tick
+from tests.leftovers import threads
 
 
 def count(size: int) -> None:
@@ -112,10 +113,10 @@ def test_what_interrupts_who_waits_is_no_failure() -> None:
 
 
 def test_nothing_to_check_starts_nothing() -> None:
-    before = threading.active_count()
+    before = threads()
     checks = Checks(count)
     checks.start(4)
-    assert threading.active_count() == before
+    assert not threads() - before
     checks.wait()
 
 

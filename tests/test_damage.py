@@ -29,6 +29,7 @@ from tests.dsl import (
     symlink,
     whiteout,
 )
+from tests.leftovers import open_files, threads
 from tests.listing import read_tar
 from tests.programs import CHECKOUT, need_root, refused, run
 from tests.programs import dimgx as run_dimgx
@@ -134,11 +135,11 @@ def test_a_flipped_bit_in_a_compressed_layer(kind: Compression) -> None:
 def test_nothing_is_left_open(tmp_path: Path) -> None:
     path = tmp_path / "image.tar"
     path.write_bytes(docker_archive(image(LOWER, compress(UPPER, "gzip")[:-3])))
-    before = (len(os.listdir("/proc/self/fd")), threading.active_count())
+    files, running = open_files(), threads()
     for _ in range(5):
         with pytest.raises(DimgxError), dimgx.open_image(str(path), verify="none") as opened:
             dimgx.flatten(opened, tmp_path / "flat.tar", verify="none")
-    assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == before
+    assert not open_files() - files and not threads() - running
     assert os.listdir(tmp_path) == ["image.tar"]
 
 

@@ -16,6 +16,7 @@ import pytest
 import dimgx
 from dimgx.shared import Shared
 from tests.dsl import dir_, file, layer
+from tests.leftovers import open_files
 from tests.writers import docker_archive, image, oci_layout
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def test_image_that_is_closed_while_it_is_flattened(
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="no list of descriptors")
 def test_descriptors_are_let_go_of_with_the_last_user(reference: str) -> None:
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     found = dimgx.open_image(reference)
     tree = dimgx.open_tree(found)
     content = tree.open("d/f")
@@ -134,19 +135,19 @@ def test_descriptors_are_let_go_of_with_the_last_user(reference: str) -> None:
         tree.open("missing")
     for one in (found, found, tree):
         one.close()
-        assert len(os.listdir("/proc/self/fd")) > before
+        assert open_files() - before
     content.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert not open_files() - before
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="no list of descriptors")
 def test_tree_that_is_dropped_holds_no_image(tmp_path: Path) -> None:
     (tmp_path / "image.tar").write_bytes(docker_archive(PICTURE))
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     with dimgx.open_image(tmp_path / "image.tar") as found:
         assert dimgx.open_tree(found).open("d/g").read() == b"g"
     gc.collect()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert not open_files() - before
 
 
 def test_last_of_many_threads_lets_go() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from dimgx.errors import SourceError
 from tests.dsl import file, layer
+from tests.leftovers import open_files
 from tests.opened import APP, BASE, TOP, opened, problem, read
 from tests.programs import dimgx, refused
 from tests.writers import (
@@ -120,11 +121,11 @@ def test_a_blob_that_changes_meanwhile(tmp_path: Path) -> None:
 
 def test_everything_is_closed_again(tmp_path: Path) -> None:
     directory = oci_layout(tmp_path / "x", APP)
-    before = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
+    before = open_files()
     read(f"oci:{directory}")
     problem(f"oci:{directory}:nothing")
     read("-", oci_archive(APP, archive_compression="gzip"))
-    assert before == (len(os.listdir("/proc/self/fd")) if before else 0)
+    assert not open_files() - before
 
 
 def test_a_layer_of_many_places_is_opened_once(tmp_path: Path) -> None:

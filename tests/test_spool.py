@@ -11,6 +11,7 @@ import pytest
 from dimgx import system
 from dimgx.errors import SourceError
 from dimgx.spool import SpoolSpace
+from tests.leftovers import open_files
 
 FULL = system.FEATURES
 MIB = 1 << 20
@@ -40,10 +41,6 @@ def read(extent):
 def fill(spool, pieces):
     for _ in range(pieces):
         spool.write(PIECE)
-
-
-def open_fds():
-    return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
 
 
 @pytest.mark.parametrize("memory", [0, 1, 100_000, MIB, 10 * MIB, None])
@@ -134,13 +131,13 @@ def test_free_memory_is_looked_at_again_for_each_spool(directory, has_memory, mo
 
 
 def test_leaves_no_file_and_no_descriptor(directory):
-    before = open_fds()
+    before = open_files()
     with SpoolSpace(MIB, [directory]) as space:
         for pieces in (0, 3, 40):
             fill(space.open(), pieces)
         assert os.listdir(directory) == []
     assert os.listdir(directory) == []
-    assert open_fds() == before
+    assert not open_files() - before
 
 
 def test_several_threads_share_one_budget(directory):

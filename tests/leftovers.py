@@ -1,0 +1,27 @@
+"""What is open and runs in this process, to see that a test leaves nothing behind.
+
+What tests before have left, a server's sockets and threads as a rule, may go at any moment: what
+counts is what is new, not how many there are.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import suppress
+
+
+def open_files() -> set[tuple[int, int, int]]:
+    """Give the descriptors and what each is of; none where the system does not tell."""
+    found = set()
+    with suppress(FileNotFoundError):
+        for fd in map(int, os.listdir("/proc/self/fd")):
+            with suppress(OSError):  # it is gone, as the one that the list was read through
+                status = os.fstat(fd)
+                found.add((fd, status.st_dev, status.st_ino))
+    return found
+
+
+def threads() -> set[threading.Thread]:
+    """Give the threads that run."""
+    return set(threading.enumerate())
