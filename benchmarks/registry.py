@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -73,14 +73,11 @@ def running(place: Path) -> Iterator[Registry]:
     program = find("docker-registry")
     assert program is not None
     place.mkdir(parents=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        host = f"127.0.0.1:{probe.getsockname()[1]}"
     config = {
         "version": 0.1,
-        "log": {"level": "error", "accesslog": {"disabled": True}},
+        "log": {"level": "info", "accesslog": {"disabled": True}},  # it tells its port
         "storage": {"filesystem": {"rootdirectory": str(place / "data")}},
-        "http": {"addr": host, "secret": "of the benchmark"},
+        "http": {"addr": "127.0.0.1:0", "secret": "of the benchmark"},
     }
     (place / "config.yml").write_text(json.dumps(config))  # JSON is YAML
     with (place / "log").open("wb") as log:
@@ -88,24 +85,23 @@ def running(place: Path) -> Iterator[Registry]:
             [program, "serve", str(place / "config.yml")], stdout=log, stderr=log
         )
     try:
-        wait_for(host, process)
-        yield Registry(host, place / "data")
+        yield Registry(wait_for_host(process, place / "log"), place / "data")
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
-def wait_for(host: str, process: subprocess.Popen[bytes]) -> None:
-    name, _, port = host.partition(":")
-    for _ in range(200):
-        try:
-            socket.create_connection((name, int(port)), 1).close()
-        except OSError:
-            if process.poll() is not None:
-                break
-            time.sleep(0.05)
-        else:
-            return
+def wait_for_host(process: subprocess.Popen[bytes], log: Path) -> str:
+    """Give host and port when it listens there."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        has_ended = process.poll() is not None
+        told = re.search(r'listening on (127\.0\.0\.1:[0-9]+)[",]', log.read_text())
+        if told:
+            return told[1]
+        if has_ended:
+            break
+        time.sleep(0.05)
     raise CommandFailed("docker-registry does not listen")
 
 

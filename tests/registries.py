@@ -34,13 +34,6 @@ HTPASSWD = f"{USER}:$2y$05$abcdefghijklmnopqrstuujh9PDMrNlID7EOhE4sltp3nqIzxR/SS
 INDEX_TYPE = f"{OCI}.index.v1+json"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def plain_environment(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make `home` the user's, without credentials, proxies or settings of this machine's."""
     for name in (
@@ -125,12 +118,11 @@ def real_registry(
     program = need("docker-registry")
     need("skopeo")
     place.mkdir(parents=True, exist_ok=True)
-    host = f"127.0.0.1:{free_port()}"
     config: dict[str, Any] = {
         "version": 0.1,
-        "log": {"level": "error", "accesslog": {"disabled": True}},
+        "log": {"level": "info", "accesslog": {"disabled": True}},  # it tells its port
         "storage": {"filesystem": {"rootdirectory": str(place / "data")}},
-        "http": {"addr": host, "secret": "of the test"},
+        "http": {"addr": "127.0.0.1:0", "secret": "of the test"},
     }
     pushing = ["--dest-tls-verify=false"]
     if htpasswd:
@@ -145,24 +137,23 @@ def real_registry(
     with (place / "log").open("wb") as log:
         process = subprocess.Popen([program, "serve", str(path)], stdout=log, stderr=log)
     try:
-        _wait_for(host, process, place / "log")
-        yield RealRegistry(host, tuple(pushing), place / "data")
+        yield RealRegistry(_wait_for_host(process, place / "log"), tuple(pushing), place / "data")
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
-def _wait_for(host: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    name, _, port = host.partition(":")
-    for _ in range(200):
-        if process.poll() is not None:
+def _wait_for_host(process: subprocess.Popen[bytes], log: Path) -> str:
+    """Give host and port when it listens there."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        has_ended = process.poll() is not None
+        told = re.search(r'listening on (127\.0\.0\.1:[0-9]+)[",]', log.read_text())
+        if told:
+            return told[1]
+        if has_ended:
             raise AssertionError(f"docker-registry ended: {log.read_text()[-2000:]}")
-        try:
-            socket.create_connection((name, int(port)), 1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
+        time.sleep(0.05)
     raise AssertionError("docker-registry does not listen")
 
 
