@@ -6,6 +6,7 @@ import os
 import pty
 import termios
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
@@ -35,16 +36,11 @@ def drawn(columns: int, draw: Callable[[ProgressLine], object]) -> str:
     termios.tcsetwinsize(near, (24, columns))
     with open(near, "w", encoding="utf-8") as stream:
         draw(ProgressLine(stream))
-        sent = b""
-        termios.tcdrain(near)
-        os.set_blocking(far, False)
-        try:
-            while data := os.read(far, 1 << 16):
-                sent += data
-        except BlockingIOError:
-            pass
-        finally:
-            os.close(far)
+    sent = b""
+    # What is written may be on its way still; closed, it is read to the end.
+    with open(far, "rb", buffering=0) as shown, suppress(OSError):
+        while data := shown.read(1 << 16):
+            sent += data
     return sent.decode()
 
 
