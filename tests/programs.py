@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,20 @@ def need(program: str) -> str:
 def need_root() -> None:
     if os.geteuid() != 0:
         missing("only root may make devices, owners and mounts")
+
+
+@contextmanager
+def public_directory() -> Iterator[Path]:
+    """Give a directory that any user may reach and write to.
+
+    Not one of pytest's: each run closes the one above them again, for all runs.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o777)
+        for parent in Path(name).parents:
+            if not parent.stat().st_mode & 0o001:
+                os.chmod(parent, parent.stat().st_mode | 0o011)
+        yield Path(name)
 
 
 def run(

@@ -141,13 +141,11 @@ def test_address_that_is_none(clean: Path, url: str) -> None:
     assert code == (4 if url == "unix://" else 2)
 
 
-def test_permission_denied(tmp_path: Path, docker: Engine) -> None:
+def test_permission_denied(docker: Engine) -> None:
     """The socket belongs to a group, and who is not in it is told so."""
     path = Path(docker.url.removeprefix("unix://"))
     os.chown(path, 0, 3)
     path.chmod(0o660)
-    for parent in list(path.parents)[:-1]:
-        parent.chmod(parent.stat().st_mode | 0o011)
     # What is needed is loaded before, as others may not be able to read this checkout.
     script = (
         f"import os, sys; sys.path.insert(0, {str(programs.CHECKOUT)!r});"
@@ -156,9 +154,14 @@ def test_permission_denied(tmp_path: Path, docker: Engine) -> None:
         "import dimgx.console.signals, dimgx.readers.reading, dimgx.spool;"
         "import dimgx.sources.engines;"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534);"
-        f"sys.exit(dimgx.cli.main(['-H', {docker.url!r}, 'lone']))"
+        "sys.exit(dimgx.cli.main(['-H', sys.argv[1], 'lone']))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    with programs.public_directory() as directory:
+        os.link(path, directory / "socket")
+        done = subprocess.run(
+            [sys.executable, "-c", script, f"unix://{directory}/socket"],
+            capture_output=True, check=False,
+        )  # fmt: skip
     told = done.stderr.decode()
     assert done.returncode == 2, told
     assert "permission denied" in told

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 import subprocess
 import tarfile
@@ -33,7 +32,7 @@ from tests.dsl import (
 )
 from tests.engines import comparable, read_tree
 from tests.listing import Node, read_tar, short_listing
-from tests.programs import need, need_root, run
+from tests.programs import need, need_root, public_directory, run
 
 CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
 LAYERS: list[list[Member]] = [
@@ -137,7 +136,7 @@ def test_extracting_gives_the_models_tree(
     assert short_listing(found) == short_listing(comparable(expected(), **kept))
 
 
-def test_nobody_else_may_extract_it_too(tmp_path: Path) -> None:
+def test_nobody_else_may_extract_it_too() -> None:
     """Without root, with a plain `tar -x`: a directory's members come before its mode is set."""
     need_root()
     members = [
@@ -148,20 +147,14 @@ def test_nobody_else_may_extract_it_too(tmp_path: Path) -> None:
         hardlink("closed/c", "closed/a"),
     ]
     tar = flatten_members([members, [file("closed/z", "late")]])
-    os.chmod(tmp_path, 0o777)
-    for directory in tmp_path.parents:
-        if not directory.stat().st_mode & 0o001:
-            os.chmod(directory, directory.stat().st_mode | 0o011)
-    root = tmp_path / "root"
-    root.mkdir()
-    os.chmod(root, 0o777)
-    subprocess.run(
-        [need("tar"), "-x", "-C", str(root)], input=tar, check=True, user=65534, group=65534
-    )
-    assert [(n.path, n.mode, n.mtime) for n in read_tree(root) if n.kind == "d"] == [
-        (b"closed", 0o555, 1_000_000),
-        (b"closed/deeper", 0o500, 2_000_000),
-    ]
+    with public_directory() as root:
+        subprocess.run(
+            [need("tar"), "-x", "-C", str(root)], input=tar, check=True, user=65534, group=65534
+        )
+        assert [(n.path, n.mode, n.mtime) for n in read_tree(root) if n.kind == "d"] == [
+            (b"closed", 0o555, 1_000_000),
+            (b"closed/deeper", 0o500, 2_000_000),
+        ]
 
 
 def test_listing_by_gnu_tar_is_without_a_word_of_complaint(tar: bytes) -> None:
