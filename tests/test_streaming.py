@@ -312,7 +312,7 @@ sys.exit(code)
 """
 
 
-# What a process does when it is to begin with its second layer.
+# What a process does when it is to begin with its second layer, where it has several.
 KILLED = """
 from dimgx.readers import decoders
 init, begun = decoders._Coming.__init__, []
@@ -352,6 +352,17 @@ def killing(self, write):
         os.kill(int(pid), signal.SIGKILL)
         os.waitid(os.P_PID, int(pid), os.WEXITED | os.WNOWAIT)
 streaming.Flow._merge = killing
+"""
+
+
+# All is merged, and it is not over before somebody ends it.
+HELD = """
+import time
+merge = streaming.Flow._merge
+def held(self, write):
+    merge(self, write)
+    time.sleep(600)
+streaming.Flow._merge = held
 """
 
 
@@ -495,7 +506,7 @@ def test_an_error_is_the_same_as_ever(tmp_path: Path, what: str) -> None:
 def test_a_process_that_is_killed_leaves_the_work_to_others(tmp_path: Path, killed: str) -> None:
     layers, target = many_layers(7), tmp_path / "flat.tar"
     path = write_image(tmp_path, layers)
-    _, is_all, said = counted(path, "-t", target, before=killed)
+    _, is_all, said = counted(path, "--threads=2", "-t", target, before=killed)
     assert (is_all, said) == (False, "")
     assert target.read_bytes() == flatten_layers(layers)
 
@@ -519,8 +530,9 @@ def test_compressed_output_is_the_same(tmp_path: Path) -> None:
 @needs_fork
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
 def test_no_process_is_left_when_it_is_stopped(tmp_path: Path, name: str) -> None:
-    path = write_image(tmp_path, many_layers(6, count=6), "xz")
-    command = [sys.executable, "-c", COUNTED, path, "-t", tmp_path / "flat.tar"]
+    path = write_image(tmp_path, many_layers(6, count=6))
+    code = COUNTED.replace("code = 0", HELD + "code = 0")
+    command = [sys.executable, "-c", code, path, "-t", tmp_path / "flat.tar"]
     with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(CHECKOUT)}) as process:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
         while not (found := children.read_text().split()):

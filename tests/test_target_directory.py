@@ -433,6 +433,16 @@ def test_a_signal_anywhere_leaves_an_empty_directory_or_an_image(
     assert files_of(tmp_path / "out") == files_of(tmp_path / "fresh")
 
 
+# It is not over before somebody ends it.
+HELD = """
+import os, sys, time
+from dimgx.cli import main
+
+os.fsync = lambda fd: time.sleep(600)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 @posix
 @pytest.mark.parametrize("form", FORMS)
 def test_a_signal_leaves_nothing(tmp_path: Path, form: str) -> None:
@@ -445,7 +455,7 @@ def test_a_signal_leaves_nothing(tmp_path: Path, form: str) -> None:
     before = left(tmp_path)
     words = ["-w", f"--format={form}", "--layer-compression=zstd", "--compress-level=19", "-t"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "dimgx", *words, tmp_path / "out", tmp_path / "big.tar"],
+        [sys.executable, "-c", HELD, *words, tmp_path / "out", tmp_path / "big.tar"],
         env={"PYTHONPATH": str(CHECKOUT)},
     )
     end = time.monotonic() + 20
