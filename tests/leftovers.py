@@ -22,6 +22,6 @@ def open_files() -> set[tuple[int, int, int]]:
     return found
 
 
-def threads() -> set[threading.Thread]:
+def running_threads() -> set[threading.Thread]:
     """Give the threads that run."""
     return set(threading.enumerate())

@@ -7,7 +7,6 @@ import hashlib
 import io
 import os
 import tarfile
-import threading
 import zlib
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -18,7 +17,7 @@ import pytest
 
 import dimgx
 from tests.dsl import dir_, file, hardlink, layer, symlink, whiteout
-from tests.leftovers import threads
+from tests.leftovers import running_threads
 from tests.writers import archive, docker_archive, image
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -331,13 +330,13 @@ def test_stream_of_many_pieces_and_readinto(tmp_path: Path) -> None:
 
 
 def test_stream_closed_early_stops_its_thread(tmp_path: Path) -> None:
-    before = threads()
+    before = running_threads()
     with dimgx.open_image(f"docker-archive:{big(tmp_path)}") as found:
         with dimgx.open_stream(found) as stream:
             assert len(stream.read(10)) == 10
-        assert not threads() - before
+        assert not running_threads() - before
         dimgx.open_stream(found).close()
-        assert not threads() - before
+        assert not running_threads() - before
 
 
 def test_tree_entries_and_files(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from dimgx.errors import ImageError
 from dimgx.readers.checks import SHARE, Checks
 from dimgx.readers.forked import Tick
-from tests.leftovers import threads
+from tests.leftovers import running_threads
 
 
 def count(size: int) -> None:
@@ -113,10 +113,10 @@ def test_what_interrupts_who_waits_is_no_failure() -> None:
 
 
 def test_nothing_to_check_starts_nothing() -> None:
-    before = threads()
+    before = running_threads()
     checks = Checks(count)
     checks.start(4)
-    assert not threads() - before
+    assert not running_threads() - before
     checks.wait()
 
 

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +28,7 @@ from tests.dsl import (
     symlink,
     whiteout,
 )
-from tests.leftovers import open_files, threads
+from tests.leftovers import open_files, running_threads
 from tests.listing import read_tar
 from tests.programs import CHECKOUT, need_root, refused, run
 from tests.programs import dimgx as run_dimgx
@@ -135,11 +134,11 @@ def test_a_flipped_bit_in_a_compressed_layer(kind: Compression) -> None:
 def test_nothing_is_left_open(tmp_path: Path) -> None:
     path = tmp_path / "image.tar"
     path.write_bytes(docker_archive(image(LOWER, compress(UPPER, "gzip")[:-3])))
-    files, running = open_files(), threads()
+    files, running = open_files(), running_threads()
     for _ in range(5):
         with pytest.raises(DimgxError), dimgx.open_image(str(path), verify="none") as opened:
             dimgx.flatten(opened, tmp_path / "flat.tar", verify="none")
-    assert not open_files() - files and not threads() - running
+    assert not open_files() - files and not running_threads() - running
     assert os.listdir(tmp_path) == ["image.tar"]
 
 
