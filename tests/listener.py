@@ -19,7 +19,7 @@ class Listener:
     """Where it listens, and what it heard."""
 
     url: str
-    heard: list[bytes] = field(default_factory=list)
+    heard: list[bytearray] = field(default_factory=list)
     """All that clients sent, a list item for each connection."""
 
     def requests(self) -> list[str]:
@@ -40,15 +40,14 @@ class _Handler(socketserver.BaseRequestHandler):
     server: _Server
 
     def handle(self) -> None:
-        heard = self.server.listener.heard
-        number = len(heard)
-        heard.append(b"")
+        heard = bytearray()
+        self.server.listener.heard.append(heard)
         with socket.socket(socket.AF_UNIX) as engine:
             engine.connect(self.server.target)
             back = threading.Thread(target=_pass, args=(engine, self.request))
             back.start()
             for data in _received(self.request):
-                heard[number] += data[: 1 << 16]
+                heard += data
                 engine.sendall(data)
             engine.shutdown(socket.SHUT_WR)
             back.join()

@@ -240,16 +240,19 @@ def test_cache_that_cannot_be_written_any_more_is_a_warning(
         return False
 
     faulty.rules.append(remove)
-    (told,) = warnings_of(faulty, cache, tmp_path / "out.tar")
+    # No other layer comes meanwhile, which would make the directory again.
+    (told,) = warnings_of(faulty, cache, tmp_path / "out.tar", layers=["@0"])
     assert told == f"the cache at {cache} cannot be written: No such file or directory"
 
 
-def warnings_of(faulty: FaultyRegistry, cache: Path, target: Path) -> Sequence[str]:
+def warnings_of(
+    faulty: FaultyRegistry, cache: Path, target: Path, **chosen: Sequence[str]
+) -> Sequence[str]:
     options = RegistryOptions(cache_dir=str(cache))
     with dimgx.open_image(
         faulty.reference(), platform="linux/amd64", registry=options
     ) as found:
-        dimgx.flatten(found, target)
+        dimgx.flatten(found, target, **chosen)  # type: ignore[arg-type]
         return found.warnings
 
 
