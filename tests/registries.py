@@ -418,7 +418,7 @@ def wants_password(handler: Handler) -> bool:
 
 def flat(reference: str, *, layers: Sequence[str] | None = None, **options: Any) -> bytes:
     """Give the flat tar of an image at a registry, reached by these `RegistryOptions`."""
-    given = {"retry_time_s": 5.0, "timeout_s": 2.0, **options}
+    given = {"retry_time_s": 5.0, "timeout_s": 20.0, **options}
     registry = RegistryOptions(**given)
     with dimgx.open_image(reference, platform="linux/amd64", registry=registry) as image:
         target = io.BytesIO()

@@ -408,7 +408,7 @@ def test_top_layers_are_begun_first_and_several_at_once(faulty: FaultyRegistry) 
     layers = [layer(file(f"f{k}", random.Random(k).randbytes(1000))) for k in range(6)]
     picture = image(*layers)
     faulty.add(picture, "six")
-    barrier = threading.Barrier(4, timeout=5)
+    barrier = threading.Barrier(4, timeout=20)
     order = []
 
     def rule(handler: Handler) -> bool:
