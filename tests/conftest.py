@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -29,6 +30,12 @@ settings.register_profile(
     "explore", deadline=None, max_examples=5000, suppress_health_check=_CHECKS
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "steady"))
+
+# A shell has its background jobs ignore SIGINT, and `nohup` SIGHUP, which whom we start inherits.
+for _name in ("SIGINT", "SIGHUP", "SIGQUIT", "SIGTERM"):
+    _number = getattr(signal, _name, None)
+    if _number is not None and signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, lambda *_: None)
 
 if portable.IS_WANTED:
     portable.take_away()
