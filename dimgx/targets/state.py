@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from dimgx.codec import Compression
 
-_NO_RECORD = "no record of what it was made from"
+_NO_RECORD = "no record of what it was made from: --update writes one"
 _PIECE = 64 << 10
 # The members that archives of images begin with: what does not is not decoded in search of them.
 _IMAGE_MEMBER = re.compile(
