@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -65,33 +65,38 @@ def find(tool: str) -> str | None:
 
 
 @contextmanager
-def running(place: Path) -> Iterator[Registry]:
-    """Run docker-registry on a free port of 127.0.0.1, with its data below `place`.
+def serving(
+    place: Path, *, auth: Mapping[str, Any] | None = None, tls: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """Run docker-registry on a free port of 127.0.0.1, all of it below `place`; give its host.
+
+    `auth` and `tls` are what its settings have of these. Its data lies in `place`/data.
 
     Raises: CommandFailed where it does not start.
     """
     program = find("docker-registry")
     assert program is not None
-    place.mkdir(parents=True)
+    place.mkdir(parents=True, exist_ok=True)
     config = {
         "version": 0.1,
         "log": {"level": "info", "accesslog": {"disabled": True}},  # it tells its port
         "storage": {"filesystem": {"rootdirectory": str(place / "data")}},
-        "http": {"addr": "127.0.0.1:0", "secret": "of the benchmark"},
+        "http": {"addr": "127.0.0.1:0", "secret": "of one run", "tls": tls or {}},
+        "auth": auth or {},
     }
     (place / "config.yml").write_text(json.dumps(config))  # JSON is YAML
-    with (place / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [program, "serve", str(place / "config.yml")], stdout=log, stderr=log
-        )
+    log = place / "log"
+    with log.open("wb") as file:
+        argv = [program, "serve", str(place / "config.yml")]
+        process = subprocess.Popen(argv, stdout=file, stderr=file)
     try:
-        yield Registry(wait_for_host(process, place / "log"), place / "data")
+        yield _wait_for_host(process, log)
     finally:
         process.terminate()
         process.wait(60)
 
 
-def wait_for_host(process: subprocess.Popen[bytes], log: Path) -> str:
+def _wait_for_host(process: subprocess.Popen[bytes], log: Path) -> str:
     """Give host and port when it listens there."""
     end = time.monotonic() + 60
     while time.monotonic() < end:
@@ -102,7 +107,7 @@ def wait_for_host(process: subprocess.Popen[bytes], log: Path) -> str:
         if has_ended:
             break
         time.sleep(0.05)
-    raise CommandFailed("docker-registry does not listen")
+    raise CommandFailed(f"docker-registry does not listen: {log.read_text()[-2000:]}")
 
 
 def contenders(dimgx: Dimgx, registry: Registry) -> list[Command]:
@@ -153,7 +158,8 @@ def measure(session: Session, row: rows.RegistryRow) -> Row:
     corpus = session.corpus(row.shape, row.variant)
     place = session.work / f"registry-{os.getpid()}"
     try:
-        with running(place) as registry:
+        with serving(place) as host:
+            registry = Registry(host, place / "data")
             registry.push(corpus)
             times = timed(session, corpus, contenders(session.dimgx, registry))
     except CommandFailed as exc:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import re
 import signal
@@ -24,6 +23,7 @@ from typing import Any
 import pytest
 
 import dimgx
+from benchmarks.registry import serving
 from dimgx import RegistryOptions
 from tests.programs import CHECKOUT, need, run
 from tests.writers import OCI, Json, Picture, add_blob, add_image, sha256, to_json
@@ -115,46 +115,20 @@ def real_registry(
     place: Path, *, authority: Authority | None = None, htpasswd: bool = False
 ) -> Iterator[RealRegistry]:
     """Run docker-registry on a free port of 127.0.0.1."""
-    program = need("docker-registry")
+    need("docker-registry")
     need("skopeo")
     place.mkdir(parents=True, exist_ok=True)
-    config: dict[str, Any] = {
-        "version": 0.1,
-        "log": {"level": "info", "accesslog": {"disabled": True}},  # it tells its port
-        "storage": {"filesystem": {"rootdirectory": str(place / "data")}},
-        "http": {"addr": "127.0.0.1:0", "secret": "of the test"},
-    }
     pushing = ["--dest-tls-verify=false"]
+    auth, tls = None, None
     if htpasswd:
         (place / "htpasswd").write_text(HTPASSWD)
-        config["auth"] = {"htpasswd": {"realm": "test", "path": str(place / "htpasswd")}}
+        auth = {"htpasswd": {"realm": "test", "path": str(place / "htpasswd")}}
         pushing += ["--dest-creds", f"{USER}:{PASSWORD}"]
     if authority is not None:
         certificate, key = authority.issue(place / "tls", "registry")
-        config["http"]["tls"] = {"certificate": str(certificate), "key": str(key)}
-    path = place / "config.yml"
-    path.write_text(json.dumps(config))  # JSON is YAML
-    with (place / "log").open("wb") as log:
-        process = subprocess.Popen([program, "serve", str(path)], stdout=log, stderr=log)
-    try:
-        yield RealRegistry(_wait_for_host(process, place / "log"), tuple(pushing), place / "data")
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
-def _wait_for_host(process: subprocess.Popen[bytes], log: Path) -> str:
-    """Give host and port when it listens there."""
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        has_ended = process.poll() is not None
-        told = re.search(r'listening on (127\.0\.0\.1:[0-9]+)[",]', log.read_text())
-        if told:
-            return told[1]
-        if has_ended:
-            raise AssertionError(f"docker-registry ended: {log.read_text()[-2000:]}")
-        time.sleep(0.05)
-    raise AssertionError("docker-registry does not listen")
+        tls = {"certificate": str(certificate), "key": str(key)}
+    with serving(place, auth=auth, tls=tls) as host:
+        yield RealRegistry(host, tuple(pushing), place / "data")
 
 
 # -- the faulty one ------------------------------------------------------------------------------
