@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import io
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -125,7 +124,6 @@ def test_image_that_is_closed_while_it_is_flattened(
         dimgx.flatten(found, io.BytesIO())
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="no list of descriptors")
 def test_descriptors_are_let_go_of_with_the_last_user(reference: str) -> None:
     before = open_files()
     found = dimgx.open_image(reference)
@@ -140,7 +138,6 @@ def test_descriptors_are_let_go_of_with_the_last_user(reference: str) -> None:
     assert not open_files() - before
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="no list of descriptors")
 def test_tree_that_is_dropped_holds_no_image(tmp_path: Path) -> None:
     (tmp_path / "image.tar").write_bytes(docker_archive(PICTURE))
     before = open_files()
