@@ -18,11 +18,9 @@ from dimgx.errors import ImageError
 from dimgx.extent import Extent
 from dimgx.image import Watch
 from dimgx.layers import tarfields
+from dimgx.layers.names import MAX_PATH, MAX_SYMLINKS
 from dimgx.layers.tarheader import read_header
 
-# As in Linux's own lookup.
-_MOST_LINKS = 40
-_MOST_BYTES = 4096
 # Small members and the headers around them come with one read.
 _CHUNK = 8192
 
@@ -111,7 +109,7 @@ class ArchiveFiles:
                 member = self._members.get("/".join(found)) if follow else None
                 if isinstance(member, _Link):
                     links += 1
-                    if links > _MOST_LINKS or len(member.target) > _MOST_BYTES:
+                    if links > MAX_SYMLINKS or len(member.target) > MAX_PATH:
                         raise ImageError(f"{self.where}: {path!r:.200} is a link in a circle")
                     found = [] if member.target.startswith("/") else list(member.base)
                     pending += member.target.split("/")[::-1]
@@ -121,7 +119,7 @@ class ArchiveFiles:
         """Give the content of a regular file, links followed, or None where there is none."""
         member = self._members.get(name)
         if not isinstance(member, Extent):
-            if len(name) > _MOST_BYTES:
+            if len(name) > MAX_PATH:
                 raise ImageError(f"{self.where}: a member's name of {len(name)} characters")
             member = self._members.get("/".join(self._resolve((), name, follow=True)))
         if isinstance(member, _Other):
