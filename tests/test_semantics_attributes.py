@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.cases import Case, case, check, check_model, flatten_members, table
-from tests.dsl import blockdev, chardev, dir_, fifo, file, hardlink, octal, symlink
+from tests.cases import Case, bad, case, check, check_model, flatten_members, table
+from tests.dsl import base256, blockdev, chardev, dir_, fifo, file, hardlink, octal, symlink
 from tests.listing import raw_members
 
 CAPABILITY = bytes.fromhex("0100000200200000000000000000000000000000")
@@ -197,6 +197,15 @@ CASES = [
             "c d 1,8388608",
         ],
     ),
+    *[
+        bad(
+            f"46-device-numbers-of-no-system-{number}",
+            [[chardev("a", 1, 3).but(overlay={329: base256(number, 8)})]],
+            "device number",
+            in_model=False,
+        )
+        for number in (-1, 1 << 31, 1 << 59)
+    ],
     case("46-fifos", [[fifo("p", mode=0o600, uid=1, mtime=5)]], ["p p mode=600 owner=1:0 mtime=5"]),
 ]
 

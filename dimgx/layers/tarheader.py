@@ -48,6 +48,7 @@ MAX_EXTENDED_SIZE = 1 << 20
 """Most bytes that one extended header may have, as in Go's reader."""
 
 _ID_MASK = (1 << 32) - 1
+_MOST_DEVICES = 1 << 31
 _TIME = re.compile(rb"(-?)([0-9]{1,19})(?:\.([0-9]*))?")
 _KEPT_RECORDS = frozenset(
     b"path linkpath size uid gid mtime atime ctime uname gname RHT.security.selinux".split()
@@ -210,6 +211,8 @@ def _parse(
     if is_ustar or is_gnu:
         device = [parse_number(block[k : k + 8], "the device number", at) for k in (329, 337)]
         if kind in (CHARDEV, BLOCKDEV):
+            if not all(0 <= number < _MOST_DEVICES for number in device):
+                raise MalformedTar("a device number that no system has", offset)
             header.devmajor, header.devminor = device
     if kind not in (LINK, SYMLINK):
         if b"linkpath" in records or extended.long_link:
