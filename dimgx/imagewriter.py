@@ -98,7 +98,15 @@ def write_images(
             stack.enter_context(one.image.using())
         is_hashed = sha256 or report is not None
         store = _open_store(
-            target, form, archive, recipe, stack, force=force, sync=sync, is_hashed=is_hashed
+            target,
+            form,
+            archive,
+            recipe,
+            stack,
+            force=force,
+            sync=sync,
+            is_hashed=is_hashed,
+            has_long_names=any(map(_has_long_names, wanted)),
         )
         maker = ImageMaker(_open_form(form, store), recipe, layers, stack)
         maker.report = report
@@ -123,6 +131,12 @@ def write_images(
             for one in wanted:
                 report.warn(one.image.warnings)
         return result
+
+
+def _has_long_names(wanted: ResultImage) -> bool:
+    """Tell whether layers have names that do not fit into one block of a header."""
+    digests = [layer.digest for layer in wanted.image.layers]
+    return any(digest is not None and digest.algorithm != "sha256" for digest in digests)
 
 
 def _note(
@@ -174,6 +188,7 @@ def _open_store(
     force: bool,
     sync: bool,
     is_hashed: bool,
+    has_long_names: bool,
 ) -> Store:
     from dimgx.targets.archive import FileArchive, StreamedArchive
     from dimgx.targets.directory import DirectoryStore
@@ -187,7 +202,7 @@ def _open_store(
         directory.create()
         return directory
     opened = open_place(target, force=force, sync=sync, resources=stack)
-    if isinstance(opened, FileTarget) and coding.compression is None:
+    if isinstance(opened, FileTarget) and coding.compression is None and not has_long_names:
         return FileArchive(opened, is_hashed=is_hashed)
     space = stack.enter_context(SpoolSpace(recipe.memory, directories(recipe.tmpdir)))
     return StreamedArchive(opened, coding, space, is_hashed=is_hashed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from contextlib import ExitStack
@@ -37,7 +38,7 @@ from tests.results import (
     sha256,
     write,
 )
-from tests.writers import docker_archive, image, oci_layout
+from tests.writers import docker_archive, image, oci_layout, write_files
 
 forms = pytest.mark.parametrize("form", FORMS)
 sources = pytest.mark.parametrize("source", SOURCES)
@@ -450,6 +451,27 @@ def test_oci_to_oci_keeps_the_manifest(tmp_path: Path, path: Any, default: Any) 
         assert manifest_of(place) == manifest
     blobs = {n: d for n, d in files_of(tmp_path / "source").items() if n.startswith("blobs/")}
     assert {n: d for n, d in files_of(place).items() if n.startswith("blobs/")} == blobs
+
+
+def test_layers_with_long_digests_keep_them(tmp_path: Path) -> None:
+    oci_layout(tmp_path / "source", APP)
+    index = json.loads((tmp_path / "source/index.json").read_bytes())
+    manifest = manifest_of(tmp_path / "source")
+    for each in manifest["layers"]:
+        blob = (tmp_path / "source/blobs/sha256" / each["digest"][7:]).read_bytes()
+        name = hashlib.sha512(blob).hexdigest()
+        each["digest"] = f"sha512:{name}"
+        write_files(tmp_path / "source", {f"blobs/sha512/{name}": blob})
+    blob = json.dumps(manifest).encode()
+    index["manifests"][0] |= {"digest": sha256(blob), "size": len(blob)}
+    write_files(
+        tmp_path / "source",
+        {f"blobs/sha256/{sha256(blob)[7:]}": blob, "index.json": json.dumps(index).encode()},
+    )
+    for form in ("oci-archive", "oci-dir"):
+        write(f"oci:{tmp_path}/source", tmp_path / form, form, keep_layers=True)
+        assert manifest_of(tmp_path / form) == manifest
+        assert flat(reference_of(form, tmp_path / form)) == flat(f"oci:{tmp_path}/source")
 
 
 def test_docker_dir_there_and_back(tmp_path: Path) -> None:

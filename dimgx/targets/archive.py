@@ -1,9 +1,11 @@
 """An image's form as a tar archive.
 
 1. In a file that can be gone back in, a layer is written behind room for its header, which is
-   filled in when name and size are known: nothing is written twice or kept beside.
-2. To a pipe, a device or through a compressor nothing goes out before all is known and checked.
-   A part that is repeatable is only hashed at first; any other is kept in a spool until then.
+   filled in when name and size are known: nothing is written twice or kept beside. The room is one
+   block, in which a name with a sha256 digest fits.
+2. To a pipe, a device or through a compressor, and where names are longer than that, nothing goes
+   out before all is known and checked. A part that is repeatable is only hashed at first; any other
+   is kept in a spool until then.
 3. Both give the same bytes: files in the order in which they were put, without directories, with
    mode 0644, time 0 and root as owner.
 """
