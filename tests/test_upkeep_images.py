@@ -134,6 +134,21 @@ def test_options_that_count(
     assert check(*words, "-t", target, "./app.tar") == (0, "up to date")
 
 
+def test_compression_that_is_said_is_that_of_all_kept_layers(place: Path) -> None:
+    oci_layout(place / "mixed", replace(APP, compression=["zstd", "gzip"]))
+    words = ("--keep-layers", "-t", "oci:out", "oci:mixed")
+    update(*words)
+    assert check(*words) == (0, "up to date")
+    gzip = ("--layer-compression", "gzip", *words)
+    assert check(*gzip) == (5, "the layers' compression changed: mixed -> gzip")
+    update(*gzip)
+    assert check(*gzip) == (0, "up to date")
+    # A layer that is made says nothing of those below it.
+    squashed = ("--squash-from", "@1", "--layer-compression", "gzip", "-t", "oci:two", "oci:mixed")
+    update(*squashed)
+    assert check(*squashed) == (0, "up to date")
+
+
 def test_settings_count(place: Path, target: str) -> None:
     update("-t", target, "./app.tar")
     for config, told in (

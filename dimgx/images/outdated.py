@@ -26,6 +26,8 @@ class Made(NamedTuple):
     """The compression of the one file: none, gzip, ...; None where it does not matter."""
     compression: str | None = None
     """Of an image's layers, or the topmost; likewise."""
+    is_mixed: bool = False
+    """Layers below that are stored otherwise."""
     is_ours: bool = True
     """Else there is no record, and the layers are taken for kept ones."""
     problem: str | None = None
@@ -154,9 +156,11 @@ def _difference(found: Made, wanted: Made) -> str | None:
         reason = None  # what was flattened once is an image like any other
     if reason is not None:
         return reason
+    # What is said of layers that are kept is said of all.
+    layers = "mixed" if found.is_mixed and wanted.origin.is_kept else found.compression
     for what, before, now in (
         ("the compression", found.packing, wanted.packing),
-        ("the layers' compression", found.compression, wanted.compression),
+        ("the layers' compression", layers, wanted.compression),
     ):
         if before and now and before != now:
             return f"{what} changed: {before} -> {now}"

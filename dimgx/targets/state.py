@@ -20,7 +20,7 @@ from dimgx.codec import HEAD, sniff
 from dimgx.decode import iter_decoded
 from dimgx.errors import ImageError, SourceError
 from dimgx.extent import Extent
-from dimgx.image import Image, UnreadableBlob
+from dimgx.image import Image, Layer, UnreadableBlob
 from dimgx.imagename import ImageName
 from dimgx.images.origin import LIMIT, NoOrigin, parse_origin
 from dimgx.images.outdated import Made
@@ -209,12 +209,14 @@ def _made(image: Image, form: str, packing: str | None, notes: Mapping[str, str]
         origin = parse_origin(comment if note is None else note)
     except NoOrigin:
         origin, is_ours = origin_of_kept(image), False
+    compressions = list(map(_compression_of, image.layers))
     return Made(
         names=shown_names(own_names(image), form),
         origin=origin,
         form=form,
         packing=packing,
-        compression=_compression_of(image),
+        compression=compressions[-1] if compressions else None,
+        is_mixed=len(set(compressions)) > 1,
         is_ours=is_ours,
         problem=next(_problems(image), None),
         kept=None if origin.is_kept else origin_of_kept(image),
@@ -232,8 +234,8 @@ def shown_names(names: Iterable[ResultName], form: str) -> tuple[str, ...]:
     )
 
 
-def _compression_of(image: Image) -> str | None:
-    blob = image.layers[-1].blob if image.layers else None
+def _compression_of(layer: Layer) -> str | None:
+    blob = layer.blob
     return (sniff(blob.read(0, HEAD)) or "none") if isinstance(blob, Extent) else None
 
 
