@@ -7,12 +7,13 @@ import fcntl
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dimgx import SourceError, system
+from dimgx import SourceError, read_origin, system
 from dimgx.targets.directory import DirectoryStore
 from dimgx.targets.tarfile import open_target
 from tests.dsl import file, layer
@@ -343,23 +344,18 @@ print("done")
 """
 
 
-@posix
-@pytest.mark.parametrize("form", FORMS)
-def test_killed_anywhere_the_old_target_is_whole(tmp_path: Path, app: str, form: str) -> None:
+def at_each_kill(*words: Any) -> Iterator[None]:
+    """Run the command with the KILLER, and yield after each kill."""
     import subprocess
 
-    out = tmp_path / "out"
-    old, new = old_at(out, form), flat(app)
-    words: list[Any] = ["-w", f"--format={form}", "--threads=1", "-t", out, app]
     process = subprocess.Popen(
         [sys.executable, "-c", KILLER, *words], text=True, env={"PYTHONPATH": str(CHECKOUT)},
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     assert process.stdin and process.stdout
-    seen = []
     try:
         while process.stdout.readline() == "killed\n":
-            seen.append(flat(reference_of(form, out)))
+            yield
             process.stdin.write("go on\n")
             process.stdin.flush()
     finally:
@@ -367,6 +363,15 @@ def test_killed_anywhere_the_old_target_is_whole(tmp_path: Path, app: str, form:
         process.wait()
         process.stdin.close()
         process.stdout.close()
+
+
+@posix
+@pytest.mark.parametrize("form", FORMS)
+def test_killed_anywhere_the_old_target_is_whole(tmp_path: Path, app: str, form: str) -> None:
+    out = tmp_path / "out"
+    old, new = old_at(out, form), flat(app)
+    words = ["-w", f"--format={form}", "--threads=1", "-t", out, app]
+    seen = [flat(reference_of(form, out)) for _ in at_each_kill(*words)]
     assert len(seen) > 10
     kinds = ["old" if one == old else "new" if one == new else "neither" for one in seen]
     assert kinds == sorted(kinds, reverse=True) and set(kinds) <= {"old", "new"}
@@ -375,6 +380,26 @@ def test_killed_anywhere_the_old_target_is_whole(tmp_path: Path, app: str, form:
     if form in DIRECTORIES:
         write(app, tmp_path / "fresh", form)
         assert files_of(out) == files_of(tmp_path / "fresh"), "the rests of the killed are gone"
+
+
+@posix
+@directories
+def test_killed_anywhere_no_record_tells_of_what_is_not_there(
+    tmp_path: Path, app: str, form: str
+) -> None:
+    out = tmp_path / "out"
+    (tmp_path / "old.tar").write_bytes(docker_archive(OLD))
+    write(f"{tmp_path}/old.tar", out, form, keep_layers=True, record=True)
+    new = flat(app)
+    words = ["--update", "--keep-layers", f"--format={form}", "--threads=1", "-t", out, app]
+    recorded = []
+    for _ in at_each_kill(*words):
+        (made,) = read_origin(out)
+        recorded.append(made.is_ours)
+        if set(made.origin.layers) <= set(APP.diff_ids()):
+            assert flat(reference_of(form, out)) == new
+    assert len(recorded) > 10 and all(recorded)
+    assert flat(reference_of(form, out)) == new
 
 
 # As KILLER, with SIGTERM just before the n-th call and, for the next n, just behind it; tells after

@@ -159,18 +159,19 @@ class DirectoryStore:
         self.size -= slot.size
 
     def finish(self, last: Mapping[str, bytes]) -> None:
-        """Remember the index, which is one file."""
+        """Remember the index, and what is to be seen behind it."""
         self._last = dict(last)
 
     def publish(self) -> None:
         """Put the index, and remove what it does not name."""
         try:
             with translated(self._path):
-                ((name, data),) = self._last.items()
-                self._index = self._write_small(data)
+                places = {name: self._write_small(data) for name, data in self._last.items()}
+                self._index = next(iter(places.values()))
                 self._sync_names()
-                self._publish(self._index, name)
-                self._sync_directory(self._root)
+                for name, place in places.items():
+                    self._publish(place, name)
+                    self._sync_directory(self._root)
                 if self._is_new:
                     self._rename()
                     self._sync_directory(os.path.dirname(self._place))

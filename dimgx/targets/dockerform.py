@@ -139,7 +139,7 @@ class DockerDirectoryForm:
         self._store = store
         store.put("version", b"Directory Transport Version: 1.1\n")
         self._blobs = Blobs(store, "")
-        self._manifest = b""
+        self._last: dict[str, bytes] = {}
 
     def add_layer(self, part: Part) -> StoredLayer:
         """Store a layer."""
@@ -147,11 +147,13 @@ class DockerDirectoryForm:
 
     def add_image(self, image: MadeImage) -> Digest:
         """Store the config, and remember the manifest."""
-        self._manifest, config_digest = make_manifest(image, is_oci=False)
+        manifest, config_digest = make_manifest(image, is_oci=False)
         self._blobs.put(config_digest, image.config)
+        self._last["manifest.json"] = manifest
         if image.record is not None:
-            self._store.put(RECORD_FILE, image.record.encode() + b"\n")
-        return Digest.of(self._manifest)
+            # Behind the manifest, so that it never tells of an image that is not there yet.
+            self._last[RECORD_FILE] = image.record.encode() + b"\n"
+        return Digest.of(manifest)
 
     def find_odd_names(self, names: Sequence[ResultName]) -> Iterator[str]:
         """Yield nothing: this form holds no names."""
@@ -159,4 +161,4 @@ class DockerDirectoryForm:
 
     def finish(self) -> None:
         """Write the manifest."""
-        self._store.finish({"manifest.json": self._manifest})
+        self._store.finish(self._last)
