@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dimgx.errors import Cancelled, LayerSpecError
 from dimgx.imagename import ImageName
 from dimgx.images.imageconfig import created_of, kept_steps, made_step, make_config, time_of
-from dimgx.images.layerparts import FlatPart, KeptPart
+from dimgx.images.layerparts import FlatPart, KeptPart, key_of
 from dimgx.images.resultnames import LayoutName, own_names, parse_tag
 from dimgx.images.wanted import origin_of, origin_of_kept
 from dimgx.inspector import Row, layers_of, list_rows
@@ -190,7 +190,7 @@ class ImageMaker:
         )
 
     def _keep(self, image: Image, layers: Sequence[Layer]) -> list[StoredLayer]:
-        new = [layer for layer in layers if (layer.digest or layer.diff_id) not in self._known]
+        new = [layer for layer in layers if key_of(layer) not in self._known]
         with (
             SpoolSpace(self._recipe.memory, directories(self._recipe.tmpdir)) as space,
             FetchAhead(new, space, self._tick) as ahead,

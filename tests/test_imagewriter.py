@@ -514,6 +514,19 @@ def test_only_what_must_be_is_converted(tmp_path: Path) -> None:
     assert types == ["application/vnd.oci.image.layer.v1.tar+gzip"] * 2
 
 
+@pytest.mark.parametrize(
+    ("form", "verify"), [("docker-archive", "once"), ("oci-archive", "all"), ("oci-dir", "all")]
+)
+def test_a_layer_that_comes_again_is_checked_by_each_diff_id(
+    tmp_path: Path, form: str, verify: str
+) -> None:
+    diff_ids = [sha256(BASE), f"sha256:{'0' * 64}"]
+    picture = image(BASE, BASE, config={"rootfs": {"type": "layers", "diff_ids": diff_ids}})
+    reference = SOURCES["oci"](tmp_path, picture)
+    with pytest.raises(ImageError, match=r"layer 2/2 .* not sha256:000"):
+        write(reference, tmp_path / "out", form, keep_layers=True, verify=verify)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_config_without_rootfs(tmp_path: Path, form: str) -> None:
     picture = image(BASE, TOP, config={"rootfs": None})

@@ -63,6 +63,12 @@ class Part(Protocol):
         """
 
 
+def key_of(layer: Layer) -> Hashable:
+    """Give the key of a layer that is kept: with another diff_id a blob has to be checked again."""
+    digests = layer.digest, layer.diff_id
+    return digests if any(digests) else None
+
+
 class Coding(NamedTuple):
     """How a layer's tar is stored."""
 
@@ -172,8 +178,8 @@ class KeptPart:
 
     @property
     def key(self) -> Hashable:
-        """Its digest."""
-        return self._layer.digest or self._layer.diff_id
+        """Its digests."""
+        return key_of(self._layer)
 
     @property
     def is_repeatable(self) -> bool:
