@@ -218,6 +218,11 @@ def test_bash_can_export_every_name_that_is_exported() -> None:
     assert all(map(is_exported, ("PATH", "HOME", "LANG", "PS1", "TERM", "DEBIAN_FRONTEND", "x_1")))
 
 
+def test_no_shell_is_made_somebody_else() -> None:
+    """See that what zsh takes for an order to change its user and groups is not exported."""
+    assert not any(map(is_exported, ("UID", "EUID", "GID", "EGID", "USERNAME")))
+
+
 def test_workdir_is_the_root_where_there_is_none(tmp_path: Path) -> None:
     script = r"""printf '%s\0' "$WORKDIR" "$USER" "$ENTRYPOINT" "$CMD" "$ENV" """
     assert words("sh", parsed().format_shell(), script, tmp_path) == ["/", "", "", "", ""]

@@ -39,10 +39,11 @@ _SPELLINGS = {key.lower(): key for key in _KEYS}
 _ABOVE = ("created", "author", "architecture", "os", "os.version", "os.features", "variant")
 _SETTINGS = ("ENV", "WORKDIR", "USER", "ENTRYPOINT", "CMD")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# What bash, dash, busybox or zsh set themselves, or would work differently with.
+# What bash, dash, busybox or zsh set themselves, or would work differently with: root's zsh becomes
+# the user that USERNAME names.
 _SHELLS_OWN = re.compile(
-    r"UID|EUID|GID|EGID|GROUPS|PPID|PWD|OLDPWD|IFS|OPT(?:IND|ARG|ERR)|LINENO|RANDOM|SRANDOM|SECONDS"
-    r"|EPOCH\w*|BASH\w*|SHELLOPTS|FUNCNAME|DIRSTACK|HISTCMD|PIPESTATUS|COMP_\w*|POSIXLY_CORRECT|_"
+    r"UID|EUID|GID|EGID|USERNAME|GROUPS|PPID|PWD|OLDPWD|IFS|OPT(?:IND|ARG|ERR)|LINENO"
+    r"|RANDOM|SRANDOM|SECONDS|EPOCH\w*|BASH\w*|SHELLOPTS|FUNCNAME|DIRSTACK|HISTCMD|PIPESTATUS|COMP_\w*|POSIXLY_CORRECT|_"
 )
 
 HEAD = r"""# How the image is run, for any POSIX shell. Read this file with `.`, and then:
