@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from math import inf
 
 from dimgx.errors import ImageError
 
@@ -31,7 +32,10 @@ def parse_json(data: bytes, what: str, limit: int) -> object:
     text = data.decode("utf-8-sig", errors="replace")
     try:
         value: object = json.loads(
-            text, parse_constant=_refuse_constant, object_pairs_hook=_in_order
+            text,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            object_pairs_hook=_in_order,
         )
     except RecursionError:
         raise ImageError(f"{what} is nested deeper than {MAX_DEPTH} levels") from None
@@ -56,6 +60,14 @@ def _in_order(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _refuse_constant(name: str) -> object:
     raise ValueError(f"{name} is no number")
+
+
+def _finite(text: str) -> float:
+    """Give a number that can be written again, which one beyond all bounds cannot."""
+    value = float(text)
+    if value in (inf, -inf):
+        raise ValueError("a number is out of range")
+    return value
 
 
 def _is_deep(value: object) -> bool:

@@ -19,6 +19,8 @@ def fields(text: str) -> Fields:
         (b"{} x", "not valid JSON"),
         (b'{"a":NaN}', "NaN is no number"),
         (b"[-Infinity]", "no number"),
+        (b"[1e999]", "out of range"),
+        (b"[-1e999]", "out of range"),
         (b"\xff\xfe{\0}\0", "not valid JSON"),
         (b"[" * 100_000, "nested deeper"),
         (b'{"a":' * 100_000, "nested deeper"),
