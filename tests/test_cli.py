@@ -450,10 +450,11 @@ def test_terminal_gets_no_tar(place: Path) -> None:
     assert b"terminal" in err
 
 
-def test_terminal_gives_no_image(place: Path) -> None:
+@pytest.mark.parametrize("image", ["-", "-:app:1", "docker-archive:-", "oci-archive:-:app:1"])
+def test_terminal_gives_no_image(place: Path, image: str) -> None:
     ours, theirs = pty.openpty()
     done = subprocess.run(
-        command("-"), stdin=theirs, capture_output=True, env=ENVIRONMENT, check=False, timeout=30
+        command(image), stdin=theirs, capture_output=True, env=ENVIRONMENT, check=False, timeout=30
     )
     os.close(ours)
     os.close(theirs)

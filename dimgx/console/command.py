@@ -15,6 +15,7 @@ from dimgx.console.chosen import Chosen, Surroundings
 from dimgx.console.progress import Waiting
 from dimgx.console.terminal import check_stdout, is_terminal, print_text, terminal_width
 from dimgx.errors import ImageError, SourceError, UsageError
+from dimgx.reference import parse_reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -233,7 +234,7 @@ def _look_around(options: Options, cancel: Callable[[], bool] | None) -> Surroun
 
 
 def _check_stdin(references: Sequence[str]) -> BinaryIO | None:
-    reads_stdin = any(text == "-" or text.startswith("-:") for text in references)
+    reads_stdin = any(parse_reference(text).transport == "stdin" for text in references)
     if sys.stdin is None:
         if reads_stdin:
             raise SourceError("standard input is closed, so no image can be read from it")
