@@ -276,6 +276,30 @@ def test_neither_is_in_a_target_that_is_a_directory(place: Path, target: str, op
     refuse("--update")
 
 
+WITHIN = [
+    ("-t", "own/o.tar"),
+    ("-t", "own/sub/o.tar"),
+    ("-t", "link.tar"),
+    ("-t", "oci:own/k"),
+    ("-t", "own/{tag}.tar"),
+    ("-t", "o.tar", "--report", "own/r.json"),
+    ("-t", "o.tar", "--write-config", "own/sub/c.json"),
+]
+
+
+@pytest.mark.parametrize("words", WITHIN, ids=lambda words: words[-1])
+def test_nothing_is_written_into_what_is_added(place: Path, words: tuple[str, ...]) -> None:
+    (place / "own" / "sub").mkdir(parents=True)
+    (place / "link.tar").symlink_to("own/o.tar")
+    before = left(place / "own")
+    for how in ([], ["-w"], ["--update"], ["--check"][: len(words) < 3]):
+        code, told = refused("./image.tar", *how, "--add-layer", "own", *words)
+        assert code == 1
+        assert "inside own, which is added: name a place outside it" in told
+    assert left(place / "own") == before
+    dimgx("./image.tar", "--add-layer", "own", "-t", "owner.tar")
+
+
 @pytest.mark.parametrize("option", ["--report", "--write-config"])
 @pytest.mark.parametrize(
     ("target", "path", "problem"),

@@ -101,6 +101,8 @@ def _begin(path: str | None, options: Options, resources: ExitStack) -> Target |
 def check_apart(options: Options, targets: Iterable[TargetName]) -> None:
     """See that the results and the files beside them are apart: none is another, nor in another.
 
+    Nor may one be in a directory that is added: what is being written would be a part of that.
+
     Raises: UsageError.
     """
     beside = [path for path in (options.write_config, options.report) if path and path != "-"]
@@ -117,5 +119,11 @@ def check_apart(options: Options, targets: Iterable[TargetName]) -> None:
                     f"{path} would be inside the target {target.path}: name a place outside it"
                 )
     every = (*places, *roots)
+    for added in options.add_layers:
+        if any(place.startswith(os.path.join(os.path.realpath(added), "")) for place in every):
+            raise UsageError(
+                f"the result, or what is written beside it, would be inside {added}, which is"
+                " added: name a place outside it"
+            )
     if len(set(every)) < len(every):
         raise UsageError("the result, --write-config and --report need a file each")
