@@ -19,10 +19,16 @@ from dimgx.images.layerparts import FlatPart, KeptPart, key_of
 from dimgx.images.resultnames import LayoutName, own_names, parse_tag
 from dimgx.images.wanted import origin_of, origin_of_kept
 from dimgx.inspector import Row, layers_of, list_rows
-from dimgx.layerspec import find_row
 from dimgx.readers.fetchahead import FetchAhead
 from dimgx.readers.reading import has_fetched
-from dimgx.recipe import Recipe, chosen_rows, directories, open_flat_of, ticker
+from dimgx.recipe import (
+    Recipe,
+    chosen_rows,
+    directories,
+    open_flat_of,
+    squashed_from,
+    ticker,
+)
 from dimgx.spool import SpoolSpace
 from dimgx.targets.forms import MadeImage
 
@@ -96,28 +102,24 @@ class ImageMaker:
         """Make one layer of an image, or of its rows from `squash_from` up."""
         image = self._whole(wanted)
         recipe = self._recipe
-        if wanted.layers is not None:
-            recipe = recipe._replace(layers=wanted.layers)
-        position = 0
         if squash_from is not None:
-            position = find_row(list_rows(image), squash_from).position
-            image = self._at_hand(image, position)
-            rows = list_rows(image)
-            recipe = recipe._replace(layers=rows[position:], below=rows[:position])
-        below = layers_of(image, list_rows(image)[:position])
-        stored = self._keep(image, below)
+            recipe = squashed_from(image, recipe, squash_from)
+            image = self._at_hand(image, layers_of(image, recipe.below))
+        elif wanted.layers is not None:
+            recipe = recipe._replace(layers=wanted.layers)
+        stored = self._keep(image, layers_of(image, recipe.below))
         rows = list_rows(image) if recipe.layers is None else chosen_rows(image, recipe.layers)
         merged = [row for row in rows if not row.is_empty]
         if not merged and recipe.layers is not None:
             raise LayerSpecError("nothing is left to flatten: the chosen rows have no layer")
-        stored.append(self._flatten(image, recipe, merged, () if recipe.below else below))
+        stored.append(self._flatten(image, recipe, merged))
         is_squashed = squash_from is not None
         origin = origin_of(image, recipe, is_image=True, is_squashed=is_squashed, created=created_s)
         created = time_of(created_s) if created_s is not None else created_of(image)
         ids = [row.diff_id or row.digest or row.id for row in merged]
         verb = "squashed" if is_squashed else "flattened"
         step = made_step(verb, ids, created, origin.text)
-        history = [*kept_steps(image, position), step]
+        history = [*kept_steps(image, len(recipe.below)), step]
         config = make_config(image, [layer.diff_id for layer in stored], history, created)
         return self._add(MadeImage(config, tuple(stored), self._names(wanted)))
 
@@ -159,12 +161,11 @@ class ImageMaker:
         image.layers, image.config, image.manifest = whole.layers, whole.config, whole.manifest
         return image
 
-    def _at_hand(self, image: Image, position: int) -> Image:
-        """Give the image with what lies below a row at hand, as it is needed twice.
+    def _at_hand(self, image: Image, below: Sequence[Layer]) -> Image:
+        """Give the image with the layers `below` at hand, as they are needed twice.
 
         Memory: as `Recipe.memory` says, and temporary files beyond that.
         """
-        below = layers_of(image, list_rows(image)[:position])
         if not has_fetched(below):
             return image
         space = SpoolSpace(self._recipe.memory, directories(self._recipe.tmpdir))
@@ -208,9 +209,7 @@ class ImageMaker:
             tick=self._tick,
         )
 
-    def _flatten(
-        self, image: Image, recipe: Recipe, rows: Sequence[Row], kept: Sequence[Layer]
-    ) -> StoredLayer:
+    def _flatten(self, image: Image, recipe: Recipe, rows: Sequence[Row]) -> StoredLayer:
         ids = [row.diff_id or row.digest for row in rows]
         below = tuple(row.diff_id or row.digest for row in recipe.below if not row.is_empty)
         key = None if None in (*ids, *below) else ("flattened", below, *ids)
@@ -222,7 +221,7 @@ class ImageMaker:
             flat = stack.enter_context(open_flat_of(image, recipe))
             # What goes to a pipe is put together again in the end. Of several images each would
             # have to stay in memory until then.
-            tar = None if self.report is None else self.report.add_flat(image, flat, kept)
+            tar = None if self.report is None else self.report.add_flat(image, flat)
             if tar is not None:
                 self._figures[key] = tar
             part = FlatPart(flat, self._coding, key, is_repeatable=self.is_alone, tar=tar)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from dimgx.errors import Cancelled, LayerSpecError, UsageError
 from dimgx.inspector import Row, layers_of, list_rows
-from dimgx.layerspec import select
+from dimgx.layerspec import find_row, select
 from dimgx.spool import SpoolSpace
 from dimgx.system import usable_cpus
 
@@ -238,6 +238,16 @@ def chosen_rows(image: Image, layers: Layers) -> tuple[Row, ...]:
     # Each row once, at its last place, as the command does.
     last = {row.position: row for row in reversed(chosen)}
     return tuple(reversed(last.values()))
+
+
+def squashed_from(image: Image, recipe: Recipe, spec: str | Row) -> Recipe:
+    """Give the recipe by which a row and those above it become one layer over those below.
+
+    Raises: LayerSpecError where not one row is named; UsageError for bad grammar.
+    """
+    rows = list_rows(image)
+    position = find_row(rows, spec).position
+    return recipe._replace(layers=rows[position:], below=rows[:position])
 
 
 def chosen_layers(image: Image, layers: Layers | None) -> tuple[Layer, ...]:

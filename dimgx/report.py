@@ -80,14 +80,10 @@ class Report:
         self._seconds[phase] = self._seconds.get(phase, 0.0) + now - self._marked
         self._marked = now
 
-    def add_flat(self, image: Image, flat: FlatTar, kept: Sequence[Layer] = ()) -> TarFigures:
-        """Note what is flattened of an image; give what its tar has to be passed to, once.
-
-        `kept` are the layers below that stay as they are.
-        """
+    def add_flat(self, image: Image, flat: FlatTar) -> TarFigures:
+        """Note what is flattened of an image; give what its tar has to be passed to, once."""
         tar = TarFigures()
-        layers = [*((layer, None) for layer in kept), *flat.count_layers()]
-        self._images.append(ImageReport(image, layers, tar))
+        self._images.append(ImageReport(image, flat.count_layers(), tar))
         return tar
 
     def add_again(self, image: Image, tar: TarFigures) -> None:

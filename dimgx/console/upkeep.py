@@ -11,8 +11,7 @@ from dimgx.errors import SourceError
 from dimgx.images.origin import NoOrigin
 from dimgx.images.outdated import NOT_OURS, Made, why_outdated
 from dimgx.images.wanted import origin_of, origin_of_kept
-from dimgx.inspector import list_rows
-from dimgx.layerspec import find_row
+from dimgx.recipe import squashed_from
 from dimgx.targets.forms import usual_layer_compression
 from dimgx.targets.state import read_state, shown_names
 
@@ -86,9 +85,7 @@ def wanted_of(
         origin, compression = origin_of_kept(image), options.layer_compression
     else:
         if options.squash_from is not None:
-            rows = list_rows(image)
-            position = find_row(rows, options.squash_from).position
-            recipe = recipe._replace(layers=rows[position:], below=rows[:position])
+            recipe = squashed_from(image, recipe, options.squash_from)
         is_squashed = options.squash_from is not None
         origin = origin_of(image, recipe, is_image=True, is_squashed=is_squashed, created=created)
     return Made(
