@@ -93,7 +93,7 @@ def test_malformed(target: str, problem: str) -> None:
         ("docker-daemon:c0ffee", ("a:1",), ("a", "1")),
         ("docker-daemon:" + ID, ("a:1",), ("a", "1")),
         # A name that looks like an ID and is a name.
-        ("docker-daemon:c0ffee", ("c0ffee:latest",), ("c0ffee", "latest")),
+        ("docker-daemon:c0ffee", ("a:1", "c0ffee:latest"), ("c0ffee", "latest")),
         (f"docker://app@{DIGEST}", (), ("app", None)),
         ("docker-archive:/no/such.tar", (), (None, None)),
         # What archives hold may be no names at all.

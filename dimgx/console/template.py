@@ -137,10 +137,11 @@ def values_of(image: Image, index: int) -> dict[str, str | None]:
 
 def _name_of(image: Image) -> tuple[str | None, str | None]:
     """Give the name and the tag that the image was asked by, else its own first."""
-    from dimgx.imagename import parse_image_name
+    from dimgx.imagename import normal_name, parse_image_name
     from dimgx.reference import parse_reference
 
     asked = parse_reference(image.reference).name or ""
+    known = [normal_name(tag) for tag in image.tags]
     for text in (asked, *image.tags):
         if not text or text.startswith("@"):
             continue
@@ -148,7 +149,7 @@ def _name_of(image: Image) -> tuple[str | None, str | None]:
             found = parse_image_name(text)
         except UsageError:  # an ID, or something that only its archive takes for a name
             continue
-        if text == asked and text not in image.tags and _is_id(text, image):
+        if text == asked and normal_name(text) not in known and _is_id(text, image):
             continue
         own = found.familiar
         return (own.removesuffix(f":{found.tag}") if found.tag else own), found.tag
