@@ -56,6 +56,7 @@ UNSAYABLE = [
     (Settings(user="a\nb"), docker_changes, "USER with a newline"),
     (Settings(env=("novalue",)), docker_changes, "variable 'novalue'"),
     (Settings(env=("=x",)), podman_changes, "variable '=x'"),
+    (Settings(labels={"a=b": "c"}), docker_changes, "label 'a=b'"),
     (Settings(labels={"a=b": "c"}), podman_changes, "label 'a=b'"),
     (Settings(workdir=" /a"), podman_changes, "WORKDIR"),
     (Settings(healthcheck=HealthCheck(("CMD-SHELL", "[ -e /x ]"))), docker_changes, "health"),

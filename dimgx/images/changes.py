@@ -35,7 +35,7 @@ def docker_changes(settings: Settings) -> list[str]:
 def _docker_changes(settings: Settings) -> Iterator[str]:
     for name, value in _pairs(settings.env):
         yield f"ENV {_word(name)}={_word(value)}"
-    for name, value in settings.labels.items():
+    for name, value in _labels(settings):
         yield f"LABEL {_word(name)}={_word(value)}"
     for port in settings.ports:
         yield f"EXPOSE {_word(port)}"
@@ -90,9 +90,7 @@ def podman_changes(settings: Settings) -> list[str]:
 def _podman_changes(settings: Settings) -> Iterator[str]:
     for name, value in _pairs(settings.env):
         yield f'ENV {name}="{value}"'
-    for name, value in settings.labels.items():
-        if "=" in name:
-            raise _unsayable(f"its label {name!r:.100}")
+    for name, value in _labels(settings):
         yield f'LABEL {name}="{value}"'
     for port in settings.ports:
         yield f"EXPOSE {port}"
@@ -118,6 +116,13 @@ def _pairs(env: Iterable[str]) -> Iterator[tuple[str, str]]:
         name, equals, value = entry.partition("=")
         if not name or not equals or name != name.strip():
             raise _unsayable(f"its variable {entry!r:.100}")
+        yield name, value
+
+
+def _labels(settings: Settings) -> Iterator[tuple[str, str]]:
+    for name, value in settings.labels.items():
+        if "=" in name:  # in quotes too
+            raise _unsayable(f"its label {name!r:.100}")
         yield name, value
 
 
