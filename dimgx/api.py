@@ -195,7 +195,7 @@ def flatten(
     """
     # Loaded here, since a signal that comes while something is loaded can be lost.
     import dimgx.extractor  # noqa: F401
-    from dimgx.targets.tarfile import FileTarget, open_place
+    from dimgx.targets.singlefile import FileTarget, open_place
 
     recipe = make_recipe(options, None if report is None else report.mark)
     mark = recipe.phase or str
@@ -263,7 +263,7 @@ def write_raw(
     Raises: what `flatten` raises; LayerSpecError where not one layer was chosen.
     """
     from dimgx.images.rawlayer import RawLayer
-    from dimgx.targets.tarfile import open_place
+    from dimgx.targets.singlefile import open_place
 
     recipe = make_recipe(options)
     _check_coding(compression, level)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dimgx.readers.streaming import Flow
     from dimgx.recipe import Recipe
     from dimgx.targets import Target
-    from dimgx.targets.tarfile import FileTarget
+    from dimgx.targets.singlefile import FileTarget
 
 
 class Counter:

@@ -192,7 +192,7 @@ def _open_store(
 ) -> Store:
     from dimgx.targets.archive import FileArchive, StreamedArchive
     from dimgx.targets.directory import DirectoryStore
-    from dimgx.targets.tarfile import FileTarget, open_place
+    from dimgx.targets.singlefile import FileTarget, open_place
 
     if form in ("oci-dir", "docker-dir"):
         if not isinstance(target, (str, os.PathLike)) or coding.compression is not None:

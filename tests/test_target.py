@@ -17,7 +17,7 @@ import pytest
 from dimgx import system
 from dimgx.errors import SourceError
 from dimgx.targets import errors
-from dimgx.targets.tarfile import open_stream_target, open_target
+from dimgx.targets.singlefile import open_stream_target, open_target
 from tests.leftovers import open_files
 
 DATA = os.urandom(3 << 20)
@@ -477,7 +477,7 @@ def test_a_file_that_another_process_has_open_is_replaced(tmp_path):
 @posix
 def test_dev_stdout_is_standard_output():
     code = (
-        "from dimgx.targets.tarfile import open_target\n"
+        "from dimgx.targets.singlefile import open_target\n"
         "t = open_target('/dev/stdout', force=False); t.write(b'tar'); t.commit(); print('!')"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
@@ -688,7 +688,7 @@ def test_an_object_without_a_name_is_the_target():
 @posix
 def test_standard_output_is_called_so():
     code = """
-from dimgx.targets.tarfile import open_stream_target
+from dimgx.targets.singlefile import open_stream_target
 try:
     with open(1, "wb", buffering=0, closefd=False) as file:
         open_stream_target(file).write(b"more")

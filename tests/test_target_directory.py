@@ -15,7 +15,7 @@ import pytest
 
 from dimgx import SourceError, read_origin, system
 from dimgx.targets.directory import DirectoryStore
-from dimgx.targets.tarfile import open_target
+from dimgx.targets.singlefile import open_target
 from tests.dsl import file, layer
 from tests.programs import CHECKOUT, dimgx, need_root, refused, run
 from tests.results import (

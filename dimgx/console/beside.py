@@ -92,7 +92,7 @@ def _begin(path: str | None, options: Options, resources: ExitStack) -> Target |
     if path == "-":
         check_stdout("to write to")
         return None
-    from dimgx.targets.tarfile import open_target
+    from dimgx.targets.singlefile import open_target
 
     force = options.force or options.update
     return open_target(path, force=force, sync=options.sync, resources=resources)

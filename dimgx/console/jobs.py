@@ -51,7 +51,7 @@ def check_replaceable(target: TargetName, *, force: bool) -> None:
 
         DirectoryStore(target.path, force=force)
     elif not force and os.path.isfile(target.path):
-        from dimgx.targets.tarfile import exists
+        from dimgx.targets.singlefile import exists
 
         raise exists(target.path)
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from dimgx.merging.emit import Write
     from dimgx.spool import SpoolSpace
     from dimgx.targets import Target
-    from dimgx.targets.tarfile import FileTarget
+    from dimgx.targets.singlefile import FileTarget
 
 
 def _header(name: str, size: int) -> bytes:

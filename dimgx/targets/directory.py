@@ -22,8 +22,8 @@ from dimgx import system
 from dimgx.errors import SourceError
 from dimgx.targets.errors import translated
 from dimgx.targets.filewriter import FileWriter
+from dimgx.targets.singlefile import exists, sync_directory
 from dimgx.targets.store import Slot
-from dimgx.targets.tarfile import exists, sync_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _INDEXES = ("index.json", "manifest.json")
 _MARKS = {"oci-layout": b"imageLayoutVersion", "version": b"Directory Transport Version"}
 _MOST_OF_A_MARK = 4096
-# Not what `tarfile` names its own: another run may be writing a file there.
+# Not what `singlefile` names its own: another run may be writing a file there.
 _TEMPORARY = re.compile(r"\.dimgx-[0-9a-f]{16}\.part")
 _OWN = re.compile(
     r"oci-layout|index\.json|version|manifest\.json|dimgx\.origin\.json"
