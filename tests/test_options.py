@@ -42,6 +42,11 @@ def test_image_on_standard_input(image: str) -> None:
     assert parse(image, "-q").images == (image,)
 
 
+def test_what_looks_like_an_image_may_be_a_pattern() -> None:
+    options = parse("--exclude", "-:x", "--include", "-:y", "-t", "x.tar", "image")
+    assert options.paths == ((False, "-:x"), (True, "-:y"))
+
+
 def test_later_one_of_a_pair_counts() -> None:
     options = parse("-r", "-R", "-t", "x.tar", "-W", "-w", "-l@1", "-s", "-S", "-q", "-Q", "image")
     assert (options.reverse, options.force, options.strict, options.quiet) == (

@@ -162,8 +162,8 @@ def parse_args(argv: Sequence[str], version: str) -> Options:
 
 def _undashed(value: Any) -> Any:
     """Give what was written where the dash of standard input had a stand-in."""
-    if isinstance(value, list):
-        return [_undashed(item) for item in value]
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_undashed, value))
     if isinstance(value, str) and value.startswith(DASH):
         return "-" + value.removeprefix(DASH)
     return value
