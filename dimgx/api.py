@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO
 
-from dimgx.delivery import Counter, emit, stream, write_halves
+from dimgx.delivery import Counter, Result, emit, stream, write_flat
 from dimgx.errors import SourceError
 from dimgx.inspector import inspect as _inspect
 from dimgx.recipe import VERIFY, check_word, directories, make_recipe, open_flat_of, ticker
@@ -44,18 +44,6 @@ __all__ = (
     "read_origin",
     "write_raw",
 )
-
-
-class Result(NamedTuple):
-    """What `flatten` wrote."""
-
-    size: int
-    """Bytes written, after compression."""
-    length: int
-    """Bytes of the tar before compression."""
-    sha256: str | None = None
-    """Of the bytes written, in hex, where it was asked for."""
-    warnings: tuple[str, ...] = ()
 
 
 def open_image(
@@ -200,45 +188,34 @@ def flatten(
     recipe = make_recipe(options, None if report is None else report.mark)
     mark = recipe.phase or str
     _check_coding(compression, level)
+    coding = compression, level
     head = _record(image, recipe, compression, level) if record else b""
     with ExitStack() as stack:
         stack.enter_context(image.using())
         opened = open_place(target, force=force, sync=sync, resources=stack)
         if report is None and isinstance(opened, FileTarget):
-            coding = compression, level
             streamed = stream(image, opened, recipe, coding, head, is_hashed=sha256)
             if streamed is not None:
-                counter, length = streamed
                 image.check_unchanged()
                 opened.commit()
-                return Result(counter.size, len(head) + length, counter.hexdigest())
+                return streamed
         flat = stack.enter_context(open_flat_of(image, recipe))
         tar = None if report is None else report.add_flat(image, flat)
         if not opened.is_atomic:
             flat.verify()
             image.check_unchanged()
             mark("check")
-        counter = Counter(opened, sha256 or (tar is not None and compression is not None))
-        in_halves = None
-        if compression is None and tar is None and not sha256 and isinstance(opened, FileTarget):
-            in_halves = write_halves(flat, opened, head)
-        if in_halves is None:
-            emit(flat, counter.write, compression, level, recipe.worker_count, tar, head)
-            sizes = counter.size, len(head) + flat.length
-        else:
-            sizes = in_halves, in_halves
+        result = write_flat(flat, opened, recipe, coding, head, tar, is_hashed=sha256)
         mark("write")
         flat.verify()
         image.check_unchanged()
         mark("check")
         opened.commit()
         mark("publish")
-        digest = counter.hexdigest()
-        result = Result(*sizes, digest, flat.warnings)
         if report is not None and tar is not None:
             from dimgx.report import Output, name_of
 
-            written = (result.size, digest or tar.sha256)
+            written = result.size, result.sha256 or tar.sha256
             report.add_output(Output(name_of(target), "tar", compression, level, *written))
             report.warn((*image.warnings, *result.warnings))
         return result

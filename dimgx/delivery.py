@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dimgx.recipe import open_flow_of
 
@@ -19,6 +19,21 @@ if TYPE_CHECKING:
     from dimgx.recipe import Recipe
     from dimgx.targets import Target
     from dimgx.targets.singlefile import FileTarget
+
+    Coding = tuple[Compression | None, int | None]
+    """The compression and its level."""
+
+
+class Result(NamedTuple):
+    """What was written."""
+
+    size: int
+    """Bytes written, after compression."""
+    length: int
+    """Bytes of the tar before compression."""
+    sha256: str | None = None
+    """Of the bytes written, in hex, where it was asked for."""
+    warnings: tuple[str, ...] = ()
 
 
 class Counter:
@@ -82,32 +97,18 @@ def emit(
         raise
 
 
-def write_halves(flat: FlatTar, target: FileTarget, head: bytes) -> int | None:
-    """Write a tar, `head` before it, by two processes at once; give its length in bytes.
-
-    None, and nothing is written, where that does not pay or does not go.
-
-    Raises: as `FlatTar.emit`; SourceError.
-    """
-    if not flat.emit_halves(lambda offset: target.open_section(len(head) + offset)):
-        return None
-    target.rewrite(head, 0)
-    return target.measure()
-
-
 def stream(
     image: Image,
     target: FileTarget,
     recipe: Recipe,
-    coding: tuple[Compression | None, int | None],
+    coding: Coding,
     head: bytes,
     *,
     is_hashed: bool,
-) -> tuple[Counter, int] | None:
-    """Flatten while layers are decoded, into what can be taken back.
+) -> Result | None:
+    """Flatten while layers are decoded, into what can be taken back, `head` before it.
 
-    Gives what was counted and the tar's length in bytes; None, and an empty target, where it does
-    not pay or does not go.
+    None, and an empty target, where that does not pay or does not go.
 
     Raises: LayerSpecError, SourceError, Cancelled.
     """
@@ -123,4 +124,38 @@ def stream(
         except OutOfOrder:
             target.truncate(0)
             return None
-        return counter, flow.length
+        return Result(counter.size, len(head) + flow.length, counter.hexdigest())
+
+
+def write_flat(
+    flat: FlatTar,
+    target: Target,
+    recipe: Recipe,
+    coding: Coding,
+    head: bytes,
+    tar: TarFigures | None,
+    *,
+    is_hashed: bool,
+) -> Result:
+    """Write a planned tar, `head` before it; `tar` is told of its bytes.
+
+    Raises: as `emit`; SourceError.
+    """
+    from dimgx.targets.singlefile import FileTarget
+
+    compression, level = coding
+    if (
+        compression is None
+        and tar is None
+        and not is_hashed
+        and isinstance(target, FileTarget)
+        # By two processes at once, where that goes and pays.
+        and flat.emit_halves(lambda offset: target.open_section(len(head) + offset))
+    ):
+        target.rewrite(head, 0)
+        size = target.measure()
+        return Result(size, size, None, flat.warnings)
+    # The figures of a plain tar have its digest.
+    counter = Counter(target, is_hashed or (tar is not None and compression is not None))
+    emit(flat, counter.write, compression, level, recipe.worker_count, tar, head)
+    return Result(counter.size, len(head) + flat.length, counter.hexdigest(), flat.warnings)
