@@ -247,6 +247,10 @@ def squashed_from(image: Image, recipe: Recipe, spec: str | Row) -> Recipe:
     """
     rows = list_rows(image)
     position = find_row(rows, spec).position
+    # A step without a layer has nothing to become one: it stays, like those below it. So the layers
+    # alone tell what is made.
+    while position < len(rows) and rows[position].is_empty:
+        position += 1
     return recipe._replace(layers=rows[position:], below=rows[:position])
 
 

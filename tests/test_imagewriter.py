@@ -546,7 +546,9 @@ def test_squashing_changes_no_tree(tmp_path: Path, form: str, source: str) -> No
             kept = row if source == "docker-v1" else (row + 1) // 2
             tars = [plain(one) for one in found.layers]
             assert tars[:-1] == [BASE, MIDDLE, TOP][:kept]
-            assert len(found.history) == row + 1
+            # A step without a layer stays, also where it is named itself.
+            is_empty = source != "docker-v1" and "empty_layer" in HISTORY[row]
+            assert len(found.history) == row + 1 + is_empty
             assert not found.history[-1].empty
             assert parse_origin(found.history[-1].comment or "").is_squashed
             assert "squashed" in (found.history[-1].created_by or "")

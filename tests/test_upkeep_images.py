@@ -149,6 +149,17 @@ def test_compression_that_is_said_is_that_of_all_kept_layers(place: Path) -> Non
     assert check(*squashed) == (0, "up to date")
 
 
+def test_squashing_from_a_step_without_a_layer_is_from_the_next_with_one(place: Path) -> None:
+    steps = [{"created_by": "a"}, {"created_by": "ENV A=b", "empty_layer": True}]
+    picture = replace(APP, history=[*steps, {"created_by": "c"}])
+    Path("steps.tar").write_bytes(docker_archive(picture))
+    dimgx("--squash-from", "@1", "-t", "oci:one", "./steps.tar")
+    update("--squash-from", "@2", "-t", "oci:two", "./steps.tar")
+    ids = [dimgx("-q", target).stdout for target in ("oci:one", "oci:two")]
+    assert ids[0] == ids[1]
+    assert check("--squash-from", "@1", "-t", "oci:two", "./steps.tar") == (0, "up to date")
+
+
 def test_settings_count(place: Path, target: str) -> None:
     update("-t", target, "./app.tar")
     for config, told in (
