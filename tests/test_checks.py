@@ -9,7 +9,7 @@ import pytest
 
 from dimgx.errors import ImageError
 from dimgx.readers.checks import SHARE, Checks
-from dimgx.readers.forked import Tick
+from dimgx.readers.forked import Advance
 from tests.leftovers import running_threads
 
 
@@ -17,7 +17,7 @@ def count(size: int) -> None:
     """Be told how far a check is."""
 
 
-def refuse(text: str, first: threading.Event | None, tick: Tick) -> None:
+def refuse(text: str, first: threading.Event | None, tick: Advance) -> None:
     assert first is None or first.wait(10)
     raise ImageError(text)
 
@@ -25,7 +25,7 @@ def refuse(text: str, first: threading.Event | None, tick: Tick) -> None:
 def test_first_error_is_told_whoever_was_faster() -> None:
     second_is_done = threading.Event()
 
-    def second(tick: Tick) -> None:
+    def second(tick: Advance) -> None:
         second_is_done.set()
         raise ImageError("second")
 
@@ -40,7 +40,7 @@ def test_first_error_is_told_whoever_was_faster() -> None:
 def test_after_an_error_nothing_is_begun() -> None:
     done: list[int] = []
 
-    def note(number: int, tick: Tick) -> None:
+    def note(number: int, tick: Advance) -> None:
         done.append(number)
 
     checks = Checks(count)
@@ -60,7 +60,7 @@ def test_small_layers_share_a_thread(size: int, most: int, expected: int) -> Non
     seen: set[int] = set()
     all_begun = threading.Barrier(expected)
 
-    def check(tick: Tick) -> None:
+    def check(tick: Advance) -> None:
         if threading.get_ident() not in seen:
             seen.add(threading.get_ident())
             all_begun.wait(10)
@@ -77,7 +77,7 @@ def test_who_waits_takes_part() -> None:
     both = threading.Barrier(2)
     seen: list[int] = []
 
-    def check(tick: Tick) -> None:
+    def check(tick: Advance) -> None:
         both.wait(10)
         seen.append(threading.get_ident())
         tick(5)
@@ -96,7 +96,7 @@ def test_who_waits_takes_part() -> None:
 def test_what_interrupts_who_waits_is_no_failure() -> None:
     other_may_fail, caller = threading.Event(), threading.get_ident()
 
-    def check(tick: Tick) -> None:
+    def check(tick: Advance) -> None:
         if threading.get_ident() == caller:
             raise KeyboardInterrupt
         assert other_may_fail.wait(10)

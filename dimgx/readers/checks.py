@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from itertools import chain, islice, repeat
 
-from dimgx.readers.forked import Check, Forked, Tick
+from dimgx.readers.forked import Advance, Check, Forked
 
 SHARE = 16 << 20
 """The fewest bytes that are worth another thread."""
@@ -24,7 +24,7 @@ SHARE = 16 << 20
 class Checks:
     """What is to be checked, and what that came to."""
 
-    def __init__(self, tick: Tick) -> None:
+    def __init__(self, tick: Advance) -> None:
         """`tick` is called by all threads, and ends the check that it is raised in."""
         self._tick = tick
         self.checks: list[Check] = []

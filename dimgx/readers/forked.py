@@ -23,9 +23,9 @@ from typing import TypeAlias
 
 from dimgx import system
 
-Tick: TypeAlias = Callable[[int], None]
+Advance: TypeAlias = Callable[[int], None]
 """Called with how many bytes more are done; may raise."""
-Check: TypeAlias = Callable[[Tick], None]
+Check: TypeAlias = Callable[[Advance], None]
 """Reads something and raises where its digest does not match."""
 
 _TOLD = 8 << 20
@@ -63,7 +63,7 @@ class Forked:
                 self._has_worked = self._hear() == 1
             return self._has_worked
 
-    def has_checked(self, number: int, tick: Tick) -> bool:
+    def has_checked(self, number: int, tick: Advance) -> bool:
         """Have one of the checks made; tell whether all went well."""
         self.has_worked()
         _say(self._ask, number)

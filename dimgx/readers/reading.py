@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from dimgx.merging.pathrules import PathRule
-    from dimgx.readers.forked import Tick
+    from dimgx.readers.forked import Advance
     from dimgx.workers import Workers
 
 _MOST_FETCHED = 4
@@ -247,7 +247,7 @@ class Reading:
         """Have a plain layer's digest checked beside everything else."""
         checks = self._wanted_digests(layer)
 
-        def check(tick: Tick) -> None:
+        def check(tick: Advance) -> None:
             chunks: Iterator[bytes | memoryview] = _ticking(tar.iter_chunks(), tick)
             for digest, size in checks:
                 chunks = iter_verified(chunks, digest, size, "its tar")
@@ -341,7 +341,7 @@ def _outside(held: Semaphore, chunks: Iterator[_T]) -> Iterator[_T]:
         yield found[0]
 
 
-def _ticking(chunks: Iterator[bytes | memoryview], tick: Tick) -> Iterator[bytes | memoryview]:
+def _ticking(chunks: Iterator[bytes | memoryview], tick: Advance) -> Iterator[bytes | memoryview]:
     for chunk in chunks:
         tick(len(chunk))
         yield chunk

@@ -29,11 +29,11 @@ from dimgx.sources.files import Files, read_file
 from dimgx.sources.opening import open_files
 
 if TYPE_CHECKING:
-    from dimgx.image import Image
+    from dimgx.image import Image, Tick
     from dimgx.platforms import Platform
     from dimgx.reference import Reference
     from dimgx.registryoptions import RegistryOptions
-    from dimgx.sources.endpoint import EngineOptions, Tick
+    from dimgx.sources.endpoint import EngineOptions
     from dimgx.spool import SpoolSpace
 
 _Lister = Callable[[], list[Candidate]]

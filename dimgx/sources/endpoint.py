@@ -11,17 +11,19 @@ Spec: docker/cli cli/context/store; podman-system-service(1).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from dimgx.digest import Digest
 from dimgx.errors import ImageError, SourceError
 from dimgx.jsondoc import Fields, parse_json
 
+if TYPE_CHECKING:
+    from dimgx.image import Tick
+
 Pull = Literal["never", "missing", "always"]
 PULL = get_args(Pull)
 """When an engine is told to fetch, as `EngineOptions.pull` has it."""
-Tick = Callable[[int, int | None], None]
 
 _PIPE = "npipe:////./pipe/docker_engine"
 _DOCUMENT_LIMIT = 4 << 20

@@ -17,13 +17,13 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from dimgx.errors import ImageError, SourceError, TemporaryError
-from dimgx.image import Image, Layer
+from dimgx.image import Image, Layer, Tick
 from dimgx.platforms import Platform, host_platform
 from dimgx.reference import Reference
 from dimgx.sources.absence import explain_absence
 from dimgx.sources.connection import Refused, RefusedForm
 from dimgx.sources.described import Described, Engine
-from dimgx.sources.endpoint import EngineOptions, Tick
+from dimgx.sources.endpoint import EngineOptions
 from dimgx.sources.files import Files
 from dimgx.sources.opening import open_stream, ticking
 

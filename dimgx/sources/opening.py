@@ -25,8 +25,8 @@ from dimgx.sources.archive import ArchiveFiles
 from dimgx.sources.files import DirectoryFiles, Files
 
 if TYPE_CHECKING:
+    from dimgx.image import Tick
     from dimgx.reference import Reference
-    from dimgx.sources.endpoint import Tick
     from dimgx.spool import SpoolSpace
 
 _T = TypeVar("_T", bytes, memoryview, bytes | memoryview)
