@@ -15,7 +15,7 @@ import dimgx
 from dimgx import Credentials, Proxies, RegistryOptions, SourceError, TemporaryError
 from dimgx.imagename import parse_image_name
 from dimgx.sources.proxies import find_proxy
-from dimgx.sources.registriesconf import Endpoint, find_endpoints
+from dimgx.sources.registriesconf import RegistryEndpoint, find_endpoints
 from tests.dsl import file, layer
 from tests.registries import (
     PASSWORD,
@@ -76,7 +76,7 @@ mirror = [{location = "hub.local"}]
 """
 
 
-def spell(places: list[Endpoint]) -> list[str]:
+def spell(places: list[RegistryEndpoint]) -> list[str]:
     return [
         f"{p.domain}/{p.path}{' insecure' * p.is_insecure}{' mirror' * p.is_mirror}" for p in places
     ]

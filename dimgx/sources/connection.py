@@ -21,7 +21,7 @@ from urllib.parse import quote
 from dimgx.errors import DimgxError, SourceError, TemporaryError
 from dimgx.jsondoc import Fields, parse_json
 from dimgx.sources.causes import iter_causes
-from dimgx.sources.endpoint import Endpoint, EngineOptions, connect_problem
+from dimgx.sources.endpoint import EngineEndpoint, EngineOptions, connect_problem
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -58,7 +58,7 @@ class Connection:
     Raises: TemporaryError, SourceError, as the rules have it, from each method.
     """
 
-    def __init__(self, endpoint: Endpoint, options: EngineOptions) -> None:
+    def __init__(self, endpoint: EngineEndpoint, options: EngineOptions) -> None:
         from docker.constants import MINIMUM_DOCKER_API_VERSION
 
         self.endpoint = endpoint
@@ -213,7 +213,7 @@ def quoted(name: str) -> str:
     return quote(name, safe="/:@")
 
 
-def _connect(endpoint: Endpoint, options: EngineOptions, version: str) -> APIClient:
+def _connect(endpoint: EngineEndpoint, options: EngineOptions, version: str) -> APIClient:
     """Give a client; it asks nothing yet, but by ssh it connects."""
     from docker import APIClient
     from docker.errors import DockerException
@@ -252,14 +252,14 @@ def _connect(endpoint: Endpoint, options: EngineOptions, version: str) -> APICli
         _translate(exc, endpoint)
 
 
-def _check_ssh(endpoint: Endpoint) -> None:
+def _check_ssh(endpoint: EngineEndpoint) -> None:
     from importlib.util import find_spec
 
     if find_spec("paramiko") is None:
         raise SourceError(f"{endpoint}: ssh needs one more package: pip install 'dimgx[ssh]'")
 
 
-def _tls(endpoint: Endpoint) -> TLSConfig | None:
+def _tls(endpoint: EngineEndpoint) -> TLSConfig | None:
     from docker.errors import TLSParameterError
     from docker.tls import TLSConfig
 
@@ -290,7 +290,7 @@ def _is_transport_error(exc: BaseException) -> bool:
     return isinstance(exc, (OSError, RequestException, HTTPError, HTTPException))
 
 
-def _translate(exc: Exception, endpoint: Endpoint) -> NoReturn:
+def _translate(exc: Exception, endpoint: EngineEndpoint) -> NoReturn:
     """Raise what a failure to reach the engine means.
 
     Raises: TemporaryError, SourceError; `exc` itself where it has nothing to do with that.
@@ -325,7 +325,7 @@ def _translate(exc: Exception, endpoint: Endpoint) -> NoReturn:
     raise TemporaryError(f"{where} does not answer: {reason}: is it started?") from exc
 
 
-def _group_hint(endpoint: Endpoint) -> str:
+def _group_hint(endpoint: EngineEndpoint) -> str:
     """Say who may use the socket."""
     path = endpoint.socket_path
     if path is None:

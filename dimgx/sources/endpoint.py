@@ -101,7 +101,7 @@ class Tls(NamedTuple):
     is_verified: bool
 
 
-class Endpoint(NamedTuple):
+class EngineEndpoint(NamedTuple):
     """Where an engine listens."""
 
     url: str
@@ -119,29 +119,29 @@ class Endpoint(NamedTuple):
         return self.url
 
 
-def find_docker(options: EngineOptions) -> Endpoint | None:
+def find_docker(options: EngineOptions) -> EngineEndpoint | None:
     """Give where the Docker Engine listens; None where nothing says so.
 
     Raises: SourceError for a context that does not exist or is broken.
     """
     for host, named_by in ((options.host, "--host"), (options.docker_host, "DOCKER_HOST")):
         if host:
-            return Endpoint(_spell(host), named_by, _tls_of(options))
+            return EngineEndpoint(_spell(host), named_by, _tls_of(options))
     name, named_by = options.docker_context, "DOCKER_CONTEXT"
     if not name:
         name, named_by = _current_context(options), "the current context"
     if name and name != "default":
         return _open_context(options, name, named_by)
     if os.name == "nt":
-        return Endpoint(_PIPE)
+        return EngineEndpoint(_PIPE)
     return _first(docker_sockets(options))
 
 
-def find_podman(options: EngineOptions) -> Endpoint | None:
+def find_podman(options: EngineOptions) -> EngineEndpoint | None:
     """Give where Podman's service listens; None where nothing says so."""
     for host, named_by in ((options.host, "--host"), (options.container_host, "CONTAINER_HOST")):
         if host:
-            return Endpoint(_spell(host), named_by, _tls_of(options))
+            return EngineEndpoint(_spell(host), named_by, _tls_of(options))
     return _first(podman_sockets(options))
 
 
@@ -165,12 +165,12 @@ def podman_sockets(options: EngineOptions) -> list[str]:
     return [root, *found] if hasattr(os, "geteuid") and os.geteuid() == 0 else [*found, root]
 
 
-def _first(paths: list[str]) -> Endpoint | None:
+def _first(paths: list[str]) -> EngineEndpoint | None:
     there = [path for path in paths if os.path.exists(path)]
     for path in there:
         if connect_problem(path) is None:
-            return Endpoint(f"unix://{path}")
-    return Endpoint(f"unix://{there[0]}") if there else None
+            return EngineEndpoint(f"unix://{path}")
+    return EngineEndpoint(f"unix://{there[0]}") if there else None
 
 
 def connect_problem(path: str) -> OSError | None:
@@ -216,7 +216,7 @@ def _current_context(options: EngineOptions) -> str | None:
     return config.text("currentcontext") if config else None
 
 
-def _open_context(options: EngineOptions, name: str, named_by: str) -> Endpoint:
+def _open_context(options: EngineOptions, name: str, named_by: str) -> EngineEndpoint:
     directory = os.path.join(options.config_dir or ".", "contexts")
     key = Digest.of(os.fsencode(name)).hex
     meta = _read_document(os.path.join(directory, "meta", key, "meta.json"))
@@ -234,7 +234,7 @@ def _open_context(options: EngineOptions, name: str, named_by: str) -> Endpoint:
     tls = None
     if os.path.isdir(files):
         tls = _tls_in(files, is_verified=not docker.boolean("skiptlsverify"))
-    return Endpoint(_spell(host), f"the context {name!r:.100}", tls)
+    return EngineEndpoint(_spell(host), f"the context {name!r:.100}", tls)
 
 
 def _read_document(path: str) -> Fields | None:

@@ -12,7 +12,7 @@ from dimgx.sources.connection import Connection
 from dimgx.sources.daemon import DockerEngine
 from dimgx.sources.described import Engine
 from dimgx.sources.endpoint import (
-    Endpoint,
+    EngineEndpoint,
     EngineOptions,
     docker_sockets,
     find_docker,
@@ -75,12 +75,12 @@ def _open_podman(options: EngineOptions, more: str = "") -> Engine:
     return Podman(ProgramDoor(program, endpoint.url if endpoint else None))
 
 
-def _is_far(endpoint: Endpoint) -> bool:
+def _is_far(endpoint: EngineEndpoint) -> bool:
     """Tell whether only the program can get there: by ssh to a socket's path."""
     return endpoint.url.startswith("ssh://") and "/" in endpoint.url.removeprefix("ssh://")
 
 
-def _open_service(endpoint: Endpoint, options: EngineOptions) -> Engine:
+def _open_service(endpoint: EngineEndpoint, options: EngineOptions) -> Engine:
     """Connect, and find out who it is: each may answer at the other's address."""
     connection = Connection(endpoint, options)
     for component in connection.version.objects("components"):

@@ -29,7 +29,7 @@ _FILE_LIMIT = 4 << 20
 _HUB_HOST = "registry-1.docker.io"
 
 
-class Endpoint(NamedTuple):
+class RegistryEndpoint(NamedTuple):
     """A place where an image may lie."""
 
     domain: str
@@ -68,7 +68,7 @@ class _Daemon(NamedTuple):
 
 def find_endpoints(
     options: RegistryOptions, name: ImageName, warn: Callable[[str], None]
-) -> list[Endpoint]:
+) -> list[RegistryEndpoint]:
     """Give the places to look for `name`, in order; the last is the registry itself.
 
     Raises: SourceError where it is blocked or settings are malformed.
@@ -77,8 +77,8 @@ def find_endpoints(
     daemon = _read_daemon(options.daemon_files)
     if table is not None and table.is_blocked:
         raise SourceError(f"{name} is blocked by registries.conf, in the table {table.prefix!r}")
-    found: list[Endpoint] = []
-    primary = Endpoint(name.domain, name.path)
+    found: list[RegistryEndpoint] = []
+    primary = RegistryEndpoint(name.domain, name.path)
     if table is not None:
         for mirror in table.mirrors:
             unwanted = "digest-only" if name.digest is None else "tag-only"
@@ -98,7 +98,7 @@ def find_endpoints(
     return places
 
 
-def _mirror_of(url: str, name: ImageName) -> Endpoint:
+def _mirror_of(url: str, name: ImageName) -> RegistryEndpoint:
     try:
         parts = urlsplit(url if "://" in url else f"https://{url}")
         is_fine = parts.scheme in ("http", "https") and bool(parts.hostname)
@@ -110,7 +110,7 @@ def _mirror_of(url: str, name: ImageName) -> Endpoint:
             f"Docker's settings: the registry mirror {url!r:.200} is no http or https URL"
         )
     path = "/".join(filter(None, (parts.path.strip("/"), name.path)))
-    return Endpoint(
+    return RegistryEndpoint(
         parts.netloc.rpartition("@")[2], path, is_mirror=True, scheme=parts.scheme or None
     )
 
@@ -130,7 +130,7 @@ def _fits(prefix: str, spelled: str, domain: str) -> bool:
     )
 
 
-def _rewrite(name: ImageName, prefix: str, location: str) -> Endpoint:
+def _rewrite(name: ImageName, prefix: str, location: str) -> RegistryEndpoint:
     """Give the place that `location` puts in the place of `prefix`."""
     repository = name.repository
     if location and prefix.startswith("*."):
@@ -140,7 +140,7 @@ def _rewrite(name: ImageName, prefix: str, location: str) -> Endpoint:
         repository = location + repository[len(prefix) :]
     domain, _, path = repository.partition("/")
     head, slash, last = path.partition("@")[0].rpartition("/")
-    return Endpoint(domain, head + slash + last.partition(":")[0])
+    return RegistryEndpoint(domain, head + slash + last.partition(":")[0])
 
 
 def _read_tables(files: Sequence[str], warn: Callable[[str], None]) -> Iterable[_Table]:

@@ -36,7 +36,7 @@ from dimgx.sources.blobcache import BlobCache
 from dimgx.sources.choice import Candidate, Variant
 from dimgx.sources.files import check_digest
 from dimgx.sources.manifests import make_image, refuse, require_image
-from dimgx.sources.registriesconf import Endpoint, find_endpoints
+from dimgx.sources.registriesconf import RegistryEndpoint, find_endpoints
 from dimgx.sources.registryclient import FetchedManifest, NotThere, RegistryClient
 from dimgx.sources.remoteblob import RemoteBlob
 from dimgx.sources.tokens import Denied
@@ -88,7 +88,10 @@ def find_remote(
 
 
 def _open_client(
-    endpoint: Endpoint, options: RegistryOptions, resources: ExitStack, warn: Callable[[str], None]
+    endpoint: RegistryEndpoint,
+    options: RegistryOptions,
+    resources: ExitStack,
+    warn: Callable[[str], None],
 ) -> RegistryClient:
     # Those that were named are for the registry that was named.
     credentials = None if endpoint.is_mirror else options.credentials

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from requests import Response
 
     from dimgx.registryoptions import Credentials, RegistryOptions
-    from dimgx.sources.registriesconf import Endpoint
+    from dimgx.sources.registriesconf import RegistryEndpoint
 
 _ERROR_LIMIT = 64 << 10
 _TAGS_LIMIT = 4 << 20
@@ -68,7 +68,7 @@ class RegistryClient:
     """Asks for what one repository holds. Any thread may use it, once the first answer is there."""
 
     def __init__(
-        self, endpoint: Endpoint, options: RegistryOptions, credentials: Credentials | None
+        self, endpoint: RegistryEndpoint, options: RegistryOptions, credentials: Credentials | None
     ) -> None:
         self.endpoint = endpoint
         self._options = options
@@ -247,7 +247,7 @@ class RegistryClient:
         return near or known[-_MOST_TAGS_SHOWN:]
 
 
-def _schemes(endpoint: Endpoint, options: RegistryOptions) -> tuple[str, ...]:
+def _schemes(endpoint: RegistryEndpoint, options: RegistryOptions) -> tuple[str, ...]:
     if endpoint.scheme is not None:
         return (endpoint.scheme,)
     host = endpoint.host.rpartition(":")[0] if ":" in endpoint.host else endpoint.host
