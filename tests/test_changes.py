@@ -45,6 +45,12 @@ def test_health_check(check: HealthCheck, said: str) -> None:
     assert podman_changes(settings) == []
 
 
+def test_what_is_for_builds() -> None:
+    settings = Settings(on_build=('RUN "$a"  b', "COPY . /"), shell=("/bin/bash", "-c"))
+    assert docker_changes(settings) == ['ONBUILD RUN "$a"  b', "ONBUILD COPY . /"]
+    assert podman_changes(settings) == []
+
+
 def test_entrypoint_comes_before_cmd() -> None:
     both = Settings(entrypoint=("a",), cmd=("b",))
     assert docker_changes(both) == podman_changes(both) == ['ENTRYPOINT ["a"]', 'CMD ["b"]']
@@ -61,6 +67,8 @@ UNSAYABLE = [
     (Settings(workdir=" /a"), podman_changes, "WORKDIR"),
     (Settings(healthcheck=HealthCheck(("CMD-SHELL", "[ -e /x ]"))), docker_changes, "health"),
     (Settings(healthcheck=HealthCheck(("CMD-SHELL", "a \\"))), docker_changes, "health"),
+    (Settings(on_build=("RUN a \\",)), docker_changes, "ONBUILD"),
+    (Settings(on_build=("RUN a\nUSER 0",)), docker_changes, "ONBUILD with a newline"),
     (Settings(healthcheck=HealthCheck(("OTHER", "a"))), docker_changes, "health"),
 ]
 

@@ -167,6 +167,21 @@ def test_start_interval_of_a_health_check(api: str, is_taken: bool) -> None:
     assert said == f'HEALTHCHECK {"--start-interval=5ns " if is_taken else ""}CMD ["x"]'
 
 
+def test_what_is_for_builds(place: Path, engine: Engine) -> None:
+    lines = ['RUN x  "a $b"', "COPY . /src"]
+    data = docker_archive(picture(OnBuild=lines, Shell=["/bin/bash", "-c"]))
+    id, told = hand(engine, "--import", "-", stdin=data)
+    name, lost = ("this Docker Engine", ["SHELL"])
+    if kind(engine) == "podman":
+        name, lost = "Podman", ["ONBUILD", "SHELL"]
+    else:
+        assert inspected(engine, id)["Config"]["OnBuild"] == lines
+    assert told.splitlines() == [
+        f"dimgx: warning: {name} imports no {word}, so it is left out (--load keeps it)"
+        for word in lost
+    ]
+
+
 def test_settings_that_cannot_be_told_leave_nothing(place: Path, docker_engine: Engine) -> None:
     before = images(docker_engine)
     data = docker_archive(picture(Env=["A=b\nUSER root"]))

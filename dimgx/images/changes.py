@@ -3,7 +3,7 @@
 1. Docker reads them as it reads a Dockerfile: words are unquoted and `$NAME` is expanded, but not
    in JSON lists. A line ends at a newline, whatever quotes say. ENTRYPOINT forgets a CMD before it.
 2. Podman takes the text behind the word as it is, but for a pair of quotes around it, and knows no
-   HEALTHCHECK.
+   HEALTHCHECK. It drops ONBUILD. Neither of them takes SHELL.
 3. What cannot be said is an error: nothing of an image gets lost unseen.
 
 Spec: moby builder/dockerfile, buildkit frontend/dockerfile/parser; containers/common libimage.
@@ -25,7 +25,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,-]+")
 
 
 def docker_changes(settings: Settings) -> list[str]:
-    """Give what `docker import` is told (rule 1).
+    """Give what `docker import` is told (rule 1), all but SHELL.
 
     Raises: ImageError for what cannot be said there.
     """
@@ -49,6 +49,10 @@ def _docker_changes(settings: Settings) -> Iterator[str]:
         yield f"STOPSIGNAL {_word(settings.stop_signal)}"
     if settings.healthcheck is not None:
         yield f"HEALTHCHECK {_health(settings.healthcheck)}"
+    for line in settings.on_build:
+        if line != line.strip() or line.endswith("\\"):
+            raise _unsayable(f"its ONBUILD {line!r:.100}")
+        yield f"ONBUILD {line}"
     if settings.entrypoint:
         yield f"ENTRYPOINT {_json(settings.entrypoint)}"
     if settings.cmd:
@@ -80,7 +84,7 @@ def _health(check: HealthCheck) -> str:
 
 
 def podman_changes(settings: Settings) -> list[str]:
-    """Give what `podman import` is told (rule 2), all but the health check.
+    """Give what `podman import` is told (rule 2), all but the health check, ONBUILD and SHELL.
 
     Raises: ImageError for what cannot be said there.
     """

@@ -150,6 +150,8 @@ class _Docker:
             lost.append("stop signal")
         if told.healthcheck != what.settings.healthcheck:
             lost.append("start interval of a health check")
+        if told.shell:
+            lost.append("SHELL")
         return [
             f"this Docker Engine imports no {name}, so it is left out (--load keeps it)"
             for name in lost
@@ -218,9 +220,16 @@ class _PodmanProgram:
 def _podman_warnings(settings: Settings) -> list[str]:
     """See that Podman can be told the settings, and give what it does not take."""
     podman_changes(settings)
-    if settings.healthcheck is None:
-        return []
-    return ["Podman imports no health check, so it is left out (--load keeps it)"]
+    lost = {
+        "health check": settings.healthcheck,
+        "ONBUILD": settings.on_build,
+        "SHELL": settings.shell,
+    }
+    return [
+        f"Podman imports no {name}, so it is left out (--load keeps it)"
+        for name, said in lost.items()
+        if said
+    ]
 
 
 def _platform_words(what: Imported) -> Iterator[tuple[str, str | None]]:
