@@ -623,6 +623,29 @@ def test_signal_that_comes_while_modules_are_loaded_waits_for_that(place: Path) 
     assert_terminated(place, script)
 
 
+def test_signal_that_waited_and_was_asked_for_does_not_interrupt_the_clean_up(place: Path) -> None:
+    """The timer that is to come back to it may be late."""
+    script = (
+        "import os, signal, sys, dimgx.console.outputs\n"
+        "class Finder:\n"
+        "    def find_spec(name, *_):\n"
+        "        if name == 'missing':\n"
+        "            os.kill(os.getpid(), signal.SIGTERM)\n"
+        "sys.meta_path.insert(0, Finder)\n"
+        "def make(chosen, options, surroundings, messages):\n"
+        "    open('rest', 'w').close()\n"
+        "    try:\n"
+        "        import missing\n"
+        "    except ImportError:\n"
+        "        surroundings.cancel()\n"
+        "    finally:\n"
+        "        signal.raise_signal(signal.SIGALRM)\n"
+        "        os.unlink('rest')\n"
+        "dimgx.console.outputs.make = make\n"
+    )
+    assert_terminated(place, script)
+
+
 def test_signals_that_come_together_are_one(place: Path) -> None:
     """The one that is seen later is not told of."""
     script = (

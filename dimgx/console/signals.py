@@ -7,7 +7,8 @@ from the start (nohup, a background job) stay ignored.
 While a thread is started none is raised, since that would lose a lock, nor while a module is
 loaded, which would be half there; a timer comes back to it until that is done. And Python drops an
 exception that is raised while it finalises an object. So the signal is remembered: long work asks
-now and then whether one has come, and the block does not end as if none had.
+now and then whether one has come, and the block does not end as if none had. The main thread hears
+of it first, and once: what it cleans up then is not interrupted, and other threads follow.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from _thread import get_ident  # `threading` takes a while to import
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
@@ -45,9 +47,9 @@ def raised_signals() -> Iterator[Callable[[], bool]]:
     """
     come: list[int] = []
     is_ending = False
+    main_thread = get_ident()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal is_ending
         # Not by SIG_IGN: of a signal that has come already, Python would tell on stderr then.
         if is_ending:
             return
@@ -57,11 +59,12 @@ def raised_signals() -> Iterator[Callable[[], bool]]:
             if _SIGALRM is not None:
                 signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
             return
-        is_ending = True
         check()
 
     def check() -> bool:
-        if come:
+        nonlocal is_ending
+        if come and (is_ending or get_ident() == main_thread):
+            is_ending = True
             raise Signalled(come[0])
         return False
 
