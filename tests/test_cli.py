@@ -646,6 +646,14 @@ def test_signal_that_waited_and_was_asked_for_does_not_interrupt_the_clean_up(pl
     assert_terminated(place, script)
 
 
+def test_alarm_that_was_set_before_the_start_ends_it(place: Path) -> None:
+    script = (
+        "import os, signal, sys, dimgx.console.outputs\n"
+        "dimgx.console.outputs.make = lambda *_: os.kill(os.getpid(), signal.SIGALRM)\n"
+    )
+    assert_terminated(place, script, signal.SIGALRM)
+
+
 def test_signals_that_come_together_are_one(place: Path) -> None:
     """The one that is seen later is not told of."""
     script = (

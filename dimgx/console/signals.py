@@ -1,8 +1,8 @@
 """Ending by a signal, after cleaning up: what began the clean-up ends the process as well.
 
-The first SIGINT, SIGTERM or SIGHUP becomes an exception in the main thread, so that `finally` and
-`with` do what they do; those that follow are ignored until that is done. Signals that were ignored
-from the start (nohup, a background job) stay ignored.
+The first SIGINT, SIGTERM, SIGHUP or SIGALRM becomes an exception in the main thread, so that
+`finally` and `with` do what they do; those that follow are ignored until that is done. Signals that
+were ignored from the start (nohup, a background job) stay ignored.
 
 While a thread is started none is raised, since that would lose a lock, nor while a module is
 loaded, which would be half there; a timer comes back to it until that is done. And Python drops an
@@ -53,7 +53,8 @@ def raised_signals() -> Iterator[Callable[[], bool]]:
         # Not by SIG_IGN: of a signal that has come already, Python would tell on stderr then.
         if is_ending:
             return
-        if number != _SIGALRM:
+        # An alarm before any other signal is not ours: whoever started this bounds its time.
+        if number != _SIGALRM or not come:
             come.append(number)
         if _is_delicate(frame):
             if _SIGALRM is not None:
