@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -499,6 +500,32 @@ def test_closed_standard_file(place: Path, args: list[str], closed: int, code: i
         assert_one_line(done, code)
     if "o.tar" in args:
         assert names((place / "o.tar").read_bytes()) == NAMES
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(["-t", f"/dev/fd/{number}"] for number in range(3, 8)),
+        ["--write-config", "/dev/fd/3", "-t", "o.tar"],
+        ["--report", "/dev/stdout", "--write-config", "o.json", "-t", "o.tar"],
+    ],
+)
+def test_descriptor_that_is_not_open_is_no_file_that_was_opened_meanwhile(
+    place: Path, words: list[str]
+) -> None:
+    """What a compressed archive is decoded to, or a file beside the result, could be written to."""
+    (place / "image.tar.gz").write_bytes(gzip.compress((place / "image.tar").read_bytes()))
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *command(*words, "./image.tar.gz")],
+        cwd=place,
+        env=ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        timeout=30,
+    )
+    assert words[1] in assert_one_line(done, 2)
+    assert left(place) == ["image.tar", "image.tar.gz"]
 
 
 @pytest.mark.parametrize("args", [["./image.tar"], ["--json", "./image.tar"], ["-h"], ["-V"]])

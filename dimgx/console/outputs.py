@@ -40,6 +40,7 @@ def check_early(options: Options) -> None:
     Raises: UsageError, SourceError.
     """
     _check_content(options)
+    _check_descriptors(options)
     target = options.target
     if target is None:
         check_stdout("to give the ID on")
@@ -62,6 +63,15 @@ def check_early(options: Options) -> None:
     path = target.path.rstrip("/") if target.form in DIRECTORY_FORMS else target.path
     if not os.path.isdir(os.path.dirname(path) or os.curdir):
         raise SourceError(f"{target.path} cannot be written: its directory does not exist")
+
+
+def _check_descriptors(options: Options) -> None:
+    from dimgx.targets.tarfile import check_descriptor
+
+    result = None if options.target is None else options.target.path
+    for path in (result, options.write_config, options.report):
+        if path is not None:
+            check_descriptor(path)
 
 
 def _check_content(options: Options) -> None:

@@ -72,6 +72,19 @@ def open_target(
         return _registered(_StreamTarget(os.open(place, flags), path), resources)
 
 
+def check_descriptor(path: str) -> None:
+    """See that the descriptor that `path` stands for, if it does, is open.
+
+    Files that are opened before `open_target` would get its number.
+
+    Raises: SourceError.
+    """
+    with translated(path):
+        _, descriptor = _resolve(path)
+        if descriptor is not None:
+            os.fstat(descriptor)
+
+
 def open_place(
     place: str | os.PathLike[str] | BinaryIO, *, force: bool, sync: bool, resources: ExitStack
 ) -> Target:
