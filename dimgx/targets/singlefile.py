@@ -172,7 +172,7 @@ class FileTarget:
                 mode = stat.S_IMODE(replaced.st_mode)
                 try:
                     os.fchown(self._fd, replaced.st_uid, replaced.st_gid)
-                except PermissionError:  # it becomes ours, so it must not run as somebody else
+                except OSError:  # it becomes ours, so it must not run as somebody else
                     mode &= 0o777
                 os.fchmod(self._fd, mode)
             self._writer = FileWriter(self._fd, is_synced=self._sync)
