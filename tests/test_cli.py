@@ -324,6 +324,24 @@ def test_what_follows_a_double_dash_is_an_image(word: str, place: Path) -> None:
     assert word in assert_one_line(done, 2 if word.endswith(".tar") else 1)
 
 
+@pytest.mark.parametrize(
+    ("directory", "reason"),
+    [
+        ("missing", "its directory does not exist: make it first"),
+        ("image.tar", "a part of its path is no directory"),
+        ("loop", "too many symbolic links"),
+    ],
+)
+@pytest.mark.parametrize("form", ["", "oci:"])
+def test_directory_that_takes_no_target_is_told_by_its_reason(
+    place: Path, directory: str, reason: str, form: str
+) -> None:
+    (place / "loop").symlink_to("loop")
+    done = run("-t", f"{form}{directory}/o.tar", "./missing.tar", cwd=place)
+    told = assert_one_line(done, 2)
+    assert told == f"dimgx: {directory}/o.tar cannot be written: {reason}\n"
+
+
 # -- what is wrong --------------------------------------------------------------------------------
 
 

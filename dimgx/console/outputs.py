@@ -39,6 +39,8 @@ def check_early(options: Options) -> None:
 
     Raises: UsageError, SourceError.
     """
+    from dimgx.targets.errors import translated
+
     _check_content(options)
     _check_descriptors(options)
     target = options.target
@@ -61,8 +63,8 @@ def check_early(options: Options) -> None:
         # What is there is looked at later, if it matters what it is.
         check_replaceable(target, force=options.force or options.update)
     path = target.path.rstrip("/") if target.form in DIRECTORY_FORMS else target.path
-    if not os.path.isdir(os.path.dirname(path) or os.curdir):
-        raise SourceError(f"{target.path} cannot be written: its directory does not exist")
+    with translated(target.path):
+        os.stat(os.path.join(os.path.dirname(path) or os.curdir, ""))
 
 
 def _check_descriptors(options: Options) -> None:
