@@ -127,6 +127,8 @@ def _run_guarded(args: Sequence[str], messages: Messages, cancel: Callable[[], b
         where = f"{os.fsdecode(exc.filename)}: " if exc.filename else ""
         if exc.errno in (errno.EMFILE, errno.ENFILE):
             messages.fail("too many files are open: raise `ulimit -n`")
+        elif exc.errno == errno.ENOENT and not where:  # what asks for it names no file
+            messages.fail("the working directory is gone: run dimgx in one that is there")
         else:
             messages.fail(f"{where}{exc.strerror or exc}")
         return EXIT_WORLD

@@ -342,6 +342,22 @@ def test_directory_that_takes_no_target_is_told_by_its_reason(
     assert told == f"dimgx: {directory}/o.tar cannot be written: {reason}\n"
 
 
+@pytest.mark.parametrize("target", ["o.tar", "oci:o", "{name}.tar"])
+def test_working_directory_that_is_gone_is_said_to_be(place: Path, target: str) -> None:
+    (place / "gone").mkdir()
+    words = command("-t", target, f"{place}/image.tar")
+    done = subprocess.run(
+        ["sh", "-c", 'rmdir ../gone && exec "$@"', "sh", *words],
+        cwd=place / "gone",
+        env=ENVIRONMENT,
+        capture_output=True,
+        check=False,
+        timeout=30,
+    )
+    told = assert_one_line(done, 2)
+    assert told == "dimgx: the working directory is gone: run dimgx in one that is there\n"
+
+
 # -- what is wrong --------------------------------------------------------------------------------
 
 
