@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     A signal that ends it, and a reader of standard output that goes away, end the process.
     """
     args = sys.argv[1:] if argv is None else list(argv)
-    if args in (["-V"], ["--version"]):
+    if args in (["-V"], ["--version"]) and sys.stdout is not None:
         # What a script asks first needs no parser.
         try:
             print(f"dimgx {__version__}", flush=True)

@@ -511,6 +511,8 @@ def test_progress_is_drawn_on_a_terminal_and_gone_at_the_end(place: Path) -> Non
     [
         (["-t", "-", "./image.tar"], 1, 2),
         (["./image.tar"], 1, 2),
+        (["-h"], 1, 2),
+        (["-V"], 1, 2),
         (["-"], 0, 2),
         (["-t", "o.tar", "./image.tar"], 0, 0),
         (["-t", "o.tar", "./image.tar"], 1, 0),

@@ -90,7 +90,7 @@ def _begin(path: str | None, options: Options, resources: ExitStack) -> Target |
     if path is None:
         return None
     if path == "-":
-        check_stdout("to write to")
+        check_stdout()
         return None
     from dimgx.targets.singlefile import open_target
 

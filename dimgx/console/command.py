@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from dimgx import __version__
 from dimgx.console.chosen import Chosen, Surroundings
 from dimgx.console.progress import Waiting
-from dimgx.console.terminal import check_stdout, is_terminal, print_text, terminal_width
+from dimgx.console.terminal import is_terminal, print_text, terminal_width
 from dimgx.errors import ImageError, SourceError, UsageError
 from dimgx.reference import parse_reference
 
@@ -83,7 +83,6 @@ def _show_origin(target: str) -> None:
 
     path = target_path(target)
     found = api.read_origin(path)
-    check_stdout("to show the origin on")
     print_text(origins_text(found, path))
 
 
@@ -171,7 +170,6 @@ def _show_platforms(options: Options, surroundings: Surroundings) -> None:
         memory=options.memory,
         tmpdir=surroundings.tmpdirs,
     )
-    check_stdout("to list to")
     print_text("".join(f"{platform}\n" for platform in found))
     if wish is not None and found and all(wish.rank(platform) is None for platform in found):
         raise ImageError(f"{reference} holds no image for {wish}")
@@ -192,7 +190,6 @@ def _show(chosen: Chosen, options: Options) -> None:
         import time
 
         text = listing.format_table(found, width=terminal_width(), now_s=time.time())
-    check_stdout("to list to")
     print_text(text)
 
 

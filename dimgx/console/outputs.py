@@ -45,10 +45,10 @@ def check_early(options: Options) -> None:
     _check_descriptors(options)
     target = options.target
     if target is None:
-        check_stdout("to give the ID on")
+        check_stdout()
         return
     if target.is_stdout:
-        check_stdout("to write to")
+        check_stdout()
         if is_terminal(sys.stdout):
             raise UsageError("standard output is a terminal: redirect it, or name a file with -t")
         return
@@ -140,7 +140,6 @@ def _judge(job: Job, options: Options, surroundings: Surroundings) -> Verdict:
 
 def _tell_verdicts(verdicts: Sequence[tuple[Job, Verdict]]) -> int:
     """Print the reasons, with the target where there are several, and give the exit code."""
-    check_stdout("to give the reason on")
     for job, verdict in verdicts:
         path = f"{job.target.path}: " if len(verdicts) > 1 else ""
         print_text(f"{escape(path + verdict.reason)}\n")

@@ -41,13 +41,13 @@ def is_stdout(path: str) -> bool:
         return False
 
 
-def check_stdout(purpose: str) -> None:
-    """See that there is a standard output `purpose` ("to list to").
+def check_stdout() -> None:
+    """See that there is a standard output.
 
     Raises: SourceError where it is closed.
     """
     if sys.stdout is None:
-        raise SourceError(f"standard output is closed, so there is nowhere {purpose}")
+        raise SourceError("standard output is closed, so there is nowhere to write to")
 
 
 def print_text(text: str) -> None:
@@ -56,8 +56,9 @@ def print_text(text: str) -> None:
     Raises: SourceError where it does not; BrokenPipeError where the reader went away.
     """
     # Where there is nothing to write, it does not matter whether that could be done.
-    if sys.stdout is None or not text:
+    if not text:
         return
+    check_stdout()
     try:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
