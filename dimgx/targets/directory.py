@@ -199,7 +199,7 @@ class DirectoryStore:
         except OSError as exc:
             # On some systems also an empty one is in the way.
             if os.path.lexists(self._place):
-                raise exists(self._path) from exc
+                raise SourceError(f"{self._path} appeared meanwhile: run this again") from exc
             raise
 
     def _remove_others(self) -> None:
