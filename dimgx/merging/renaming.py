@@ -68,8 +68,8 @@ class Renaming(NamedTuple):
                 )
         if prefix:
             keys = [prefix + key for key in keys]
-        longest = max(keys, key=len, default=b"")
-        if len(path_of(longest)) > MAX_PATH:
+        longest = path_of(max(keys, key=len, default=b""))
+        if len(longest) > MAX_PATH:
             raise ImageError(
                 f"a name of more than {MAX_PATH} bytes with its prefix: {show(longest)}"
             )
