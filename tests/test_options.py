@@ -169,6 +169,7 @@ def test_defaults() -> None:
         ["--threads", "-2", "image"],
         ["--memory", "much", "image"],
         ["--memory", "-1", "image"],
+        ["--memory", "9" * 400, "image"],
         ["--log-level", "LOUD", "image"],
         ["-v", "--log-level", "ERROR", "image"],
         ["--print-completion", "powershell"],

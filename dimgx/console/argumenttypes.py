@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 # argparse takes `-:name`, an image on standard input, for an option; this stands in for its dash.
 DASH = "\0stdin"
 _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) *([kmgt]?)(i?b)?", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]+)?) *([kmgt]?)(i?b)?", re.IGNORECASE)
 
 
 def size(text: str) -> int:
