@@ -38,12 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = sys.argv[1:] if argv is None else list(argv)
     if args in (["-V"], ["--version"]) and sys.stdout is not None:
         # What a script asks first needs no parser.
+        line = f"dimgx {__version__}\n".encode()
         try:
-            print(f"dimgx {__version__}", flush=True)
+            if os.write(sys.stdout.fileno(), line) == len(line):
+                return EXIT_DONE
         except OSError:
             pass  # It goes wrong once more below, and is told there.
-        else:
-            return EXIT_DONE
     import gc
 
     from dimgx.console.messages import Messages

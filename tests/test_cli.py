@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pty
+import resource
 import select
 import shlex
 import signal
@@ -571,8 +572,42 @@ def test_full_device_behind_standard_output(place: Path, args: list[str]) -> Non
             command(*args), cwd=place, env=ENVIRONMENT, stdout=full, stderr=subprocess.PIPE,
             check=False, timeout=30,
         )  # fmt: skip
-    told = b"dimgx: standard output cannot be written: No space left on device\n"
+    told = b"dimgx: stdout cannot be written: no space is left on its disk\n"
     assert (done.returncode, done.stderr) == (2, told)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_standard_output_that_takes_a_part_only_is_an_error(
+    tmp_path: Path, unbuffered: str
+) -> None:
+    with (tmp_path / "out").open("wb") as out:
+        done = subprocess.run(
+            command("-h"), env=ENVIRONMENT | {"PYTHONUNBUFFERED": unbuffered}, stdout=out,
+            stderr=subprocess.PIPE, check=False, timeout=30,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
+        )  # fmt: skip
+    told = b"dimgx: stdout cannot be written: a file may not be as large as that there\n"
+    assert (done.returncode, done.stderr) == (2, told)
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_standard_output_that_does_not_block_is_waited_for(
+    tmp_path: Path, unbuffered: str
+) -> None:
+    history = [{"created_by": "x" * 1000, "empty_layer": True}] * 3000 + [{"created_by": "y"}]
+    (tmp_path / "image.tar").write_bytes(docker_archive(image(BASE, history=history)))
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    process = subprocess.Popen(
+        command("--json", "./image.tar"), cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE,
+        env=ENVIRONMENT | {"PYTHONUNBUFFERED": unbuffered},
+    )  # fmt: skip
+    os.close(writer)
+    select.select([reader], [], [])
+    with open(reader, "rb") as file:
+        listed = file.read()
+    assert (process.wait(30), process.communicate()[1]) == (0, b"")
+    assert len(json.loads(listed)["rows"]) == 3001
 
 
 def test_full_device_where_nothing_is_printed(place: Path) -> None:

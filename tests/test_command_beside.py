@@ -246,7 +246,7 @@ def test_what_cannot_be_printed_leaves_the_result(place: Path, option: str) -> N
             command, stdout=full, stderr=subprocess.PIPE, env={"PYTHONPATH": str(CHECKOUT)}
         )
     assert done.returncode == 2
-    assert done.stderr == b"dimgx: standard output cannot be written: No space left on device\n"
+    assert done.stderr == b"dimgx: stdout cannot be written: no space is left on its disk\n"
     assert list_tar((place / "o.tar").read_bytes())
 
 

@@ -12,7 +12,7 @@ from dimgx.console.jobs import check_absent, check_replaceable, plan_jobs
 from dimgx.console.listing import escape
 from dimgx.console.progress import Waiting
 from dimgx.console.targetname import DIRECTORY_FORMS, is_template
-from dimgx.console.terminal import check_stdout, is_terminal, print_text
+from dimgx.console.terminal import check_stdout, is_terminal, open_stdout, print_text
 from dimgx.errors import LayerSpecError, SourceError, UsageError
 
 if TYPE_CHECKING:
@@ -311,10 +311,7 @@ def _tar_options(
 
 
 def _place(target: TargetName) -> str | BinaryIO:
-    if not target.is_stdout:
-        return target.path
-    sys.stdout.flush()
-    return open(sys.stdout.fileno(), "wb", buffering=0, closefd=False)
+    return open_stdout() if target.is_stdout else target.path
 
 
 def _target_warnings(target: TargetName) -> Sequence[str]:

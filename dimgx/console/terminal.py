@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from dimgx.console.targetname import STDOUT_TARGETS
 from dimgx.errors import SourceError
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
 
 
 def is_terminal(stream: object) -> bool:
@@ -50,6 +53,12 @@ def check_stdout() -> None:
         raise SourceError("standard output is closed, so there is nowhere to write to")
 
 
+def open_stdout() -> BinaryIO:
+    """Give standard output, for bytes and without a buffer."""
+    sys.stdout.flush()
+    return open(sys.stdout.fileno(), "wb", buffering=0, closefd=False)
+
+
 def print_text(text: str) -> None:
     """Write to standard output, whatever its encoding, and see that it arrives.
 
@@ -59,23 +68,7 @@ def print_text(text: str) -> None:
     if not text:
         return
     check_stdout()
-    try:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as exc:
-        _drop_stdout()
-        raise SourceError(f"standard output cannot be written: {exc.strerror or exc}") from exc
+    from dimgx.targets.tarfile import open_stream_target
 
-
-def _drop_stdout() -> None:
-    """Forget what could not be written, so that the interpreter does not try once more."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-        os.close(null)
+    # With PYTHONUNBUFFERED, `sys.stdout` forgets what a full disk or a pipe did not take.
+    open_stream_target(open_stdout()).write(text.encode(sys.stdout.encoding, "backslashreplace"))
