@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
+import io
+import os
 import re
 import signal
+import termios
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from dimgx.console.access import registry_options
 from dimgx.console.options import parse_args
 from dimgx.errors import UsageError
 from tests.dsl import file, layer
@@ -80,6 +86,29 @@ def test_tls_verify_never_takes_the_image() -> None:
 
 def test_options_do_not_show_the_password() -> None:
     assert PASSWORD not in repr(parse_args(["--creds", f"u:{PASSWORD}", "docker://x"], "1"))
+
+
+@pytest.mark.parametrize("buffering", [-1, 0])
+def test_password_that_comes_in_pieces(monkeypatch: pytest.MonkeyPatch, buffering: int) -> None:
+    """Without a buffer is how PYTHONUNBUFFERED opens standard input."""
+    reader, writer = os.pipe()
+
+    def send() -> None:
+        os.write(writer, b"pass")
+        while fcntl.ioctl(reader, termios.FIONREAD, bytes(4)) != bytes(4):
+            os.sched_yield()
+        os.write(writer, b"word\n")
+        os.close(writer)
+
+    sender = threading.Thread(target=send, daemon=True)
+    with open(reader, "rb", buffering=buffering) as stdin:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(stdin))
+        sender.start()
+        options = parse_args(["--creds", "u", "--password-stdin", "docker://x"], "1")
+        found = registry_options(options, {}).credentials
+        sender.join()
+    assert found is not None
+    assert found.password == "password"
 
 
 def test_exit_codes(faulty: FaultyRegistry) -> None:

@@ -55,7 +55,9 @@ def _credentials(options: Options) -> Credentials:
 def _read_password() -> str:
     if sys.stdin is None:
         raise SourceError("standard input is closed, so no password can be read from it")
-    data = sys.stdin.buffer.read(_LONGEST_PASSWORD)
+    # With PYTHONUNBUFFERED, `sys.stdin` gives no more at once than has come.
+    with open(sys.stdin.fileno(), "rb", closefd=False) as file:
+        data = file.read(_LONGEST_PASSWORD)
     password = os.fsdecode(data).removesuffix("\n").removesuffix("\r")
     if not password:
         raise UsageError("standard input holds no password")
