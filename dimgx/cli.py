@@ -67,6 +67,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         die_by(exc.number)
     except BrokenPipeError:
         die_by(SIGPIPE)
+    finally:
+        _settle_stderr()
+
+
+def _settle_stderr() -> None:
+    """Forget what standard error did not take: Python would try again, and end with 120."""
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except OSError:
+        sys.stderr = None
 
 
 def _allow_many_files() -> None:
@@ -100,13 +111,7 @@ def program() -> NoReturn:
     down all the same takes 10 to 30 ms; `python -m dimgx` does it, and so shows what is left open.
     """
     end_at_once()
-    code = main()
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except (OSError, ValueError, AttributeError):
-        sys.exit(code)  # which says what there is to say of a closed or missing stream
-    os._exit(code)
+    os._exit(main())
 
 
 def _run_guarded(args: Sequence[str], messages: Messages, cancel: Callable[[], bool]) -> int:

@@ -576,6 +576,28 @@ def test_full_device_behind_standard_output(place: Path, args: list[str]) -> Non
     assert (done.returncode, done.stderr) == (2, told)
 
 
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        (["-v", "-t", "o.tar", "./image.tar"], 0),
+        (["./missing.tar"], 2),
+        (["--log-format", "%(message)s", "./missing.tar"], 2),
+    ],
+)
+@pytest.mark.parametrize(
+    "begin", [["-m", "dimgx"], ["-c", "from dimgx.cli import program; program()"]]
+)
+def test_full_device_behind_standard_error_changes_no_exit_code(
+    place: Path, args: list[str], code: int, begin: list[str]
+) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, *begin, *args], cwd=place, env=ENVIRONMENT | {"PYTHONUNBUFFERED": ""},
+            stderr=full, check=False, timeout=30,
+        )  # fmt: skip
+    assert done.returncode == code
+
+
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_standard_output_that_takes_a_part_only_is_an_error(
     tmp_path: Path, unbuffered: str
