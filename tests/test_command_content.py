@@ -164,7 +164,8 @@ def test_what_cannot_be_added(place: Path) -> None:
     (place / "own.tar").write_bytes(b"not a tar" * 100)
     (place / "cut.tar").write_bytes(OWN[:515])
     for path, told in (
-        ("missing", "missing cannot be added: there is no such file or directory"),
+        ("missing", "missing cannot be added: No such file or directory"),
+        ("own.tar/a", "own.tar/a cannot be added: Not a directory"),
         ("own.tar", "own.tar is no tar"),
         ("cut.tar", "cut.tar is no tar"),
     ):

@@ -138,8 +138,10 @@ def test_no_secret_is_ever_told(faulty: FaultyRegistry, level: str) -> None:
 
 
 def test_authfile_that_is_not_there(faulty: FaultyRegistry, tmp_path: Path) -> None:
-    code, told = refused(faulty.reference(), "--authfile", tmp_path / "none")
-    assert code == 2 and "--authfile" in told
+    (tmp_path / "file").touch()
+    for name, reason in (("none", "No such file or directory"), ("file/a", "Not a directory")):
+        code, told = refused(faulty.reference(), "--authfile", tmp_path / name)
+        assert (code, told.strip()) == (2, f"dimgx: --authfile {tmp_path / name}: {reason}")
 
 
 def test_help_names_it_first() -> None:

@@ -27,8 +27,10 @@ def registry_options(options: Options, environ: Mapping[str, str]) -> RegistryOp
     """
     found = RegistryOptions.from_environment(environ)
     if options.authfile is not None:
-        if not os.path.exists(options.authfile):
-            raise SourceError(f"--authfile {options.authfile}: there is no such file")
+        try:
+            os.stat(options.authfile)
+        except OSError as exc:
+            raise SourceError(f"--authfile {options.authfile}: {exc.strerror}") from exc
         found = replace(found, auth_files=(options.authfile,))
     if options.retry_time_s is not None:
         found = replace(found, retry_time_s=options.retry_time_s)

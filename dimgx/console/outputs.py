@@ -83,8 +83,10 @@ def _check_content(options: Options) -> None:
 
         Content(_path_rules(options), options.strip_components, options.prefix)
     for path in options.add_layers:
-        if not os.path.exists(path):
-            raise SourceError(f"{path} cannot be added: there is no such file or directory")
+        try:
+            os.stat(path)
+        except OSError as exc:
+            raise SourceError(f"{path} cannot be added: {exc.strerror}") from exc
 
 
 def _path_rules(options: Options) -> tuple[PathRule, ...]:
