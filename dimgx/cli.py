@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import gc
 
     from dimgx.console.messages import Messages
-    from dimgx.console.signals import SIGPIPE, Signalled, die_by, raised_signals
+    from dimgx.console.signals import SIGPIPE, Signalled, die_by, heed_children, raised_signals
 
     # A member more is no object that could be in a cycle, but each search for cycles goes through
     # the lists of all members: as often as is usual, that is a seventh of a large image's time.
@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:  # then it is left as it is
         pass
     _allow_many_files()
+    heed_children()
     messages = Messages()
     try:
         with raised_signals() as check:

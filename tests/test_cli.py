@@ -814,6 +814,17 @@ def test_ignored_signal_stays_ignored(place: Path) -> None:
     assert process.wait(30) == 0
 
 
+def test_ignored_end_of_children_does_not_hide_how_they_ended(tmp_path: Path) -> None:
+    podman = tmp_path / "podman"
+    podman.write_text("#!/bin/sh\necho 'Error: x: image not known' >&2; exit 125\n")
+    podman.chmod(0o755)
+    done = subprocess.run(
+        command("podman:x"), env=ENVIRONMENT | {"PATH": str(tmp_path)}, capture_output=True,
+        check=False, timeout=30, preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN),
+    )  # fmt: skip
+    assert "has no image 'x'" in assert_one_line(done, 2)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="nothing tells how much is in use")
 def test_little_address_space_is_enough(place: Path) -> None:
     script = (

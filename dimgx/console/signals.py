@@ -39,6 +39,12 @@ class Signalled(BaseException):
         self.number = number
 
 
+def heed_children() -> None:
+    """Have the exit codes of programs that are started, which are lost where SIGCHLD is ignored."""
+    if hasattr(signal, "SIGCHLD") and signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
 @contextmanager
 def raised_signals() -> Iterator[Callable[[], bool]]:
     """Let the signals that end a process raise `Signalled` within the block.
