@@ -50,8 +50,10 @@ def two_phases(line: ProgressLine) -> None:
     line.clear()
 
 
-def test_a_shorter_line_covers_the_one_before() -> None:
-    first, second, third = drawn(80, two_phases).split("\r")[1:4]
+@pytest.mark.parametrize("columns", [80, 0])
+def test_a_shorter_line_covers_the_one_before(columns: int) -> None:
+    first, second, third = drawn(columns, two_phases).split("\r")[1:4]
+    assert first == "reading 12.3 MB"
     assert len(first) <= len(second)
     assert third.strip() == ""
     assert len(third) == len(second)

@@ -51,8 +51,8 @@ class ProgressLine:
 
     def _draw(self, text: str) -> None:
         try:
-            # What is wider wraps, and the next line is drawn below it.
-            most = os.get_terminal_size(self._stream.fileno()).columns - 1
+            # What is wider wraps, and the next line is drawn below it. 0 is an unknown width.
+            most = (os.get_terminal_size(self._stream.fileno()).columns or 80) - 1
             text = text[:most]
             self._stream.write(f"\r{text.ljust(min(self._width, most))}" + ("" if text else "\r"))
             self._stream.flush()
