@@ -667,7 +667,9 @@ def wait_for(found: Any, timeout_s: float = 20) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU]
+)
 @pytest.mark.parametrize("existing", [False, True])
 def test_signal_in_the_middle_leaves_nothing(
     place: Path, number: signal.Signals, existing: bool

@@ -1,8 +1,8 @@
 """Ending by a signal, after cleaning up: what began the clean-up ends the process as well.
 
-The first SIGINT, SIGTERM, SIGHUP or SIGALRM becomes an exception in the main thread, so that
-`finally` and `with` do what they do; those that follow are ignored until that is done. Signals that
-were ignored from the start (nohup, a background job) stay ignored.
+The first SIGINT, SIGTERM, SIGHUP, SIGXCPU or SIGALRM becomes an exception in the main thread, so
+that `finally` and `with` do what they do; those that follow are ignored until that is done. Signals
+that were ignored from the start (nohup, a background job) stay ignored.
 
 While a thread is started none is raised, since that would lose a lock, nor while a module is
 loaded, which would be half there; a timer comes back to it until that is done. And Python drops an
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGXCPU")
 _AGAIN_S = 0.01
 _IMPORTLIB = "<frozen importlib"
 _SIGALRM = signal.SIGALRM if hasattr(signal, "setitimer") else None
