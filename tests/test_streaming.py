@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from unittest.mock import ANY
 
 import pytest
@@ -26,7 +26,19 @@ from dimgx.merging import emit
 from dimgx.readers import decoders, growing, streaming
 from dimgx.readers.growing import OutOfOrder
 from tests.cases import flatten_layers
-from tests.dsl import END, Member, dir_, file, hardlink, layer, opaque, symlink, whiteout
+from tests.dsl import (
+    END,
+    Member,
+    SparseForm,
+    dir_,
+    file,
+    hardlink,
+    layer,
+    opaque,
+    sparse,
+    symlink,
+    whiteout,
+)
 from tests.programs import CHECKOUT, flat_bytes, refused, run
 from tests.test_model import STACKS, expected_of
 from tests.writers import compress, docker_archive, image
@@ -266,6 +278,17 @@ def test_how_a_member_goes_out_does_not_depend_on_its_neighbours(seed: int) -> N
     chance = random.Random(seed)
     tars = [layer(*mixed_layer(chance, chance.choice([20, 900]))) for _ in range(2)]
     assert stream(tars, seed, 2000, 600) == flatten_layers(tars)
+
+
+@pytest.mark.parametrize("form", get_args(SparseForm))
+def test_a_sparse_file_is_written_out_while_it_comes(form: SparseForm) -> None:
+    """Rule 52: also where what it lies in is used again before all of it has come."""
+    chance = random.Random(form)
+    data = chance.randbytes(60_000)
+    members = file("a", "a" * 3000), sparse("b", [(7, data)], 70_000, form), file("c", "c")
+    tars = [layer(*members), layer(file("a.txt", "a" * 3000))]
+    for part in (1, 4096):
+        assert stream(tars, chance.randrange(1 << 30), part, 60) == flatten_layers(tars)
 
 
 def test_directories_without_entries_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,7 +41,7 @@ class Pieces:
         """Give the bytes from `at` on, up to `size` of them; fewer where no more come."""
         end, found = at + size, []
         while at < end and (part := self.view(at, end)):
-            found.append(part)
+            found.append(bytes(part))  # what it lies in may be let go while the rest is waited for
             at += len(part)
         return b"".join(found)
 
