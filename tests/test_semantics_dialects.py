@@ -340,6 +340,12 @@ CASES = [
         ["f a 'x'", "f z 'after'"],
         in_model=False,
     ),
+    bad(
+        "52-a-nul-in-the-name-of-a-sparse-file",
+        [[sparse("s", PIECES, 6000, "0.0", records=((b"GNU.sparse.name", b"..\0x"),))]],
+        "NUL",
+        in_model=False,
+    ),
     *[
         case(
             f"52-sparse-many-pieces-{form}",

@@ -39,6 +39,8 @@ _PLAIN_SPELLINGS = (
     (_PLAIN_TIME, 136, 148),
     (_PLAIN_OCTAL, 148, 156),  # checksum
 )
+# In names NUL stands for `/` later on.
+_TEXT_RECORDS = frozenset(b"path linkpath uname gname GNU.sparse.name".split())
 _NO_DEVICE = re.compile(rb"[0\0]{16}")
 
 
@@ -167,7 +169,7 @@ def parse_records(payload: bytes, offset: int) -> list[tuple[bytes, bytes]]:
         key, equals, value = payload[space + 1 : end - 1].partition(b"=")
         if not key or not equals or b"\0" in key:
             raise MalformedTar("a PAX record without a key", offset)
-        if b"\0" in value and key in (b"path", b"linkpath", b"uname", b"gname"):
+        if b"\0" in value and key in _TEXT_RECORDS:
             raise MalformedTar(f"a NUL in the PAX record {key.decode()}", offset)
         records.append((key, value))
         at = end
