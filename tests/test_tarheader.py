@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import tarfile
+import tempfile
+import tracemalloc
 from collections.abc import Sequence
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from dimgx.errors import ImageError
 from dimgx.layers.tarfields import Header, MalformedTar
 from dimgx.layers.tarheader import read_header
+from dimgx.layers.tarwalk import walk_layer
 from dimgx.layers.tarwrite import build_header
 from tests.cases import flatten_layers, flatten_members
 from tests.dsl import (
@@ -26,6 +29,7 @@ from tests.dsl import (
     pax_header,
     pax_record,
     raw,
+    sparse,
     symlink,
 )
 
@@ -68,6 +72,21 @@ def test_a_sparse_map_with_an_odd_number_of_numbers() -> None:
     records = (b"GNU.sparse.size", b"1024"), (b"GNU.sparse.map", b"0,512,600")
     with pytest.raises(MalformedTar, match="odd"):
         header_of(file("s", b"x" * 512, records=records))
+
+
+def test_sparse_maps_are_not_kept() -> None:
+    """Rule 67: in memory each takes some twenty times what it takes in a tar."""
+    tar = layer(*(sparse(f"s{k}", [(0, b"")] * 5000, 0, "1.0") for k in range(20)))
+    with tempfile.TemporaryFile() as stored:
+        stored.write(tar)
+        stored.flush()
+        tracemalloc.start()
+        try:
+            index = walk_layer(stored.fileno(), 0, len(tar))
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert (index.member_count, most < 4 << 20) == (20, True), most
 
 
 @pytest.mark.parametrize("dialect", ["ustar", "gnu"])

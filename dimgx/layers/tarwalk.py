@@ -209,6 +209,7 @@ class LayerWalk:
                 break
             if passed_global and self.global_from is None:
                 self.global_from = len(index.starts)
+            header.sparse = None  # which may be long, and says nothing to an index
             self._alone.append((self._ordinary_count, header))
             add_start(chunk_at + k)
             k = header.end - chunk_at
