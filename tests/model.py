@@ -221,6 +221,8 @@ def resolve_directory(
         if child is None:
             if make:
                 assert at is not None
+                if part.startswith(b".wh."):
+                    raise Malformed("an entry that a symlink leads below a marker's name")
                 child = at.children[part] = Inode("d", implied=True)
             trail.append((part, child))
         elif child.kind == "d":

@@ -291,6 +291,12 @@ CASES = [
         [[symlink("a", "." + "/" * 2046 + "b"), symlink("b", "." + "/" * 2047 + "c"), file("a/x")]],
         "symlinks",
     ),
+    bad(
+        "29-to-the-name-of-a-marker",
+        [[file("a")], [symlink("l", ".wh.a"), file("l/x")]],
+        "marker",
+    ),
+    bad("29-to-the-name-of-aufs-own", [[symlink("l", ".wh..wh.plnk"), file("l/x")]], "marker"),
     bad("29-to-a-file-of-the-same-layer", [[file("t"), symlink("l", "t"), file("l/x")]]),
     case(
         "29-to-what-is-a-file-below",

@@ -10,7 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dimgx.layers.layerindex import REWRITE, LayerIndex, Link
-from dimgx.layers.names import MAX_PATH, MAX_SYMLINKS, check_implied, key_of, normalise, path_of
+from dimgx.layers.names import (
+    MAX_PATH,
+    MAX_SYMLINKS,
+    WHITEOUT_PREFIX,
+    check_implied,
+    key_of,
+    normalise,
+    path_of,
+)
 from dimgx.layers.tarfields import DIRECTORY, LINK, SYMLINK, Header, MalformedTar, show
 
 MAX_TARGETS = MAX_PATH
@@ -96,6 +104,10 @@ class Replay:
             if child is None:
                 child = _Node(None, DIRECTORY)
                 if create:
+                    if part.startswith(WHITEOUT_PREFIX):
+                        raise MalformedTar(
+                            f"a symlink leads {show(path)} to {show(part)}, a marker's name", offset
+                        )
                     entered[-1][part] = child
             if child.kind == SYMLINK:
                 followed += 1
