@@ -149,7 +149,7 @@ def add_entry(own: OwnTree, member: Member) -> None:
         raise Malformed("a target too long")
     parts = path.split(b"/")
     if parts[0].startswith(b".wh..wh.") and parts[0] != b".wh..wh..opq":
-        if member.kind != "h":
+        if member.kind == "f":
             own.hidden[path] = inode_of(own, member)  # rule 19
         return
     if any(part.startswith(b".wh.") for part in parts[:-1]):

@@ -200,6 +200,24 @@ CASES = [
         ["f a 'x' mode=600"],
     ),
     case(
+        "19-links-are-no-links-there",
+        [[hardlink(".wh..wh.plnk/1", "../no"), hardlink(".wh..wh.plnk/2", "a"), file("a", "x")]],
+        ["f a 'x'"],
+    ),
+    bad(
+        "19-a-link-to-a-link-there",
+        [[hardlink(".wh..wh.plnk/1", "no"), hardlink("a", ".wh..wh.plnk/1")]],
+        "nowhere",
+    ),
+    *[
+        bad(f"19-a-link-to-a-{what}-there", [[there, hardlink("a", ".wh..wh.plnk/1")]], "nowhere")
+        for what, there in [
+            ("directory", dir_(".wh..wh.plnk/1")),
+            ("device", chardev(".wh..wh.plnk/1", 0, 0)),
+            ("fifo", fifo(".wh..wh.plnk/1")),
+        ]
+    ],
+    case(
         "19-it-hides-nothing",
         [[file(".wh.aufs"), file("x")], [file(".wh..wh.aufs"), file(".wh..wh.plnk/x")]],
         ["f x ''"],

@@ -57,14 +57,9 @@ class OwnLayer:
         self.opaque: dict[int, bytes] = {}
         """Paths of directories that are opaque, by member."""
         self.dropped: dict[bytes, int] = {}
-        """Members that are no entries, but that a hard link may name, by path."""
+        """Files that are no entries, but that a hard link may name: members by path."""
         self.absent: list[int] = []
         """All members that are no entries and so have the empty key."""
-
-    def add_link(self, number: int, spelled: bytes) -> None:
-        """Note a hard link, unless it is a marker, which is no link whatever its type (rule 14)."""
-        if number not in self.whiteouts and number not in self.opaque:
-            self.links[number] = spelled
 
     def settle(self) -> None:
         """Complete the index.
@@ -115,7 +110,7 @@ class OwnLayer:
         """Find what the hard links name; None where that depends on the members' order."""
         if not self.links:
             return {}
-        keys, starts = self._index.keys, self._index.starts
+        starts = self._index.starts
         targets = {
             number: link_target(spelled, starts[number]) for number, spelled in self.links.items()
         }
@@ -130,8 +125,6 @@ class OwnLayer:
         for number in sorted(targets):
             target, spelled = targets[number], self.links[number]
             found = numbers.get(target)
-            if not keys[number] and found in (None, number):
-                continue  # book-keeping that leads nowhere, and need not
             if found is None:
                 above = (parent[:-1] for parent in ancestors(target))
                 if target in implied or not names.isdisjoint((target + b"\0", *above)):

@@ -24,7 +24,7 @@ from dimgx.layers.names import (
 )
 from dimgx.layers.ownlayer import OwnLayer
 from dimgx.layers.tarbatch import PaxHeader, parse_batch
-from dimgx.layers.tarfields import CHARDEV, DIRECTORY, LINK, Header, MalformedTar, show
+from dimgx.layers.tarfields import CHARDEV, DIRECTORY, FILE, LINK, Header, MalformedTar, show
 
 NO_END = 1 << 62
 """Where a tar ends whose end is not known yet."""
@@ -121,8 +121,9 @@ class Placing:
                     else:
                         keys[i], codes[i] = self._place(number, name, kinds[i], codes[i])
             for i, target in batch.links:
-                if i not in batch.unusual:
-                    self._own.add_link(base + i + bisect_right(positions, i), target)
+                # A marker is no link, whatever its type.
+                if keys[i] and i not in batch.unusual:
+                    self._own.links[base + i + bisect_right(positions, i)] = target
         done = 0
         for position, header in alone:
             index.keys += keys[done:position]
@@ -147,13 +148,13 @@ class Placing:
         if header.kind == CHARDEV and not header.devmajor and not header.devminor:
             path = normalise(header.name, header.offset)
             # A marker is one whatever its type; it is that by its name alone.
-            if WHITEOUT_PREFIX not in path or not self._note_marker(number, path):
+            if WHITEOUT_PREFIX not in path or not self._note_marker(number, path, CHARDEV):
                 self._own.device_whiteouts[number] = path
             self._own.absent.append(number)
             return b"", header.kind, REWRITE
         key, code = self._place(number, header.name, header.kind, code)
-        if header.kind == LINK:
-            self._own.add_link(number, header.linkname)
+        if header.kind == LINK and key:
+            self._own.links[number] = header.linkname
         return key, header.kind, code
 
     def _is_later(self, header: Header) -> bool:
@@ -171,24 +172,21 @@ class Placing:
             self._index.root = max(number, self._index.root or 0)
             self._own.absent.append(number)
             return b"", REWRITE
-        if WHITEOUT_PREFIX in path and self._note_marker(number, path):
+        if WHITEOUT_PREFIX in path and self._note_marker(number, path, kind):
             self._own.absent.append(number)
             return b"", REWRITE
         key = key_of(path, is_directory=kind == DIRECTORY)
         return key, code if name == name_of(key) else REWRITE
 
-    def _note_marker(self, number: int, path: bytes) -> bool:
+    def _note_marker(self, number: int, path: bytes, kind: int) -> bool:
         """Note a whiteout, an opaque marker or aufs' book-keeping; tell whether it is one."""
         *parents, base = path.split(b"/")
-        top = parents[0] if parents else base
-        if top.startswith(AUFS_PREFIX) and path != OPAQUE_MARKER:
-            self._own.dropped[path] = number  # rule 19
-        elif any(parent.startswith(WHITEOUT_PREFIX) for parent in parents):
-            self._own.dropped[path] = number  # rule 14
-        elif base == OPAQUE_MARKER:
+        is_below_marker = any(parent.startswith(WHITEOUT_PREFIX) for parent in parents)
+        if base == OPAQUE_MARKER and not is_below_marker:
             self._own.opaque[number] = b"/".join(parents)
-        elif base.startswith(AUFS_PREFIX):
-            self._own.dropped[path] = number
+        elif is_below_marker or base.startswith(AUFS_PREFIX):  # rules 14 and 19
+            if kind == FILE:
+                self._own.dropped[path] = number
         elif base.startswith(WHITEOUT_PREFIX):
             hidden = base[len(WHITEOUT_PREFIX) :]
             if hidden in (b"", b".", b".."):

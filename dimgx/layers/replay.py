@@ -180,8 +180,7 @@ class Replay:
             link = first or Link(target, found.number, None, spelled)
             node.kind, node.target = found.kind, found.target
         index.links[number] = Link(link.target, link.member, link.following, spelled)
-        if index.keys[number]:
-            self._place(number, path_of(index.keys[number]), node)
+        self._place(number, path_of(index.keys[number]), node)
 
     def _find_following(self) -> None:
         """Let links to what came after them find it, if it is still there (rule 37)."""
