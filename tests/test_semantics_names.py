@@ -150,6 +150,7 @@ CASES = [
             ("symlink", symlink(".", "x")),
             ("fifo", fifo("/")),
             ("hard-link", hardlink("a/..", "b")),
+            ("whiteout-of-overlayfs", chardev("./", 0, 0)),
         ]
     ],
     case(

@@ -21,6 +21,7 @@ from dimgx.layers.names import (
     key_of,
     name_of,
     normalise,
+    path_of,
 )
 from dimgx.layers.ownlayer import OwnLayer
 from dimgx.layers.tarbatch import PaxHeader, parse_batch
@@ -145,14 +146,11 @@ class Placing:
             code = REWRITE
         if len(header.linkname) > MAX_PATH:
             raise MalformedTar("a link target of more than 4096 bytes", header.offset)
-        if header.kind == CHARDEV and not header.devmajor and not header.devminor:
-            path = normalise(header.name, header.offset)
-            # A marker is one whatever its type; it is that by its name alone.
-            if WHITEOUT_PREFIX not in path or not self._note_marker(number, path, CHARDEV):
-                self._own.device_whiteouts[number] = path
+        key, code = self._place(number, header.name, header.kind, code)
+        if key and header.kind == CHARDEV and not header.devmajor and not header.devminor:
+            self._own.device_whiteouts[number] = path_of(key)
             self._own.absent.append(number)
             return b"", header.kind, REWRITE
-        key, code = self._place(number, header.name, header.kind, code)
         if header.kind == LINK and key:
             self._own.links[number] = header.linkname
         return key, header.kind, code
