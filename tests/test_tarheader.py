@@ -74,9 +74,17 @@ def test_a_sparse_map_with_an_odd_number_of_numbers() -> None:
         header_of(file("s", b"x" * 512, records=records))
 
 
-def test_sparse_maps_are_not_kept() -> None:
-    """Rule 67: in memory each takes some twenty times what it takes in a tar."""
-    tar = layer(*(sparse(f"s{k}", [(0, b"")] * 5000, 0, "1.0") for k in range(20)))
+@pytest.mark.parametrize(
+    "large",
+    [
+        # In memory it takes some twenty times what it takes in the tar.
+        pytest.param(sparse("", [(0, b"")] * 5000, 0, "1.0"), id="sparse maps"),
+        pytest.param(file("", xattrs={"user.a": b"a" * 300_000}), id="attributes"),
+    ],
+)
+def test_what_large_headers_say_is_not_kept(large: Member) -> None:
+    """Rule 67."""
+    tar = layer(*(large.but(name=b"%d" % number) for number in range(20)))
     with tempfile.TemporaryFile() as stored:
         stored.write(tar)
         stored.flush()

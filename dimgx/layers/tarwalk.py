@@ -209,10 +209,11 @@ class LayerWalk:
                 break
             if passed_global and self.global_from is None:
                 self.global_from = len(index.starts)
-            header.sparse = None  # which may be long, and says nothing to an index
             self._alone.append((self._ordinary_count, header))
             add_start(chunk_at + k)
             k = header.end - chunk_at
+            if header.data_offset - header.offset > MAX_PAX:
+                self._take_batch()  # some hundred that say so much would fill the memory
         self.position = chunk_at + k
 
     @property
