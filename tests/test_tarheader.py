@@ -74,6 +74,18 @@ def test_a_sparse_map_with_an_odd_number_of_numbers() -> None:
         header_of(file("s", b"x" * 512, records=records))
 
 
+@pytest.mark.parametrize(("size", "is_read"), [(1 << 20, True), ((1 << 20) + 512, False)])
+def test_a_sparse_map_is_bounded(size: int, is_read: bool) -> None:
+    """Rule 67: as in Go's reader."""
+    pieces = [(0, b"")] * ((size - len("262142\n")) // 4)
+    member = sparse("s", pieces, 0, "1.0")
+    if is_read:
+        assert len(header_of(member).sparse or ()) == len(pieces)
+    else:
+        with pytest.raises(MalformedTar, match="does not end"):
+            header_of(member)
+
+
 @pytest.mark.parametrize(
     "large",
     [

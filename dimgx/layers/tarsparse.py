@@ -10,8 +10,13 @@ from collections.abc import Callable
 
 from dimgx.layers.tarfields import BLOCK, DECIMAL, FILE, Header, MalformedTar, parse_number
 
-MAX_SPARSE_MAP = 16 << 20
-"""Most bytes that the map of a sparse member may have."""
+MAX_SPARSE_MAP = 1 << 20
+"""Most bytes that the map of a sparse member may have where it is text, as in Go's reader.
+
+In memory it takes thirty times as much.
+"""
+_MAX_BLOCKS = 16 << 20
+"""Most bytes of blocks that it may have in GNU's old form."""
 
 
 def set_sparse(
@@ -85,7 +90,7 @@ def _gnu_sparse(
         if not more:
             break
         block = read_at(at, BLOCK)
-        if len(block) < BLOCK or len(numbers) * 12 > MAX_SPARSE_MAP:
+        if len(block) < BLOCK or len(numbers) * 12 > _MAX_BLOCKS:
             raise MalformedTar("a sparse map that does not end", at)
         fields, more = block[:504], block[504]
         at += BLOCK
