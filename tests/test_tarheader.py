@@ -13,7 +13,7 @@ import pytest
 from dimgx.errors import ImageError
 from dimgx.layers.tarfields import Header, MalformedTar
 from dimgx.layers.tarheader import read_header
-from dimgx.layers.tarwalk import walk_layer
+from dimgx.layers.tarwalk import LayerWalk, walk_layer
 from dimgx.layers.tarwrite import build_header
 from tests.cases import flatten_layers, flatten_members
 from tests.dsl import (
@@ -190,6 +190,22 @@ def test_headers_larger_than_any_buffer() -> None:
     found = listed(file("e", b"e"), large, file("g", b"g"))
     assert list(found) == ["e", "f", "g"]
     assert found["f"].pax_headers["SCHILY.xattr.user.a"] == "v" * 300_000
+
+
+def test_headers_that_come_bit_by_bit_are_read_few_times() -> None:
+    tar = pax_header([(b"mtime", b"5")]) * 500 + layer(file("a"))
+    sizes: list[int] = []
+
+    def read(at: int, size: int) -> bytes:
+        sizes.append(size)
+        return tar[at : at + size]
+
+    walk = LayerWalk(read)
+    for size in range(0, len(tar), 2048):
+        walk.look(size)
+    walk.go_on(len(tar), is_whole=True)
+    assert walk.index.keys == [b"a"]
+    assert sum(sizes) < 5 * len(tar)
 
 
 def test_a_directory_with_a_size_and_records() -> None:

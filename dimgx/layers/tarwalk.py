@@ -202,7 +202,11 @@ class LayerWalk:
             except _NotYet:
                 self.position = chunk_at + k
                 self._chunk = b""  # what it views may be gone then
+                # Twice as much is waited for: however long these headers are, few read them again.
+                wanted = 2 * self._size - self.position
                 yield
+                while self._size < wanted and not self._is_whole:
+                    yield
                 last = k - 1
                 continue
             if header is None:
