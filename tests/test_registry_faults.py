@@ -363,6 +363,18 @@ def test_only_the_wanted_manifest_of_an_index_is_fetched(
     assert list(map(str, found)) == ["linux/arm64", "linux/s390x", "linux/amd64"]
 
 
+def test_manifest_that_an_index_lists_for_several_platforms(
+    faulty: FaultyRegistry, expected: bytes
+) -> None:
+    one = faulty.add(APP)
+    systems = ("arm64", "amd64")
+    entries = [one | {"platform": {"os": "linux", "architecture": name}} for name in systems]
+    faulty.add_index([*entries, *entries], "shared")
+    assert flat(faulty.reference("shared")) == expected
+    found = dimgx.list_platforms(faulty.reference("shared"))
+    assert list(map(str, found)) == ["linux/arm64", "linux/amd64"]
+
+
 def test_bad_entry_of_an_index_matters_only_when_it_is_chosen(
     faulty: FaultyRegistry, expected: bytes
 ) -> None:

@@ -43,6 +43,7 @@ from dimgx.sources.tokens import Denied
 
 if TYPE_CHECKING:
     from dimgx.image import Blob, Image
+    from dimgx.platforms import Platform
     from dimgx.registryoptions import RegistryOptions
 
 _DEEPEST_INDEX = 8
@@ -147,7 +148,7 @@ class _Repository:
         )
         self._blobs: dict[Digest, RemoteBlob] = {}
         self._configs: dict[Digest, Config] = {}
-        self._seen: set[Digest] = set()
+        self._seen: set[tuple[Digest, Platform | None]] = set()
 
     def candidate(self, fetched: FetchedManifest) -> Candidate:
         """Give the image that the manifest asked for stands for.
@@ -197,9 +198,10 @@ class _Repository:
         for entry in document.manifests:
             if entry is None or entry.is_attestation or entry.is_artifact:
                 continue
-            if entry.digest in self._seen:
+            # One manifest may be listed for several platforms.
+            if (entry.digest, entry.platform) in self._seen:
                 continue
-            self._seen.add(entry.digest)
+            self._seen.add((entry.digest, entry.platform))
             if len(self._seen) > _MOST_MANIFESTS:
                 raise ImageError(f"{self._where} lists more than {_MOST_MANIFESTS} manifests")
             if entry.problem is not None:
