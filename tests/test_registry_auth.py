@@ -290,6 +290,7 @@ def test_forms_of_an_entry(tmp_path: Path) -> None:
         ({"auth": pair("<token>", ""), "identitytoken": "t"}, Credentials("", "", "t", "")),
         ({"auth": pair("u", ""), "identitytoken": "t"}, Credentials("u", "", "t", "")),
         ({"username": "u", "password": "p"}, Credentials("u", "p", "", "")),
+        ({"auth": "dTpw\r\ncDpw\n"}, Credentials("u", "pp:p", "", "")),
         ({"registrytoken": "r"}, Credentials("", "", "", "r")),
         ({}, None),
     ):

@@ -111,6 +111,8 @@ class _AuthFile(NamedTuple):
         if encoded:
             import base64
 
+            # The program `base64` breaks its lines, which Go's reading passes over.
+            encoded = re.sub(r"[\r\n]", "", encoded)
             try:
                 text = base64.b64decode(encoded, validate=True).decode("utf-8", "surrogateescape")
             except ValueError:  # it is not ASCII, or not base64
