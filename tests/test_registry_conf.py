@@ -330,6 +330,56 @@ def test_through_a_proxy(faulty: FaultyRegistry) -> None:
     assert "proxy" in told
 
 
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("http://127.0.0.1:1", "the proxy 127.0.0.1:1 to registry.test refuses the connection"),
+        ("http://u:pa55-word@127.0.0.1:1", "the proxy 127.0.0.1:1 to registry.test refuses"),
+        ("http://nobody.invalid:3128", "there is no host nobody.invalid:3128: check the proxy"),
+        ("socks5h://u:pa55-word@127.0.0.1:1", "https is no http or https URL: set HTTPS_PROXY"),
+        ("http://:3128", "no http or https URL"),
+        ("127.0.0.1:port", "no http or https URL"),
+    ],
+)
+def test_proxy_that_cannot_be_used(url: str, problem: str) -> None:
+    kind = TemporaryError if "refuses" in problem else SourceError
+    # None of these is worth a second try.
+    told = fault("docker://registry.test/n", kind, proxies=Proxies(https=url), retry_time_s=600)
+    assert problem in told
+
+
+@pytest.mark.parametrize("status", [403, 407])
+def test_proxy_that_does_not_let_us_through(
+    monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    def refuse(handler: Handler) -> None:
+        handler.send(status)
+
+    monkeypatch.setattr(Handler, "do_CONNECT", refuse, raising=False)
+    with faulty_registry() as proxy:
+        options = {"proxies": Proxies(https=f"http://{proxy.host}"), "retry_time_s": 600}
+        told = fault("docker://registry.test/n", SourceError, **options)
+        assert f"the proxy {proxy.host} does not let us through to registry.test ({status})" in told
+
+
+def test_passing_failure_of_a_proxy(
+    faulty: FaultyRegistry, authority: Authority, tmp_path: Path
+) -> None:
+    with faulty_registry(authority, tmp_path) as registry, tunnel(registry.host, 503) as (host, _):
+        registry.add(APP)
+        options = {
+            "cert_dir": str(authority.directory),
+            "proxies": Proxies(https=f"http://{host}"),
+        }
+        assert flat("docker://registry.test/app:1", **options) == flat(faulty.reference())
+
+
+def test_proxy_that_does_not_speak_tls(faulty: FaultyRegistry) -> None:
+    options = {"proxies": Proxies(https=f"https://{faulty.host}"), "retry_time_s": 600}
+    told = fault("docker://registry.test/n", SourceError, **options)
+    assert f"the proxy {faulty.host} does not speak TLS: begin its URL with http://" in told
+
+
 def relay(one: socket.socket, other: socket.socket) -> None:
     """Pass on what comes from either to the other, in threads."""
 
@@ -344,8 +394,12 @@ def relay(one: socket.socket, other: socket.socket) -> None:
 
 
 @contextmanager
-def tunnel(target: str) -> Iterator[tuple[str, list[bytes]]]:
-    """Run a proxy that connects whoever asks to `target`; give its host and what it was asked."""
+def tunnel(target: str, *failures: int) -> Iterator[tuple[str, list[bytes]]]:
+    """Run a proxy that connects whoever asks to `target`; give its host and what it was asked.
+
+    The first requests are answered with `failures`.
+    """
+    left = list(failures)
     asked: list[bytes] = []
 
     def serve() -> None:
@@ -353,6 +407,10 @@ def tunnel(target: str) -> Iterator[tuple[str, list[bytes]]]:
             while True:
                 client = stack.enter_context(server.accept()[0])
                 asked.append(client.recv(65536))
+                if left:
+                    client.sendall(b"HTTP/1.1 %d No\r\n\r\n" % left.pop(0))
+                    client.shutdown(socket.SHUT_RDWR)
+                    continue
                 name, _, port = target.partition(":")
                 behind = stack.enter_context(socket.create_connection((name, int(port))))
                 client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")

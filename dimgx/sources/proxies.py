@@ -5,6 +5,9 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING
 
+from dimgx.errors import SourceError
+from dimgx.sources.urls import split_url
+
 if TYPE_CHECKING:
     from dimgx.registryoptions import Proxies
 
@@ -18,11 +21,20 @@ def is_loopback(host: str) -> bool:
 
 
 def find_proxy(proxies: Proxies, scheme: str, host: str, port: int) -> str | None:
-    """Give the URL of the proxy for `scheme`://`host`:`port`, None to go straight there."""
+    """Give the URL of the proxy for `scheme`://`host`:`port`, None to go straight there.
+
+    Raises: SourceError where it is set to something else, as to a SOCKS proxy.
+    """
     proxy = proxies.https if scheme == "https" else proxies.http
     if not proxy or is_loopback(host) or _is_excepted(proxies.none, host.lower(), port):
         return None
-    return proxy if "://" in proxy else f"http://{proxy}"
+    url = proxy if "://" in proxy else f"http://{proxy}"
+    if split_url(url) is None:  # not shown, as it may hold a password
+        raise SourceError(
+            f"the proxy that is set for {scheme} is no http or https URL: set"
+            f" {scheme.upper()}_PROXY to one, or put {host} into NO_PROXY"
+        )
+    return url
 
 
 def _is_excepted(rules: str, host: str, port: int) -> bool:

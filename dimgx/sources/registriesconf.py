@@ -14,11 +14,11 @@ import re
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import urlsplit
 
 from dimgx.errors import ImageError, SourceError
 from dimgx.imagename import DOCKER_HUB, ImageName
 from dimgx.jsondoc import Fields, parse_json
+from dimgx.sources.urls import split_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,21 +98,14 @@ def find_endpoints(
     return places
 
 
-def _mirror_of(url: str, name: ImageName) -> RegistryEndpoint:
-    try:
-        parts = urlsplit(url if "://" in url else f"https://{url}")
-        is_fine = parts.scheme in ("http", "https") and bool(parts.hostname)
-        parts.port  # noqa: B018  # raises where it is no number
-    except ValueError:
-        is_fine = False
-    if not is_fine:
+def _mirror_of(url: str, name: ImageName) -> Endpoint:
+    parts = split_url(url if "://" in url else f"https://{url}")
+    if parts is None:
         raise SourceError(
             f"Docker's settings: the registry mirror {url!r:.200} is no http or https URL"
         )
     path = "/".join(filter(None, (parts.path.strip("/"), name.path)))
-    return RegistryEndpoint(
-        parts.netloc.rpartition("@")[2], path, is_mirror=True, scheme=parts.scheme or None
-    )
+    return Endpoint(parts.netloc.rpartition("@")[2], path, is_mirror=True, scheme=parts.scheme)
 
 
 def _choose(tables: Iterable[_Table], name: ImageName) -> _Table | None:

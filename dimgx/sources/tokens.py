@@ -23,6 +23,7 @@ from dimgx.jsondoc import Fields, parse_json
 from dimgx.sources.patience import Transient, parse_retry_after
 from dimgx.sources.proxies import is_loopback
 from dimgx.sources.transport import host_of, read_body
+from dimgx.sources.urls import split_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -175,17 +176,10 @@ class Authorizer:
         return self._read_token(response, host_of(realm))
 
     def _check_realm(self, realm: str) -> None:
-        try:
-            parts = urlsplit(realm)
-            host = parts.hostname or ""
-            is_fine = bool(host) and parts.username is None
-            parts.port  # noqa: B018  # raises where it is no number
-        except ValueError:
-            is_fine = False
-        if is_fine and parts.scheme == "http":
-            is_fine = self._transport.is_insecure or is_loopback(host)
-        elif is_fine:
-            is_fine = parts.scheme == "https"
+        parts = split_url(realm)
+        is_fine = parts is not None and parts.username is None
+        if parts is not None and parts.scheme == "http":
+            is_fine &= self._transport.is_insecure or is_loopback(parts.hostname or "")
         if not is_fine:
             raise SourceError(
                 f"{self._host} wants a token from {realm.partition('?')[0]!r:.200}, which is no"

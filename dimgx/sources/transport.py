@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
@@ -36,6 +37,8 @@ _PIECES = (1 << 16, 1 << 20)
 _SOON_S = 0.1
 _FOR_ANOTHER = 62, 64
 """OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
+_NO_TUNNEL = re.compile("Tunnel connection failed: ([0-9]{3})")
+"""What http.client says when a proxy does not connect us."""
 _T = TypeVar("_T", bound=BaseException)
 
 
@@ -283,9 +286,18 @@ def translate(exc: BaseException, host: str, proxy: str | None) -> DimgxError:
 
     if isinstance(exc, DimgxError):
         return exc
-    if _find(exc, ProxyError) or isinstance(exc, requests.exceptions.ProxyError):
-        return Transient(f"the proxy {proxy or ''} does not let us through to {host}")
     where = f"the proxy {proxy} to {host}" if proxy else host
+    is_of_proxy = bool(_find(exc, ProxyError)) or isinstance(exc, requests.exceptions.ProxyError)
+    tunnel = next(filter(None, (_NO_TUNNEL.match(str(e)) for e in iter_causes(exc))), None)
+    if tunnel is not None:
+        problem = f"the proxy {proxy} does not let us through to {host} ({tunnel[1]})"
+        if tunnel[1] in ("408", "429") or tunnel[1] >= "500":
+            return Transient(problem)
+        return NoConnection(
+            f"{problem}: put user and password into its URL, or have it allow that host"
+        )
+    if is_of_proxy:
+        host = f"the proxy {proxy}"
     certificate = next((e for e in iter_causes(exc) if _is_about_certificate(e)), None)
     if certificate is not None:
         reason = getattr(certificate, "verify_message", "it is for another host").rstrip(".")
@@ -300,6 +312,8 @@ def translate(exc: BaseException, host: str, proxy: str | None) -> DimgxError:
     if tls is not None:
         reason = getattr(tls, "reason", None) or "the handshake failed"
         if reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
+            if is_of_proxy:
+                return NoConnection(f"{host} does not speak TLS: begin its URL with http://")
             return NotTLS(f"{host} does not speak TLS; --tls-verify=false lets plain http pass")
         if reason == "UNEXPECTED_EOF_WHILE_READING":
             return Cut(f"{host} cut the connection")
@@ -313,7 +327,9 @@ def translate(exc: BaseException, host: str, proxy: str | None) -> DimgxError:
     if lookup is not None and lookup.errno == getattr(socket, "EAI_AGAIN", None):
         return Transient(f"the name of {where} cannot be looked up at the moment")
     if lookup is not None or isinstance(exc, requests.exceptions.InvalidURL):
-        return NoConnection(f"there is no host {where}: check the name, or set a proxy")
+        if is_of_proxy:
+            return NoConnection(f"there is no host {proxy}: check the proxy that is set")
+        return NoConnection(f"there is no host {host}: check the name, or set a proxy")
     if _find(exc, ConnectionRefusedError):
         return Refused(f"{where} refuses the connection: nothing listens there")
     if _find(exc, TimeoutError) or "timeout" in type(exc).__name__.lower():

@@ -1,0 +1,19 @@
+"""URLs as settings and registries write them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from urllib.parse import SplitResult
+
+
+def split_url(text: str) -> SplitResult | None:
+    """Give the parts of an http or https URL, None for what is none or has no host."""
+    try:
+        parts = urlsplit(text)
+        parts.port  # noqa: B018  # raises where it is no number
+    except ValueError:
+        return None
+    return parts if parts.scheme in ("http", "https") and parts.hostname else None
