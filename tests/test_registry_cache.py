@@ -160,6 +160,20 @@ def test_left_over_of_a_killed_process_is_taken_over(cache: Path) -> None:
     assert has(blobs, digest, 4) and not left_over(cache)
 
 
+def test_left_over_of_a_killed_process_goes_even_if_nobody_wants_that_blob(cache: Path) -> None:
+    partial = cache / "partial/sha256" / Digest.of(b"data").hex
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(b"da")
+    blobs = BlobCache(str(cache), LIMIT)
+    coming = blobs.open(Digest.of(b"still coming"), 12, Event())
+    coming.write(b"still ")
+    put(blobs, b"other")
+    assert [path.name for path in left_over(cache)] == [Digest.of(b"still coming").hex]
+    coming.write(b"coming")
+    coming.commit()
+    assert has(blobs, Digest.of(b"still coming"), 12) and not left_over(cache)
+
+
 def test_second_reader_waits_for_the_first(cache: Path) -> None:
     blobs = BlobCache(str(cache), LIMIT)
     data = random.Random(7).randbytes(5000)

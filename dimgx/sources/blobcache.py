@@ -3,8 +3,8 @@
 1. A blob lies under `blobs/<algorithm>/<hex>`. It gets there by a rename, once it is whole and
    its digest is right; it is checked again each time before it is used, and a bad one is removed.
 2. While it comes it lies under `partial/`, locked: another process that wants the same blob waits
-   for it, as long as it grows. A lock ends with its process, so nothing is left to clean up but
-   files that the next one takes over.
+   for it, as long as it grows. A lock ends with its process: a file without one was left by a
+   process that was killed, and goes when the next blob is stored.
 3. The cache never stands in the way: where it cannot be written, the blob just goes by, and that is
    told once. What is no regular file there is no blob, and is not waited for.
 4. Use sets a file's time; over the bound the blobs used longest ago are removed.
@@ -90,6 +90,7 @@ class BlobCache:
         target = self._path("blobs", slot.digest)
         try:
             os.replace(slot.path, target)
+            self._sweep()
             self._trim(target)
         except OSError as exc:
             self.note(exc)
@@ -97,6 +98,10 @@ class BlobCache:
 
     def _path(self, part: str, digest: Digest) -> str:
         return os.path.join(self._directory, part, digest.algorithm, digest.hex)
+
+    def _entries(self, part: str) -> Iterator[os.DirEntry[str]]:
+        for algorithm in os.scandir(os.path.join(self._directory, part)):
+            yield from os.scandir(algorithm.path) if algorithm.is_dir() else ()
 
     def _find(self, digest: Digest, size: int) -> Slot | None:
         path = self._path("blobs", digest)
@@ -153,16 +158,35 @@ class BlobCache:
                 return fd
             os.close(fd)  # stored or given up meanwhile: look again
 
+    def _sweep(self) -> None:
+        """Remove what nobody is fetching any more."""
+        try:
+            import fcntl
+        except ImportError:
+            return
+        for entry in self._entries("partial"):
+            try:
+                fd = os.open(entry.path, _WRITE)
+            except OSError:  # another user's
+                continue
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _is_at(fd, entry.path):
+                    _remove(entry.path)
+            except OSError:  # somebody is
+                pass
+            finally:
+                os.close(fd)
+
     def _trim(self, newest: str) -> None:
         """Remove what was used longest ago, as far as the bound wants it."""
         found = []
-        for algorithm in os.scandir(os.path.join(self._directory, "blobs")):
-            for entry in os.scandir(algorithm.path) if algorithm.is_dir() else ():
-                try:
-                    status = entry.stat()
-                except OSError:
-                    continue
-                found.append((entry.path == newest, status.st_mtime_ns, status.st_size, entry.path))
+        for entry in self._entries("blobs"):
+            try:
+                status = entry.stat()
+            except OSError:
+                continue
+            found.append((entry.path == newest, status.st_mtime_ns, status.st_size, entry.path))
         total = sum(size for _, _, size, _ in found)
         for is_newest, _, size, path in sorted(found):
             if total <= self._limit or is_newest:
