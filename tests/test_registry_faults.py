@@ -251,6 +251,13 @@ def test_host_that_is_not() -> None:
     assert "no-such-host.invalid" in told
 
 
+def test_error_while_another_one_is_dealt_with() -> None:
+    try:
+        flat("docker://no-such-host.invalid/app")
+    except SourceError:
+        assert "refuses the connection" in fault("docker://127.0.0.1:1/app", TemporaryError)
+
+
 # -- lies ----------------------------------------------------------------------------------------
 
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from dimgx.errors import DimgxError
+
 
 def iter_causes(exc: BaseException) -> Iterator[BaseException]:
-    """Yield an error and all that it was caused by, each once, however its library keeps that."""
+    """Yield an error and all that it was caused by, each once, however its library keeps that.
+
+    What is behind an error of ours is left out: it was caught before this one came about.
+    """
     pending, seen = [exc], set[int]()
     while pending:
         found = pending.pop(0)
@@ -14,5 +19,7 @@ def iter_causes(exc: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(found))
         yield found
+        if isinstance(found, DimgxError):
+            continue
         behind = (found.__cause__, found.__context__, getattr(found, "reason", None), *found.args)
         pending += [item for item in behind if isinstance(item, BaseException)]
