@@ -547,6 +547,22 @@ def test_server_that_hangs_up_on_tls_and_speaks_plain_http() -> None:
         thread.join(5)
 
 
+def test_one_broken_connection_does_not_make_an_insecure_registry_a_plain_one(
+    authority: Authority, tmp_path: Path
+) -> None:
+    with faulty_registry(authority, tmp_path) as registry:
+        registry.add(APP)
+
+        def cut_the_first(handler: Handler) -> bool:
+            if len(registry.requests) == 1:
+                handler.cut()
+            return len(registry.requests) == 1
+
+        registry.rules.append(cut_the_first)
+        assert flat(registry.reference(), tls_verify=False)
+        assert registry.paths()[:2] == ["manifests/1"] * 2
+
+
 def test_certificate_that_is_trusted_itself(authority: Authority, tmp_path: Path) -> None:
     with faulty_registry(authority, tmp_path) as registry:
         registry.add(APP)

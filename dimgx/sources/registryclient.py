@@ -170,9 +170,9 @@ class RegistryClient:
                 response = self._transport.send("GET", self._url(path), headers)
             except (NoConnection, Transient, Refused) as exc:
                 # Nothing but TLS itself is a reason to do without, where it is checked.
-                if isinstance(exc, NotTLS) or self.endpoint.is_insecure:
+                if isinstance(exc, NotTLS):
                     self._schemes = self._schemes[1:]
-                elif isinstance(exc, Cut):
+                elif isinstance(exc, Cut) or self.endpoint.is_insecure:
                     return self._send_plain(path, headers, exc)
                 else:
                     raise
@@ -181,15 +181,16 @@ class RegistryClient:
                 return response
         return self._transport.send("GET", self._url(path), headers)
 
-    def _send_plain(self, path: str, headers: Mapping[str, str], problem: Cut) -> Response:
-        """Try plain http with a registry of this machine that hangs up on TLS.
+    def _send_plain(self, path: str, headers: Mapping[str, str], problem: DimgxError) -> Response:
+        """Try plain http with a registry that may or may not speak TLS, as `problem` leaves open.
 
         Raises: `problem` where it does not speak that either.
         """
         try:
             response = self._transport.send("GET", f"http://{self.host}{path}", headers)
-        except DimgxError:
-            raise problem from None
+        except DimgxError as exc:
+            # What may heal is tried again, by either.
+            raise problem if isinstance(problem, Transient) else exc from None
         if response.status_code == 400:  # as those answer who want TLS
             response.close()
             raise problem
