@@ -64,7 +64,10 @@ class Authority:
         return self.directory / "ca.crt"
 
     def issue(
-        self, place: Path, name: str, address: str = "IP:127.0.0.1,DNS:registry.test"
+        self,
+        place: Path,
+        name: str,
+        address: str = "IP:127.0.0.1,DNS:registry.test,DNS:registry-1.docker.io",
     ) -> tuple[Path, Path]:
         """Give the paths of a certificate for `address` and of its key."""
         place.mkdir(exist_ok=True)

@@ -462,6 +462,23 @@ def test_client_certificate(authority: Authority, tmp_path: Path) -> None:
         assert flat(registry.reference(), cert_roots=roots)
 
 
+def test_certificates_for_docker_hub(authority: Authority, tmp_path: Path) -> None:
+    with (
+        faulty_registry(authority, tmp_path, client_certificate=True) as registry,
+        tunnel(registry.host) as (host, asked),
+    ):
+        registry.add(APP)
+        own = tmp_path / "certs.d" / "docker.io"
+        own.mkdir(parents=True)
+        certificate, key = authority.issue(tmp_path / "own", "me", "DNS:me")
+        placed = {"ca.crt": authority.certificate, "me.cert": certificate, "me.key": key}
+        for name, place in placed.items():
+            (own / name).write_bytes(place.read_bytes())
+        proxies = Proxies(https=f"http://{host}")
+        assert flat("docker://app:1", cert_roots=(str(tmp_path / "certs.d"),), proxies=proxies)
+        assert all(one.startswith(b"CONNECT registry-1.docker.io:443") for one in asked)
+
+
 def test_certificate_of_another_host(authority: Authority, tmp_path: Path) -> None:
     with faulty_registry(authority, tmp_path) as registry:
         registry.add(APP)

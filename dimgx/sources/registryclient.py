@@ -72,7 +72,7 @@ class RegistryClient:
     ) -> None:
         self.endpoint = endpoint
         self._options = options
-        self._transport = Transport(options, endpoint.host, is_insecure=endpoint.is_insecure)
+        self._transport = Transport(options, endpoint)
         self._auth = Authorizer(self._transport, endpoint.host, endpoint.path, credentials)
         self._schemes = _schemes(endpoint, options)
         # A mirror that does not answer at once is passed over.

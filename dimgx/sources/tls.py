@@ -19,8 +19,8 @@ class Certificates(NamedTuple):
     own: tuple[tuple[str, str], ...] = ()
 
 
-def find_certificates(options: RegistryOptions, host: str) -> Certificates:
-    """Give what is set up for the registry `host[:port]`.
+def find_certificates(options: RegistryOptions, domain: str) -> Certificates:
+    """Give what is set up for the registry `host[:port]`; Docker Hub's is `docker.io`.
 
     Raises: SourceError where a directory cannot be read or holds half of a pair.
     Spec: containers-certs.d(5).
@@ -28,7 +28,7 @@ def find_certificates(options: RegistryOptions, host: str) -> Certificates:
     if options.cert_dir is not None:
         return _read_directory(options.cert_dir)
     for root in options.cert_roots:
-        directory = os.path.join(root, host)
+        directory = os.path.join(root, domain)
         if os.path.isdir(directory):
             return _read_directory(directory)
     return Certificates()

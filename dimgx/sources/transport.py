@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from requests.adapters import BaseAdapter
 
     from dimgx.registryoptions import RegistryOptions
+    from dimgx.sources.registriesconf import Endpoint
 
 _MOST_REDIRECTS = 10
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -59,11 +60,11 @@ class Refused(TemporaryError):
 
 
 class Transport:
-    """Connections on behalf of one registry, `host[:port]`. Any thread may use it."""
+    """Connections on behalf of one registry. Any thread may use it."""
 
-    def __init__(self, options: RegistryOptions, host: str, *, is_insecure: bool) -> None:
-        self._options, self._host = options, host
-        self.is_insecure = is_insecure
+    def __init__(self, options: RegistryOptions, endpoint: Endpoint) -> None:
+        self._options, self._endpoint = options, endpoint
+        self.is_insecure = endpoint.is_insecure
         """Certificates are not checked, and plain http is as good."""
         self._lock = Lock()
         self._session: Session | None = None
@@ -184,10 +185,11 @@ class Transport:
         import requests
 
         session = requests.Session()
-        certificates = find_certificates(self._options, self._host)
+        certificates = find_certificates(self._options, self._endpoint.domain)
         session.mount("https://", self._adapter(certificates, own=False))
         if certificates.own:
-            session.mount(f"https://{self._host}/", self._adapter(certificates, own=True))
+            own = self._adapter(certificates, own=True)
+            session.mount(f"https://{self._endpoint.host}/", own)
         session.mount("http://", make_adapter(self._waiting, None))
         return session
 
