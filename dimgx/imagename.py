@@ -18,7 +18,9 @@ from dimgx.errors import ImageError, UsageError
 DOCKER_HUB = "docker.io"
 _LONGEST_PATH, _HIGHEST_PORT = 255, 65535
 _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
-_DOMAIN = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?")
+_DOMAIN = re.compile(
+    rf"(?:{_LABEL}(?:\.{_LABEL})*|\[(?P<address>[a-fA-F0-9:]+)\])(?::(?P<port>[0-9]{{1,5}}))?"
+)
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -85,8 +87,7 @@ def parse_image_name(text: str) -> ImageName:
     if _BARE_ID.fullmatch(text):
         raise UsageError(f"{text} is an ID; a registry is asked by name, as in name@sha256:{text}")
     domain, remainder = _split(rest)
-    port = domain.rpartition(":")[2] if domain.count(":") == 1 or "]:" in domain else "0"
-    if not _DOMAIN.fullmatch(domain) or len(port) > 5 or int(port) > _HIGHEST_PORT:
+    if not is_host(domain):
         raise _wrong(text, f"{domain!r:.100} is no host[:port]")
     path, colon, tag = remainder.partition(":")
     if not _PATH.fullmatch(path):
@@ -97,6 +98,21 @@ def parse_image_name(text: str) -> ImageName:
     if colon and not _TAG.fullmatch(tag):
         raise _wrong(text, f"{tag!r:.150} is no tag")
     return ImageName(domain, path, tag or (None if digest else "latest"), digest)
+
+
+def is_host(text: str) -> bool:
+    """Tell whether `text` is `host[:port]`: a name, an IPv4 or an IPv6 address in brackets."""
+    matched = _DOMAIN.fullmatch(text)
+    if matched is None or int(matched["port"] or 0) > _HIGHEST_PORT:
+        return False
+    if matched["address"]:
+        from ipaddress import IPv6Address
+
+        try:
+            IPv6Address(matched["address"])
+        except ValueError:
+            return False
+    return True
 
 
 def normal_name(name: str) -> str:

@@ -65,6 +65,7 @@ BAD = [
     "", ":justtag", f"@sha256:{F64}", "repo@sha256:" + "f" * 34, f"name@invaliddigest:{F64}",
     "Uppercase:tag", "test:5000/Uppercase/lowercase:tag", "a/" * 128 + "a:tag",
     "aa/asdf$$^/aa", "[2001:db8::1]", "[2001:db8::1]:5000", "[2001:db8::1]:tag",
+    "[1::2::3]:5000/repo", "[12345::]/repo", "[1:2]/repo",
     "[fe80::1%eth0]:5000/repo", "[fe80::1%@invalidzone]:5000/repo",
     "https://github.com/docker/docker", "docker/Docker", "-docker", "-docker/docker",
     "-docker.io/docker/docker", "docker///docker", "docker.io/docker/Docker",

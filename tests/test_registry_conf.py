@@ -159,6 +159,15 @@ def test_malformed_registries_conf(tmp_path: Path, text: str) -> None:
         endpoints("x.com/n", path)
 
 
+@pytest.mark.parametrize("location", ["[bad", "[1::2::3]:5000/x", "two words", "h.io:port/x", "/x"])
+def test_location_that_is_no_place(tmp_path: Path, location: str) -> None:
+    path = tmp_path / "registries.conf"
+    for head in ('prefix = "h.io"\n', 'location = "h.io"\n[[registry.mirror]]\n'):
+        path.write_text(f'[[registry]]\n{head}location = "{location}"')
+        with pytest.raises(SourceError, match=r"registries\.conf: the location"):
+            endpoints("h.io/n", path)
+
+
 def test_settings_of_the_docker_daemon(tmp_path: Path, conf: Path) -> None:
     daemon = tmp_path / "daemon.json"
     daemon.write_text(

@@ -16,7 +16,7 @@ from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dimgx.errors import ImageError, SourceError
-from dimgx.imagename import DOCKER_HUB, ImageName
+from dimgx.imagename import DOCKER_HUB, ImageName, is_host
 from dimgx.jsondoc import Fields, parse_json
 from dimgx.sources.urls import split_url
 
@@ -123,8 +123,11 @@ def _fits(prefix: str, spelled: str, domain: str) -> bool:
     )
 
 
-def _rewrite(name: ImageName, prefix: str, location: str) -> RegistryEndpoint:
-    """Give the place that `location` puts in the place of `prefix`."""
+def _rewrite(name: ImageName, prefix: str, location: str) -> Endpoint:
+    """Give the place that `location` puts in the place of `prefix`.
+
+    Raises: SourceError where there can be no such place.
+    """
     repository = name.repository
     if location and prefix.startswith("*."):
         repository = location + repository.removeprefix(name.domain)
@@ -132,6 +135,8 @@ def _rewrite(name: ImageName, prefix: str, location: str) -> RegistryEndpoint:
         # A prefix may go as far as a tag or digest; the repository is what matters here.
         repository = location + repository[len(prefix) :]
     domain, _, path = repository.partition("/")
+    if not is_host(domain):
+        raise SourceError(f"registries.conf: the location {location!r:.200} is no host[:port]/path")
     head, slash, last = path.partition("@")[0].rpartition("/")
     return RegistryEndpoint(domain, head + slash + last.partition(":")[0])
 
