@@ -294,6 +294,18 @@ def test_manifest_that_does_not_match(faulty: FaultyRegistry) -> None:
     assert other["digest"] in fault(f"{name}@{other['digest']}", ImageError)
 
 
+def test_stated_digest_that_is_none(faulty: FaultyRegistry) -> None:
+    media_type, data = faulty.manifests["1"]
+
+    def answer(handler: Handler) -> bool:
+        handler.send(200, data, Content_Type=media_type, Docker_Content_Digest="none")
+        return True
+
+    faulty.rules.append(answer)
+    told = fault(faulty.reference(), ImageError)
+    assert told.startswith(f"{faulty.reference()}: its Docker-Content-Digest: 'none' is not")
+
+
 def test_manifest_that_is_too_large(faulty: FaultyRegistry) -> None:
     media_type, data = faulty.manifests["1"]
     faulty.manifests["1"] = (media_type, data + b" " * (4 << 20))

@@ -171,7 +171,10 @@ class _Repository:
             stated = fetched.stated_digest
             if not self._verify or not stated or fetched.media_type.startswith(_SCHEMA_1):
                 return digest
-            wanted = Digest.parse(stated)
+            try:
+                wanted = Digest.parse(stated)
+            except ImageError as exc:
+                raise ImageError(f"{self._where}: its Docker-Content-Digest: {exc}") from None
         if self._verify:
             check_digest(fetched.data, wanted, f"the manifest of {self._where}")
         return wanted
