@@ -405,6 +405,19 @@ def test_bad_entry_of_an_index_matters_only_when_it_is_chosen(
     assert "blake3 is not known" in fault(faulty.reference("bad"), ImageError)
 
 
+@pytest.mark.parametrize("kind", ["manifest", "index"])
+def test_missing_entry_of_an_index_matters_only_when_it_is_chosen(
+    faulty: FaultyRegistry, expected: bytes, kind: str
+) -> None:
+    gone = {"mediaType": f"{OCI}.{kind}.v1+json", "digest": f"sha256:{'0' * 64}", "size": 3}
+    good = faulty.add(APP) | {"platform": {"os": "linux", "architecture": "amd64"}}
+    faulty.add_index([gone, good], "sparse")
+    assert flat(faulty.reference("sparse")) == expected
+    assert list(map(str, dimgx.list_platforms(faulty.reference("sparse")))) == ["linux/amd64"]
+    faulty.add_index([gone], "gone")
+    assert f"{gone['digest']} of" in fault(faulty.reference("gone"), SourceError)
+
+
 def test_index_that_holds_itself_in_ever_new_guises(faulty: FaultyRegistry) -> None:
     inner = faulty.add(APP)
     for depth in range(12):

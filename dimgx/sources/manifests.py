@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dimgx.digest import Digest
-from dimgx.errors import ImageError
+from dimgx.errors import DimgxError, ImageError
 from dimgx.image import Blob, Image, Layer, UnreadableBlob
 from dimgx.oci import Config, Descriptor, Manifest, Platform
 
@@ -20,7 +20,7 @@ def require_image(where: str, manifest: Manifest) -> None:
         raise ImageError(f"{where} holds no image, but {what} in an image's form")
 
 
-def refuse(problem: ImageError) -> Image:
+def refuse(problem: DimgxError) -> Image:
     """Open an image of which only its problem is known, which is raised."""
     raise problem
 

@@ -207,14 +207,17 @@ class _Repository:
             self._seen.add((entry.digest, entry.platform))
             if len(self._seen) > _MOST_MANIFESTS:
                 raise ImageError(f"{self._where} lists more than {_MOST_MANIFESTS} manifests")
-            if entry.problem is not None:
-                opener = partial(refuse, entry.problem)
-                found.append(Variant(entry.platform, (), opener, is_sound=False))
-            elif entry.platform is not None and entry.media_type not in INDEX_TYPES:
+            is_index = entry.media_type in INDEX_TYPES
+            if entry.platform is not None and not is_index and entry.problem is None:
                 ids = (str(entry.digest),)
                 found.append(Variant(entry.platform, ids, partial(self._open_entry, entry)))
+                continue
+            try:
+                below = self._document(entry)
+            except (ImageError, NotThere) as exc:  # others in the index may be good
+                found.append(Variant(entry.platform, (), partial(refuse, exc), is_sound=False))
             else:
-                found += self._variants(entry, self._document(entry), depth + 1)
+                found += self._variants(entry, below, depth + 1)
         return found
 
     def _variant(self, descriptor: Descriptor, manifest: Manifest) -> Variant:
@@ -248,6 +251,8 @@ class _Repository:
         return self._blobs[layer.digest]
 
     def _document(self, entry: Descriptor) -> Index | Manifest:
+        if entry.problem is not None:
+            raise entry.problem
         what = f"{self._where}: the manifest {entry.digest}"
         if entry.size > MANIFEST_LIMIT:
             raise ImageError(f"{what} has {entry.size} bytes; at most {MANIFEST_LIMIT} are read")
