@@ -127,7 +127,8 @@ class Authorizer:
         if self.credentials is None:
             return (
                 "no credentials for it were found (--creds USER names some; `podman login` and"
-                " `docker login` keep them)"
+                " `docker login` keep them), and many registries say the same of a name that they"
+                " do not have"
             )
         return f"tried was {self.credentials}"
 
