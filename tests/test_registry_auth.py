@@ -285,6 +285,14 @@ def test_longest_key_counts(tmp_path: Path) -> None:
         assert found is not None and found.user == user
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_plain_key_counts_before_an_old_one(tmp_path: Path, order: int) -> None:
+    keys = ("https://h.io/v1/", "h.io")[::order]
+    auths = {key: {"auth": pair(key.replace(":", ""), "p")} for key in keys}
+    found, _ = found_in(tmp_path, {"auths": auths}, "h.io")
+    assert found is not None and found.user == "h.io"
+
+
 def test_forms_of_an_entry(tmp_path: Path) -> None:
     for entry, expected in (
         ({"identitytoken": "t"}, Credentials("", "", "t", "")),

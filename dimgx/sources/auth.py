@@ -2,7 +2,7 @@
 
 1. The files are looked through in order; the first that has something for the image counts.
 2. In a file the longest key that the image's name begins with counts (`host/path`, then `host`);
-   Docker's old keys are URLs, of which the host counts.
+   Docker's old keys are URLs, of which the host counts, after a key that is just the host.
 3. A helper that the file names for the host comes before what the file itself holds, and the
    file's common store before that too. A helper that is missing or fails is a warning.
 
@@ -98,9 +98,9 @@ class _AuthFile(NamedTuple):
                 if found is not None:
                     return found
         for key in _keys(domain, path):
-            for known, entry in self.auths.items():
+            for known in sorted(self.auths, key=lambda known: known != key):
                 if key in (known, _normal(known)):
-                    found = self._parse(entry)
+                    found = self._parse(self.auths[known])
                     if found is not None:
                         return found
         return None
