@@ -615,9 +615,8 @@ def test_failing_blob_store_shows_no_signature(faulty: FaultyRegistry) -> None:
 # -- ends ----------------------------------------------------------------------------------------
 
 
-def test_cancelling_wakes_who_waits_for_bytes(faulty: FaultyRegistry) -> None:
-    held = Holds(BIG_PATH, BIG[:70_000])
-    faulty.rules.append(held)
+def ended_early(faulty: FaultyRegistry, begun: threading.Event) -> object:
+    """Fetch the top layer, abort that once it has `begun` to wait, and give how it ended."""
     options = RegistryOptions(timeout_s=60)
     with dimgx.open_image(faulty.reference(), platform="linux/amd64", registry=options) as found:
         blob = found.layers[1].blob
@@ -631,13 +630,40 @@ def test_cancelling_wakes_who_waits_for_bytes(faulty: FaultyRegistry) -> None:
 
         thread = threading.Thread(target=work)
         thread.start()
-        assert held.begun.wait(20)
+        assert begun.wait(20)
         while thread.is_alive():
             blob.abort()  # type: ignore[attr-defined]  # of a blob that is fetched
             thread.join(0.1)
-        assert not held.overdue.is_set()
-        assert isinstance(outcome[-1], dimgx.Cancelled)
-        held.released.set()
+        return outcome[-1]
+
+
+def test_cancelling_wakes_who_waits_for_bytes(faulty: FaultyRegistry) -> None:
+    held = Holds(BIG_PATH, BIG[:70_000])
+    faulty.rules.append(held)
+    assert isinstance(ended_early(faulty, held.begun), dimgx.Cancelled)
+    assert not held.overdue.is_set()
+    held.released.set()
+
+
+def test_cancelling_wakes_who_waits_for_a_connection(faulty: FaultyRegistry) -> None:
+    begun, released, overdue = (threading.Event() for _ in range(3))
+
+    def serve() -> None:
+        client = server.accept()[0]
+        with client:
+            client.recv(1)  # of what begins TLS
+            begun.set()
+            if not released.wait(20):
+                overdue.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        faulty.rules.append(redirects(f"https://127.0.0.1:{server.getsockname()[1]}", BIG_PATH))
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        assert isinstance(ended_early(faulty, begun), dimgx.Cancelled)
+        assert not overdue.is_set()
+        released.set()
+        thread.join()
 
 
 def test_no_thread_is_left(faulty: FaultyRegistry, tmp_path: Path) -> None:

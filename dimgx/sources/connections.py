@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Lock, get_ident
+from functools import partial
+from threading import Event, Lock, Thread, get_ident
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,32 +21,75 @@ _MOST_INTERIM = 100
 
 
 class Waiting:
-    """Knows which thread waits for an answer on which connection."""
+    """Knows what threads wait for, and how that is ended."""
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._connections: dict[int, AnyConnection] = {}
+        self._ends: dict[int, Callable[[], object]] = {}
 
     @contextmanager
-    def on(self, connection: AnyConnection) -> Iterator[None]:
-        """Note that this thread waits on `connection` now."""
+    def ended_by(self, end: Callable[[], object]) -> Iterator[None]:
+        """Note that this thread waits now, until `end` is called."""
         with self._lock:
-            self._connections[get_ident()] = connection
+            self._ends[get_ident()] = end
         try:
             yield
         finally:
             with self._lock:
-                del self._connections[get_ident()]
+                del self._ends[get_ident()]
 
     def wake(self, thread: int) -> None:
-        """End the connection on which the thread waits, if it does."""
+        """End what the thread waits for, if it does."""
         with self._lock:
-            connection = self._connections.get(thread)
-            if connection is not None and connection.sock is not None:
-                try:
-                    connection.sock.shutdown(socket.SHUT_RDWR)
-                except OSError:  # the other side was faster
-                    pass
+            end = self._ends.get(thread)
+            if end is not None:
+                end()
+
+
+def _hang_up(connection: AnyConnection) -> None:
+    if connection.sock is not None:
+        try:
+            connection.sock.shutdown(socket.SHUT_RDWR)
+        except OSError:  # the other side was faster
+            pass
+
+
+def _connect(connection: AnyConnection, connect: Callable[[], None], waiting: Waiting) -> None:
+    """Call `connect`, and leave it to itself where this thread is woken.
+
+    To look a name up, to connect and to agree on TLS cannot be ended, so a thread does it.
+
+    Raises: what `connect` raises; OSError where it was left to itself.
+    """
+    problems: list[BaseException] = []
+    is_over, is_left = Event(), Event()
+
+    def work() -> None:
+        try:
+            connect()
+        except BaseException as exc:
+            problems.append(exc)
+        if is_left.is_set():
+            connection.close()
+        is_over.set()
+
+    def leave() -> None:
+        is_left.set()
+        is_over.set()
+
+    thread = Thread(target=work, name="dimgx connect", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # no more threads may be started
+        connect()
+        return
+    with waiting.ended_by(leave):
+        is_over.wait()
+    if is_left.is_set():
+        raise OSError(errno.ECANCELED, "nobody wants it any more")
+    thread.join()
+    if problems:
+        raise problems[0]
 
 
 def make_adapter(waiting: Waiting, context: ssl.SSLContext | None) -> BaseAdapter:
@@ -74,19 +118,22 @@ def make_adapter(waiting: Waiting, context: ssl.SSLContext | None) -> BaseAdapte
     class PlainConnection(HTTPConnection):
         response_class = Answer
 
+        def connect(self) -> None:
+            _connect(self, super().connect, waiting)
+
         def getresponse(self) -> Any:  # http.client's, or urllib3's own
-            with waiting.on(self):
+            with waiting.ended_by(partial(_hang_up, self)):
                 return super().getresponse()
 
     class TLSConnection(HTTPSConnection):
         response_class = Answer
 
         def connect(self) -> None:
-            super().connect()
+            _connect(self, super().connect, waiting)
             self.is_verified = True  # or nobody wants it to be: no warning on stderr
 
         def getresponse(self) -> Any:  # http.client's, or urllib3's own
-            with waiting.on(self):
+            with waiting.ended_by(partial(_hang_up, self)):
                 return super().getresponse()
 
     class PlainPool(HTTPConnectionPool):
