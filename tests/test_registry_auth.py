@@ -85,6 +85,12 @@ def test_challenges(header: str, expected: list[tuple[str, dict[str, str]]]) -> 
     assert found == expected
 
 
+def test_challenges_among_a_million_commas() -> None:
+    # Work that grows with the square of their number would take hours.
+    found = parse_challenges("Negotiate" + "," * 1_000_000 + '" Basic')
+    assert [one.scheme for one in found] == ["negotiate", "basic"]
+
+
 # -- tokens --------------------------------------------------------------------------------------
 
 

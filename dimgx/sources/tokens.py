@@ -36,9 +36,7 @@ if TYPE_CHECKING:
 _TOKEN_LIMIT = 1 << 20
 _SHORTEST_LIFE_S = 60
 """What a token lives for if nothing is said."""
-_PART = re.compile(
-    r'[\s,]*([A-Za-z0-9!#$%&\'*+.^_`|~-]+)(?:\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*)))?'
-)
+_PART = re.compile(r'([A-Za-z0-9!#$%&\'*+.^_`|~-]+)(?:\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]*)))?')
 
 
 class Challenge(NamedTuple):
