@@ -224,6 +224,16 @@ def test_waiting_can_be_cancelled(cache: Path) -> None:
     slot.close()
 
 
+def test_checking_a_stored_blob_can_be_cancelled(cache: Path) -> None:
+    blobs = BlobCache(str(cache), LIMIT)
+    digest = put(blobs, b"data")
+    stopped = Event()
+    stopped.set()
+    with pytest.raises(dimgx.Cancelled):
+        blobs.open(digest, 4, stopped)
+    assert has(blobs, digest, 4)
+
+
 @pytest.mark.parametrize("part", ["blobs", "partial"])
 def test_what_is_no_regular_file_is_no_blob(cache: Path, part: str) -> None:
     digest = Digest.of(b"data")

@@ -60,7 +60,7 @@ class BlobCache:
 
         Waits for another process that is fetching the same. Raises: Cancelled.
         """
-        slot = self._find(digest, size)
+        slot = self._find(digest, size, stopped)
         if slot is not None:
             return slot
         if size > self._limit:
@@ -77,7 +77,8 @@ class BlobCache:
             return Slot()
         with ExitStack() as stack:
             stack.callback(os.close, fd)
-            found = self._find(digest, size)  # the process that we waited for has stored it
+            # The process that we waited for has stored it.
+            found = self._find(digest, size, stopped)
             if found is not None:
                 _remove(path)
                 return found
@@ -103,7 +104,7 @@ class BlobCache:
         for algorithm in os.scandir(os.path.join(self._directory, part)):
             yield from os.scandir(algorithm.path) if algorithm.is_dir() else ()
 
-    def _find(self, digest: Digest, size: int) -> Slot | None:
+    def _find(self, digest: Digest, size: int, stopped: Event) -> Slot | None:
         path = self._path("blobs", digest)
         try:
             fd = os.open(path, _READ)
@@ -113,7 +114,7 @@ class BlobCache:
             stack.callback(os.close, fd)
             found = os.fstat(fd).st_size
             try:
-                is_right = _is_regular(fd) and _has_digest(fd, found, digest)
+                is_right = _is_regular(fd) and _has_digest(fd, found, digest, stopped)
             except (OSError, ImageError):  # a bad disk, or cut meanwhile: fetched again it is fine
                 is_right = False
             if is_right:
@@ -252,9 +253,11 @@ class Slot:
         self._hash = None
 
 
-def _has_digest(fd: int, size: int, digest: Digest) -> bool:
+def _has_digest(fd: int, size: int, digest: Digest, stopped: Event) -> bool:
     found = digest.new_hash()
     for piece in Extent(fd, 0, size).iter_chunks():
+        if stopped.is_set():
+            raise Cancelled("cancelled")
         found.update(piece)
     return found.hexdigest() == digest.hex
 
