@@ -15,6 +15,8 @@ from dimgx.errors import ImageError
 
 MAX_DEPTH = 128
 """Deepest nesting that is read; real documents stay below 20."""
+MAX_ITEMS = 100_000
+"""Most items of a list that is read; millions fit into a document, and each takes room."""
 MAX_INTEGER = (1 << 63) - 1
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -155,6 +157,10 @@ class Fields:
             return []
         if not isinstance(value, list):
             raise self._wrong(key, "list")
+        if len(value) > MAX_ITEMS:
+            raise ImageError(
+                f"{self.what}: {key} has {len(value)} items; at most {MAX_ITEMS} are read"
+            )
         return value
 
     def objects(self, key: str) -> list[Fields]:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from dimgx.errors import ImageError
-from dimgx.jsondoc import MAX_DEPTH, Fields, parse_json
+from dimgx.jsondoc import MAX_DEPTH, MAX_ITEMS, Fields, parse_json
 
 
 def fields(text: str) -> Fields:
@@ -87,6 +87,16 @@ WRONG = [
 def test_a_value_of_the_wrong_type_is_refused(method: str, value: str) -> None:
     with pytest.raises(ImageError, match="doc: key"):
         getattr(fields(f'{{"key":{value}}}'), method)("key")
+
+
+def test_a_list_has_at_most_so_many_items() -> None:
+    for count, problem in ((MAX_ITEMS, ""), (MAX_ITEMS + 1, "doc: a has 100001 items; at most")):
+        found = fields(f'{{"a":[{",".join(["1"] * count)}]}}')
+        if problem:
+            with pytest.raises(ImageError, match=problem):
+                found.items("a")
+        else:
+            assert len(found.items("a")) == count
 
 
 def test_what_is_no_object_is_refused() -> None:
