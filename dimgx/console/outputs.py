@@ -68,7 +68,7 @@ def check_early(options: Options) -> None:
 
 
 def _check_descriptors(options: Options) -> None:
-    from dimgx.targets.tarfile import check_descriptor
+    from dimgx.targets.singlefile import check_descriptor
 
     result = None if options.target is None else options.target.path
     for path in (result, options.write_config, options.report):

@@ -68,7 +68,7 @@ def print_text(text: str) -> None:
     if not text:
         return
     check_stdout()
-    from dimgx.targets.tarfile import open_stream_target
+    from dimgx.targets.singlefile import open_stream_target
 
     # With PYTHONUNBUFFERED, `sys.stdout` forgets what a full disk or a pipe did not take.
     open_stream_target(open_stdout()).write(text.encode(sys.stdout.encoding, "backslashreplace"))

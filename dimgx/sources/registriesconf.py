@@ -98,14 +98,16 @@ def find_endpoints(
     return places
 
 
-def _mirror_of(url: str, name: ImageName) -> Endpoint:
+def _mirror_of(url: str, name: ImageName) -> RegistryEndpoint:
     parts = split_url(url if "://" in url else f"https://{url}")
     if parts is None:
         raise SourceError(
             f"Docker's settings: the registry mirror {url!r:.200} is no http or https URL"
         )
     path = "/".join(filter(None, (parts.path.strip("/"), name.path)))
-    return Endpoint(parts.netloc.rpartition("@")[2], path, is_mirror=True, scheme=parts.scheme)
+    return RegistryEndpoint(
+        parts.netloc.rpartition("@")[2], path, is_mirror=True, scheme=parts.scheme
+    )
 
 
 def _choose(tables: Iterable[_Table], name: ImageName) -> _Table | None:
@@ -123,7 +125,7 @@ def _fits(prefix: str, spelled: str, domain: str) -> bool:
     )
 
 
-def _rewrite(name: ImageName, prefix: str, location: str) -> Endpoint:
+def _rewrite(name: ImageName, prefix: str, location: str) -> RegistryEndpoint:
     """Give the place that `location` puts in the place of `prefix`.
 
     Raises: SourceError where there can be no such place.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from requests.adapters import BaseAdapter
 
     from dimgx.registryoptions import RegistryOptions
-    from dimgx.sources.registriesconf import Endpoint
+    from dimgx.sources.registriesconf import RegistryEndpoint
 
 _MOST_REDIRECTS = 10
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -62,7 +62,7 @@ class Refused(TemporaryError):
 class Transport:
     """Connections on behalf of one registry. Any thread may use it."""
 
-    def __init__(self, options: RegistryOptions, endpoint: Endpoint) -> None:
+    def __init__(self, options: RegistryOptions, endpoint: RegistryEndpoint) -> None:
         self._options, self._endpoint = options, endpoint
         self.is_insecure = endpoint.is_insecure
         """Certificates are not checked, and plain http is as good."""
