@@ -157,14 +157,61 @@ def test_times_before_1970_and_of_the_year_one() -> None:
 ARM = image(TOP, BASE, tags=("app:1",), architecture="arm64", history=HISTORY)
 
 
+def add_stored(engine: FakeEngine) -> None:
+    """Hold an image as containerd's store does since API 1.49, whose ID is that of an index.
+
+    What is told and saved for one platform has the digest of that platform's manifest.
+    """
+    pictures = {"amd64": image(BASE, tags=("app:1",)), "arm64": ARM}
+    index = "sha256:" + "1" * 64
+    told, saved = {}, {}
+    for architecture, picture in pictures.items():
+        saved[architecture] = oci_archive(picture)
+        id = engine.add(picture, b"", inspect={"RepoDigests": [f"app@{index}"]})
+        told[architecture] = engine.answers[f"/images/{id}/json"]({}) | {"Descriptor": {}}
+        told[architecture]["Id"] = _index_digest(saved[architecture])
+    shown = told["amd64"] | {
+        "Id": index,
+        "Manifests": [
+            {"Available": name in pictures, "Kind": "image",
+             "ImageData": {"Platform": {"os": "linux", "architecture": name}}}
+            for name in (*pictures, "s390x")
+        ] + [{"Available": True, "Kind": "attestation", "AttestationData": {"For": index}}],
+    }  # fmt: skip
+    history = [{"Id": index, "CreatedBy": "x", "Created": 1700000000, "Size": 1}]
+
+    def chosen(query: dict[str, str]) -> str:
+        return str(json.loads(query["platform"])["architecture"])
+
+    engine.answers = {}
+    for name in ("app:1", index):
+        engine.answers[f"/images/{name}/json"] = lambda query: (
+            told.get(chosen(query), 404) if "platform" in query else shown
+        )
+        engine.answers[f"/images/{name}/history"] = lambda query: history
+        engine.answers[f"/images/{name}/get"] = lambda query: saved[chosen(query)]
+
+
 def test_platform_goes_to_a_new_engine() -> None:
     with fake_engine(api="1.51") as engine:
-        engine.add(ARM, docker_archive(ARM))
-        assert "etc/b" in names(engine, "app:1", "--platform", "linux/arm64")
-        wanted = {"os": "linux", "architecture": "arm64"}
-        chosen = [json.loads(query.get("platform", "null")) for path, query in engine.asked
-                  if path.startswith("/images/")]  # fmt: skip
-    assert chosen == [wanted] * 3
+        add_stored(engine)
+        assert "etc/b" in names(engine, "app:1")
+        assert "top" not in names(engine, "app:1", "--platform", "linux/amd64/v3")
+        assert "top" in names(engine, "app:1", "--platform", "linux/arm64")
+        told = json.loads(programs.dimgx("-H", engine.url, "--json", "app:1").stdout)
+        assert told["image"]["id"] == "sha256:" + "1" * 64
+
+
+def test_platforms_that_a_new_engine_has() -> None:
+    with fake_engine(api="1.51") as engine:
+        add_stored(engine)
+        words = ("--platforms", "-H", engine.url, "app:1")
+        assert programs.dimgx(*words).stdout == b"linux/amd64\nlinux/arm64\n"
+        assert programs.dimgx(*words, "--platform", "linux/arm64").returncode == 0
+        assert programs.dimgx(*words, "--platform", "linux/s390x", ok=False).returncode == 2
+        code, problem = programs.refused("app:1", "-H", engine.url, "--platform", "linux/s390x")
+    assert code == 2
+    assert "'app:1' is for linux/amd64, linux/arm64, not for linux/s390x: with --pull" in problem
 
 
 def test_platform_of_an_old_engine_comes_from_the_index(tmp_path: Path) -> None:

@@ -118,9 +118,12 @@ def list_platforms(
     The parameters and errors are those of `open_image`.
     """
     if reference.transport in ("docker-daemon", "podman"):
-        # An engine has one platform of an image, or shows one.
-        with open_image(reference, verify=verify, spool=spool, engine=engine) as image:
-            return [image.platform] if image.platform is not None else []
+        from dimgx.sources.endpoint import EngineOptions
+        from dimgx.sources.engine import list_engine_platforms
+        from dimgx.sources.engines import open_engine
+
+        options = engine or EngineOptions()
+        return list_engine_platforms(open_engine(reference, options), reference, options)
     _refuse_engine(reference, engine)
     with ExitStack() as resources:
         if reference.transport == "docker":

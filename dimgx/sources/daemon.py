@@ -5,7 +5,8 @@
 2. The history does not say which steps brought a layer. What the ancestors' own layers, the steps'
    sizes and their commands tell is enough for nearly all images; where it is not, the config of
    the saved image tells (`Described.is_certain`).
-3. Platforms: the engine chooses from API 1.48 on (1.49 to describe); before, the archive's index.
+3. Platforms: containerd's store tells which it has from API 1.49 on, and the engine describes and
+   saves (since 1.48) the one that is named; before, the archive's index has them.
 
 Spec: Docker Engine API; moby daemon/images/image_history.go.
 """
@@ -50,11 +51,17 @@ class DockerEngine:
 
     def describe(self, name: str, platform: Platform | None) -> Described:
         """Give what it tells of an image."""
-        image = self._inspect(name, self._choice(platform, (1, 49)))
+        is_telling = self.connection.api_version >= (1, 49)
+        image = self._inspect(name, {"manifests": "1"} if is_telling else {})
         id = full_id(image.text("id"), image.what)
+        platforms = _platforms_of(image)
+        choice = _choice_among(platforms, platform)
+        if choice:
+            # The ID that it tells then is that platform's manifest's, by which it finds nothing.
+            image = self._inspect(id, choice)
         tags = clean_tags(image.texts("repotags"))
         digests = [text.rpartition("@")[2] for text in image.texts("repodigests")]
-        history = self._history(id, self._choice(platform, (1, 48)))
+        history = self._history(id, choice)
         steps = [_parse_step(fields) for fields in reversed(history)]
         ancestors = self._ancestors(steps[:-1])
         steps = [
@@ -83,12 +90,15 @@ class DockerEngine:
             images=tuple((counts[i], steps[i].id or "") for i in counts),
             settings=parse_settings(image),
             is_content="descriptor" in image or id in digests,
+            platforms=platforms,
         )
 
     def iter_saved(self, id: str, platform: Platform | None) -> Iterator[bytes]:
         """Yield the archive of an image."""
         url = self.connection.url(f"/images/{quoted(id)}/get")
-        return self.connection.iter_get(url, self._choice(platform, (1, 48)))
+        if platform is None or self.connection.api_version < (1, 48):
+            return self.connection.iter_get(url, {})
+        return self.connection.iter_get(url, _choice(platform))
 
     def iter_pulled(self, name: str, platform: Platform | None) -> Iterator[Fields]:
         """Fetch an image from its registry."""
@@ -138,15 +148,36 @@ class DockerEngine:
                 continue
         return found
 
-    def _choice(self, platform: Platform | None, since: tuple[int, int]) -> dict[str, str]:
-        if platform is None or self.connection.api_version < since:
-            return {}
-        from json import dumps
 
-        named = {"os": platform.os, "architecture": platform.architecture}
-        if platform.variant:
-            named["variant"] = platform.variant
-        return {"platform": dumps(named)}
+def _choice(platform: Platform) -> dict[str, str]:
+    """Give what names a platform in a request."""
+    from json import dumps
+
+    named = {"os": platform.os, "architecture": platform.architecture}
+    if platform.variant:
+        named["variant"] = platform.variant
+    return {"platform": dumps(named)}
+
+
+def _choice_among(platforms: Sequence[Platform], wanted: Platform | None) -> dict[str, str]:
+    """Give what names the one that meets `wanted` best, nothing where none does."""
+    ranked = [
+        (rank, place)
+        for place, platform in enumerate(platforms)
+        if wanted is not None and (rank := wanted.rank(platform)) is not None
+    ]
+    return _choice(platforms[min(ranked)[1]]) if ranked else {}
+
+
+def _platforms_of(image: Fields) -> tuple[Platform, ...]:
+    """Give the platforms that are there, where `inspect` tells of them."""
+    found = []
+    for manifest in image.objects("manifests"):
+        data = manifest.fields("imagedata")
+        platform = data.fields("platform") if data and manifest.boolean("available") else None
+        if platform is not None:
+            found.append(parse_platform_fields(platform))
+    return tuple(platform for platform in found if platform is not None)
 
 
 def full_id(text: str | None, what: str) -> str:

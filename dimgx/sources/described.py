@@ -35,7 +35,14 @@ class Described(NamedTuple):
     settings: Settings | None = None
     """How it is run."""
     is_content: bool = False
-    """The ID is that of a manifest or an index, which may hold more platforms."""
+    """The ID is that of a manifest or an index."""
+    platforms: tuple[Platform, ...] = ()
+    """Those that are there, where the engine tells of them."""
+
+    @property
+    def may_hold_more(self) -> bool:
+        """There may be platforms that the engine does not tell of."""
+        return self.is_content and not self.platforms
 
 
 class Engine(Protocol):

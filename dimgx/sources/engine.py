@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from itertools import zip_longest
 from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
@@ -53,14 +53,15 @@ def open_engine_image(
         described = _describe(engine, reference, platform, options)
         saved = _Saved(engine, described, spool, read)
         if not _fits(described, platform):
-            if described.is_content:
+            if described.may_hold_more:
                 # The engine cannot tell of other platforms than its own, but saves them too.
                 image = saved.read_whole(platform)
                 image.reference = reference.text
                 _hand_over(image, resources, saved)
                 return image
+            there = ", ".join(map(str, described.platforms or (described.platform,)))
             raise ImageError(
-                f"{reference.text!r:.300} is for {described.platform}, not for {platform}: with"
+                f"{reference.text!r:.300} is for {there}, not for {platform}: with"
                 f" --pull always {engine.where} fetches the other, docker:// needs no engine"
             )
         if not described.is_certain:
@@ -90,6 +91,19 @@ def open_engine_image(
         return image
 
 
+def list_engine_platforms(
+    engine: Engine, reference: Reference, options: EngineOptions
+) -> list[Platform]:
+    """Give the platforms of an image that `engine` has or shows, and close it.
+
+    Raises: as `open_engine_image`.
+    """
+    with closing(engine):
+        described = _describe(engine, reference, None, options)
+    found = described.platforms or (described.platform,)
+    return [platform for platform in found if platform is not None]
+
+
 def _hand_over(image: Image, resources: ExitStack, saved: _Saved) -> None:
     """Have all that is held open closed with the image, what was and will be saved first."""
     image.resources.push(resources.pop_all())
@@ -105,7 +119,7 @@ def _describe(
         _pull(engine, name, platform, options)
     try:
         described = engine.describe(name, platform)
-        if options.pull != "missing" or _fits(described, platform) or described.is_content:
+        if options.pull != "missing" or _fits(described, platform) or described.may_hold_more:
             return described
     except Refused as exc:
         if not exc.is_unknown:
@@ -268,9 +282,8 @@ class _Saved:
                 continue
             except Refused as exc:
                 raise translated(exc, where) from exc
-        # In an archive of several platforms the ID is that of the index above them.
-        name = f"@{id}" if self._described.is_content else None
-        return self._read(files, Reference(id, "docker-archive", None, name), platform)
+        # Nothing else is in it, and an index that has the ID may have been left out.
+        return self._read(files, Reference(id, "docker-archive", None, None), platform)
 
     def _expected(self, count: int) -> int | None:
         """Give about how many bytes the lowest `count` layers come to."""
