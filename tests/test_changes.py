@@ -56,6 +56,14 @@ def test_entrypoint_comes_before_cmd() -> None:
     assert docker_changes(both) == podman_changes(both) == ['ENTRYPOINT ["a"]', 'CMD ["b"]']
 
 
+def test_podman_is_told_each_port_of_a_range() -> None:
+    settings = Settings(ports=("53/udp", "8000-8002/tcp", "90-91"))
+    assert podman_changes(settings) == [
+        "EXPOSE 53/udp", "EXPOSE 8000/tcp", "EXPOSE 8001/tcp", "EXPOSE 8002/tcp", "EXPOSE 90",
+        "EXPOSE 91",
+    ]  # fmt: skip
+
+
 UNSAYABLE = [
     (Settings(env=("A=b\nUSER 0",)), docker_changes, "ENV with a newline"),
     (Settings(labels={"a": "b\rc"}), docker_changes, "LABEL with a newline"),

@@ -150,6 +150,14 @@ def test_what_an_engine_cannot_take_is_warned_of(place: Path, engine: Engine) ->
     assert told == f"dimgx: warning: {expected[kind(engine)]}\n"
 
 
+def test_ranges_of_ports(place: Path, engine: Engine) -> None:
+    """As Podman's own builds have them."""
+    data = docker_archive(picture(ExposedPorts={"1000-1002/tcp": {}, "53/udp": {}}))
+    id, told = hand(engine, "--import", "-", stdin=data)
+    found = inspected(engine, id)["Config"]["ExposedPorts"]
+    assert (sorted(found), told) == (["1000/tcp", "1001/tcp", "1002/tcp", "53/udp"], "")
+
+
 @pytest.mark.parametrize(("api", "is_taken"), [("1.43", False), ("1.44", True)])
 def test_start_interval_of_a_health_check(api: str, is_taken: bool) -> None:
     settings = Settings(healthcheck=HealthCheck(("CMD", "x"), start_interval_ns=5))

@@ -3,7 +3,8 @@
 1. Docker reads them as it reads a Dockerfile: words are unquoted and `$NAME` is expanded, but not
    in JSON lists. A line ends at a newline, whatever quotes say. ENTRYPOINT forgets a CMD before it.
 2. Podman takes the text behind the word as it is, but for a pair of quotes around it, and knows no
-   HEALTHCHECK. It drops ONBUILD. Neither of them takes SHELL.
+   HEALTHCHECK. It drops ONBUILD. Ports are single ones; in images of its own builds they may be a
+   range. Neither of them takes SHELL.
 3. What cannot be said is an error: nothing of an image gets lost unseen.
 
 Spec: moby builder/dockerfile, buildkit frontend/dockerfile/parser; containers/common libimage.
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from dimgx.settings import HealthCheck, Settings
 
+_RANGE = re.compile(r"([0-9]{1,5})-([0-9]{1,5})(/.*)?")
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,-]+")
 
 
@@ -97,7 +99,12 @@ def _podman_changes(settings: Settings) -> Iterator[str]:
     for name, value in _labels(settings):
         yield f'LABEL {name}="{value}"'
     for port in settings.ports:
-        yield f"EXPOSE {port}"
+        matched = _RANGE.fullmatch(port)
+        if matched is None:
+            yield f"EXPOSE {port}"
+        else:
+            for number in range(int(matched[1]), int(matched[2]) + 1):
+                yield f"EXPOSE {number}{matched[3] or ''}"
     if settings.volumes:
         yield f"VOLUME {_json(settings.volumes)}"
     for word, value in (
