@@ -132,7 +132,9 @@ def extractlayers(
     spec = ids[top_most_layer] if isinstance(top_most_layer, int) else top_most_layer
     with ExitStack() as stack:
         space = stack.enter_context(SpoolSpace(None))
-        chunks = _iter_chunks(client.get_image(spec))
+        # An engine with containerd's store takes a whole ID only as it spells it itself.
+        spelled = {id: _first(layer, "Id", "id") for id, layer in zip(ids, layers, strict=True)}
+        chunks = _iter_chunks(client.get_image(spelled.get(spec) or spec))
         files = open_stream(chunks, f"the archive of {spec:.300}", space, stack)
         by_id = _layers_by_id(files, client, spec)
         chosen: list[Layer] = []

@@ -175,6 +175,23 @@ def test_extract_in_another_order() -> None:
         assert tree(client, turned, top) == ["d d", "f d/0 'zero'", "f d/1 'old'"]
 
 
+@pytest.mark.parametrize("top", [0, "33" * 32, "sha256:" + "33" * 32])
+def test_extract_asks_for_an_id_as_the_engine_spells_it(top: int | str) -> None:
+    """containerd's store knows no other spelling of a whole one."""
+
+    class Spelling(Client):
+        def images(self, *, all: bool) -> list[dict[str, Any]]:
+            return [one | {"Id": f"sha256:{one['Id']}"} for one in super().images(all=all)]
+
+        def get_image(self, image: str) -> io.BytesIO:
+            assert image == "sha256:" + self.ids[3]
+            return super().get_image(self.ids[3])
+
+    client = Spelling()
+    layers = inspectlayers(client, "top")[":layers"]
+    assert tree(client, layers[1:], top) == ["d d", "f d/1 'one'"]
+
+
 def test_extract_nothing() -> None:
     client = Client()
     assert tree(client, []) == []
