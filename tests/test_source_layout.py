@@ -323,6 +323,7 @@ def test_platforms_that_one_format_of_an_archive_leaves_out(tmp_path: Path) -> N
     assert dimgx("--platforms", path).stdout == b"linux/amd64\nlinux/arm64\n"
     assert dimgx("--platforms", "--platform", "arm64", path).returncode == 0
     assert read(path, platform="arm64") == [TOP, BASE]
+    assert "there is linux/amd64, linux/arm64" in problem(path, platform="s390x")
 
 
 def test_a_lower_variant_counts_after_the_very_one_in_another_format(tmp_path: Path) -> None:

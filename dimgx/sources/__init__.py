@@ -221,6 +221,7 @@ def read_image(
     wish = platform or host_platform()
     problem: ImageError | None = None
     second_best = None
+    unfit: list[Variant] = []
     for found in _iter_chosen(files, reference, verify=verify):
         if isinstance(found, ImageError):
             problem = problem or found
@@ -229,6 +230,7 @@ def read_image(
             variant, warnings = choose_variant(found, platform, files.where)
         except NoSuchImage as exc:
             problem = problem or exc
+            unfit += found.variants
             continue
         # The next format may have the very platform, where this one has what runs there as well.
         is_best = variant.platform is None or wish.rank(variant.platform) == 0
@@ -237,6 +239,9 @@ def read_image(
         second_best = second_best or (found, variant, tuple(warnings))
     if second_best is not None:
         return _open(*second_best)
+    if unfit and isinstance(problem, NoSuchImage):
+        # It says what there is, in all formats together.
+        choose_variant(Candidate((), (), tuple(unfit)), platform, files.where)
     raise problem or _no_image(files)
 
 
