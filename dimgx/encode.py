@@ -170,7 +170,7 @@ class _BlockEncoder:
         self._write = write
         self._format = form
         self._queue = queue
-        self._pool = Workers(threads, thread_name_prefix="dimgx-encode")
+        self._pool = Workers(threads, "dimgx-encode")
         self._stop = threading.Event()
         self._pending: deque[tuple[Future[list[bytes]], memoryview]] = deque()
         self._free: list[memoryview] = []
@@ -218,7 +218,7 @@ class _BlockEncoder:
         """Stop without an end, and wait for the threads to be gone."""
         self._is_closed = True
         self._stop.set()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.close()
         self._pending.clear()
         self._free.clear()
 

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from itertools import chain, repeat
+from itertools import chain
 from threading import Event
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -165,11 +165,10 @@ def _tar_sizes(layers: Sequence[Layer], threads: int) -> dict[Layer, int | None]
 
     with Workers(min(threads, len(layers))) as pool:
         try:
-            return dict(zip(layers, pool.map(_tar_size, layers, repeat(stopped)), strict=True))
-        except BaseException:
+            sizes = [pool.submit(_tar_size, layer, stopped) for layer in layers]
+            return {layer: size.result() for layer, size in zip(layers, sizes, strict=True)}
+        finally:
             stopped.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
 
 
 def _tar_size(layer: Layer, stopped: Event) -> int | None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -52,3 +56,33 @@ def test_an_image_is_read_without_threads(compression, tmp_path, no_threads) -> 
         threading.stack_size(0)
         assert flatten(found, tmp_path / "beside.tar", threads=4) == alone
     assert (tmp_path / "alone.tar").read_bytes() == (tmp_path / "beside.tar").read_bytes()
+
+
+AT_THE_END = """
+import io, sys, threading
+import dimgx
+
+def work(main):
+    main.join()
+    with dimgx.open_image(sys.argv[1]) as image:
+        for row in dimgx.inspect(image, threads=2).rows:
+            print(row.size)
+        target = io.BytesIO()
+        dimgx.flatten(image, target, compression="gzip", threads=2)
+        print(len(target.getvalue()))
+
+threading.Thread(target=work, args=(threading.current_thread(),)).start()
+"""
+
+
+def test_a_thread_goes_on_when_the_main_thread_has_ended(tmp_path: Path) -> None:
+    layers = [layer(file(f"f{n}", bytes(1000))) for n in range(2)]
+    path = stored(tmp_path, docker_archive(image(*layers, compression="gzip")))
+    done = subprocess.run(
+        [sys.executable, "-c", AT_THE_END, f"docker-archive:{path}"], capture_output=True, text=True
+    )
+    target = io.BytesIO()
+    with open_image(f"docker-archive:{path}") as found:
+        flatten(found, target, compression="gzip")
+    sizes = [len(layers[0]), len(layers[1]), len(target.getvalue())]
+    assert (done.stdout.split(), done.stderr) == ([str(size) for size in sizes], "")

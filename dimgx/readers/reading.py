@@ -132,14 +132,14 @@ class Reading:
             return
         from concurrent.futures import wait
 
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.cancel()
         # Again and again: a fetch that is between two waits just now is not woken from the second.
         while running := {f: layer for f, layer in self._decoding.items() if not f.done()}:
             for layer in running.values():
                 if is_fetched(layer.blob):
                     layer.blob.abort()
             wait(running, _AGAIN_S)
-        self._pool.shutdown()
+        self._pool.close()
 
     def read_all(self) -> list[PlainLayer]:
         """Read every layer once, however often it stands in the image."""
@@ -176,7 +176,7 @@ class Reading:
         threads = self._cpu_count
         if has_fetched(layers):
             threads = max(threads, _MOST_FETCHED)
-        self._pool = pool = Workers(threads, thread_name_prefix="dimgx")
+        self._pool = pool = Workers(threads)
         for layer in layers:
             future = pool.submit(self._in_context, layer, partial(self._decode, layer))
             self._decoding[future] = layer
