@@ -586,13 +586,16 @@ def test_a_socket_that_does_not_block_is_waited_for(monkeypatch, has_poll):
     assert got == DATA + b"end"
 
 
-@pytest.mark.parametrize("count", [0, None])
-def test_a_file_that_takes_nothing_is_an_error(count):
+@pytest.mark.parametrize(("count", "has_descriptor"), [(0, False), (None, False), (0, True)])
+def test_a_file_that_takes_nothing_is_an_error(count, has_descriptor):
     class Full(io.RawIOBase):
         calls = 0
 
         def writable(self):
             return True
+
+        def fileno(self):
+            return 1 if has_descriptor else super().fileno()
 
         def write(self, data):
             self.calls += 1

@@ -299,21 +299,16 @@ class _ObjectTarget:
             rest = memoryview(data)
             while rest:
                 written = self._file.write(rest)
-                if written is None and not isinstance(self._file, io.RawIOBase):
+                if written:
+                    rest = rest[written:]
+                elif written is None and not isinstance(self._file, io.RawIOBase):
                     return  # objects of other kinds (an HTTP body, a hash) need not tell a count
-                rest = rest[written or 0 :]
-                if not written:
-                    self._wait()
-
-    def _wait(self) -> None:
-        """Wait until the file takes bytes again, as one that does not block has to be waited for.
-
-        Raises: SourceError where there is nothing to wait for.
-        """
-        fd = _descriptor_of(self._file)
-        if fd is None:
-            raise SourceError(f"{self._name} cannot be written: it takes no more bytes")
-        system.wait_writable(fd)
+                else:
+                    # None is what a file says that does not block and has no room now.
+                    fd = _descriptor_of(self._file) if written is None else None
+                    if fd is None:
+                        raise SourceError(f"{self._name} cannot be written: it takes no more bytes")
+                    system.wait_writable(fd)
 
     def commit(self) -> None:
         with translated(self._name):
