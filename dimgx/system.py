@@ -7,6 +7,7 @@ an empty set in its place and run everything again, which is then much what Wind
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 import sys
@@ -23,6 +24,7 @@ if sys.platform != "win32":
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import BinaryIO
 
 FEATURES: frozenset[str] = frozenset(
     name
@@ -61,6 +63,15 @@ def open_read(path: str | bytes) -> int:
     Raises: OSError as `os.open` does.
     """
     return os.open(path, os.O_RDONLY | _O_BINARY | _O_CLOEXEC)
+
+
+def plain_descriptor(file: BinaryIO) -> int | None:
+    """Give the descriptor of an open file whose bytes are those of the file object.
+
+    None where there is no descriptor, or something between the two: gzip, TLS, HTTP.
+    """
+    raw = getattr(file, "raw", file)
+    return raw.fileno() if type(raw) is io.FileIO else None
 
 
 def pread(fd: int, size: int, offset: int) -> bytes:

@@ -625,6 +625,28 @@ def test_a_buffer_without_a_descriptor():
     assert kept.got == DATA[:9999]
 
 
+@pytest.mark.parametrize("is_buffered", [False, True])
+def test_what_is_between_a_file_and_its_descriptor_is_not_passed_by(is_buffered):
+    class Coded(io.RawIOBase):  # as of a socket with TLS
+        def writable(self):
+            return True
+
+        def fileno(self):
+            return writer
+
+        def write(self, data):
+            return os.write(writer, bytes(data).hex().encode()) // 2
+
+    reader, writer = os.pipe()
+    file = io.BufferedWriter(Coded()) if is_buffered else Coded()
+    target = open_stream_target(file)
+    target.write(b"secret")
+    target.commit()
+    os.close(writer)
+    with open(reader, "rb") as got:
+        assert got.read() == b"secret".hex().encode()
+
+
 def test_an_object_that_says_nothing_of_what_it_took():
     class Body:
         got = b""

@@ -110,13 +110,12 @@ def open_stream_target(file: BinaryIO) -> Target:
     name that it says.
     """
     name = _name_of(file)
-    if isinstance(file, (io.BufferedWriter, io.FileIO)) and not file.seekable():
-        fd = _descriptor_of(file)
-        if fd is not None:
-            # Nobody asks a pipe for its position, so the buffer can be passed by.
-            with translated(name):
-                file.flush()
-            return _StreamTarget(fd, name, is_owner=False)
+    fd = system.plain_descriptor(file)
+    if fd is not None and not file.seekable():
+        # Nobody asks a pipe for its position, so the buffer can be passed by.
+        with translated(name):
+            file.flush()
+        return _StreamTarget(fd, name, is_owner=False)
     return _ObjectTarget(file, name)
 
 
