@@ -7,11 +7,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 
 from dimgx.errors import SourceError
+from dimgx.extent import Extent
 from dimgx.reference import parse_reference
 from dimgx.sources import open_image
 from dimgx.spool import SpoolSpace
@@ -88,13 +89,50 @@ def test_a_file_on_stdin_is_read_in_place(tmp_path: Path) -> None:
     with open(path, "rb") as stream:
         stream.seek(1000)
         with opened("-", stream) as found:
-            assert found.layers[0].blob.fd == stream.fileno()  # type: ignore[attr-defined]
+            assert isinstance(found.layers[0].blob, Extent)
+            assert os.path.sameopenfile(found.layers[0].blob.fd, stream.fileno())
             assert found.watches
             assert read("-", stream) == [BASE, TOP]
         assert stream.tell() == 1000
     path = stored(tmp_path, compress(ARCHIVE, "gzip"))
     with open(path, "rb") as stream:
         assert read("-", stream) == [BASE, TOP]
+
+
+def test_a_file_on_stdin_may_be_closed_before_the_image(tmp_path: Path) -> None:
+    with open(stored(tmp_path, ARCHIVE), "rb") as stream, opened("-", stream) as found:
+        stream.close()
+        with open(os.devnull, "rb"):  # has its descriptor
+            assert [b"".join(map(bytes, one.blob.iter_chunks())) for one in found.layers] == [
+                BASE,
+                TOP,
+            ]
+
+
+def test_what_a_file_makes_of_its_descriptor_is_read(tmp_path: Path) -> None:
+    path = stored(tmp_path, gzip.compress(b"#" * 1000 + ARCHIVE))
+    with gzip.open(path, "rb") as stream:
+        assert stream.fileno() >= 0
+        stream.read(1000)
+        assert read("-", stream) == [BASE, TOP]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("is_buffered", [False, True])
+def test_a_file_that_does_not_wait(is_buffered: bool) -> None:
+    class Slow(io.RawIOBase):
+        rest = ARCHIVE[:700]
+
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: Any) -> int | None:
+            piece = self.rest[: len(buffer)]
+            self.rest = self.rest[len(piece) :]
+            buffer[: len(piece)] = piece
+            return len(piece) or None
+
+    stream: Any = io.BufferedReader(Slow()) if is_buffered else Slow()
+    assert "no bytes just now" in problem("-", stream)
 
 
 def test_named_pipes_and_dev_fd(tmp_path: Path) -> None:

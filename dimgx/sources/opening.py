@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -103,9 +102,8 @@ def ticking(chunks: Iterator[_T], tick: Tick | None, total: int | None = None) -
 def _open_stdin(
     stdin: BinaryIO, spool: SpoolSpace, resources: ExitStack, tick: Tick | None
 ) -> Files:
-    try:
-        fd = stdin.fileno()
-    except (AttributeError, io.UnsupportedOperation):
+    fd = system.plain_descriptor(stdin)
+    if fd is None:
         return open_stream(ticking(_iter_reader(stdin), tick), _STDIN, spool, resources)
     if os.isatty(fd):
         raise SourceError(
@@ -115,6 +113,9 @@ def _open_stdin(
     status = os.fstat(fd)
     if stat.S_ISREG(status.st_mode):
         offset = min(stdin.tell(), status.st_size)
+        # The caller may close the file, or drop it, before the image.
+        fd = os.dup(fd)
+        resources.callback(os.close, fd)
         rest = Extent(fd, offset, status.st_size - offset)
         return _open_extent(rest, _STDIN, spool, resources, tick)
     system.widen_pipe(fd)
@@ -124,17 +125,24 @@ def _open_stdin(
 
 
 def _iter_reader(reader: BinaryIO) -> Iterator[bytes | memoryview]:
-    """Yield what comes, each piece good until the next."""
+    """Yield what comes, each piece good until the next.
+
+    Raises: SourceError where the file does not wait for what comes.
+    """
     fill = getattr(reader, "readinto1", None)
     if fill is None:
         read = getattr(reader, "read1", reader.read)
         while chunk := read(_PIECE):
             yield chunk
-        return
-    # One buffer for all: a new one for each piece costs as much as the copying.
-    buffer = memoryview(bytearray(_PIECE))
-    while count := fill(buffer):
-        yield buffer[:count]
+        is_end = chunk is not None
+    else:
+        # One buffer for all: a new one for each piece costs as much as the copying.
+        buffer = memoryview(bytearray(_PIECE))
+        while count := fill(buffer):
+            yield buffer[:count]
+        is_end = count is not None
+    if not is_end:
+        raise SourceError(f"{_STDIN} has no bytes just now: give a file that waits for them")
 
 
 def _iter_fd(fd: int) -> Iterator[memoryview]:
