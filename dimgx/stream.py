@@ -7,6 +7,7 @@ The queue between them holds at most four pieces of 1 MiB. Closing the file earl
 from __future__ import annotations
 
 import io
+import sys
 import threading
 from collections import deque
 from contextlib import suppress
@@ -154,8 +155,10 @@ def open_pulled(
     )
 
     def stop() -> None:
-        channel.stop()
-        _join(thread)
+        # When the interpreter ends, the thread stands still, and can no longer be waited for.
+        if not sys.is_finalizing():
+            channel.stop()
+            _join(thread)
 
     file = open_iterated(iter(channel.read, b""), stop)
     try:

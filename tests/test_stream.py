@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
 from dimgx import Cancelled, SourceError
 from dimgx.stream import Pushed, open_pulled
+from tests.dsl import file, layer
+from tests.writers import docker_archive, image
 
 
 def test_reader_gets_all_in_order() -> None:
@@ -107,3 +112,16 @@ def test_no_thread_for_the_writer_is_told_and_all_is_closed() -> None:
     with pytest.raises(SourceError, match="no more threads may be started"):
         open_pulled(lambda write: write(b"x"), lambda: closed.append(True))
     assert closed == [True]
+
+
+def test_stream_that_is_left_open_does_not_keep_the_process(tmp_path: Path) -> None:
+    (tmp_path / "image.tar").write_bytes(docker_archive(image(layer(file("f", bytes(8 << 20))))))
+    code = """
+import dimgx
+stream = dimgx.open_stream(dimgx.open_image("image.tar"))
+print(stream.read(1))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, cwd=tmp_path, timeout=60
+    )
+    assert (done.stdout, done.stderr, done.returncode) == (b"b'f'\n", b"", 0)
