@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 class Shared:
     """Counts who uses something that is open; safe for threads.
 
-    Once it is closed there are no new users, and it is let go of when the last one has left.
+    Once it is closed there are no new users, and it is let go of when the last one has left. One
+    that is dropped is closed by that.
     """
 
     def __init__(self, let_go: Callable[[], object]) -> None:
@@ -47,6 +49,11 @@ class Shared:
                 return
             self._is_closed = True
         self._leave()
+
+    def __del__(self) -> None:
+        # At its end the process lets go of everything, and threads that hold a lock stand still.
+        if not sys.is_finalizing():
+            self.close()
 
     def _leave(self) -> None:
         with self._lock:

@@ -147,6 +147,19 @@ def test_tree_that_is_dropped_holds_no_image(tmp_path: Path) -> None:
     assert not open_files() - before
 
 
+def test_image_and_tree_that_are_dropped_let_go(reference: str) -> None:
+    before = open_files()
+    found = dimgx.open_image(reference)
+    tree = dimgx.open_tree(found)
+    content = tree.open("d/g")
+    del found, tree
+    gc.collect()
+    assert content.read() == b"g"
+    del content
+    gc.collect()
+    assert not open_files() - before
+
+
 def test_last_of_many_threads_lets_go() -> None:
     gone: list[int] = []
     shared = Shared(lambda: gone.append(len(inside)))
