@@ -106,7 +106,7 @@ class ImageMaker:
             recipe = squashed_from(image, recipe, squash_from)
             image = self._at_hand(image, layers_of(image, recipe.below))
         elif wanted.layers is not None:
-            recipe = recipe._replace(layers=wanted.layers)
+            recipe = recipe._replace(layers=tuple(wanted.layers))
         stored = self._keep(image, layers_of(image, recipe.below))
         rows = list_rows(image) if recipe.layers is None else chosen_rows(image, recipe.layers)
         merged = [row for row in rows if not row.is_empty]

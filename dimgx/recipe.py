@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from dimgx.errors import Cancelled, LayerSpecError, UsageError
 from dimgx.inspector import Row, layers_of, list_rows
@@ -123,11 +123,16 @@ def make_recipe(options: TreeOptions, phase: Callable[[str], None] | None = None
         raise UsageError(f"{recipe.threads} threads do not work: one does, or None for all CPUs")
     if recipe.memory is not None and recipe.memory < 0:
         raise UsageError(f"there are no {recipe.memory} bytes of memory")
+    lists: dict[str, Any] = {}
     for name in ("layers", "paths", "add_layers"):
+        value = getattr(recipe, name)
         # Its letters would be taken one by one.
-        if isinstance(getattr(recipe, name), str | bytes | os.PathLike):
+        if isinstance(value, str | bytes | os.PathLike):
             raise UsageError(f"{name} is a list, also where there is but one")
-    return recipe
+        if value is not None:
+            # It is gone through more than once, which an iterator does not bear.
+            lists[name] = tuple(value)
+    return recipe._replace(**lists)
 
 
 def check_word(value: object, words: Sequence[str | None], what: str) -> None:

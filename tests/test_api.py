@@ -174,6 +174,35 @@ def test_no_images_are_not_written(tmp_path: Path, form: Any) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("layers", "@1", ["bin", "bin/app"]),
+        ("paths", dimgx.PathRule(is_included=False, pattern="/etc"), ["bin", "bin/app"]),
+        ("add_layers", "added", ["bin", "bin/app", "etc", "etc/motd", "f"]),
+    ],
+)
+def test_option_that_can_be_gone_through_once(
+    opened: dimgx.Image, option: str, value: object, expected: list[str], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "added").mkdir()
+    (tmp_path / "added" / "f").touch()
+    options: dict[str, Any] = {option: iter([value])}
+    dimgx.flatten(opened, "out.tar", record=True, **options)
+    assert names((tmp_path / "out.tar").read_bytes()) == expected
+
+
+def test_layers_of_a_result_that_can_be_gone_through_once(
+    opened: dimgx.Image, tmp_path: Path
+) -> None:
+    wanted = dimgx.ResultImage(opened, layers=iter(["@1"]))  # type: ignore[arg-type]
+    dimgx.write_images([wanted], tmp_path / "out.tar", form="docker-archive")
+    with dimgx.open_image(tmp_path / "out.tar") as found, dimgx.open_tree(found) as tree:
+        assert [entry.path for entry in tree] == [b"bin", b"bin/app"]
+
+
 def test_image_that_is_closed(tmp_path: Path) -> None:
     (tmp_path / "image.tar").write_bytes(docker_archive(image(layer(file("a")))))
     with dimgx.open_image(tmp_path / "image.tar") as found:
