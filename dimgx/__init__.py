@@ -73,7 +73,7 @@ if TYPE_CHECKING:
         TemporaryError,
         UsageError,
     )
-    from dimgx.extractor import Entry, Progress
+    from dimgx.extractor import Entry
     from dimgx.image import Image, Layer
     from dimgx.imagemaker import ResultImage
     from dimgx.imagewriter import ImagesResult
@@ -85,6 +85,7 @@ if TYPE_CHECKING:
     from dimgx.legacy import inspectlayers as inspectlayers
     from dimgx.legacy import normalizeimage as normalizeimage
     from dimgx.merging.pathrules import PathRule
+    from dimgx.recipe import Progress
     from dimgx.registryoptions import Credentials, Proxies, RegistryOptions
     from dimgx.report import Report
     from dimgx.sources.endpoint import EngineOptions
@@ -107,7 +108,7 @@ _HOMES = {
     "dimgx.layerspec": ("select",),
     "dimgx.legacy": ("extractlayers", "imagekey", "inspectlayers", "normalizeimage"),
     "dimgx.sources.endpoint": ("EngineOptions",),
-    "dimgx.extractor": ("Entry", "Progress"),
+    "dimgx.extractor": ("Entry",),
     "dimgx.api": (
         "Result",
         "flatten",
@@ -120,6 +121,7 @@ _HOMES = {
         "write_raw",
     ),
     "dimgx.merging.pathrules": ("PathRule",),
+    "dimgx.recipe": ("Progress",),
     "dimgx.registryoptions": ("Credentials", "Proxies", "RegistryOptions"),
     "dimgx.report": ("Report",),
     "dimgx.tree": ("Tree",),

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, get_args
 
 from dimgx.delivery import Counter, Result, emit, stream, write_flat
 from dimgx.errors import SourceError
+from dimgx.flattening import open_flat_of, ticker
 from dimgx.inspector import inspect as _inspect
-from dimgx.recipe import VERIFY, check_word, directories, make_recipe, open_flat_of, ticker
+from dimgx.recipe import Verify, check_word, directories, make_recipe
 from dimgx.tree import Tree
 
 if TYPE_CHECKING:
@@ -22,13 +23,11 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from dimgx.codec import Compression
-    from dimgx.extractor import Progress
     from dimgx.image import Image
     from dimgx.images.outdated import Made
     from dimgx.inspector import Listing
     from dimgx.platforms import Platform
-    from dimgx.readers.reading import Verify
-    from dimgx.recipe import Recipe, TarOptions, TreeOptions
+    from dimgx.recipe import Progress, Recipe, TarOptions, TreeOptions
     from dimgx.registryoptions import RegistryOptions
     from dimgx.report import Report
     from dimgx.sources.endpoint import EngineOptions
@@ -135,7 +134,7 @@ def list_platforms(
 
 
 def _check_words(verify: Verify, engine: EngineOptions | None) -> None:
-    check_word(verify, VERIFY, "verify")
+    check_word(verify, get_args(Verify), "verify")
     if engine is not None:
         from dimgx.sources.endpoint import PULL
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
-from dimgx.recipe import open_flow_of
+from dimgx.flattening import open_flow_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

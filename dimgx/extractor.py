@@ -15,16 +15,15 @@ from dimgx.layers.tarfields import FILE, LINK, TYPES, EntryType, show
 from dimgx.merging.emit import Emitter, Write
 from dimgx.merging.merge import plan_merge
 from dimgx.readers.forked import Forked, held_signals
-from dimgx.readers.reading import ExtractOptions, PlainLayer, Progress, Reading
+from dimgx.readers.reading import PlainLayer, Reading
+from dimgx.recipe import Progress, Recipe
 from dimgx.spool import SpoolSpace
-from dimgx.system import can_fork, usable_cpus
+from dimgx.system import can_fork
 
 if TYPE_CHECKING:
     from dimgx.merging.figures import LayerFigures
     from dimgx.merging.merged import Shape
     from dimgx.readers.streaming import Flow
-
-__all__ = ("Entry", "ExtractOptions", "FlatTar", "Progress", "open_flat")
 
 
 class Entry(NamedTuple):
@@ -53,25 +52,23 @@ STREAMED = 24 << 20
 """The fewest bytes of compressed layers that are worth merging while they are decoded."""
 
 
-def open_flat(
-    layers: Sequence[Layer], options: ExtractOptions, below: Sequence[Layer] = ()
-) -> FlatTar:
+def open_flat(layers: Sequence[Layer], recipe: Recipe, below: Sequence[Layer] = ()) -> FlatTar:
     """Read `layers`, lower to upper, and decide what their flat tar is. Nothing is written yet.
 
     With layers `below`, the tar is one layer that does to what they make what `layers` do.
-    Memory: decoded layers up to `options.memory`, and some 400 bytes for each member.
+    Memory: decoded layers up to `recipe.memory`, and some 400 bytes for each member.
 
     Raises: ImageError for a layer that is damaged or malformed, and where what is wanted is not in
         the image; SourceError where there is no room for it; UsageError for path rules and names
         that make no sense; Cancelled.
     """
-    shape = _shape_of(options, len(below))
+    shape = _shape_of(recipe, len(below))
     with ExitStack() as stack:
-        space = stack.enter_context(SpoolSpace(options.memory, options.tmpdirs))
+        space = stack.enter_context(SpoolSpace(recipe.memory, recipe.tmpdirs))
         layers = (*below, *layers)
-        reading = Reading(layers, options, space)
+        reading = Reading(layers, recipe, space)
         stack.callback(reading.close)
-        phase = options.phase or str
+        phase = recipe.phase or str
         plain = reading.read_all()
         phase("read")
         indexes = [layer.tree for layer in plain]
@@ -84,8 +81,8 @@ def open_flat(
             plan,
             [layer.tree for layer in plain],
             [layer.tar for layer in plain],
-            root_entry=options.root_entry or bool(is_root_changed),
-            clamp_mtime_s=options.clamp_mtime_s,
+            root_entry=recipe.root_entry or bool(is_root_changed),
+            clamp_mtime_s=recipe.clamp_mtime,
         )
         warnings = shape.find_warnings(emitter.read_linkname) if shape is not None else ()
         used = emitter.find_layers_used()
@@ -94,34 +91,34 @@ def open_flat(
             if layer.spool is not None and id(layer.spool) not in kept:
                 layer.spool.close()
         phase("plan")
-        return FlatTar(emitter, reading, options, stack.pop_all(), warnings, len(below))
+        return FlatTar(emitter, reading, recipe, stack.pop_all(), warnings, len(below))
 
 
-def open_flow(layers: Sequence[Layer], options: ExtractOptions) -> Flow | None:
+def open_flow(layers: Sequence[Layer], recipe: Recipe) -> Flow | None:
     """Give the flat tar of `layers`, lower to upper, to be merged while they are decoded.
 
     None where that does not pay or cannot be: where layers are small or lie plain, or something
     else than their whole tree is wanted, or the system or the memory does not allow it.
     """
     stored = [layer.blob for layer in layers if isinstance(layer.blob, Extent)]
-    processes = options.threads or usable_cpus()
+    processes = recipe.worker_count
     if (
         processes == 1
         or sum(blob.size for blob in stored) < STREAMED
         or len(stored) < len(layers)
         or len(set(layers)) < len(layers)
-        or options.paths or options.strip_components or options.prefix is not None
-        or options.root_entry
+        or recipe.paths or recipe.strip_components or recipe.prefix is not None
+        or recipe.root_entry
         or any(sniff(blob.read(0, HEAD)) is None for blob in stored)
         or not can_fork()
     ):  # fmt: skip
         return None
     from dimgx.readers.streaming import Flow
 
-    space = SpoolSpace(options.memory, options.tmpdirs)
+    space = SpoolSpace(recipe.memory, recipe.tmpdirs)
     # Its callbacks are for this process alone.
-    reading = Reading(layers, options._replace(progress=None, cancel=None), space)
-    here = Reading(layers, options, space)
+    reading = Reading(layers, recipe._replace(progress=None, cancel=None), space)
+    here = Reading(layers, recipe, space)
     try:
         return Flow(
             [blob.size for blob in stored],
@@ -129,16 +126,16 @@ def open_flow(layers: Sequence[Layer], options: ExtractOptions) -> Flow | None:
             lambda: reading.done,
             processes=processes,
             memory=space.left(),
-            clamp_mtime_s=options.clamp_mtime_s,
+            clamp_mtime_s=recipe.clamp_mtime,
             tick=here.tick,
         )
     except (OSError, ValueError):
         return None
 
 
-def _shape_of(options: ExtractOptions, below_count: int) -> Shape | None:
+def _shape_of(recipe: Recipe, below_count: int) -> Shape | None:
     """Give what changes the merged tree; None for nothing."""
-    wants_content = options.paths or options.strip_components or options.prefix is not None
+    wants_content = recipe.paths or recipe.strip_components or recipe.prefix is not None
     if below_count:
         if wants_content:
             raise UsageError(
@@ -151,7 +148,7 @@ def _shape_of(options: ExtractOptions, below_count: int) -> Shape | None:
         return None
     from dimgx.merging.content import Content
 
-    return Content(options.paths, options.strip_components, options.prefix)
+    return Content(recipe.paths, recipe.strip_components, recipe.prefix)
 
 
 def _store(shape: Shape, space: SpoolSpace) -> PlainLayer:
@@ -168,12 +165,12 @@ class FlatTar:
         self,
         emitter: Emitter,
         reading: Reading,
-        options: ExtractOptions,
+        recipe: Recipe,
         resources: ExitStack,
         warnings: tuple[str, ...],
         below_count: int,
     ) -> None:
-        self._emitter, self._reading, self._options = emitter, reading, options
+        self._emitter, self._reading, self._recipe = emitter, reading, recipe
         self._resources, self._below_count = resources, below_count
         self.warnings = warnings
         """What was odd but usable, one sentence each."""
@@ -207,7 +204,7 @@ class FlatTar:
 
         `pace` is how many bytes are done for each that passes here.
         """
-        cancel, progress = self._options.cancel, self._options.progress
+        cancel, progress = self._recipe.cancel, self._recipe.progress
         done = 0
         total = self._emitter.estimate() if progress else 0
 
@@ -230,8 +227,8 @@ class FlatTar:
 
         Raises: as `emit`.
         """
-        options = self._options
-        if (options.threads or usable_cpus()) < 2 or self._emitter.estimate() < HALVED:
+        recipe = self._recipe
+        if recipe.worker_count < 2 or self._emitter.estimate() < HALVED:
             return False
         middle = self._emitter.halve()
         if middle is None or not can_fork():

@@ -13,6 +13,7 @@ from copy import copy
 from typing import TYPE_CHECKING, NamedTuple
 
 from dimgx.errors import Cancelled, LayerSpecError
+from dimgx.flattening import chosen_rows, open_flat_of, squashed_from, ticker
 from dimgx.imagename import ImageName
 from dimgx.images.imageconfig import created_of, kept_steps, made_step, make_config, time_of
 from dimgx.images.layerparts import FlatPart, KeptPart, key_of
@@ -21,14 +22,7 @@ from dimgx.images.wanted import origin_of, origin_of_kept
 from dimgx.inspector import Row, layers_of, list_rows
 from dimgx.readers.fetchahead import FetchAhead
 from dimgx.readers.reading import has_fetched
-from dimgx.recipe import (
-    Recipe,
-    chosen_rows,
-    directories,
-    open_flat_of,
-    squashed_from,
-    ticker,
-)
+from dimgx.recipe import Progress, Recipe
 from dimgx.spool import SpoolSpace
 from dimgx.targets.forms import MadeImage
 
@@ -168,7 +162,7 @@ class ImageMaker:
         """
         if not has_fetched(below):
             return image
-        space = SpoolSpace(self._recipe.memory, directories(self._recipe.tmpdir))
+        space = SpoolSpace(self._recipe.memory, self._recipe.tmpdirs)
         self._resources.enter_context(space)
         here = {}
         with FetchAhead(below, space, self._tick) as ahead:
@@ -193,7 +187,7 @@ class ImageMaker:
     def _keep(self, image: Image, layers: Sequence[Layer]) -> list[StoredLayer]:
         new = [layer for layer in layers if key_of(layer) not in self._known]
         with (
-            SpoolSpace(self._recipe.memory, directories(self._recipe.tmpdir)) as space,
+            SpoolSpace(self._recipe.memory, self._recipe.tmpdirs) as space,
             FetchAhead(new, space, self._tick) as ahead,
         ):
             return [self._put(self._kept_part(image, layer, ahead.take(layer))) for layer in layers]
@@ -245,6 +239,4 @@ class ImageMaker:
             raise Cancelled("cancelled")
         self._done += size
         if recipe.progress is not None:
-            from dimgx.extractor import Progress
-
             recipe.progress(Progress("write", self._done, None))

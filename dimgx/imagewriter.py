@@ -15,7 +15,7 @@ from dimgx.errors import UsageError
 from dimgx.image import Image
 from dimgx.imagemaker import ImageMaker, ResultImage, WrittenImage
 from dimgx.images.layerparts import Coding
-from dimgx.recipe import check_word, directories, make_recipe
+from dimgx.recipe import check_word, make_recipe
 from dimgx.spool import SpoolSpace
 from dimgx.targets.forms import FormName, usual_layer_compression
 
@@ -204,5 +204,5 @@ def _open_store(
     opened = open_place(target, force=force, sync=sync, resources=stack)
     if isinstance(opened, FileTarget) and coding.compression is None and not has_long_names:
         return FileArchive(opened, is_hashed=is_hashed)
-    space = stack.enter_context(SpoolSpace(recipe.memory, directories(recipe.tmpdir)))
+    space = stack.enter_context(SpoolSpace(recipe.memory, recipe.tmpdirs))
     return StreamedArchive(opened, coding, space, is_hashed=is_hashed)

@@ -121,8 +121,9 @@ def extractlayers(
 
     Raises: ImageError for a layer that is damaged or not of that image; SourceError.
     """
-    from dimgx.extractor import ExtractOptions, open_flat
+    from dimgx.extractor import open_flat
     from dimgx.layers.tarwrite import END
+    from dimgx.recipe import Recipe
     from dimgx.sources.opening import open_stream
     from dimgx.spool import SpoolSpace
 
@@ -142,7 +143,7 @@ def extractlayers(
             if id not in by_id:
                 raise ImageError(f"{id[:12]} is no ancestor of {spec:.300}, which was saved")
             chosen += by_id[id]
-        flat = stack.enter_context(open_flat(chosen, ExtractOptions()))
+        flat = stack.enter_context(open_flat(chosen, Recipe()))
         flat.verify()
         # The TarFile writes an end of its own.
         _append(flat.iter_entries(), flat.length - len(END), flat.emit, tar_file)

@@ -53,11 +53,12 @@ def open_layers(
     """Plan the flat tar of plain or compressed layers, base to top.
 
     With `below_count`, as many of them stay below what is flattened. `options` are
-    ExtractOptions'. The layers lie one behind the other in one unlinked file.
+    those of `Recipe`. The layers lie one behind the other in one unlinked file.
     """
     from dimgx.extent import Extent
-    from dimgx.extractor import ExtractOptions, open_flat
+    from dimgx.extractor import open_flat
     from dimgx.image import Layer
+    from dimgx.recipe import Recipe
 
     with ExitStack() as stack:
         stored = stack.enter_context(tempfile.TemporaryFile())
@@ -68,7 +69,7 @@ def open_layers(
         stored.flush()
         opened = [Layer(blob=extent) for extent in extents]
         below, above = opened[:below_count], opened[below_count:]
-        yield stack.enter_context(open_flat(above, ExtractOptions(**options), below=below))
+        yield stack.enter_context(open_flat(above, Recipe(**options), below=below))
 
 
 def open_members(layers: Sequence[LayerMembers], **options: Any) -> AbstractContextManager[FlatTar]:

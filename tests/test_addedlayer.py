@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 
 from dimgx.errors import Cancelled, ImageError, SourceError
-from dimgx.extractor import ExtractOptions, open_flat
+from dimgx.extractor import open_flat
 from dimgx.image import Layer
 from dimgx.images.addedlayer import open_added_layer
+from dimgx.recipe import Recipe
 from dimgx.spool import SpoolSpace
 from tests.dsl import END, dir_, file, hardlink, layer, symlink, whiteout
 from tests.listing import list_tar, raw_members, read_tar
@@ -52,7 +53,7 @@ def over(base: bytes, path: Path, tmp_path: Path) -> list[str]:
     with (
         added(below) as lower,
         added(path) as upper,
-        open_flat([lower, upper], ExtractOptions()) as flat,
+        open_flat([lower, upper], Recipe()) as flat,
     ):
         pieces: list[bytes] = []
         flat.emit(lambda piece: pieces.append(bytes(piece)))
@@ -298,7 +299,7 @@ def test_a_plain_tar_that_changes_is_found_out(tmp_path: Path) -> None:
     path.write_bytes(OWN)
     with added(path) as one:
         path.write_bytes(OWN[:1024] + b"?" + OWN[1025:])
-        with open_flat([one], ExtractOptions()) as flat, pytest.raises(ImageError, match="its tar"):
+        with open_flat([one], Recipe()) as flat, pytest.raises(ImageError, match="its tar"):
             flat.verify()
 
 

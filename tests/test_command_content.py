@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 import dimgx as package
-from dimgx.recipe import Recipe, open_flat_of
+from dimgx.flattening import open_flat_of
+from dimgx.recipe import Recipe
 from tests.cases import flatten_members
 from tests.dsl import dir_, file, hardlink, layer, symlink, whiteout
 from tests.listing import list_tar

@@ -176,7 +176,7 @@ def test_a_full_disk_for_temporary_files(small_disk: Path) -> None:
     noise = b"".join(os.urandom(100_000) for _ in range(30))
     packed = compress(layer(file("noise", noise)), "gzip")
     with pytest.raises(DimgxError, match="the disk is full"):
-        flatten_layers([packed], memory=0, tmpdirs=(str(small_disk),))
+        flatten_layers([packed], memory=0, tmpdir=str(small_disk))
     assert os.listdir(small_disk) == []
 
 

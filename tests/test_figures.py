@@ -17,9 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dimgx.extent import Extent
-from dimgx.extractor import ExtractOptions, open_flat
+from dimgx.extractor import open_flat
 from dimgx.image import Layer
 from dimgx.merging.figures import LayerFigures, TarFigures
+from dimgx.recipe import Recipe
 from tests.cases import flatten_members
 from tests.dsl import (
     Member,
@@ -168,7 +169,7 @@ def count(*layers: Sequence[Member], **options: object) -> list[LayerFigures]:
         stored.flush()
         stack = [Layer(blob=extent) for extent in extents]
         figures = TarFigures()
-        with open_flat(stack, ExtractOptions(**options)) as flat:  # type: ignore[arg-type]
+        with open_flat(stack, Recipe(**options)) as flat:  # type: ignore[arg-type]
             flat.emit(figures.write)
             counted = flat.count_layers()
     assert [one for one, _ in counted] == stack

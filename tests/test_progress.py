@@ -11,7 +11,7 @@ from contextlib import suppress
 import pytest
 
 from dimgx.console.progress import ProgressLine, format_progress
-from dimgx.extractor import Progress
+from dimgx.recipe import Progress
 
 
 @pytest.mark.parametrize(

@@ -172,8 +172,9 @@ def test_what_is_left_out_is_covered(opened: dimgx.Image) -> None:
 
 
 def test_layers_below_a_changeset_stay_as_they_are(opened: dimgx.Image) -> None:
+    from dimgx.flattening import open_flat_of
     from dimgx.inspector import list_rows
-    from dimgx.recipe import Recipe, open_flat_of
+    from dimgx.recipe import Recipe
 
     rows = list_rows(opened)
     with open_flat_of(opened, Recipe(layers=rows[1:], below=rows[:1])) as flat:

@@ -466,7 +466,7 @@ def test_several_parts_are_merged_and_little_is_held(tmp_path: Path) -> None:
     number, is_all, _ = counted(path, "--memory", "32M", "--clamp-mtime", "-t", target, now="7")
     assert is_all
     assert number > 3
-    assert target.read_bytes() == flatten_layers(layers, clamp_mtime_s=7)
+    assert target.read_bytes() == flatten_layers(layers, clamp_mtime=7)
 
 
 @needs_fork

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 from dimgx.console.terminal import is_terminal
 
 if TYPE_CHECKING:
-    from dimgx.extractor import Progress
+    from dimgx.recipe import Progress
 
 _INTERVAL_S = 0.1
 _BAR = 24
@@ -38,7 +38,7 @@ class ProgressLine:
 
     def pull(self, done: int, total: int | None) -> None:
         """Show how far an engine's answer is."""
-        from dimgx.readers.reading import Progress
+        from dimgx.recipe import Progress
 
         self(Progress("pull", done, total))
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from dimgx.console.imageoutput import names_for
 from dimgx.console.targetname import DIRECTORY_FORMS
 from dimgx.errors import SourceError
+from dimgx.flattening import squashed_from
 from dimgx.images.origin import NoOrigin
 from dimgx.images.outdated import NOT_OURS, Made, why_outdated
 from dimgx.images.wanted import origin_of, origin_of_kept
-from dimgx.recipe import squashed_from
 from dimgx.targets.forms import usual_layer_compression
 from dimgx.targets.state import read_state, shown_names
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dimgx.image import Layer
     from dimgx.merging.emit import Write
     from dimgx.merging.figures import TarFigures
-    from dimgx.readers.reading import Verify
+    from dimgx.recipe import Verify
 
 
 class StoredLayer(NamedTuple):

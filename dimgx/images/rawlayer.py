@@ -6,8 +6,9 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from dimgx.errors import Cancelled, LayerSpecError
+from dimgx.flattening import chosen_layers, fetched
 from dimgx.images.layerparts import Coding, KeptPart
-from dimgx.recipe import chosen_layers, directories, fetched
+from dimgx.recipe import Progress, Recipe
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from dimgx.extent import Extent
     from dimgx.image import Image
     from dimgx.merging.emit import Write
-    from dimgx.recipe import Recipe
 
 
 class RawLayer:
@@ -60,7 +60,7 @@ class RawLayer:
         from dimgx.spool import SpoolSpace
 
         recipe = self._recipe
-        space = SpoolSpace(recipe.memory, directories(recipe.tmpdir))
+        space = SpoolSpace(recipe.memory, recipe.tmpdirs)
         spool = self._resources.enter_context(space).open()
         self._part.emit(spool.write)
         self._kept = spool.finish()
@@ -83,8 +83,6 @@ class RawLayer:
             raise Cancelled("cancelled")
         self._done += size
         if recipe.progress is not None:
-            from dimgx.extractor import Progress
-
             recipe.progress(Progress("read", self._done, self._total))
 
     def __enter__(self) -> RawLayer:

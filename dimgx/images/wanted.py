@@ -6,11 +6,11 @@ import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, TypedDict
 
+from dimgx.flattening import added_layers, chosen_layers
 from dimgx.images.imageconfig import settings_of
 from dimgx.images.origin import Origin, marks_of, unusual_level
 from dimgx.inspector import layers_of
 from dimgx.merging.renaming import parse_prefix
-from dimgx.recipe import added_layers, chosen_layers, directories
 from dimgx.spool import SpoolSpace
 
 if TYPE_CHECKING:
@@ -92,5 +92,5 @@ def _added(recipe: Recipe) -> tuple[str, ...]:
     if not recipe.add_layers:
         return ()
     with ExitStack() as stack:
-        space = stack.enter_context(SpoolSpace(recipe.memory, directories(recipe.tmpdir)))
+        space = stack.enter_context(SpoolSpace(recipe.memory, recipe.tmpdirs))
         return tuple(str(layer.diff_id) for layer in added_layers(recipe, space, stack))

@@ -20,7 +20,7 @@ from contextlib import ExitStack, closing, nullcontext
 from functools import partial
 from itertools import chain, islice
 from threading import Semaphore
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from dimgx.codec import HEAD, read_head, sniff, window_size
 from dimgx.decode import iter_decoded
@@ -33,13 +33,12 @@ from dimgx.layers.strangers import refuse_stranger, refuse_windows
 from dimgx.layers.tarwalk import walk_layer
 from dimgx.readers.checks import Checks
 from dimgx.readers.walkers import Walkers
+from dimgx.recipe import Progress, Recipe
 from dimgx.spool import Spool, SpoolSpace
-from dimgx.system import usable_cpus
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-    from dimgx.merging.pathrules import PathRule
     from dimgx.readers.forked import Advance
     from dimgx.workers import Workers
 
@@ -47,47 +46,7 @@ _MOST_FETCHED = 4
 """Layers that are fetched at once, where the CPUs alone would allow fewer."""
 _AGAIN_S = 0.1
 
-Verify = Literal["once", "all", "none"]
 _T = TypeVar("_T")
-
-
-class Progress(NamedTuple):
-    """How far the work is."""
-
-    phase: Literal["pull", "read", "write"]
-    done: int
-    """Bytes: pulled by an engine, of stored layers while reading, of the tar while writing."""
-    total: int | None
-    """Bytes that it will be, about; None where that is not known."""
-
-
-class ExtractOptions(NamedTuple):
-    """How layers are read and flattened."""
-
-    verify: Verify = "once"
-    """Which digests are checked: one for each layer, all that there are, or none."""
-    threads: int | None = None
-    """Worker threads; None for as many as there are CPUs to use."""
-    memory: int | None = None
-    """Bytes of decoded layers that are kept in memory; None for a quarter of what is free."""
-    tmpdirs: tuple[str, ...] = ()
-    """Where the rest is kept: the first of these directories that can be written."""
-    root_entry: bool = False
-    """Write an entry for the root directory (rule 8)."""
-    clamp_mtime_s: int | None = None
-    """Members that are newer get this time, seconds since 1970."""
-    paths: tuple[PathRule, ...] = ()
-    """Which paths go in; without rules all of them."""
-    strip_components: int = 0
-    """How many leading directories are taken off all names."""
-    prefix: str | None = None
-    """A directory that goes before all names."""
-    progress: Callable[[Progress], None] | None = None
-    """Called now and then, by any thread."""
-    cancel: Callable[[], bool] | None = None
-    """Called now and then, by any thread; the work ends with `Cancelled` when it gives true."""
-    phase: Callable[[str], None] | None = None
-    """Called as each phase of the work ends: read, plan."""
 
 
 class PlainLayer(NamedTuple):
@@ -101,10 +60,10 @@ class PlainLayer(NamedTuple):
 class Reading:
     """Makes plain, walked tars of the layers, and checks their digests."""
 
-    def __init__(self, layers: Sequence[Layer], options: ExtractOptions, space: SpoolSpace) -> None:
+    def __init__(self, layers: Sequence[Layer], recipe: Recipe, space: SpoolSpace) -> None:
         self.layers = layers
         """Those that are read, lower to upper."""
-        self._options, self._space = options, space
+        self._recipe, self._space = recipe, space
         self._pool: Workers | None = None
         self._decoding: dict[Future[Spool], Layer] = {}
         self._distinct = dict.fromkeys(layers)
@@ -113,7 +72,7 @@ class Reading:
         self.done = 0
         """How many bytes of stored layers have been read."""
         self._stopped = False
-        self._cpu_count = options.threads or usable_cpus()
+        self._cpu_count = recipe.worker_count
         self._cpus = Semaphore(self._cpu_count)
         self._walking = self._cpus if self._cpu_count == 1 else nullcontext()
         self._checks = Checks(self.tick)
@@ -153,7 +112,7 @@ class Reading:
                 self._check_plain(layer, tar)
         # The workers begin after it, since a process with several threads cannot fork.
         processes = self._cpu_count if len(tars) == len(plain) else 1
-        self._walkers.begin(tars, self._options.clamp_mtime_s, processes, self._checks)
+        self._walkers.begin(tars, self._recipe.clamp_mtime, processes, self._checks)
         self._checks.start(processes, self._walkers.checking)
         indexes = self._walkers.collect()
         self._begin_decoding([layer for layer in ordered if plain[layer] is None])
@@ -224,7 +183,7 @@ class Reading:
 
         Raises: Cancelled.
         """
-        cancel, progress = self._options.cancel, self._options.progress
+        cancel, progress = self._recipe.cancel, self._recipe.progress
         if self._stopped or (cancel is not None and cancel()):
             raise Cancelled("cancelled")
         self.done += size
@@ -260,7 +219,7 @@ class Reading:
 
     def _wanted_digests(self, layer: Layer) -> list[tuple[Digest, int | None]]:
         """Give the digests that a plain layer is checked against; equal ones only once."""
-        verify = self._options.verify
+        verify = self._recipe.verify
         if verify == "none":
             return []
         wanted: dict[Digest, int | None] = {}
@@ -293,7 +252,7 @@ class Reading:
             if is_fetched(layer.blob):
                 stack.callback(getattr(chunks, "close", lambda: None))
                 chunks = _outside(self._cpus, chunks)
-            verify = self._options.verify
+            verify = self._recipe.verify
             digest = None if verify == "none" else layer.digest
             chunks = iter_verified(_ticking(chunks, self.tick), digest, layer.size, "its blob")
             head = read_head(chunks)
@@ -315,7 +274,7 @@ class Reading:
         self, tar: Extent, spool: Spool | None, index: LayerIndex | None = None
     ) -> PlainLayer:
         refuse_stranger(tar.read)
-        clamp = self._options.clamp_mtime_s
+        clamp = self._recipe.clamp_mtime
         if index is None:
             with self._walking:
                 index = walk_layer(tar.fd, tar.offset, tar.size, clamp_mtime_s=clamp)

@@ -1,0 +1,143 @@
+"""The way from an image and a recipe to a planned flat tar."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from dimgx.errors import Cancelled, LayerSpecError
+from dimgx.inspector import layers_of, list_rows
+from dimgx.layerspec import find_row, select
+from dimgx.recipe import Progress
+from dimgx.spool import SpoolSpace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from dimgx.extractor import FlatTar
+    from dimgx.image import Image, Layer, Tick
+    from dimgx.inspector import Row
+    from dimgx.readers.streaming import Flow
+    from dimgx.recipe import Layers, Recipe
+
+
+def open_flat_of(image: Image, recipe: Recipe) -> FlatTar:
+    """Read what `recipe` chooses of `image` and plan its flat tar; close that when done.
+
+    Raises: ImageError, SourceError, LayerSpecError, UsageError, Cancelled.
+    """
+    from dimgx.extractor import open_flat
+
+    below = layers_of(image, recipe.below)
+    chosen = chosen_layers(image, recipe.layers)
+    with ExitStack() as stack:
+        stack.enter_context(image.using())
+        used = 0 if image.spool is None else image.spool.used
+        added: tuple[Layer, ...] = ()
+        if recipe.add_layers:
+            space = stack.enter_context(SpoolSpace(recipe.memory, recipe.tmpdirs))
+            added = added_layers(recipe, space, stack)
+            used += space.used
+        layers = fetched(image, (*below, *chosen), recipe)
+        if recipe.memory is not None:
+            # What was kept of the source is there already.
+            recipe = recipe._replace(memory=max(0, recipe.memory - used))
+        flat = open_flat((*layers[len(below) :], *added), recipe, layers[: len(below)])
+        flat.keep(stack.pop_all())
+    return flat
+
+
+def open_flow_of(image: Image, recipe: Recipe) -> Flow | None:
+    """Give the flat tar of what `recipe` chooses of `image`, merged while it is decoded.
+
+    None where that does not pay or cannot be; close it when done.
+
+    Raises: LayerSpecError; ImageError, SourceError.
+    """
+    if recipe.below or recipe.add_layers or image.fetch is not None:
+        return None
+    from dimgx.extractor import open_flow
+
+    if recipe.memory is not None and image.spool is not None:
+        recipe = recipe._replace(memory=max(0, recipe.memory - image.spool.used))
+    return open_flow(chosen_layers(image, recipe.layers), recipe)
+
+
+def added_layers(recipe: Recipe, space: SpoolSpace, resources: ExitStack) -> tuple[Layer, ...]:
+    """Give the tars and directories of this machine as layers, good until `resources` is closed.
+
+    Raises: ImageError, SourceError, Cancelled.
+    """
+    from dimgx.images.addedlayer import open_added_layer
+
+    def tick() -> None:
+        if recipe.cancel is not None and recipe.cancel():
+            raise Cancelled("cancelled")
+
+    return tuple(
+        open_added_layer(os.fspath(path), space, resources, tick) for path in recipe.add_layers
+    )
+
+
+def fetched(image: Image, layers: Sequence[Layer], recipe: Recipe) -> Sequence[Layer]:
+    """Give `layers` with their blobs at hand, where the source has still to be asked for them."""
+    if image.fetch is None:
+        return layers
+    return image.fetch(layers, ticker(recipe.progress, recipe.cancel))
+
+
+def ticker(progress: Callable[[Progress], None] | None, cancel: Callable[[], bool] | None) -> Tick:
+    """Give what a source tells of bytes done and in all, while it reads.
+
+    It raises Cancelled where `cancel` gives true.
+    """
+
+    def tick(done: int, total: int | None) -> None:
+        if cancel is not None and cancel():
+            raise Cancelled("cancelled")
+        if progress is not None:
+            progress(Progress("read", done, total))
+
+    return tick
+
+
+def chosen_rows(image: Image, layers: Layers) -> tuple[Row, ...]:
+    """Give the rows that `layers` names, each once, the last covering those before it.
+
+    Raises: LayerSpecError for a spec that names no row; UsageError for bad grammar.
+    """
+    rows = list_rows(image)
+    chosen: list[Row] = []
+    for item in layers:
+        chosen += select(rows, (item,), strict=True).rows if isinstance(item, str) else (item,)
+    # Each row once, at its last place, as the command does.
+    last = {row.position: row for row in reversed(chosen)}
+    return tuple(reversed(last.values()))
+
+
+def squashed_from(image: Image, recipe: Recipe, spec: str | Row) -> Recipe:
+    """Give the recipe by which a row and those above it become one layer over those below.
+
+    Raises: LayerSpecError where not one row is named; UsageError for bad grammar.
+    """
+    rows = list_rows(image)
+    position = find_row(rows, spec).position
+    # A step without a layer has nothing to become one: it stays, like those below it. So the layers
+    # alone tell what is made.
+    while position < len(rows) and rows[position].is_empty:
+        position += 1
+    return recipe._replace(layers=rows[position:], below=rows[:position])
+
+
+def chosen_layers(image: Image, layers: Layers | None) -> tuple[Layer, ...]:
+    """Give the layers of the rows that `layers` names, or all, lower to upper.
+
+    Raises: LayerSpecError for a spec that names no row, or where no row has a layer.
+    """
+    if layers is None:
+        return image.layers
+    found = layers_of(image, chosen_rows(image, layers))
+    if not found:
+        raise LayerSpecError("nothing is left to flatten: the chosen rows have no layer")
+    return found
