@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from dimgx.errors import Cancelled, SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from _typeshed import ReadableBuffer, WriteableBuffer
 
@@ -114,9 +114,9 @@ def _join(thread: threading.Thread, timeout_s: float | None = None) -> None:
         thread.join(timeout_s)
 
 
-class _IteratedFile(io.RawIOBase):
-    def __init__(self, chunks: Iterator[bytes], close: Callable[[], object]) -> None:
-        self._chunks, self._close = chunks, close
+class _PiecedFile(io.RawIOBase):
+    def __init__(self, read: Callable[[], bytes], close: Callable[[], object]) -> None:
+        self._read, self._close = read, close
         self._rest = memoryview(b"")
 
     def readable(self) -> bool:
@@ -124,11 +124,8 @@ class _IteratedFile(io.RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         view = memoryview(buffer).cast("B")
-        while not self._rest:
-            piece = next(self._chunks, None)
-            if piece is None:
-                return 0
-            self._rest = memoryview(piece)
+        if not self._rest:
+            self._rest = memoryview(self._read())
         size = min(len(view), len(self._rest))
         view[:size] = self._rest[:size]
         self._rest = self._rest[size:]
@@ -160,7 +157,8 @@ def open_pulled(
             channel.stop()
             _join(thread)
 
-    file = open_iterated(iter(channel.read, b""), stop)
+    # Not through an iterator: whatever `produce` raises is to come out, StopIteration as well.
+    file = open_pieces(channel.read, stop)
     try:
         _start(thread)
     except BaseException:
@@ -169,9 +167,9 @@ def open_pulled(
     return file
 
 
-def open_iterated(chunks: Iterator[bytes], close: Callable[[], object]) -> io.BufferedReader:
-    """Give the pieces of `chunks` as one binary file; `close` is called with its own."""
-    return io.BufferedReader(_IteratedFile(chunks, close), _PIECE)
+def open_pieces(read: Callable[[], bytes], close: Callable[[], object]) -> io.BufferedReader:
+    """Give what `read` gives, up to an empty piece, as one file; `close` is called with its own."""
+    return io.BufferedReader(_PiecedFile(read, close), _PIECE)
 
 
 class Pushed(io.RawIOBase, Generic[_T]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dimgx.shared import Shared
@@ -43,13 +44,13 @@ class Tree:
         Raises: ImageError where there is no such entry or it is no regular file; UsageError where
             the tree is closed.
         """
-        from dimgx.stream import open_iterated
+        from dimgx.stream import open_pieces
 
         with ExitStack() as stack:
             stack.enter_context(self._using())
             chunks = self._flat.open_file(os.fsencode(path).strip(b"/"))
             close = stack.pop_all().close
-        return open_iterated(chunks, close)
+        return open_pieces(partial(next, chunks, b""), close)
 
     def _using(self) -> AbstractContextManager[None]:
         return self._shared.using("the tree")

@@ -358,6 +358,20 @@ def test_stream_of_many_pieces_and_readinto(tmp_path: Path) -> None:
     assert got == zlib.crc32(buffer.getvalue())
 
 
+@pytest.mark.parametrize("error", [KeyError, StopIteration])
+def test_stream_raises_what_a_callback_raises(
+    opened: dimgx.Image, error: type[Exception]
+) -> None:
+    def progress(state: dimgx.Progress) -> None:
+        if state.phase == "write":
+            raise error
+
+    with dimgx.open_stream(opened, progress=progress) as stream:
+        for _ in range(2):
+            with pytest.raises(error):
+                stream.read()
+
+
 def test_stream_closed_early_stops_its_thread(tmp_path: Path) -> None:
     before = running_threads()
     with dimgx.open_image(f"docker-archive:{big(tmp_path)}") as found:
