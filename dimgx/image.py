@@ -15,7 +15,7 @@ from dimgx.errors import ImageError, SourceError
 from dimgx.shared import Shared
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from typing import TypeGuard
 
     from dimgx.digest import Digest
@@ -42,8 +42,8 @@ class Blob(Protocol):
 class FetchedBlob(Blob, Protocol):
     """A blob that comes over a network while it is read: who reads it mostly waits."""
 
-    def abort(self) -> None:
-        """Let whoever is reading it end soon, with Cancelled."""
+    def abort(self, threads: Collection[int | None]) -> None:
+        """Let those of `threads`, by their idents, that are reading it end soon, with Cancelled."""
 
 
 def is_fetched(blob: Blob) -> TypeGuard[FetchedBlob]:

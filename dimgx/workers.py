@@ -30,6 +30,11 @@ class Workers:
         self._threads: list[Thread] = []
         self._waiting: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
 
+    @property
+    def idents(self) -> set[int | None]:
+        """The idents of the threads."""
+        return {thread.ident for thread in self._threads}
+
     def submit(self, work: Callable[[*_Args], _T], *args: *_Args) -> Future[_T]:
         """Have `work` done; here and now, where no thread can be started."""
         future: Future[_T] = Future()

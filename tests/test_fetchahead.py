@@ -206,7 +206,7 @@ class Fetched:
     def iter_chunks(self) -> Iterator[bytes]:
         yield b"abc"
 
-    def abort(self) -> None:
+    def abort(self, threads: object) -> None:
         pass
 
 

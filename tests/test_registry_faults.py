@@ -476,10 +476,10 @@ def test_one_refused_layer_ends_the_rest(
     left = [missed]
     abort = RemoteBlob.abort
 
-    def abort_too_early(blob: RemoteBlob) -> None:
+    def abort_too_early(blob: RemoteBlob, threads: set[int | None]) -> None:
         left[0] -= 1
         if left[0] < 0:
-            abort(blob)
+            abort(blob, threads)
 
     monkeypatch.setattr(RemoteBlob, "abort", abort_too_early)
     low = sha256(APP.blobs("gzip")[0])
@@ -632,7 +632,7 @@ def ended_early(faulty: FaultyRegistry, begun: threading.Event) -> object:
         thread.start()
         assert begun.wait(20)
         while thread.is_alive():
-            blob.abort()  # type: ignore[attr-defined]  # of a blob that is fetched
+            blob.abort({thread.ident})  # type: ignore[attr-defined]  # of a fetched one
             thread.join(0.1)
         return outcome[-1]
 
@@ -664,6 +664,43 @@ def test_cancelling_wakes_who_waits_for_a_connection(faulty: FaultyRegistry) -> 
         assert not overdue.is_set()
         released.set()
         thread.join()
+
+
+def test_one_that_is_cancelled_leaves_others_of_the_image_alone(
+    faulty: FaultyRegistry, expected: bytes
+) -> None:
+    asked, both, released = threading.Semaphore(0), threading.Event(), threading.Event()
+
+    def hold(handler: Handler) -> bool:
+        if BIG_PATH in handler.path:
+            asked.release()
+            released.wait(20)
+        return False
+
+    faulty.rules.append(hold)
+    target = io.BytesIO()
+    errors: list[BaseException] = []
+
+    def cancelled() -> None:
+        try:
+            dimgx.flatten(found, io.BytesIO(), cancel=lambda: both.wait(20))
+        except dimgx.Cancelled as exc:
+            errors.append(exc)
+
+    options = RegistryOptions(timeout_s=60)
+    with dimgx.open_image(faulty.reference(), platform="linux/amd64", registry=options) as found:
+        threads = [
+            threading.Thread(target=cancelled),
+            threading.Thread(target=dimgx.flatten, args=(found, target)),
+        ]
+        for thread in threads:
+            thread.start()
+        assert asked.acquire(timeout=20) and asked.acquire(timeout=20)
+        both.set()
+        threads[0].join()
+        released.set()
+        threads[1].join()
+    assert len(errors) == 1 and target.getvalue() == expected
 
 
 def test_no_thread_is_left(faulty: FaultyRegistry, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from threading import Event, Lock, get_ident
 from typing import TYPE_CHECKING
@@ -58,10 +58,10 @@ class RemoteBlob:
             with self._lock:
                 self._fetches.discard(fetch)
 
-    def abort(self) -> None:
-        """Let whoever is reading end soon, with Cancelled."""
+    def abort(self, threads: Collection[int | None]) -> None:
+        """Let those of `threads` that are reading end soon, with Cancelled."""
         with self._lock:
-            fetches = list(self._fetches)
+            fetches = [fetch for fetch in self._fetches if fetch.reader in threads]
         for fetch in fetches:
             fetch.abort()
 
@@ -86,6 +86,8 @@ class _Fetch:
     def __init__(self, client: RegistryClient, digest: Digest, size: int) -> None:
         self._client, self._digest, self._size = client, digest, size
         self._response: Response | None = None
+        self.reader = get_ident()
+        """The thread that reads."""
         self._thread: int | None = None
         """The one that waits for an answer."""
         self.stopped = Event()
