@@ -428,6 +428,12 @@ def test_every_truncation_of_a_compressed_archive_is_an_error(tmp_path: Path) ->
         assert_one_line(run("-t", "-", "-", stdin=data[:size]), 2)
 
 
+def test_platforms_are_escaped(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(docker_archive(image(layer(), os="li\n\x1b[31m")))
+    done = run("--platforms", "a.tar", cwd=tmp_path)
+    assert done.stdout.decode() == "li\\n\\x1b[31m/amd64\n"
+
+
 def test_names_are_escaped_in_messages(tmp_path: Path) -> None:
     text = assert_one_line(run("./a\n\x1b[31mb.tar", cwd=tmp_path), 2)
     assert r"\x1b[31m" in text

@@ -156,6 +156,7 @@ def _left_out(unknown: Sequence[str]) -> str:
 
 def _show_platforms(options: Options, surroundings: Surroundings) -> None:
     from dimgx import api
+    from dimgx.console.listing import escape
     from dimgx.platforms import parse_platform
     from dimgx.sources.endpoint import EngineOptions
 
@@ -170,7 +171,7 @@ def _show_platforms(options: Options, surroundings: Surroundings) -> None:
         memory=options.memory,
         tmpdir=surroundings.tmpdirs,
     )
-    print_text("".join(f"{platform}\n" for platform in found))
+    print_text("".join(f"{escape(str(platform))}\n" for platform in found))
     if wish is not None and found and all(wish.rank(platform) is None for platform in found):
         raise ImageError(f"{reference} holds no image for {wish}")
 
