@@ -811,14 +811,15 @@ def test_signal_while_standard_input_is_awaited(place: Path) -> None:
     assert left(place) == ["big.tar", "image.tar"]
 
 
-def test_ignored_signal_stays_ignored(place: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGALRM])
+def test_ignored_signal_stays_ignored(place: Path, number: signal.Signals) -> None:
     make_big(place)
     process = start(
         "-t", "o.tar.gz", "./big.tar", cwd=place,
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+        preexec_fn=lambda: signal.signal(number, signal.SIG_IGN),
     )  # fmt: skip
     wait_for(lambda: len(left(place)) > 2)
-    process.send_signal(signal.SIGHUP)
+    process.send_signal(number)
     assert process.wait(30) == 0
 
 

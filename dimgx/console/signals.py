@@ -60,7 +60,7 @@ def raised_signals() -> Iterator[Callable[[], bool]]:
         if is_ending:
             return
         # An alarm before any other signal is not ours: whoever started this bounds its time.
-        if number != _SIGALRM or not come:
+        if before.get(number) != signal.SIG_IGN and (number != _SIGALRM or not come):
             come.append(number)
         if _is_delicate(frame):
             if _SIGALRM is not None:
