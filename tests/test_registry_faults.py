@@ -416,6 +416,8 @@ def test_missing_entry_of_an_index_matters_only_when_it_is_chosen(
     assert list(map(str, dimgx.list_platforms(faulty.reference("sparse")))) == ["linux/amd64"]
     faulty.add_index([gone], "gone")
     assert f"{gone['digest']} of" in fault(faulty.reference("gone"), SourceError)
+    with pytest.raises(SourceError, match=r"0000 of .* is not there"):
+        dimgx.list_platforms(faulty.reference("gone"))
 
 
 def test_index_that_holds_itself_in_ever_new_guises(faulty: FaultyRegistry) -> None:

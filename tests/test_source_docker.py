@@ -330,6 +330,8 @@ def test_a_bad_config_matters_only_to_its_image(tmp_path: Path) -> None:
     path = stored(tmp_path, archive(members))
     assert read(path + ":example/app:1.0") == [BASE, TOP]
     assert "not valid JSON" in problem(path + ":example/other:2")
+    with pytest.raises(dimgx.ImageError, match="not valid JSON"):
+        dimgx.list_platforms(path + ":example/other:2")
 
 
 def test_an_edited_config_is_warned_of(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ the other is looked at.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
@@ -127,7 +127,7 @@ def list_platforms(
     _refuse_engine(reference, engine)
     with ExitStack() as resources:
         if reference.transport == "docker":
-            variants: Iterable[Variant] = _find_remote(
+            variants: Sequence[Variant] = _find_remote(
                 reference, resources, [], verify != "none", registry
             ).variants
         else:
@@ -139,7 +139,13 @@ def list_platforms(
             except OSError as exc:
                 raise SourceError(f"{reference.text!r:.300}: {exc.strerror or exc}") from exc
         found = dict.fromkeys(variant.platform for variant in variants)
-    return [platform for platform in found if platform is not None]
+        platforms = [platform for platform in found if platform is not None]
+        if not platforms:
+            # What cannot be read says no platform either, and is not to be taken for any.
+            for variant in variants:
+                if not variant.is_sound:
+                    variant.open()
+    return platforms
 
 
 def _open_remote(
