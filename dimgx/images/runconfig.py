@@ -42,8 +42,9 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # What bash, dash, busybox or zsh set themselves, or would work differently with: root's zsh becomes
 # the user that USERNAME names.
 _SHELLS_OWN = re.compile(
-    r"UID|EUID|GID|EGID|USERNAME|GROUPS|PPID|PWD|OLDPWD|IFS|OPT(?:IND|ARG|ERR)|LINENO"
-    r"|RANDOM|SRANDOM|SECONDS|EPOCH\w*|BASH\w*|SHELLOPTS|FUNCNAME|DIRSTACK|HISTCMD|PIPESTATUS|COMP_\w*|POSIXLY_CORRECT|_"
+    r"UID|EUID|GID|EGID|USERNAME|GROUPS|PPID|PWD|OLDPWD|IFS|OPT(?:IND|ARG|ERR)|LINENO|RANDOM"
+    r"|SRANDOM|SECONDS|EPOCH\w*|BASH\w*|SHELLOPTS|FUNCNAME|DIRSTACK|HISTCMD|PIPESTATUS|COMP_\w*"
+    r"|POSIXLY_CORRECT|_"
 )
 
 HEAD = r"""# How the image is run, for any POSIX shell. Read this file with `.`, and then:
