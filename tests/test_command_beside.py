@@ -300,6 +300,20 @@ def test_nothing_is_written_into_what_is_added(place: Path, words: tuple[str, ..
     dimgx("./image.tar", "--add-layer", "own", "-t", "owner.tar")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="nothing tells where standard output leads")
+@pytest.mark.parametrize("target", ["-", "/dev/stdout"])
+def test_standard_output_does_not_lead_into_what_is_added(place: Path, target: str) -> None:
+    (place / "own").mkdir()
+    command = [sys.executable, "-m", "dimgx", "-t", target, "--add-layer", "own", "./image.tar"]
+    for out, code in (("own/o.tar", 1), ("o.tar", 0)):
+        with (place / out).open("wb") as file:
+            done = subprocess.run(
+                command, stdout=file, stderr=subprocess.PIPE, env={"PYTHONPATH": str(CHECKOUT)}
+            )
+        assert done.returncode == code
+        assert (b"inside own, which is added" in done.stderr) == bool(code)
+
+
 @pytest.mark.parametrize("option", ["--report", "--write-config"])
 @pytest.mark.parametrize(
     ("target", "path", "problem"),

@@ -107,9 +107,10 @@ def check_apart(options: Options, targets: Iterable[TargetName]) -> None:
     """
     beside = [path for path in (options.write_config, options.report) if path and path != "-"]
     places = [os.path.realpath(path) for path in beside]
-    roots = []
+    roots, streams = [], []
     for target in targets:
         if target.is_stdout:
+            streams.append(os.path.realpath("/dev/stdout"))
             continue
         root = os.path.realpath(target.path)
         roots.append(root)
@@ -120,7 +121,8 @@ def check_apart(options: Options, targets: Iterable[TargetName]) -> None:
                 )
     every = (*places, *roots)
     for added in options.add_layers:
-        if any(place.startswith(os.path.join(os.path.realpath(added), "")) for place in every):
+        within = os.path.join(os.path.realpath(added), "")
+        if any(place.startswith(within) for place in (*every, *streams)):
             raise UsageError(
                 f"the result, or what is written beside it, would be inside {added}, which is"
                 " added: name a place outside it"
