@@ -10,7 +10,8 @@
 3. Image forms carry the config on, so all of it counts there: by the image ID. Docker on
    containerd's store does not tell that; there what every source tells of the config counts, by
    digests of it written one way.
-4. A record of another version is ours, but tells nothing. A text of another shape is nobody's.
+4. A record of another version is ours, but tells nothing: version 0 lies in a directory while what
+   it holds is replaced. A text of another shape is nobody's.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ VERSION = 1
 """Of records. To be raised when the same image and options come to another content."""
 LIMIT = 1 << 20
 """Most bytes of a record."""
+SILENT = '{"dimgx":0}'
+"""A record that tells nothing (rule 4)."""
 
 
 class NoOrigin(ImageError):

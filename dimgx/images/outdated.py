@@ -40,6 +40,8 @@ class Made(NamedTuple):
 
 def difference(found: Origin, wanted: Origin) -> str | None:
     """Say in one line what makes `found` another origin than `wanted`; None where nothing does."""
+    if not found.version:
+        return "a run that was to replace it broke off"
     if found.version != wanted.version:
         return (
             f"made by an incompatible version of dimgx (record {found.version}, not"

@@ -56,10 +56,10 @@ class DirectoryStore:
             raise SourceError("a target needs a name")
         self._path, self._sync = path, sync
         self._place = os.path.realpath(path)
-        self._names: set[str] = set()
+        self._sizes: dict[str, int] = {}
+        """Of the files that have their names, in bytes."""
         self._made: list[str] = []
         self._last: dict[str, bytes] = {}
-        self.size = 0
         self._root = self._temporary = ""
         self._index = ""
         """Where the index lies until it is seen."""
@@ -109,11 +109,10 @@ class DirectoryStore:
     def put(self, name: str, data: bytes) -> None:
         """Put a small file there."""
         with translated(self._path):
-            self._publish(self._write_small(data), name)
+            self._publish(self._write_small(data), name, len(data))
 
     def _write_small(self, data: bytes) -> str:
         place = self._temporary_place()
-        self.size += len(data)
         with open(place, "wb") as file:
             file.write(data)
             if self._sync:
@@ -143,20 +142,18 @@ class DirectoryStore:
                 writer.sync()
         finally:
             os.close(fd)
-        self.size += stored.size
         return Slot(stored.size, place=place), stored
 
     def name(self, slot: Slot, name: str) -> None:
         """Give the layer its name."""
         with translated(self._path):
-            self._publish(slot.place, name)
+            self._publish(slot.place, name, slot.size)
 
     def drop(self, slot: Slot) -> None:
         """Remove the layer again."""
         with translated(self._path):
             os.unlink(slot.place)
         self._made.remove(slot.place)
-        self.size -= slot.size
 
     def finish(self, last: Mapping[str, bytes]) -> None:
         """Remember the index, and what is to be seen behind it."""
@@ -170,7 +167,7 @@ class DirectoryStore:
                 self._index = next(iter(places.values()))
                 self._sync_names()
                 for name, place in places.items():
-                    self._publish(place, name)
+                    self._publish(place, name, len(self._last[name]))
                     self._sync_directory(self._root)
                 if self._is_new:
                     self._rename()
@@ -183,7 +180,7 @@ class DirectoryStore:
     def _sync_names(self) -> None:
         """Sync all directories of the image, so that its index never names what is not there."""
         directories = {""}
-        for name in self._names:
+        for name in self._sizes:
             while name := os.path.dirname(name):
                 directories.add(name)
         for directory in sorted(directories, reverse=True):
@@ -205,7 +202,7 @@ class DirectoryStore:
     def _remove_others(self) -> None:
         """Remove what belongs to a form of an image and is not of this one."""
         for name in list(_iter_own(self._place)):
-            if name not in self._names:
+            if name not in self._sizes:
                 with suppress(OSError):
                     os.unlink(os.path.join(self._place, name))
         blobs = os.path.join(self._place, "blobs")
@@ -233,6 +230,11 @@ class DirectoryStore:
         self._lock = None
 
     @property
+    def size(self) -> int:
+        """Bytes of all files together."""
+        return sum(self._sizes.values())
+
+    @property
     def sha256(self) -> str | None:
         """It is no single file."""
         return None
@@ -243,7 +245,7 @@ class DirectoryStore:
         self._made.append(place)
         return place
 
-    def _publish(self, place: str, name: str) -> None:
+    def _publish(self, place: str, name: str, size: int) -> None:
         # What is made is noted first: an interrupt may come right behind it.
         final = os.path.join(self._root, name)
         directory = self._root
@@ -256,7 +258,7 @@ class DirectoryStore:
             self._made.append(final)
         os.replace(place, final)
         self._made.remove(place)
-        self._names.add(name)
+        self._sizes[name] = size
 
 
 def _is_own(name: str) -> bool:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from dimgx.digest import Digest
 from dimgx.images.imageconfig import dump
+from dimgx.images.origin import SILENT
 from dimgx.images.resultnames import LayoutName, familiar_names
 from dimgx.jsondoc import parse_json
 from dimgx.oci import CONFIG_LIMIT
@@ -151,7 +152,7 @@ class DockerDirectoryForm:
         self._blobs.put(config_digest, image.config)
         self._last["manifest.json"] = manifest
         if image.record is not None:
-            # Behind the manifest, so that it never tells of an image that is not there yet.
+            # Behind the manifest, and another before it: so none ever tells of what is not there.
             self._last[RECORD_FILE] = image.record.encode() + b"\n"
         return Digest.of(manifest)
 
@@ -161,4 +162,6 @@ class DockerDirectoryForm:
 
     def finish(self) -> None:
         """Write the manifest."""
+        if RECORD_FILE in self._last:
+            self._store.put(RECORD_FILE, SILENT.encode() + b"\n")
         self._store.finish(self._last)
