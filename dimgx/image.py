@@ -16,6 +16,7 @@ from dimgx.shared import Shared
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
+    from threading import Thread
     from typing import TypeGuard
 
     from dimgx.digest import Digest
@@ -42,8 +43,8 @@ class Blob(Protocol):
 class FetchedBlob(Blob, Protocol):
     """A blob that comes over a network while it is read: who reads it mostly waits."""
 
-    def abort(self, threads: Collection[int | None]) -> None:
-        """Let those of `threads`, by their idents, that are reading it end soon, with Cancelled."""
+    def abort(self, threads: Collection[Thread]) -> None:
+        """Let those of `threads` that are reading it end soon, with Cancelled."""
 
 
 def is_fetched(blob: Blob) -> TypeGuard[FetchedBlob]:

@@ -27,21 +27,16 @@ class Workers:
     def __init__(self, most: int, name: str = "dimgx") -> None:
         """At most `most` threads are started, each as there is work for it."""
         self._most, self._name = most, name
-        self._threads: list[Thread] = []
+        self.threads: list[Thread] = []
         self._waiting: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
-
-    @property
-    def idents(self) -> set[int | None]:
-        """The idents of the threads."""
-        return {thread.ident for thread in self._threads}
 
     def submit(self, work: Callable[[*_Args], _T], *args: *_Args) -> Future[_T]:
         """Have `work` done; here and now, where no thread can be started."""
         future: Future[_T] = Future()
         bound = partial(work, *args)
-        if len(self._threads) < self._most:
+        if len(self.threads) < self._most:
             self._start()
-        if self._threads:
+        if self.threads:
             self._waiting.put((future, bound))
         else:
             # What a signal raises here is no failure of the work.
@@ -49,14 +44,14 @@ class Workers:
         return future
 
     def _start(self) -> None:
-        number = len(self._threads)
+        number = len(self.threads)
         # Whoever ends the process need not wait for them.
         thread = Thread(target=self._run, name=f"{self._name}_{number}", daemon=True)
-        self._threads.append(thread)
+        self.threads.append(thread)
         try:
             thread.start()
         except RuntimeError:
-            self._threads.remove(thread)
+            self.threads.remove(thread)
             self._most = number
 
     def _run(self) -> None:
@@ -77,7 +72,7 @@ class Workers:
         """Cancel all that is not begun, and wait until the threads have ended."""
         self.cancel()
         self._waiting.put(None)
-        for thread in self._threads:
+        for thread in self.threads:
             with suppress(RuntimeError):  # a signal came before it was started
                 thread.join()
 

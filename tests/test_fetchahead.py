@@ -186,6 +186,36 @@ def test_a_blob_can_be_read_again(faulty: FaultyRegistry) -> None:
         assert second.blob.size == len(BLOBS[1])
 
 
+@pytest.mark.parametrize("_again", range(5))  # it mostly is, on Linux
+def test_one_that_is_done_leaves_others_alone(faulty: FaultyRegistry, _again: int) -> None:
+    """Also where the number of a thread that has ended is that of another now."""
+    asked, released = threading.Event(), threading.Event()
+
+    def hold(handler: Handler) -> bool:
+        asked.set()
+        released.wait(20)
+        return False
+
+    def read_second(ahead: FetchAhead) -> bytes:
+        return b"".join(map(bytes, ahead.take(layers[1]).blob.iter_chunks()))
+
+    with (
+        dimgx.open_image(faulty.reference(), platform="linux/amd64") as found,
+        SpoolSpace(None) as space,
+        FetchAhead(layers := found.layers[:2], space, lambda: None) as other,
+    ):
+        with FetchAhead(layers, space, lambda: None) as done:
+            done.take(layers[0])
+            assert read_second(done) == BLOBS[1]
+            while fetching():
+                time.sleep(0.01)
+            faulty.rules.append(hold)
+            other.take(layers[0])
+            assert asked.wait(20)
+        released.set()
+        assert read_second(other) == BLOBS[1]
+
+
 @pytest.mark.parametrize("number", [0, 1])
 def test_an_interrupt_does_not_wait_for_the_network(
     faulty: FaultyRegistry, tmp_path: Path, number: int

@@ -478,7 +478,7 @@ def test_one_refused_layer_ends_the_rest(
     left = [missed]
     abort = RemoteBlob.abort
 
-    def abort_too_early(blob: RemoteBlob, threads: set[int | None]) -> None:
+    def abort_too_early(blob: RemoteBlob, threads: list[threading.Thread]) -> None:
         left[0] -= 1
         if left[0] < 0:
             abort(blob, threads)
@@ -634,7 +634,7 @@ def ended_early(faulty: FaultyRegistry, begun: threading.Event) -> object:
         thread.start()
         assert begun.wait(20)
         while thread.is_alive():
-            blob.abort({thread.ident})  # type: ignore[attr-defined]  # of a fetched one
+            blob.abort([thread])  # type: ignore[attr-defined]  # of a fetched one
             thread.join(0.1)
         return outcome[-1]
 

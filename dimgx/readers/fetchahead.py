@@ -125,7 +125,7 @@ class _Coming:
     def stop(self) -> None:
         """Let the fetch end soon."""
         self._is_stopped = True
-        self._blob.abort((self._thread.ident,))
+        self._blob.abort((self._thread,))
 
     def close(self) -> None:
         """Wait until the fetch has ended, and let go of what came."""

@@ -96,7 +96,7 @@ class Reading:
         while running := {f: layer for f, layer in self._decoding.items() if not f.done()}:
             for layer in running.values():
                 if is_fetched(layer.blob):
-                    layer.blob.abort(self._pool.idents)
+                    layer.blob.abort(self._pool.threads)
             wait(running, _AGAIN_S)
         self._pool.close()
 

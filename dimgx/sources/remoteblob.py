@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from threading import Event, Lock, get_ident
+from threading import Event, Lock, Thread, current_thread, get_ident
 from typing import TYPE_CHECKING
 
 from dimgx.digest import Digest
@@ -58,7 +58,7 @@ class RemoteBlob:
             with self._lock:
                 self._fetches.discard(fetch)
 
-    def abort(self, threads: Collection[int | None]) -> None:
+    def abort(self, threads: Collection[Thread]) -> None:
         """Let those of `threads` that are reading end soon, with Cancelled."""
         with self._lock:
             fetches = [fetch for fetch in self._fetches if fetch.reader in threads]
@@ -86,7 +86,7 @@ class _Fetch:
     def __init__(self, client: RegistryClient, digest: Digest, size: int) -> None:
         self._client, self._digest, self._size = client, digest, size
         self._response: Response | None = None
-        self.reader = get_ident()
+        self.reader = current_thread()
         """The thread that reads."""
         self._thread: int | None = None
         """The one that waits for an answer."""
