@@ -50,6 +50,7 @@ STEP = 64 << 10
 _O_BINARY: int = getattr(os, "O_BINARY", 0)
 _O_TEMPORARY: int = getattr(os, "O_TEMPORARY", 0)
 _O_CLOEXEC: int = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOINHERIT", 0)
+_BUFFERED = (io.BufferedReader, io.BufferedWriter, io.BufferedRandom)
 # Where nothing tells how much memory is free; enough for most images, little for most machines.
 _MEMORY_GUESS = 1 << 30
 
@@ -68,9 +69,10 @@ def open_read(path: str | bytes) -> int:
 def plain_descriptor(file: BinaryIO) -> int | None:
     """Give the descriptor of an open file whose bytes are those of the file object.
 
-    None where there is no descriptor, or something between the two: gzip, TLS, HTTP.
+    None where there is no descriptor, or something between the two: gzip, TLS, HTTP, or an object
+    that passes on all but what it changes.
     """
-    raw = getattr(file, "raw", file)
+    raw = getattr(file, "raw", None) if type(file) in _BUFFERED else file
     return raw.fileno() if type(raw) is io.FileIO else None
 
 

@@ -647,6 +647,23 @@ def test_what_is_between_a_file_and_its_descriptor_is_not_passed_by(is_buffered)
         assert got.read() == b"secret".hex().encode()
 
 
+def test_an_object_that_passes_on_all_but_what_it_changes():
+    class Coded:
+        def write(self, data):
+            return file.write(bytes(data).hex().encode()) // 2
+
+        def __getattr__(self, name):
+            return getattr(file, name)
+
+    reader, writer = os.pipe()
+    with open(writer, "wb") as file:
+        target = open_stream_target(Coded())
+        target.write(b"secret")
+        target.commit()
+    with open(reader, "rb") as got:
+        assert got.read() == b"secret".hex().encode()
+
+
 def test_an_object_that_says_nothing_of_what_it_took():
     class Body:
         got = b""
