@@ -112,7 +112,7 @@ def make_recipe(options: TreeOptions, phase: Callable[[str], None] | None = None
         raise UsageError(f"{recipe.threads} threads do not work: one does, or None for all CPUs")
     if recipe.memory is not None and recipe.memory < 0:
         raise UsageError(f"there are no {recipe.memory} bytes of memory")
-    lists: dict[str, Any] = {}
+    lists: dict[str, Any] = {"tmpdir": recipe.tmpdirs}
     for name in ("layers", "paths", "add_layers"):
         value = getattr(recipe, name)
         # Its letters would be taken one by one.

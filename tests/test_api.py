@@ -194,6 +194,18 @@ def test_option_that_can_be_gone_through_once(
     assert names((tmp_path / "out.tar").read_bytes()) == expected
 
 
+def test_tmpdir_that_can_be_gone_through_once(tmp_path: Path) -> None:
+    (tmp_path / "image.tar").write_bytes(docker_archive(image(BASE, compression="gzip")))
+    (tmp_path / "added.tar").write_bytes(TOP)
+    tmpdir: Any = iter([f"{tmp_path}/missing"])
+    options: Any = {"add_layers": [tmp_path / "added.tar"], "memory": 0, "tmpdir": tmpdir}
+    with (
+        dimgx.open_image(tmp_path / "image.tar") as found,
+        pytest.raises(dimgx.SourceError, match="missing"),
+    ):
+        dimgx.flatten(found, io.BytesIO(), **options)
+
+
 def test_layers_of_a_result_that_can_be_gone_through_once(
     opened: dimgx.Image, tmp_path: Path
 ) -> None:
