@@ -46,6 +46,32 @@ def test_the_only_thread_does_all() -> None:
         assert len({future.result() for future in futures} - {threading.get_ident()}) == 1
 
 
+def test_what_is_not_begun_is_cancelled() -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    def first() -> bool:
+        begun.set()
+        return go.wait(10)
+
+    with Workers(1) as pool:
+        futures = [pool.submit(first), pool.submit(bool, 1)]
+        assert begun.wait(10)
+        pool.cancel()
+        go.set()
+        assert futures[0].result()
+        assert futures[1].cancelled()
+
+
+def test_whatever_ends_the_work_is_told_to_who_waits_for_it() -> None:
+    with Workers(1) as pool:
+        for error in (ValueError, SystemExit, KeyboardInterrupt):
+
+            def work(error: type[BaseException] = error) -> None:
+                raise error
+
+            assert isinstance(pool.submit(work).exception(10), error)
+
+
 @pytest.mark.parametrize("compression", [None, "gzip"])
 def test_an_image_is_read_without_threads(compression, tmp_path, no_threads) -> None:  # type: ignore[no-untyped-def]
     layers = [layer(file(f"f{n}", bytes(1000))) for n in range(3)]
