@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pty
+import re
 import resource
 import select
 import shlex
@@ -922,6 +923,16 @@ def test_completion_in_bash_completes_every_image(tmp_path: Path, words: list[st
         ["bash", "-c", probe], capture_output=True, check=False, timeout=30, cwd=tmp_path
     )
     assert (done.stderr, done.stdout) == (b"", b"one.tar\n")
+
+
+@pytest.mark.parametrize(
+    ("shell", "every_image"), [("zsh", r'  "\*:docker.*:_files"$'), ("tcsh", r"        'p/\*/f/'$")]
+)
+def test_completion_in_other_shells_completes_every_image(shell: str, every_image: str) -> None:
+    script = run("--print-completion", shell).stdout.decode()
+    assert re.search(every_image, script, re.MULTILINE)
+    assert "*::: :->dimgx')" not in script  # one rest of the words is all that zsh takes
+    assert "PASSWORD]" not in script  # behind a colon it would be a command of zsh
 
 
 def test_completion_without_its_package_says_how_to_get_it() -> None:

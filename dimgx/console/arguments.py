@@ -17,6 +17,11 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 _FILES = ("images", "target", "origin", "report", "write_config", "add_layers", "authfile")
 _DIRECTORIES = ("tmpdir", "cert_dir", "cache_dir")
 SHELLS = ("bash", "zsh", "tcsh")
+# In these shells shtab's scripts complete the first image only; with these texts replaced, each.
+_EVERY_IMAGE = {
+    "zsh": (('"(*)::', '"*:'), ("': :_shtab_dimgx_commands' '*::: :->dimgx'", "")),
+    "tcsh": (("'p/*/()/'", "'p/*/f/'"),),
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -53,11 +58,16 @@ class _PrintCompletion(argparse.Action):
                 action.nargs = "*"  # hidden while options and images are parsed in turn
             elif str(action.metavar).startswith("[="):
                 action.nargs, action.choices = 0, None  # the next word is another one
+            action.metavar = None  # zsh would take what follows a colon in it for a command
             if action.dest in _FILES:
                 action.complete = shtab.FILE  # type: ignore[attr-defined]  # shtab's own protocol
             elif action.dest in _DIRECTORIES:
                 action.complete = shtab.DIRECTORY  # type: ignore[attr-defined]  # as above
-        print_text(shtab.complete(parser, str(values)) + "\n")
+        shell = str(values)
+        script = shtab.complete(parser, shell)
+        for old, new in _EVERY_IMAGE.get(shell, ()):
+            script = script.replace(old, new)
+        print_text(script + "\n")
         parser.exit()
 
 
