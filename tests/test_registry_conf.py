@@ -371,6 +371,21 @@ def test_proxy_that_does_not_let_us_through(
         assert f"the proxy {proxy.host} does not let us through to registry.test ({status})" in told
 
 
+def test_proxy_that_does_not_let_plain_http_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(handler: Handler) -> bool:
+        handler.send(407)
+        return True
+
+    monkeypatch.setattr(Handler, "do_CONNECT", refuse, raising=False)
+    with faulty_registry() as proxy:
+        proxy.rules.append(refuse)
+        proxies = Proxies(https=f"http://{proxy.host}", http=f"http://{proxy.host}")
+        options = {"proxies": proxies, "tls_verify": False, "retry_time_s": 600}
+        told = fault("docker://registry.test/n", SourceError, **options)
+        assert f"the proxy {proxy.host} does not let us through to registry.test (407): put" in told
+        assert any("http://" in path for path, _ in proxy.requests)
+
+
 def test_passing_failure_of_a_proxy(
     faulty: FaultyRegistry, authority: Authority, tmp_path: Path
 ) -> None:

@@ -148,7 +148,7 @@ class Transport:
                     prepared.headers["Authorization"] = headers["Authorization"]
             proxy = self._proxy_for(url)
             # Not by way of Session.send, which reads the bodies of redirects whole.
-            return (
+            response = (
                 self._open_session()
                 .get_adapter(url)
                 .send(
@@ -162,6 +162,10 @@ class Transport:
         except (requests.RequestException, OSError, ValueError) as exc:
             # The other's text may hold the URL, and with it a signature: it is dropped.
             raise translate(exc, host, self._proxy_host(url)) from None
+        if response.status_code == 407 and proxy is not None:
+            response.close()
+            raise _refused_by_proxy(host_of(proxy), host, "407")
+        return response
 
     def _proxy_for(self, url: str) -> str | None:
         parts = urlsplit(url)
@@ -292,12 +296,7 @@ def translate(exc: BaseException, host: str, proxy: str | None) -> DimgxError:
     is_of_proxy = bool(_find(exc, ProxyError)) or isinstance(exc, requests.exceptions.ProxyError)
     tunnel = next(filter(None, (_NO_TUNNEL.match(str(e)) for e in iter_causes(exc))), None)
     if tunnel is not None:
-        problem = f"the proxy {proxy} does not let us through to {host} ({tunnel[1]})"
-        if tunnel[1] in ("408", "429") or tunnel[1] >= "500":
-            return Transient(problem)
-        return NoConnection(
-            f"{problem}: put user and password into its URL, or have it allow that host"
-        )
+        return _refused_by_proxy(proxy, host, tunnel[1])
     if is_of_proxy:
         host = f"the proxy {proxy}"
     certificate = next((e for e in iter_causes(exc) if _is_about_certificate(e)), None)
@@ -342,6 +341,15 @@ def translate(exc: BaseException, host: str, proxy: str | None) -> DimgxError:
         (e.strerror for e in iter_causes(exc) if isinstance(e, OSError) and e.strerror), None
     )
     return Transient(f"the connection to {where} broke" + (f": {reason}" if reason else ""))
+
+
+def _refused_by_proxy(proxy: str | None, host: str, status: str) -> DimgxError:
+    problem = f"the proxy {proxy} does not let us through to {host} ({status})"
+    if status in ("408", "429") or status >= "500":
+        return Transient(problem)
+    return NoConnection(
+        f"{problem}: put user and password into its URL, or have it allow that host"
+    )
 
 
 def _is_about_certificate(exc: BaseException) -> bool:
