@@ -88,6 +88,8 @@ class _Fetch:
         self._response: Response | None = None
         self.reader = current_thread()
         """The thread that reads."""
+        self._takes_ranges = True
+        """The registry answers a request for the rest with the rest, as far as is known."""
         self._thread: int | None = None
         """The one that waits for an answer."""
         self.stopped = Event()
@@ -104,9 +106,9 @@ class _Fetch:
 
     def iter_chunks(self) -> Iterator[bytes]:
         patience = self._client.new_patience(self.stopped)
-        offset, takes_ranges = 0, True
+        offset = 0
         while True:
-            asked = offset if takes_ranges else 0
+            asked = offset if self._takes_ranges else 0
             try:
                 self._thread = get_ident()
                 self._response = self._client.get_blob(self._digest, asked, patience)
@@ -115,7 +117,7 @@ class _Fetch:
                 if not asked:
                     raise
                 # It is shorter than stated, or the registry does not do this: the whole will tell.
-                takes_ranges = False
+                self._takes_ranges = False
                 continue
             except NotThere as exc:
                 raise ImageError(f"{exc}: the image is not whole there") from None
@@ -153,6 +155,7 @@ class _Fetch:
             return offset
         match = _RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
         if match is None or int(match[1]) != offset:
+            self._takes_ranges = False
             raise Transient(f"{self._client.host} sends another range than was asked for")
         return 0
 
