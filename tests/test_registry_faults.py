@@ -277,6 +277,15 @@ def test_blob_that_is_missing(faulty: FaultyRegistry) -> None:
     assert "not whole" in fault(faulty.reference(), ImageError)
 
 
+def test_foreign_layer_that_lies_elsewhere(faulty: FaultyRegistry) -> None:
+    kinds = [None, f"{OCI}.layer.nondistributable.v1.tar+gzip"]
+    faulty.add(APP, media_types=kinds)
+    assert flat(faulty.reference())  # one that the registry has is a layer like any other
+    del faulty.blobs[sha256(BIG)]
+    told = fault(faulty.reference(), ImageError)
+    assert "foreign layer" in told and "skopeo copy" in told and "not whole" not in told
+
+
 def test_config_that_does_not_match(faulty: FaultyRegistry) -> None:
     digest = APP.id()
     faulty.blobs[digest] = faulty.blobs[digest].replace(b"amd64", b"arm64")

@@ -48,6 +48,10 @@ if TYPE_CHECKING:
 
 _DEEPEST_INDEX = 8
 _MOST_MANIFESTS = 1_000
+_FOREIGN = (
+    "it is a foreign layer, which lies elsewhere, as its licence has it; `skopeo copy` to a dir:"
+    " fetches it from there"
+)
 _SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+"
 
 
@@ -245,8 +249,9 @@ class _Repository:
 
     def _blob(self, layer: Descriptor) -> Blob:
         if layer.digest not in self._blobs:
+            absence = _FOREIGN if layer.is_foreign else ""
             self._blobs[layer.digest] = RemoteBlob(
-                self._client, layer.digest, layer.size, self._cache
+                self._client, layer.digest, layer.size, self._cache, absence
             )
         return self._blobs[layer.digest]
 

@@ -33,9 +33,16 @@ class RemoteBlob:
     """One blob, by its digest; it can be read any number of times, by several at once."""
 
     def __init__(
-        self, client: RegistryClient, digest: Digest, size: int, cache: BlobCache | None = None
+        self,
+        client: RegistryClient,
+        digest: Digest,
+        size: int,
+        cache: BlobCache | None = None,
+        absence: str = "",
     ) -> None:
+        """`absence` is what it means that the registry does not have it, where it is no fault."""
         self._client, self._digest, self._cache = client, digest, cache
+        self._absence = absence or "the image is not whole there"
         self.size = size
         """Bytes, as the manifest states them."""
         self._lock = Lock()
@@ -44,7 +51,7 @@ class RemoteBlob:
     def iter_chunks(self) -> Iterator[bytes | memoryview]:
         """Yield the bytes in order, in pieces of at most 1 MiB, as they come.
 
-        Raises: NotThere, Denied, TemporaryError; Cancelled after `abort`.
+        Raises: ImageError where it is not there; Denied, TemporaryError; Cancelled after `abort`.
         """
         fetch = _Fetch(self._client, self._digest, self.size)
         with self._lock:
@@ -54,6 +61,8 @@ class RemoteBlob:
                 yield from fetch.iter_chunks()
             else:
                 yield from self._through(self._cache, fetch)
+        except NotThere as exc:
+            raise ImageError(f"{exc}: {self._absence}") from None
         finally:
             with self._lock:
                 self._fetches.discard(fetch)
@@ -119,8 +128,6 @@ class _Fetch:
                 # It is shorter than stated, or the registry does not do this: the whole will tell.
                 self._takes_ranges = False
                 continue
-            except NotThere as exc:
-                raise ImageError(f"{exc}: the image is not whole there") from None
             try:
                 skip = self._skipped(self._response, offset)
                 for chunk in iter_body(self._response, self._client.host):
