@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import dimgx
-from dimgx import EngineOptions
+from dimgx import EngineOptions, SourceError
 from dimgx.sources import connection
 from tests import programs
 from tests.dsl import dir_, file, layer, whiteout
@@ -284,3 +284,12 @@ def test_credentials_go_with_a_pull(tmp_path: Path) -> None:
         with dimgx.open_image("registry.example:5000/app:1", engine=options):
             pass
         assert engine.headers["/images/create"]["X-Registry-Auth"]
+
+
+@pytest.mark.parametrize("config", ["[]", '{"auths": [1]}', '{"auths": {"x": {"auth": "!!"}}}'])
+def test_config_that_docker_has_not_written_is_named(tmp_path: Path, config: str) -> None:
+    (tmp_path / "config.json").write_text(config)
+    with fake_engine() as engine:
+        options = EngineOptions(host=engine.url, docker_config=str(tmp_path))
+        with pytest.raises(SourceError, match=f"^{tmp_path}/config.json is not as .*: mend"):
+            dimgx.open_image("app:1", engine=options)

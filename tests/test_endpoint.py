@@ -104,8 +104,19 @@ def test_context_that_is_broken(tmp_path: Path) -> None:
     write_context(tmp_path, "odd", "")
     with pytest.raises(SourceError, match="has no Docker Engine's address"):
         find_docker(options(tmp_path, DOCKER_CONTEXT="odd"))
-    (tmp_path / ".docker" / "config.json").write_text("{")
-    with pytest.raises(SourceError, match=r"config\.json is not valid JSON"):
+
+
+def test_config_of_docker_that_cannot_be_read(tmp_path: Path) -> None:
+    config = tmp_path / ".docker" / "config.json"
+    config.parent.mkdir()
+    config.write_text("{")
+    with pytest.raises(SourceError, match=r"config\.json is not valid JSON.*: mend it, or .* -H"):
+        find_docker(options(tmp_path))
+    config.write_text("")  # Docker's client takes that for none, too
+    assert find_docker(options(tmp_path)) == find_docker(options(tmp_path / "nowhere"))
+    config.unlink()
+    config.mkdir()
+    with pytest.raises(SourceError, match=r"config\.json: Is a directory: mend it, or .* -H"):
         find_docker(options(tmp_path))
 
 

@@ -226,6 +226,10 @@ def _connect(endpoint: EngineEndpoint, options: EngineOptions, version: str) -> 
         _check_ssh(endpoint)
     from shutil import which
 
+    config = os.path.join(options.docker_config, "config.json") if options.docker_config else None
+    if config is not None and not os.path.exists(config):
+        config = None
+    _check_config(config)
     try:
         client = APIClient(
             base_url=endpoint.url,
@@ -237,10 +241,8 @@ def _connect(endpoint: EngineEndpoint, options: EngineOptions, version: str) -> 
         if endpoint.tls is not None and endpoint.tls.ca:
             # Else the environment's own authorities would take the place of those that were named.
             client.trust_env = False
-        if options.docker_config:
-            config = os.path.join(options.docker_config, "config.json")
-            if os.path.exists(config):
-                client.reload_config(config)
+        if config is not None:
+            client.reload_config(config)
         return client
     except DimgxError:
         raise
@@ -250,6 +252,23 @@ def _connect(endpoint: EngineEndpoint, options: EngineOptions, version: str) -> 
         if not _is_transport_error(exc):
             raise
         _translate(exc, endpoint)
+
+
+def _check_config(path: str | None) -> None:
+    """See that the `docker` package can read Docker's config.json, as it does in any case.
+
+    `path` is None where it looks for the file itself.
+    """
+    from docker.auth import load_config
+    from docker.utils.config import find_config_file
+
+    try:
+        load_config(path)
+    except Exception as exc:  # any: it takes for granted what Docker's own client writes
+        raise SourceError(
+            f"{find_config_file(path)!s} is not as Docker's client writes it: mend its auths, or"
+            " set DOCKER_CONFIG to a directory with another"
+        ) from exc
 
 
 def _check_ssh(endpoint: EngineEndpoint) -> None:

@@ -27,6 +27,7 @@ PULL = get_args(Pull)
 
 _PIPE = "npipe:////./pipe/docker_engine"
 _DOCUMENT_LIMIT = 4 << 20
+_WITHOUT_IT = ": mend it, or name the engine without it, with -H or DOCKER_HOST"
 
 
 class EngineOptions(NamedTuple):
@@ -238,15 +239,17 @@ def _open_context(options: EngineOptions, name: str, named_by: str) -> EngineEnd
 
 
 def _read_document(path: str) -> Fields | None:
-    """Give a JSON document, None where there is no such file."""
+    """Give a JSON document, None where there is no such file, or an empty one."""
     try:
         with open(path, "rb") as file:
             data = file.read(_DOCUMENT_LIMIT + 1)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as exc:
-        raise SourceError(f"{path}: {exc.strerror}") from exc
+        raise SourceError(f"{path}: {exc.strerror}{_WITHOUT_IT}") from exc
+    if not data.strip():
+        return None
     try:
         return Fields(parse_json(data, path, _DOCUMENT_LIMIT), path)
     except ImageError as exc:
-        raise SourceError(str(exc)) from exc
+        raise SourceError(f"{exc}{_WITHOUT_IT}") from exc
