@@ -14,7 +14,7 @@ from dimgx.delivery import Counter, Result, emit, stream, write_flat
 from dimgx.errors import SourceError
 from dimgx.flattening import open_flat_of, ticker
 from dimgx.inspector import inspect as _inspect
-from dimgx.recipe import Verify, check_word, directories, make_recipe
+from dimgx.recipe import Verify, check_outside, check_word, directories, make_recipe
 from dimgx.tree import Tree
 
 if TYPE_CHECKING:
@@ -186,6 +186,7 @@ def flatten(
 
     recipe = make_recipe(options, None if report is None else report.mark)
     mark = recipe.phase or str
+    check_outside(target, recipe.add_layers)
     _check_coding(compression, level)
     coding = compression, level
     head = _record(image, recipe, compression, level) if record else b""

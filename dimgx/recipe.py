@@ -12,7 +12,7 @@ from dimgx.errors import UsageError
 from dimgx.system import usable_cpus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from dimgx.inspector import Row
     from dimgx.merging.pathrules import PathRule
@@ -122,6 +122,24 @@ def make_recipe(options: TreeOptions, phase: Callable[[str], None] | None = None
             # It is gone through more than once, which an iterator does not bear.
             lists[name] = tuple(value)
     return recipe._replace(**lists)
+
+
+def check_outside(target: object, added: Iterable[str | os.PathLike[str]]) -> None:
+    """See that a file or directory to be written is in no directory that is added.
+
+    What is being written would be a part of that. A `target` that is no path passes.
+
+    Raises: UsageError.
+    """
+    if not isinstance(target, str | os.PathLike):
+        return
+    place = os.path.realpath(target)
+    for name in added:
+        if place.startswith(os.path.join(os.path.realpath(name), "")):
+            raise UsageError(
+                f"{os.fspath(target)} would be inside {os.fspath(name)}, which is added: name a"
+                " place outside it"
+            )
 
 
 def check_word(value: object, words: Sequence[str | None], what: str) -> None:

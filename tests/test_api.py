@@ -153,6 +153,20 @@ def test_flatten_refuses_what_makes_no_sense(
     assert not (tmp_path / "out.tar").exists()
 
 
+def test_nothing_is_written_into_a_directory_that_is_added(
+    opened: dimgx.Image, tmp_path: Path
+) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    (tmp_path / "link.tar").symlink_to(own / "out.tar")
+    for target in (own / "out.tar", str(tmp_path / "link.tar")):
+        with pytest.raises(dimgx.UsageError, match="own, which is added: name a place outside it"):
+            dimgx.flatten(opened, target, add_layers=[own])
+    with pytest.raises(dimgx.UsageError, match="own, which is added"):
+        dimgx.write_images([opened], own / "out", form="oci-dir", add_layers=[str(own)])
+    assert list(own.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "options",
     [{"form": "tarball"}, {"form": "oci-dir", "layer_compression": "xz"},

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from dimgx.console.targetname import DIRECTORY_FORMS, is_template
 from dimgx.console.terminal import check_stdout, print_text
 from dimgx.errors import UsageError
+from dimgx.recipe import check_outside
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -107,10 +108,10 @@ def check_apart(options: Options, targets: Iterable[TargetName]) -> None:
     """
     beside = [path for path in (options.write_config, options.report) if path and path != "-"]
     places = [os.path.realpath(path) for path in beside]
-    roots, streams = [], []
+    roots = []
     for target in targets:
         if target.is_stdout:
-            streams.append(os.path.realpath("/dev/stdout"))
+            check_outside("/dev/stdout", options.add_layers)
             continue
         root = os.path.realpath(target.path)
         roots.append(root)
@@ -119,13 +120,9 @@ def check_apart(options: Options, targets: Iterable[TargetName]) -> None:
                 raise UsageError(
                     f"{path} would be inside the target {target.path}: name a place outside it"
                 )
+        check_outside(target.path, options.add_layers)
+    for path in beside:
+        check_outside(path, options.add_layers)
     every = (*places, *roots)
-    for added in options.add_layers:
-        within = os.path.join(os.path.realpath(added), "")
-        if any(place.startswith(within) for place in (*every, *streams)):
-            raise UsageError(
-                f"the result, or what is written beside it, would be inside {added}, which is"
-                " added: name a place outside it"
-            )
     if len(set(every)) < len(every):
         raise UsageError("the result, --write-config and --report need a file each")
