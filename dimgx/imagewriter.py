@@ -88,6 +88,11 @@ def write_images(
         raise UsageError(f"{len(wanted)} images do not go into one {form}: docker-archive does it")
     if keep_layers and squash_from is not None:
         raise UsageError("layers are kept, or squashed from one of them up, but not both")
+    if keep_layers and level is not None and layer_compression is None and compression is None:
+        raise UsageError(
+            f"compression level {level} has no effect on layers that are kept: say how to store"
+            " them, too (layer_compression)"
+        )
     word = layer_compression or usual_layer_compression(form)
     stored = None if word == "none" else word
     check_level(compression or stored, level)

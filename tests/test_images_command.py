@@ -146,6 +146,7 @@ BAD = [
     (("--layer-compression=gzip",), "--layer-compression has no effect on a plain tar"),
     (("--raw", "--format=oci-dir"), "--format has no effect with --raw"),
     (("--compress-level=3", "--format=docker-archive"), "has no effect without compression"),
+    (("--compress-level=3", "--keep-layers", "--format=oci-dir"), "on layers that are kept: say"),
     (("--compress-level=3", "--layer-compression=none", "--format=oci-dir"), "has no effect"),
     (("-z", "--format=oci-dir"), "a compression has no effect on oci-dir"),
 ]  # fmt: skip

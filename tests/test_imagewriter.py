@@ -160,7 +160,11 @@ def test_levels_count(tmp_path: Path, app: str, coding: str) -> None:
 def test_a_level_without_compression_has_no_effect(tmp_path: Path, app: str) -> None:
     with pytest.raises(UsageError, match="no effect"):
         write(app, tmp_path / "out", "docker-archive", level=3)
+    with pytest.raises(UsageError, match="no effect on layers that are kept"):
+        write(app, tmp_path / "out", "oci-dir", level=3, keep_layers=True)
     assert left(tmp_path) == ["source.tar"]
+    write(app, tmp_path / "all", "oci-dir", level=3, keep_layers=True, layer_compression="gzip")
+    write(app, tmp_path / "a.gz", "oci-archive", level=3, keep_layers=True, compression="gzip")
 
 
 @forms

@@ -149,6 +149,9 @@ def _check_level(said: dict[str, Any], target: TargetName | None) -> None:
     from dimgx.targets.forms import usual_layer_compression
 
     compression = target.compression
+    if compression is None and said["keep_layers"] and said["layer_compression"] is None:
+        where = "on layers that are kept: say how to store them, too (--layer-compression)"
+        _refuse(said, ("compress_level",), where)
     if compression is None and target.form != "tar":
         layers = said["layer_compression"] or usual_layer_compression(target.form)
         compression = None if layers == "none" else layers
