@@ -115,6 +115,11 @@ def test_names_too_long_with_a_prefix() -> None:
     assert flat([file(name)], prefix="y" * 50)
     with pytest.raises(ImageError, match=r"more than 4096 bytes with its prefix: 'y+/x+'"):
         flat([file(name)], prefix="y" * 100)
+    # A directory's key has one byte more, so this file is as long as it.
+    longest = f"{name}/{'d' * (4092 - len(name))}"
+    assert flat([dir_(longest[:-1] + "a")], prefix="yy")
+    with pytest.raises(ImageError, match=r"more than 4096 bytes with its prefix: 'yy/x+'"):
+        flat([dir_(longest[:-1] + "a"), file(longest + "b")], prefix="yy")
 
 
 LONG = "n" * 60 + "/" + "m" * 60

@@ -68,11 +68,12 @@ class Renaming(NamedTuple):
                 )
         if prefix:
             keys = [prefix + key for key in keys]
-        longest = path_of(max(keys, key=len, default=b""))
-        if len(longest) > MAX_PATH:
-            raise ImageError(
-                f"a name of more than {MAX_PATH} bytes with its prefix: {show(longest)}"
-            )
+        # A directory's key is longer than its path.
+        for path in (path_of(key) for key in keys if len(key) > MAX_PATH):
+            if len(path) > MAX_PATH:
+                raise ImageError(
+                    f"a name of more than {MAX_PATH} bytes with its prefix: {show(path)}"
+                )
         return list(numbers), list(keys)
 
     def prefix_directories(self) -> list[bytes]:
