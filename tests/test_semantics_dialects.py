@@ -334,6 +334,18 @@ CASES = [
         )
         for form in FORMS
     ],
+    *[  # as Go takes them, and so Docker and podman; GNU tar and bsdtar take the last
+        case(
+            f"52-sparse-{form}-of-two-sizes",
+            [[sparse("s", PIECES, size, form, records=((other, number),))]],
+            [sparse_listing("s", bytes(HOLED))],
+            in_model=False,
+        )
+        for form, size, other, number in (
+            ("0.1", 6000, b"GNU.sparse.realsize", b"9000"),
+            ("1.0", 9000, b"GNU.sparse.size", b"6000"),
+        )
+    ],
     case(
         "52-what-is-not-sparse-has-no-sparse-name",
         [[*pax((b"GNU.sparse.name", b"other"), then=file("a", "x")), file("z", "after")]],

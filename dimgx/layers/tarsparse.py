@@ -35,7 +35,7 @@ def set_sparse(
     if block[156] == ord("S"):
         numbers, real_size = _gnu_sparse(header, block, read_at)
     elif header.kind == FILE and any(key.startswith(b"GNU.sparse.") for key in records):
-        size_text = records.get(b"GNU.sparse.realsize", records.get(b"GNU.sparse.size"))
+        size_text = records.get(b"GNU.sparse.size", records.get(b"GNU.sparse.realsize"))
         version = records.get(b"GNU.sparse.major"), records.get(b"GNU.sparse.minor")
         if version == (b"1", b"0"):
             numbers = _sparse_map_in_data(header, read_at, end)
