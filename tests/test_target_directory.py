@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from dimgx import SourceError, read_origin, system
 from dimgx.targets.directory import DirectoryStore
 from dimgx.targets.singlefile import open_target
 from tests.dsl import file, layer
-from tests.programs import CHECKOUT, dimgx, need_root, refused, run
+from tests.programs import CHECKOUT, dimgx, need, need_root, refused, run
 from tests.results import (
     APP,
     BASE,
@@ -501,3 +502,18 @@ def test_the_same_directory_in_another_way(tmp_path: Path, app: str) -> None:
     assert flat(f"oci:{tmp_path}/out") == flat(app)
 
 
+@posix
+def test_a_umask_that_closes_directories_leaves_none(tmp_path: Path) -> None:
+    (tmp_path / "app.tar").write_bytes(docker_archive(APP))
+    # Root, too, is to be as an ordinary user is.
+    drop = [need("setpriv"), "--bounding-set=-dac_override,-dac_read_search"]
+    dimgx_ = [sys.executable, "-m", "dimgx", "-t", "oci:out", "./app.tar"]
+    done = subprocess.run(
+        ["sh", "-c", 'umask 0777 && exec "$@"', "sh", *drop[: 2 * (os.geteuid() == 0)], *dimgx_],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(CHECKOUT)},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, b"out cannot be written" in done.stderr) == (2, True)
+    assert left(tmp_path) == ["app.tar"]

@@ -98,6 +98,8 @@ class DirectoryStore:
                 parent = os.path.dirname(self._place)
                 self._temporary = os.path.join(parent, f".dimgx-{os.urandom(8).hex()}.tmp")
                 os.mkdir(self._temporary)
+                # What is removed with all that is in it stays where the umask closed it to us.
+                self._made.append(self._temporary)
                 self._root = self._temporary
                 return
             self._root = self._place
