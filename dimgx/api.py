@@ -14,7 +14,7 @@ from dimgx.delivery import Counter, Result, emit, stream, write_flat
 from dimgx.errors import SourceError
 from dimgx.flattening import open_flat_of, ticker
 from dimgx.inspector import inspect as _inspect
-from dimgx.recipe import Verify, check_outside, check_word, directories, make_recipe
+from dimgx.recipe import Verify, check_target, check_word, directories, make_recipe
 from dimgx.tree import Tree
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def flatten(
 
     recipe = make_recipe(options, None if report is None else report.mark)
     mark = recipe.phase or str
-    check_outside(target, recipe.add_layers)
+    check_target(target, recipe.add_layers)
     _check_coding(compression, level)
     coding = compression, level
     head = _record(image, recipe, compression, level) if record else b""
@@ -243,6 +243,7 @@ def write_raw(
     from dimgx.targets.singlefile import open_place
 
     recipe = make_recipe(options)
+    check_target(target, ())
     _check_coding(compression, level)
     with ExitStack() as stack:
         stack.enter_context(image.using())

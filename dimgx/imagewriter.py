@@ -15,7 +15,7 @@ from dimgx.errors import UsageError
 from dimgx.image import Image
 from dimgx.imagemaker import ImageMaker, ResultImage, WrittenImage
 from dimgx.images.layerparts import Coding
-from dimgx.recipe import check_outside, check_word, make_recipe
+from dimgx.recipe import check_target, check_word, make_recipe
 from dimgx.spool import SpoolSpace
 from dimgx.targets.forms import FormName, usual_layer_compression
 
@@ -77,7 +77,7 @@ def write_images(
     """
     recipe = make_recipe(options, None if report is None else report.mark)
     mark = recipe.phase or str
-    check_outside(target, recipe.add_layers)
+    check_target(target, recipe.add_layers)
     check_word(form, get_args(FormName), "form")
     check_word(layer_compression, (None, *get_args(LayerCompression)), "layer_compression")
     check_word(compression, (None, *COMPRESSIONS), "compression")

@@ -124,16 +124,20 @@ def make_recipe(options: TreeOptions, phase: Callable[[str], None] | None = None
     return recipe._replace(**lists)
 
 
-def check_outside(target: object, added: Iterable[str | os.PathLike[str]]) -> None:
-    """See that a file or directory to be written is in no directory that is added.
+def check_target(target: object, added: Iterable[str | os.PathLike[str]]) -> None:
+    """See that a file or directory to be written has a path, and is in no directory that is added.
 
-    What is being written would be a part of that. A `target` that is no path passes.
+    What is being written would be a part of that. A `target` that is no path at all passes.
 
     Raises: UsageError.
     """
     if not isinstance(target, str | os.PathLike):
         return
-    place = os.path.realpath(target)
+    try:
+        place = os.path.realpath(target)
+        os.fsencode(place)
+    except ValueError:  # a NUL, or a character that the file system's encoding has not
+        raise UsageError(f"{os.fspath(target)!r:.300} can be the name of no file") from None
     for name in added:
         if place.startswith(os.path.join(os.path.realpath(name), "")):
             raise UsageError(

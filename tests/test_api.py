@@ -153,6 +153,16 @@ def test_flatten_refuses_what_makes_no_sense(
     assert not (tmp_path / "out.tar").exists()
 
 
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800b"], ids=ascii)
+def test_a_target_that_can_be_no_file_is_refused(opened: dimgx.Image, name: str) -> None:
+    for write in (dimgx.flatten, dimgx.write_raw):
+        with pytest.raises(dimgx.UsageError, match="can be the name of no file"):
+            write(opened, name)
+    for form in ("oci-archive", "oci-dir"):
+        with pytest.raises(dimgx.UsageError, match="can be the name of no file"):
+            dimgx.write_images([opened], Path(name), form=form)
+
+
 def test_nothing_is_written_into_a_directory_that_is_added(
     opened: dimgx.Image, tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from dimgx.console.targetname import DIRECTORY_FORMS, is_template
 from dimgx.console.terminal import check_stdout, print_text
 from dimgx.errors import UsageError
-from dimgx.recipe import check_outside
+from dimgx.recipe import check_target
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -120,9 +120,9 @@ def check_apart(options: Options, targets: Iterable[TargetName]) -> None:
                 raise UsageError(
                     f"{path} would be inside the target {target.path}: name a place outside it"
                 )
-        check_outside(target.path, options.add_layers)
+        check_target(target.path, options.add_layers)
     for path in beside:
-        check_outside(path, options.add_layers)
+        check_target(path, options.add_layers)
     every = (*places, *roots)
     if len(set(every)) < len(every):
         raise UsageError("the result, --write-config and --report need a file each")
