@@ -652,6 +652,23 @@ def test_cancelling_wakes_who_waits_for_bytes(faulty: FaultyRegistry) -> None:
     held.released.set()
 
 
+@pytest.mark.parametrize("sent", [None, BIG[:1000]])
+def test_cancelling_is_asked_for_while_nothing_comes(
+    faulty: FaultyRegistry, sent: bytes | None
+) -> None:
+    held = Holds(BIG_PATH, sent)
+    faulty.rules.append(held)
+    faulty.add(image(TOP), "silent")
+    options = RegistryOptions(timeout_s=60)
+    with (
+        dimgx.open_image(faulty.reference("silent"), registry=options) as found,
+        pytest.raises(dimgx.Cancelled),
+    ):
+        dimgx.flatten(found, io.BytesIO(), cancel=held.begun.is_set)
+    assert not held.overdue.is_set()
+    held.released.set()
+
+
 def test_cancelling_wakes_who_waits_for_a_connection(faulty: FaultyRegistry) -> None:
     begun, released, overdue = (threading.Event() for _ in range(3))
 

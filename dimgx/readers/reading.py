@@ -142,7 +142,7 @@ class Reading:
 
     def _walk_decoded(self, walked: dict[Layer, PlainLayer]) -> None:
         """Walk layers as they are decoded, and add them to `walked`."""
-        from concurrent.futures import as_completed
+        from concurrent.futures import FIRST_COMPLETED, wait
 
         def finish(future: Future[Spool]) -> None:
             layer, spool = self._decoding[future], future.result()
@@ -150,8 +150,12 @@ class Reading:
             walked[layer] = self._in_context(layer, walk)
 
         try:
-            for future in as_completed(self._decoding):
-                finish(future)
+            left = set(self._decoding)
+            while left:
+                done, left = wait(left, _AGAIN_S, FIRST_COMPLETED)
+                for future in done:
+                    finish(future)
+                self.tick(0)  # where nothing comes, nobody else asks whether it is to end
         except ImageError:
             # What is refused at once need not wait for what takes long.
             if has_fetched(self._decoding.values()):
