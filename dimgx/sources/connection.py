@@ -241,6 +241,10 @@ def _connect(endpoint: EngineEndpoint, options: EngineOptions, version: str) -> 
         if endpoint.tls is not None and endpoint.tls.ca:
             # Else the environment's own authorities would take the place of those that were named.
             client.trust_env = False
+        if endpoint.url.startswith("ssh://"):
+            # Else port 22 would take the place of the one that the user's ssh config has.
+            adapter: Any = client.get_adapter(client.base_url)
+            adapter.ssh_host = endpoint.url.removeprefix("ssh://")
         if config is not None:
             client.reload_config(config)
         return client
