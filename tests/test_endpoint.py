@@ -241,6 +241,32 @@ def test_tls_of_a_context(certs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path
         assert programs.flat_bytes("app:1")[:1] == b"a"
 
 
+@pytest.mark.parametrize("said_by", ["environment", "context"])
+def test_tls_that_does_not_look_at_the_certificate(
+    said_by: str, certs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Neither is it warned of, nor do authorities that are for others make it an error."""
+    for name in ("DOCKER_CONFIG", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    certificates(tmp_path / "other")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "other" / "ca.pem"))
+    with fake_engine(tls=server_context(certs)) as engine:
+        engine.add(APP, docker_archive(APP))
+        files = write_context(tmp_path, "blind", engine.url, SkipTLSVerify=True)
+        files.mkdir(parents=True)
+        for name in ("cert.pem", "key.pem"):
+            (files / name).write_bytes((certs / name).read_bytes())
+        if said_by == "context":
+            monkeypatch.delenv("DOCKER_HOST", raising=False)
+            monkeypatch.setenv("DOCKER_CONTEXT", "blind")
+        else:
+            monkeypatch.setenv("DOCKER_HOST", engine.url)
+            monkeypatch.setenv("DOCKER_CERT_PATH", str(files))
+        done = programs.dimgx("-t", "-", "app:1")
+    assert (done.stdout[:1], done.stderr) == (b"a", b"")
+
+
 def test_tls_of_a_stranger_is_refused(
     certs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -260,6 +286,18 @@ def test_tls_where_there_is_none(certs: Path, monkeypatch: pytest.MonkeyPatch) -
     with fake_engine() as engine:
         code, told = programs.refused("app:1", "-H", engine.url)
     assert (code, "TLS failed" in told) == (2, True)
+
+
+def test_tls_with_an_encrypted_key_asks_for_no_password(
+    certs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "cert.pem").write_bytes((certs / "cert.pem").read_bytes())
+    programs.run([programs.need("openssl"), "rsa", "-aes256", "-passout", "pass:secret", "-in",
+                  certs / "key.pem", "-out", tmp_path / "key.pem"])  # fmt: skip
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    monkeypatch.setenv("DOCKER_CERT_PATH", str(tmp_path))
+    code, told = programs.refused("app:1", "-H", "tcp://127.0.0.1:1")
+    assert (code, "the key is encrypted: decrypt it first" in told) == (2, True)
 
 
 def test_key_without_certificate(

@@ -20,12 +20,14 @@ from urllib.parse import quote
 
 from dimgx.errors import DimgxError, SourceError, TemporaryError
 from dimgx.jsondoc import Fields, parse_json
+from dimgx.registryoptions import RegistryOptions
 from dimgx.sources.causes import iter_causes
+from dimgx.sources.connections import Waiting, make_adapter
 from dimgx.sources.endpoint import EngineEndpoint, EngineOptions, connect_problem
+from dimgx.sources.tls import Certificates, make_context
 
 if TYPE_CHECKING:
     from docker import APIClient
-    from docker.tls import TLSConfig
     from requests import Response
 
 _CONNECT_S = 20
@@ -224,6 +226,7 @@ def _connect(endpoint: EngineEndpoint, options: EngineOptions, version: str) -> 
         _translate(problem, endpoint)
     if endpoint.url.startswith("ssh://"):
         _check_ssh(endpoint)
+    context = _tls_context(endpoint)
     from shutil import which
 
     config = os.path.join(options.docker_config, "config.json") if options.docker_config else None
@@ -235,11 +238,13 @@ def _connect(endpoint: EngineEndpoint, options: EngineOptions, version: str) -> 
             base_url=endpoint.url,
             version=version,
             timeout=_ANSWER_S,
-            tls=_tls(endpoint) or False,
+            tls=context is not None,
             use_ssh_client=which("ssh") is not None,
         )
-        if endpoint.tls is not None and endpoint.tls.ca:
-            # Else the environment's own authorities would take the place of those that were named.
+        if context is not None:
+            client.mount("https://", make_adapter(Waiting(), context))
+            client.verify = context.verify_mode != ssl.CERT_NONE
+            # Else the environment's own authorities would count, also where none are to be asked.
             client.trust_env = False
         if endpoint.url.startswith("ssh://"):
             # Else port 22 would take the place of the one that the user's ssh config has.
@@ -282,10 +287,11 @@ def _check_ssh(endpoint: EngineEndpoint) -> None:
         raise SourceError(f"{endpoint}: ssh needs one more package: pip install 'dimgx[ssh]'")
 
 
-def _tls(endpoint: EngineEndpoint) -> TLSConfig | None:
-    from docker.errors import TLSParameterError
-    from docker.tls import TLSConfig
+def _tls_context(endpoint: EngineEndpoint) -> ssl.SSLContext | None:
+    """Give how TLS is spoken there, None where it is not.
 
+    Raises: SourceError where a certificate or a key cannot be used.
+    """
     tls = endpoint.tls
     if tls is None or not endpoint.url.startswith(("tcp://", "https://")):
         return None
@@ -294,14 +300,9 @@ def _tls(endpoint: EngineEndpoint) -> TLSConfig | None:
             f"{endpoint}: TLS needs both cert.pem and key.pem, and only {tls.cert or tls.key} is"
             " there"
         )
-    try:
-        return TLSConfig(
-            client_cert=(tls.cert, tls.key) if tls.cert and tls.key else None,
-            ca_cert=tls.ca,
-            verify=tls.is_verified,
-        )
-    except TLSParameterError as exc:
-        raise SourceError(f"{endpoint}: {_one_line(exc)}") from exc
+    options = RegistryOptions(ca_bundles=(tls.ca,) if tls.ca else ())
+    own = ((tls.cert, tls.key),) if tls.cert and tls.key else ()
+    return make_context(options, Certificates(own=own), verify=tls.is_verified, own=True)
 
 
 def _is_transport_error(exc: BaseException) -> bool:
