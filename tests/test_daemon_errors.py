@@ -204,3 +204,29 @@ def test_engine_that_hangs_up(tmp_path: Path) -> None:
         f"dimgx: the engine at unix://{path} (--host) does not answer: the connection was closed"
         " without an answer: is it started?\n",
     )
+
+
+class _SpeaksTls(socketserver.BaseRequestHandler):
+    """Answers plain HTTP as an engine does that speaks TLS."""
+
+    def handle(self) -> None:
+        self.request.recv(1 << 16)
+        self.request.sendall(
+            b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
+        )
+
+
+def test_engine_that_speaks_tls(clean: Path) -> None:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _SpeaksTls) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        url = f"tcp://127.0.0.1:{server.server_address[1]}"
+        try:
+            told = programs.refused("app:1", "-H", url)
+        finally:
+            server.shutdown()
+            thread.join()
+    assert told == (
+        2,
+        f"dimgx: the engine at {url} speaks TLS only: set DOCKER_TLS_VERIFY=1\n",
+    )

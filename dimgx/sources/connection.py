@@ -200,13 +200,22 @@ class Connection:
         return bytes(found)
 
     def _message(self, response: Response) -> str:
-        """Give the engine's own words about what is wrong."""
+        """Give the engine's own words about what is wrong.
+
+        Raises: SourceError where it is that TLS is not spoken.
+        """
+        data = b""
         try:
-            value = parse_json(self._read_document(response), "the answer", _DOCUMENT_LIMIT)
+            data = self._read_document(response)
+            value = parse_json(data, "the answer", _DOCUMENT_LIMIT)
             fields = Fields(value, "the answer")
             text = fields.text("message") or fields.text("cause")
         except DimgxError:
             text = None
+        if b"HTTP request to an HTTPS server" in data:
+            raise SourceError(
+                f"the engine at {self.endpoint} speaks TLS only: set DOCKER_TLS_VERIFY=1"
+            )
         return " ".join((text or response.reason or f"status {response.status_code}").split())[:500]
 
 
@@ -335,8 +344,6 @@ def _translate(exc: Exception, endpoint: EngineEndpoint) -> NoReturn:
         if isinstance(cause, OSError) and cause.errno in (errno.EACCES, errno.EPERM):
             raise SourceError(f"{where}: permission denied{_group_hint(endpoint)}") from exc
     text = _one_line(exc)
-    if "HTTP request to an HTTPS server" in text:
-        raise SourceError(f"{where} speaks TLS only: set DOCKER_TLS_VERIFY=1") from exc
     if not any(map(_is_transport_error, causes)):
         raise SourceError(f"{where}: {text}") from exc
     from http.client import RemoteDisconnected
