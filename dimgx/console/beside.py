@@ -111,7 +111,7 @@ def check_apart(options: Options, targets: Iterable[TargetName]) -> None:
     roots = []
     for target in targets:
         if target.is_stdout:
-            check_outside("/dev/stdout", options.add_layers)
+            check_target("/dev/stdout", options.add_layers)
             continue
         root = os.path.realpath(target.path)
         roots.append(root)
