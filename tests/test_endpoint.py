@@ -322,6 +322,20 @@ def test_ssh_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
         dimgx.open_image("app:1", engine=EngineOptions(host="ssh://me@127.0.0.1:1"))
 
 
+def test_ssh_that_does_not_come_through(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if find_spec("paramiko") is None:
+        programs.missing("the package for ssh is not here: pip install '.[ssh]'")
+    program = tmp_path / "ssh"
+    program.write_text("#!/bin/sh\nexit 255\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    done = programs.dimgx("-H", "ssh://me@far", "app:1", ok=False)
+    assert done.returncode == 4
+    # The docker package leaves its process to the collector, which may be told of further down.
+    told = done.stderr.decode().splitlines()[0]
+    assert told.endswith(": try `ssh ssh://me@far docker version`")
+
+
 def test_ssh(docker_engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The engine is reached through the program `ssh`, here one that goes nowhere."""
     if find_spec("paramiko") is None:

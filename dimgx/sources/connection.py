@@ -353,7 +353,10 @@ def _translate(exc: Exception, endpoint: EngineEndpoint) -> NoReturn:
     reason = next(
         (os.strerror(c.errno) for c in causes if isinstance(c, OSError) and c.errno), text
     )
-    raise TemporaryError(f"{where} does not answer: {reason}: is it started?") from exc
+    advice = "is it started?"
+    if endpoint.url.startswith("ssh://"):
+        advice = f"try `ssh {endpoint.url} docker version`"
+    raise TemporaryError(f"{where} does not answer: {reason}: {advice}") from exc
 
 
 def _group_hint(endpoint: EngineEndpoint) -> str:
