@@ -514,6 +514,19 @@ def test_progress_is_drawn_on_a_terminal_and_gone_at_the_end(place: Path) -> Non
     assert (code, shown) == (0, "")
 
 
+def run_redirected(redirection: str, *args: str, cwd: Path) -> subprocess.CompletedProcess[bytes]:
+    """Run the program with one of its standard files as a shell's `redirection` has it."""
+    return subprocess.run(
+        ["sh", "-c", f'exec "$@" {redirection}', "sh", *command(*args)],
+        cwd=cwd,
+        env=ENVIRONMENT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+        timeout=30,
+    )
+
+
 @pytest.mark.parametrize(
     ("args", "closed", "code"),
     [
@@ -529,16 +542,7 @@ def test_progress_is_drawn_on_a_terminal_and_gone_at_the_end(place: Path) -> Non
     ],
 )
 def test_closed_standard_file(place: Path, args: list[str], closed: int, code: int) -> None:
-    sign = "<&-" if closed == 0 else f"{closed}>&-"
-    done = subprocess.run(
-        ["sh", "-c", f'exec "$@" {sign}', "sh", *command(*args)],
-        cwd=place,
-        env=ENVIRONMENT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-        timeout=30,
-    )
+    done = run_redirected("<&-" if closed == 0 else f"{closed}>&-", *args, cwd=place)
     assert done.returncode == code
     if code and closed != 2:
         assert_one_line(done, code)
@@ -559,15 +563,7 @@ def test_descriptor_that_is_not_open_is_no_file_that_was_opened_meanwhile(
 ) -> None:
     """What a compressed archive is decoded to, or a file beside the result, could be written to."""
     (place / "image.tar.gz").write_bytes(gzip.compress((place / "image.tar").read_bytes()))
-    done = subprocess.run(
-        ["sh", "-c", 'exec "$@" >&-', "sh", *command(*words, "./image.tar.gz")],
-        cwd=place,
-        env=ENVIRONMENT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-        timeout=30,
-    )
+    done = run_redirected(">&-", *words, "./image.tar.gz", cwd=place)
     assert words[1] in assert_one_line(done, 2)
     assert left(place) == ["image.tar", "image.tar.gz"]
 
