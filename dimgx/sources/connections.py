@@ -8,7 +8,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from threading import Event, Lock, Thread, get_ident
+from threading import Event, Lock, Thread, current_thread
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,20 +25,20 @@ class Waiting:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._ends: dict[int, Callable[[], object]] = {}
+        self._ends: dict[Thread, Callable[[], object]] = {}
 
     @contextmanager
     def ended_by(self, end: Callable[[], object]) -> Iterator[None]:
         """Note that this thread waits now, until `end` is called."""
         with self._lock:
-            self._ends[get_ident()] = end
+            self._ends[current_thread()] = end
         try:
             yield
         finally:
             with self._lock:
-                del self._ends[get_ident()]
+                del self._ends[current_thread()]
 
-    def wake(self, thread: int) -> None:
+    def wake(self, thread: Thread) -> None:
         """End what the thread waits for, if it does."""
         with self._lock:
             end = self._ends.get(thread)

@@ -11,7 +11,7 @@ Spec: distribution-spec, "Pull".
 from __future__ import annotations
 
 import json
-from threading import Event
+from threading import Event, Thread
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote
 
@@ -135,7 +135,7 @@ class RegistryClient:
                 problem = exc
             patience.pause(problem)
 
-    def wake(self, thread: int) -> None:
+    def wake(self, thread: Thread) -> None:
         """Make the thread that waits for an answer fail at once."""
         self._transport.wake(thread)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from threading import Event, Lock, Thread, current_thread, get_ident
+from threading import Event, Lock, Thread, current_thread
 from typing import TYPE_CHECKING
 
 from dimgx.digest import Digest
@@ -99,14 +99,11 @@ class _Fetch:
         """The thread that reads."""
         self._takes_ranges = True
         """The registry answers a request for the rest with the rest, as far as is known."""
-        self._thread: int | None = None
-        """The one that waits for an answer."""
         self.stopped = Event()
 
     def abort(self) -> None:
         self.stopped.set()
-        if self._thread is not None:
-            self._client.wake(self._thread)
+        self._client.wake(self.reader)
         response = self._response
         if response is not None:
             # Wakes a thread that waits for bytes, unless it has ended meanwhile.
@@ -119,9 +116,7 @@ class _Fetch:
         while True:
             asked = offset if self._takes_ranges else 0
             try:
-                self._thread = get_ident()
                 self._response = self._client.get_blob(self._digest, asked, patience)
-                self._thread = None
             except BadRange:
                 if not asked:
                     raise

@@ -12,7 +12,7 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
-from threading import Lock
+from threading import Lock, Thread
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urljoin, urlsplit
@@ -110,7 +110,7 @@ class Transport:
             url = target
         raise SourceError(f"{host_of(url)} redirects more than {_MOST_REDIRECTS} times")
 
-    def wake(self, thread: int) -> None:
+    def wake(self, thread: Thread) -> None:
         """Make the thread that waits for an answer fail at once."""
         self._waiting.wake(thread)
 
