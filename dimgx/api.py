@@ -10,6 +10,7 @@ import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, BinaryIO, get_args
 
+from dimgx.codec import Coding
 from dimgx.delivery import Counter, Result, emit, stream, write_flat
 from dimgx.errors import SourceError
 from dimgx.flattening import open_flat_of, ticker
@@ -188,7 +189,7 @@ def flatten(
     mark = recipe.phase or str
     check_target(target, recipe.add_layers)
     _check_coding(compression, level)
-    coding = compression, level
+    coding = Coding(compression, level, recipe.worker_count)
     head = _record(image, recipe, compression, level) if record else b""
     with ExitStack() as stack:
         stack.enter_context(image.using())
@@ -205,7 +206,7 @@ def flatten(
             flat.verify()
             image.check_unchanged()
             mark("check")
-        result = write_flat(flat, opened, recipe, coding, head, tar, is_hashed=sha256)
+        result = write_flat(flat, opened, coding, head, tar, is_hashed=sha256)
         mark("write")
         flat.verify()
         image.check_unchanged()
@@ -253,7 +254,7 @@ def write_raw(
             raw.verify()
             image.check_unchanged()
         counter = Counter(opened, sha256)
-        emit(raw, counter.write, compression, level, recipe.worker_count)
+        emit(raw, counter.write, Coding(compression, level, recipe.worker_count))
         image.check_unchanged()
         opened.commit()
         return Result(counter.size, raw.length, counter.hexdigest())
@@ -282,7 +283,7 @@ def open_stream(
     def produce(write: Callable[[bytes | memoryview], object]) -> None:
         flat.verify()
         image.check_unchanged()
-        emit(flat, write, compression, level, recipe.worker_count)
+        emit(flat, write, Coding(compression, level, recipe.worker_count))
         image.check_unchanged()
 
     return open_pulled(produce, flat.close)

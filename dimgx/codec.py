@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from dimgx import zstdframes
 
@@ -18,6 +18,14 @@ XZ_MEMORY_LIMIT = 2 << 30
 """Bytes: more than `xz -9` (65 MiB) and any --lzma2=dict that its encoder takes (1.5 GiB)."""
 _BZIP2_PARTS = (b"\x31\x41\x59\x26\x53\x59", b"\x17\x72\x45\x38\x50\x90")
 _XZ_MAGIC = b"\xfd7zXZ\0"
+
+
+class Coding(NamedTuple):
+    """How a tar is stored, and by how many threads it is encoded."""
+
+    compression: Compression | None
+    level: int | None = None
+    threads: int = 1
 
 
 def read_head(chunks: Iterator[bytes | memoryview], size: int = HEAD) -> bytes:

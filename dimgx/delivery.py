@@ -10,7 +10,7 @@ from dimgx.flattening import open_flow_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dimgx.codec import Compression
+    from dimgx.codec import Coding
     from dimgx.extractor import FlatTar
     from dimgx.image import Image
     from dimgx.images.rawlayer import RawLayer
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from dimgx.recipe import Recipe
     from dimgx.targets import Target
     from dimgx.targets.singlefile import FileTarget
-
-    Coding = tuple[Compression | None, int | None]
-    """The compression and its level."""
 
 
 class Result(NamedTuple):
@@ -62,9 +59,7 @@ class Counter:
 def emit(
     flat: FlatTar | Flow | RawLayer,
     write: Callable[[bytes | memoryview], object],
-    compression: Compression | None,
-    level: int | None,
-    threads: int,
+    coding: Coding,
     tar: TarFigures | None = None,
     head: bytes = b"",
 ) -> None:
@@ -74,10 +69,10 @@ def emit(
     """
     encoder = None
     sink = write
-    if compression is not None:
+    if coding.compression is not None:
         from dimgx.encode import open_encoder
 
-        encoder = open_encoder(write, compression, level, threads)
+        encoder = open_encoder(write, coding.compression, coding.level, coding.threads)
         sink = encoder.write
 
     def counted(data: bytes | memoryview) -> None:
@@ -120,7 +115,7 @@ def stream(
     with closing(flow):
         counter = Counter(target, is_hashed)
         try:
-            emit(flow, counter.write, *coding, recipe.worker_count, head=head)
+            emit(flow, counter.write, coding, head=head)
         except OutOfOrder:
             target.truncate(0)
             return None
@@ -130,7 +125,6 @@ def stream(
 def write_flat(
     flat: FlatTar,
     target: Target,
-    recipe: Recipe,
     coding: Coding,
     head: bytes,
     tar: TarFigures | None,
@@ -143,9 +137,8 @@ def write_flat(
     """
     from dimgx.targets.singlefile import FileTarget
 
-    compression, level = coding
     if (
-        compression is None
+        coding.compression is None
         and tar is None
         and not is_hashed
         and isinstance(target, FileTarget)
@@ -156,6 +149,6 @@ def write_flat(
         size = target.measure()
         return Result(size, size, None, flat.warnings)
     # The figures of a plain tar have its digest.
-    counter = Counter(target, is_hashed or (tar is not None and compression is not None))
-    emit(flat, counter.write, compression, level, recipe.worker_count, tar, head)
+    counter = Counter(target, is_hashed or (tar is not None and coding.compression is not None))
+    emit(flat, counter.write, coding, tar, head)
     return Result(counter.size, len(head) + flat.length, counter.hexdigest(), flat.warnings)

@@ -29,9 +29,10 @@ from dimgx.targets.forms import MadeImage
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
+    from dimgx.codec import Coding
     from dimgx.digest import Digest
     from dimgx.image import Image, Layer
-    from dimgx.images.layerparts import Coding, Part, StoredLayer
+    from dimgx.images.layerparts import Part, StoredLayer
     from dimgx.images.resultnames import ResultName
     from dimgx.merging.figures import TarFigures
     from dimgx.recipe import Layers

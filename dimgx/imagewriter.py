@@ -9,12 +9,11 @@ import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, get_args
 
-from dimgx.codec import COMPRESSIONS
+from dimgx.codec import COMPRESSIONS, Coding
 from dimgx.encode import check_level
 from dimgx.errors import UsageError
 from dimgx.image import Image
 from dimgx.imagemaker import ImageMaker, ResultImage, WrittenImage
-from dimgx.images.layerparts import Coding
 from dimgx.recipe import check_target, check_word, make_recipe
 from dimgx.spool import SpoolSpace
 from dimgx.targets.forms import FormName, usual_layer_compression

@@ -25,7 +25,7 @@ from dimgx.extent import Extent
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterator
 
-    from dimgx.codec import Compression
+    from dimgx.codec import Coding, Compression
     from dimgx.extractor import FlatTar
     from dimgx.image import Layer
     from dimgx.merging.emit import Write
@@ -67,14 +67,6 @@ def key_of(layer: Layer) -> Hashable:
     """Give the key of a layer that is kept: with another diff_id a blob has to be checked again."""
     digests = layer.digest, layer.diff_id
     return digests if any(digests) else None
-
-
-class Coding(NamedTuple):
-    """How a layer's tar is stored."""
-
-    compression: Compression | None
-    level: int | None = None
-    threads: int = 1
 
 
 class _Hashed:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from dimgx.codec import Coding
 from dimgx.errors import Cancelled, LayerSpecError
 from dimgx.flattening import chosen_layers, fetched
-from dimgx.images.layerparts import Coding, KeptPart
+from dimgx.images.layerparts import KeptPart
 from dimgx.recipe import Progress, Recipe
 
 if TYPE_CHECKING:

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from hashlib import _Hash
 
-    from dimgx.images.layerparts import Coding, Part, StoredLayer
+    from dimgx.codec import Coding
+    from dimgx.images.layerparts import Part, StoredLayer
     from dimgx.merging.emit import Write
     from dimgx.spool import SpoolSpace
     from dimgx.targets import Target
