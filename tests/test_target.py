@@ -146,6 +146,16 @@ def test_a_file_system_without_hard_links(tmp_path, monkeypatch):
 
 
 @posix
+def test_what_is_there_is_there_though_the_temporary_name_stays(tmp_path, monkeypatch):
+    target = open_target(str(tmp_path / "out.tar"), force=False)
+    target.write(DATA)
+    # As in a directory that takes names and gives none back (`chattr +a`).
+    monkeypatch.setattr(os, "unlink", fail_with(errno.EPERM))
+    target.commit()
+    assert (tmp_path / "out.tar").read_bytes() == DATA
+
+
+@posix
 def test_mode_comes_from_the_umask(tmp_path, umask):
     put(tmp_path / "out.tar")
     assert mode_of(tmp_path / "out.tar") == 0o640

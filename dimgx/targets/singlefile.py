@@ -221,7 +221,8 @@ class FileTarget:
                     os.replace(self._temporary, self._place)
                 else:
                     self._publish_new()
-                self._temporary = ""
+                # It is there, whole: a name that cannot be removed takes nothing from that.
+                self._remove_temporary()
                 if self._sync:
                     sync_directory(self._directory)
         finally:
@@ -232,6 +233,10 @@ class FileTarget:
             fd, self._fd = self._fd, -1
             with suppress(OSError):
                 os.close(fd)
+        self._remove_temporary()
+
+    def _remove_temporary(self) -> None:
+        """Remove the temporary name, if it is there still."""
         if self._temporary:
             # By its name alone, which nobody else has: an interrupt may have come between the
             # file and its descriptor.
@@ -250,8 +255,6 @@ class FileTarget:
             if os.path.lexists(self._place):
                 raise exists(self._path) from None
             os.rename(self._temporary, self._place)
-        else:
-            os.unlink(self._temporary)
 
 
 class _StreamTarget:
