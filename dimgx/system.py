@@ -32,6 +32,7 @@ FEATURES: frozenset[str] = frozenset(
         "pread": hasattr(os, "pread") and hasattr(os, "pwrite"),
         "preadv": hasattr(os, "preadv"),
         "memfd": hasattr(os, "memfd_create"),
+        "tmpfile": hasattr(os, "O_TMPFILE"),
         "affinity": hasattr(os, "sched_getaffinity"),
         "fadvise": hasattr(os, "posix_fadvise"),
         "flock": os.name == "posix" and hasattr(os, "O_DIRECTORY"),
@@ -163,16 +164,19 @@ def open_unlinked_file(directory: str) -> int:
 
     Raises: OSError as `os.open` does.
     """
+    if "tmpfile" in FEATURES:
+        # It never has a name, so whatever ends this process leaves nothing.
+        with suppress(OSError):  # not every file system has this
+            return os.open(directory, os.O_RDWR | os.O_TMPFILE | _O_CLOEXEC, 0o600)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _O_BINARY | _O_TEMPORARY | _O_CLOEXEC
-    while True:
-        path = os.path.join(directory, f".dimgx-{os.urandom(8).hex()}")
-        try:
-            fd = os.open(path, flags, 0o600)
-        except FileExistsError:
-            continue
+    path = os.path.join(directory, f".dimgx-{os.urandom(8).hex()}")
+    try:
+        return os.open(path, flags, 0o600)
+    finally:
+        # By its name alone: an interrupt may have come between the file and its descriptor.
         if not _O_TEMPORARY:
-            os.unlink(path)
-        return fd
+            with suppress(OSError):
+                os.unlink(path)
 
 
 def lock_directory(path: str) -> int | None:

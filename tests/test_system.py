@@ -124,6 +124,18 @@ def test_unlinked_file_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_interrupt_between_a_file_and_its_descriptor_leaves_nothing(tmp_path, monkeypatch):
+    def interrupted(*args):
+        os.close(open_(*args))
+        raise KeyboardInterrupt
+
+    open_ = os.open
+    monkeypatch.setattr(os, "open", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        system.open_unlinked_file(str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_unlinked_file_is_private_and_not_inherited(tmp_path):
     fd = system.open_unlinked_file(str(tmp_path))
     assert os.fstat(fd).st_mode & 0o777 == 0o600
