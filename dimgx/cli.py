@@ -123,17 +123,18 @@ def _run_guarded(args: Sequence[str], messages: Messages, cancel: Callable[[], b
         code = run(args, messages, cancel)
     except BrokenPipeError:
         raise
-    except DimgxError as exc:
-        messages.fail(str(exc))
-        return _exit_code(exc)
-    except OSError as exc:
+    except (DimgxError, OSError) as exc:
+        if _is_out_of_files(exc):
+            messages.fail("too many files are open: raise `ulimit -n`")
+            return EXIT_WORLD
+        if isinstance(exc, DimgxError):
+            messages.fail(str(exc))
+            return _exit_code(exc)
         # The disk, the memory of the kernel, a file that went away: the world's, not ours.
         import errno
 
         where = f"{os.fsdecode(exc.filename)}: " if exc.filename else ""
-        if exc.errno in (errno.EMFILE, errno.ENFILE):
-            messages.fail("too many files are open: raise `ulimit -n`")
-        elif exc.errno == errno.ENOENT and not where:  # what asks for it names no file
+        if exc.errno == errno.ENOENT and not where:  # what asks for it names no file
             messages.fail("the working directory is gone: run dimgx in one that is there")
         else:
             messages.fail(f"{where}{exc.strerror or exc}")
@@ -148,6 +149,14 @@ def _run_guarded(args: Sequence[str], messages: Messages, cancel: Callable[[], b
         return EXIT_BUG
     messages.show_kept()
     return code
+
+
+def _is_out_of_files(exc: BaseException) -> bool:
+    """Tell whether too many files are open: whatever was to be opened, there is one thing to do."""
+    import errno
+
+    cause = exc.__cause__ or exc
+    return isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE)
 
 
 def _exit_code(exc: DimgxError) -> int:

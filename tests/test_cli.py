@@ -871,6 +871,25 @@ def test_many_layers_where_few_files_may_be_open(place: Path, is_for_good: bool)
     assert (place / "o.tar").exists() != is_for_good
 
 
+@pytest.mark.parametrize("name", ["image.tar", ".dimgx-"])
+def test_too_many_files_are_told_so_whatever_was_to_be_opened(place: Path, name: str) -> None:
+    script = (
+        "import errno, os, sys\n"
+        "open_ = os.open\n"
+        "def few(path, *args):\n"
+        f"    if {name!r} in path:\n"
+        "        raise OSError(errno.EMFILE, 'Too many open files')\n"
+        "    return open_(path, *args)\n"
+        "os.open = few\n"
+        "from dimgx.cli import main\n"
+        "sys.exit(main(['-t', 'o.tar', './image.tar']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=place, env=ENVIRONMENT, capture_output=True, check=False
+    )
+    assert assert_one_line(done, 2) == "dimgx: too many files are open: raise `ulimit -n`\n"
+
+
 # -- the rest -------------------------------------------------------------------------------------
 
 
