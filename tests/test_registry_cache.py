@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -172,6 +173,33 @@ def test_left_over_of_a_killed_process_goes_even_if_nobody_wants_that_blob(cache
     coming.write(b"coming")
     coming.commit()
     assert has(blobs, Digest.of(b"still coming"), 12) and not left_over(cache)
+
+
+def test_place_that_cannot_be_begun_is_left_at_once(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "ftruncate", fail)
+    before = os.listdir("/dev/fd")
+    BlobCache(str(cache), LIMIT).open(Digest.of(b"data"), 4, Event()).close()
+    assert os.listdir("/dev/fd") == before and not left_over(cache)
+
+
+def test_interrupt_right_behind_the_end_of_a_file_is_not_a_bad_descriptor(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(fd: int) -> None:
+        close(fd)
+        raise KeyboardInterrupt
+
+    slot = BlobCache(str(cache), LIMIT).open(Digest.of(b"data"), 4, Event())
+    close = os.close
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(os, "close", interrupted)
+        slot.close()
+    slot.close()
 
 
 def test_second_reader_waits_for_the_first(cache: Path) -> None:

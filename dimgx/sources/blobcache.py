@@ -77,10 +77,10 @@ class BlobCache:
             return Slot()
         with ExitStack() as stack:
             stack.callback(os.close, fd)
+            stack.callback(_remove, path)
             # The process that we waited for has stored it.
             found = self._find(digest, size, stopped)
             if found is not None:
-                _remove(path)
                 return found
             stack.pop_all()
         return Slot(self, digest, fd, path)
@@ -138,26 +138,27 @@ class BlobCache:
             return os.open(path, _WRITE | os.O_TRUNC, 0o666)
         last, stalled = -1, 0
         while True:
-            fd = os.open(path, _WRITE, 0o666)
-            if not _is_regular(fd):
-                os.close(fd)
-                return None
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                size = os.fstat(fd).st_size
-                os.close(fd)
-                stalled = 0 if size != last else stalled + 1
-                last = size
-                if stalled > _STALLED_POLLS:
+            with ExitStack() as stack:
+                fd = os.open(path, _WRITE, 0o666)
+                stack.callback(os.close, fd)
+                if not _is_regular(fd):
                     return None
-                if stopped.wait(_POLL_S):
-                    raise Cancelled("cancelled") from None
-                continue
-            if _is_at(fd, path):
-                os.ftruncate(fd, 0)
-                return fd
-            os.close(fd)  # stored or given up meanwhile: look again
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except OSError:
+                    size = os.fstat(fd).st_size
+                    stalled = 0 if size != last else stalled + 1
+                    last = size
+                    if stalled > _STALLED_POLLS:
+                        return None
+                    if stopped.wait(_POLL_S):
+                        raise Cancelled("cancelled") from None
+                    continue
+                if _is_at(fd, path):  # else it was stored or given up meanwhile: look again
+                    stack.callback(_remove, path)
+                    os.ftruncate(fd, 0)
+                    stack.pop_all()
+                    return fd
 
     def _sweep(self) -> None:
         """Remove what nobody is fetching any more."""
@@ -236,8 +237,7 @@ class Slot:
             return
         if self.digest is not None and self._hash.hexdigest() == self.digest.hex:
             if os.name == "nt":
-                os.close(self._fd)
-                self._fd = None
+                self._close_file()
             self._cache.store(self)
             self._cache = None
         self.close()
@@ -247,10 +247,14 @@ class Slot:
         if self._cache is not None:
             _remove(self.path)
             self._cache = None
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        self._close_file()
         self._hash = None
+
+    def _close_file(self) -> None:
+        # Forgotten first: an interrupt may come right behind, and the number is another's then.
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            os.close(fd)
 
 
 def _has_digest(fd: int, size: int, digest: Digest, stopped: Event) -> bool:

@@ -227,9 +227,10 @@ class DirectoryStore:
                 os.rmdir(place) if os.path.isdir(place) else os.unlink(place)
         self._made.clear()
         self._temporary = ""
-        if self._lock is not None:
-            os.close(self._lock)
-        self._lock = None
+        # Forgotten first: an interrupt may come right behind, and the number is another's then.
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
 
     @property
     def size(self) -> int:
