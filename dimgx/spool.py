@@ -176,7 +176,7 @@ class Spool:
             return
         self._is_closed = True
         if self._fd is not None:
-            os.close(self._fd)
+            system.let_go(self._fd)
             self._fd = None
         self._space.release(self._charged)
         self._charged = 0
@@ -206,7 +206,7 @@ class Spool:
                     offset += len(piece)
         finally:
             if memory is not None:
-                os.close(memory)
+                system.let_go(memory)
             self._space.release(charged)
         if self.is_in_memory:
             self._space.reserve(self.size)

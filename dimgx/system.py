@@ -67,6 +67,18 @@ def open_read(path: str | bytes) -> int:
     return os.open(path, os.O_RDONLY | _O_BINARY | _O_CLOEXEC)
 
 
+def let_go(fd: int) -> None:
+    """Close a file that was read, or that nobody wants any more.
+
+    What its disk reports only now (over a network some do) takes nothing from what was read.
+    """
+    try:
+        os.close(fd)
+    except OSError as exc:
+        if exc.errno == errno.EBADF:  # it was not open, which is a mistake of ours
+            raise
+
+
 def plain_descriptor(file: BinaryIO) -> int | None:
     """Give the descriptor of an open file whose bytes are those of the file object.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 
@@ -115,6 +116,20 @@ def test_files_are_written_in_steps_from_border_to_border(tmp_path, monkeypatch,
     first = system.STEP - offset % system.STEP
     assert steps[0] == first and max(steps) <= system.STEP and sum(steps) == len(data)
     assert steps[1:-1] == [system.STEP] * len(steps[1:-1])
+
+
+def test_file_that_is_let_go_of_is_closed_whatever_its_disk_says(tmp_path, monkeypatch):
+    def late(fd):
+        close(fd)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    close = os.close
+    fd = system.open_unlinked_file(str(tmp_path))
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "close", late)
+        system.let_go(fd)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        system.let_go(fd)
 
 
 def test_unlinked_file_leaves_nothing(tmp_path):

@@ -42,7 +42,7 @@ from dimgx.layers.tarfields import (
 )
 from dimgx.layers.tarheader import read_header
 from dimgx.layers.tarwrite import END, build_header
-from dimgx.system import PIECE, open_read
+from dimgx.system import PIECE, let_go, open_read
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
@@ -84,7 +84,7 @@ def _open_tar(
     path: str, space: SpoolSpace, resources: ExitStack, tick: Callable[[], None] | None
 ) -> Layer:
     fd = open_read(path)
-    resources.callback(os.close, fd)
+    resources.callback(let_go, fd)
     status = os.fstat(fd)
     chunks: Iterator[bytes | memoryview]
     if stat.S_ISREG(status.st_mode):
@@ -198,7 +198,7 @@ def _iter_file(name: bytes, path: bytes, mode: int, seen: os.stat_result) -> Ite
             raise SourceError(changed)
         yield bytes(-status.st_size % BLOCK)
     finally:
-        os.close(fd)
+        let_go(fd)
 
 
 def _mode(status: os.stat_result, kind: int) -> int:

@@ -19,6 +19,7 @@ from contextlib import ExitStack
 from threading import Event
 from typing import TYPE_CHECKING
 
+from dimgx import system
 from dimgx.digest import Digest
 from dimgx.errors import Cancelled, ImageError
 from dimgx.extent import Extent
@@ -76,7 +77,7 @@ class BlobCache:
         if fd is None:
             return Slot()
         with ExitStack() as stack:
-            stack.callback(os.close, fd)
+            stack.callback(system.let_go, fd)
             stack.callback(_remove, path)
             # The process that we waited for has stored it.
             found = self._find(digest, size, stopped)
@@ -111,7 +112,7 @@ class BlobCache:
         except OSError:
             return None
         with ExitStack() as stack:
-            stack.callback(os.close, fd)
+            stack.callback(system.let_go, fd)
             found = os.fstat(fd).st_size
             try:
                 is_right = _is_regular(fd) and _has_digest(fd, found, digest, stopped)
@@ -140,7 +141,7 @@ class BlobCache:
         while True:
             with ExitStack() as stack:
                 fd = os.open(path, _WRITE, 0o666)
-                stack.callback(os.close, fd)
+                stack.callback(system.let_go, fd)
                 if not _is_regular(fd):
                     return None
                 try:
@@ -178,7 +179,7 @@ class BlobCache:
             except OSError:  # somebody is
                 pass
             finally:
-                os.close(fd)
+                system.let_go(fd)
 
     def _trim(self, newest: str) -> None:
         """Remove what was used longest ago, as far as the bound wants it."""
@@ -254,7 +255,7 @@ class Slot:
         # Forgotten first: an interrupt may come right behind, and the number is another's then.
         fd, self._fd = self._fd, None
         if fd is not None:
-            os.close(fd)
+            system.let_go(fd)
 
 
 def _has_digest(fd: int, size: int, digest: Digest, stopped: Event) -> bool:

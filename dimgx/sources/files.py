@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Protocol
 
+from dimgx import system
 from dimgx.digest import Digest
 from dimgx.errors import ImageError, SourceError
 from dimgx.extent import Extent
@@ -93,7 +94,7 @@ class DirectoryFiles:
             extent = self._open(path, name)
             if extent is None:
                 return None
-            self._resources.callback(os.close, extent.fd)
+            self._resources.callback(system.let_go, extent.fd)
             self._found[path] = extent, Watch.of(extent.fd, path)
         return self._found[path][0]
 
@@ -105,7 +106,7 @@ class DirectoryFiles:
             yield extent
         finally:
             if extent is not None:
-                os.close(extent.fd)
+                system.let_go(extent.fd)
 
     def _path(self, name: str) -> str:
         if "\0" in name:

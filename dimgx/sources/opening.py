@@ -79,7 +79,7 @@ def open_files(
         fd = system.open_read(path)
     except (OSError, ValueError) as exc:
         raise SourceError(f"{where}: {getattr(exc, 'strerror', None) or exc}") from exc
-    resources.callback(os.close, fd)
+    resources.callback(system.let_go, fd)
     status = os.fstat(fd)
     if stat.S_ISREG(status.st_mode):
         return _open_extent(Extent(fd, 0, status.st_size), where, spool, resources, tick)
@@ -115,7 +115,7 @@ def _open_stdin(
         offset = min(stdin.tell(), status.st_size)
         # The caller may close the file, or drop it, before the image.
         fd = os.dup(fd)
-        resources.callback(os.close, fd)
+        resources.callback(system.let_go, fd)
         rest = Extent(fd, offset, status.st_size - offset)
         return _open_extent(rest, _STDIN, spool, resources, tick)
     system.widen_pipe(fd)

@@ -230,7 +230,7 @@ class DirectoryStore:
         # Forgotten first: an interrupt may come right behind, and the number is another's then.
         lock, self._lock = self._lock, None
         if lock is not None:
-            os.close(lock)
+            system.let_go(lock)
 
     @property
     def size(self) -> int:
