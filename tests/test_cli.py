@@ -259,6 +259,15 @@ def test_log_format_shapes_every_line(place: Path) -> None:
     assert run("--log-level", "ERROR", *args, cwd=place).stderr == b""
 
 
+def test_specs_that_name_no_row_leave_nothing_to_flatten(place: Path) -> None:
+    done = run("-l", "f00d", "-l", "@7", "-t", "-", "./image.tar", cwd=place)
+    assert (done.returncode, done.stdout) == (3, b"")
+    assert done.stderr == (
+        b"dimgx: nothing is left to flatten: no row is named by f00d, @7; without a target the rows"
+        b" are listed\n"
+    )
+
+
 def test_clamp_mtime(place: Path) -> None:
     assert run("--clamp-mtime", "-t", "o.tar", "./image.tar", cwd=place).returncode == 1
     newer = image(layer(file("new", mtime=2000), file("old", mtime=5)))

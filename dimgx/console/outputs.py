@@ -283,6 +283,11 @@ def _rows_to_flatten(chosen: Chosen, options: Options) -> Sequence[Row] | None:
         return None
     if not options.layers and not chosen.image.layers:
         return None
+    if not chosen.rows:
+        raise LayerSpecError(
+            f"nothing is left to flatten: no row is named by {', '.join(options.layers)}; without a"
+            " target the rows are listed"
+        )
     if all(row.is_empty for row in chosen.rows):
         raise LayerSpecError("nothing is left to flatten: no chosen row has a layer")
     return chosen.rows
