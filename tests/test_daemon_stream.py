@@ -267,6 +267,10 @@ def test_pull_reports_and_fails_as_the_engine_says(tmp_path: Path) -> None:
         engine.answers["/images/create"] = lambda query: b'{"error": "denied: not yours"}'
         code, told = programs.refused("app:1", "-H", engine.url, "--pull", "always")
         assert (code, "denied: not yours" in told) == (2, True)
+        problem = "net/http: TLS handshake timeout"
+        engine.answers["/images/create"] = lambda query: json.dumps({"error": problem}).encode()
+        code, told = programs.refused("app:1", "-H", engine.url, "--pull", "always")
+        assert (code, told.endswith(f" cannot pull app:1: {problem}\n")) == (4, True)
         # What is there is not pulled again.
         asked = len([path for path, _ in engine.asked if path == "/images/create"])
         programs.dimgx("-H", engine.url, "--pull", "missing", "-q", "app:1")

@@ -183,6 +183,32 @@ def test_absence_where_images_cannot_be_listed(
     assert "has no image 'nope'" in told
 
 
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        ("failed to connect: dial tcp 192.0.2.1:22: connect: connection refused", 4),
+        ("unable to connect to Podman socket: dial unix /x: connect: no such file or directory", 4),
+        ("failed to connect: dial tcp: lookup x.invalid on 192.0.2.1:53: no such host", 2),
+        ("failed to connect: ssh: handshake failed: ssh: unable to authenticate", 2),
+    ],
+)
+def test_program_that_does_not_reach_its_service(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: str, code: int
+) -> None:
+    path = tmp_path / "podman"
+    path.write_text(f'#!/bin/sh\necho "Error: {said}" >&2; exit 125\n')
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv("CONTAINER_HOST", "ssh://root@x.invalid:22/podman.sock")
+    found, told = programs.refused("podman:app:1")
+    assert (found, told.endswith(f" {said}\n")) == (code, True)
+
+
+def test_program_that_reaches_no_registry(alone: Engine) -> None:
+    code, told = programs.refused("podman:127.0.0.1:9/no/such:1", "--pull", "always")
+    assert (code, "cannot pull 127.0.0.1:9/no/such:1: " in told) == (4, True)
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_pull_is_not_waited_for_when_it_is_stopped(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str

@@ -30,6 +30,9 @@ from dimgx.sources.opening import open_stream, ticking
 if TYPE_CHECKING:
     from dimgx.spool import SpoolSpace
 
+_MAY_HEAL = ("connection refused", "connection reset", "timeout", "toomanyrequests")
+"""What engines say of a registry that may answer later."""
+
 Reader = Callable[[Files, Reference, Platform | None], Image]
 """Gives the image that an archive holds."""
 
@@ -140,7 +143,7 @@ def _pull(engine: Engine, name: str, platform: Platform | None, options: EngineO
         for answer in engine.iter_pulled(name, platform):
             problem = answer.text("error")
             if problem:
-                raise SourceError(f"{engine.where} cannot pull {name:.300}: {problem:.500}")
+                raise _not_pulled(engine, name, Refused(0, problem))
             detail, part = answer.fields("progressdetail"), answer.text("id")
             if options.tick is None or part is None:
                 continue
@@ -151,9 +154,17 @@ def _pull(engine: Engine, name: str, platform: Platform | None, options: EngineO
                 done, totals = zip(*parts.values(), strict=True)
                 options.tick(sum(done), sum(totals))
     except Refused as exc:
-        if exc.status >= 500 and "manifest unknown" not in str(exc):
-            raise translated(exc, engine.where) from exc
-        raise SourceError(f"{engine.where} cannot pull {name:.300}: {exc}") from exc
+        raise _not_pulled(engine, name, exc) from exc
+
+
+def _not_pulled(engine: Engine, name: str, refused: Refused) -> SourceError | TemporaryError:
+    problem = f"{refused}"
+    # Podman, and Docker once it has begun to answer, have one status for all that goes wrong.
+    may_heal = (refused.status >= 500 and "manifest unknown" not in problem) or any(
+        words in problem.lower() for words in _MAY_HEAL
+    )
+    told = f"{engine.where} cannot pull {name:.300}: {problem:.500}"
+    return TemporaryError(told) if may_heal else SourceError(told)
 
 
 def translated(refused: Refused, where: str) -> SourceError | TemporaryError:

@@ -33,6 +33,7 @@ _PIECE = 1 << 20
 _MOST_ANCESTORS = 1000
 # Layers that were pushed with zstd, which Docker's manifests do not know.
 _BAD_FORM = ("zstd", "manifest conversion")
+_NOT_REACHED = ("unable to connect", "cannot connect", "failed to connect")
 _UNKNOWN = ("not known", "no such", "unable to find", "not find")
 
 
@@ -358,8 +359,9 @@ def _refused(errors: bytes) -> Exception:
     lines = errors.decode("utf-8", "replace").split("\n")
     text = next((line for line in reversed(lines) if line.strip()), "podman failed").strip()
     text = text.removeprefix("Error: ")[:500]
-    if any(words in text.lower() for words in _UNKNOWN):
-        return Refused(404, text)
-    if "unable to connect" in text.lower() or "cannot connect" in text.lower():
-        return TemporaryError(f"podman: {text}")
-    return Refused(400, text)
+    said = text.lower()
+    # Asked first: of a host that is not there "no such host" is said.
+    if any(words in said for words in _NOT_REACHED):
+        is_for_good = "no such host" in said or "handshake failed" in said
+        return Refused(400, text) if is_for_good else TemporaryError(f"podman: {text}")
+    return Refused(404 if any(words in said for words in _UNKNOWN) else 400, text)
