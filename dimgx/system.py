@@ -90,17 +90,15 @@ def plain_descriptor(file: BinaryIO) -> int | None:
 
 
 def pread(fd: int, size: int, offset: int) -> bytes:
-    """Give up to `size` bytes from `offset` on; fewer at the file's end only if it is regular."""
-    if "pread" in FEATURES:
-        return os.pread(fd, size, offset)
-    with _seek_lock:
-        # Like pread, leave the position where it was: the file may be somebody's standard input.
-        position = os.lseek(fd, 0, os.SEEK_CUR)
-        os.lseek(fd, offset, os.SEEK_SET)
-        try:
-            return os.read(fd, size)
-        finally:
-            os.lseek(fd, position, os.SEEK_SET)
+    """Give `size` bytes from `offset` on; fewer at the file's end only."""
+    data = _read_some(fd, size, offset)
+    # Before what a disk cannot read, and over a network, a call may give a part of it.
+    while data and len(data) < size:
+        more = _read_some(fd, size - len(data), offset + len(data))
+        if not more:
+            break
+        data += more
+    return data
 
 
 def pread_into(fd: int, view: memoryview, offset: int) -> int:
@@ -280,6 +278,19 @@ def _physical_memory() -> int:
     except (AttributeError, ValueError, OSError):
         return _MEMORY_GUESS
     return pages * page if pages > 0 and page > 0 else _MEMORY_GUESS
+
+
+def _read_some(fd: int, size: int, offset: int) -> bytes:
+    if "pread" in FEATURES:
+        return os.pread(fd, size, offset)
+    with _seek_lock:
+        # Like pread, leave the position where it was: the file may be somebody's standard input.
+        position = os.lseek(fd, 0, os.SEEK_CUR)
+        os.lseek(fd, offset, os.SEEK_SET)
+        try:
+            return os.read(fd, size)
+        finally:
+            os.lseek(fd, position, os.SEEK_SET)
 
 
 def _write_some(fd: int, data: bytes | memoryview) -> int:

@@ -36,6 +36,15 @@ def test_pread_reads_at_an_offset(numbers):
     assert system.pread(fd, 100, 4096) == data[4096:4196]
 
 
+def test_pread_goes_on_where_a_call_gives_a_part(numbers, monkeypatch, features):
+    call = "pread" if "pread" in features else "read"
+    whole = getattr(os, call)
+    monkeypatch.setattr(os, call, lambda fd, size, *place: whole(fd, min(size, 1000), *place))
+    fd, data = numbers
+    assert system.pread(fd, 4096, 100) == data[100:4196]
+    assert system.pread(fd, 4096, len(data) - 1500) == data[-1500:]
+
+
 def test_pread_into_fills_a_view(numbers):
     fd, data = numbers
     view = memoryview(bytearray(1000))
