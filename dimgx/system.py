@@ -104,7 +104,11 @@ def pread(fd: int, size: int, offset: int) -> bytes:
 def pread_into(fd: int, view: memoryview, offset: int) -> int:
     """Fill `view` from `offset` on as far as one call goes, and give the number of bytes read."""
     if "preadv" in FEATURES:
-        return os.preadv(fd, [view], offset)
+        try:
+            return os.preadv(fd, [view], offset)
+        except OSError as exc:
+            _name(exc, fd)
+            raise
     data = pread(fd, len(view), offset)
     view[: len(data)] = data
     return len(data)
@@ -280,9 +284,20 @@ def _physical_memory() -> int:
     return pages * page if pages > 0 and page > 0 else _MEMORY_GUESS
 
 
+def _name(exc: OSError, fd: int) -> None:
+    """Add to an error which file it is about, where the system tells that."""
+    if "procfs" in FEATURES:
+        with suppress(OSError):
+            exc.filename = os.readlink(f"/proc/self/fd/{fd}")
+
+
 def _read_some(fd: int, size: int, offset: int) -> bytes:
     if "pread" in FEATURES:
-        return os.pread(fd, size, offset)
+        try:
+            return os.pread(fd, size, offset)
+        except OSError as exc:
+            _name(exc, fd)
+            raise
     with _seek_lock:
         # Like pread, leave the position where it was: the file may be somebody's standard input.
         position = os.lseek(fd, 0, os.SEEK_CUR)

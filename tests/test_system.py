@@ -52,6 +52,19 @@ def test_pread_into_fills_a_view(numbers):
     assert view[:300] == data[-300:]
 
 
+@pytest.mark.skipif("procfs" not in FULL, reason="needs /proc")
+def test_what_cannot_be_read_is_named(tmp_path, features):
+    fd = system.open_read(str(tmp_path))
+    for read in (
+        lambda: system.pread(fd, 10, 0),
+        lambda: system.pread_into(fd, memoryview(bytearray(10)), 0),
+    ):
+        with pytest.raises(IsADirectoryError) as caught:
+            read()
+        assert caught.value.filename == (str(tmp_path) if features else None)
+    os.close(fd)
+
+
 def test_read_into_gives_what_is_there_and_then_the_end():
     reader, writer = os.pipe()
     view = memoryview(bytearray(10))
