@@ -67,13 +67,14 @@ def _make_layer(
     blob = find(layer)
     problem = None
     if layer.is_encrypted:
-        problem = "is encrypted: decrypt the image first, as in `skopeo copy --decryption-key`"
+        problem = "it is encrypted: decrypt the image first, as in `skopeo copy --decryption-key`"
     elif not layer.is_tar_layer:
-        problem = f"is no tar: its media type is {layer.media_type!r:.200}"
+        problem = f"it is no tar: its media type is {layer.media_type!r:.200}"
     elif blob is None and layer.is_foreign:
-        problem = "is not stored with the image, as its licence has it (a foreign layer)"
+        problem = "it is not stored with the image, as its licence has it (a foreign layer)"
     elif blob is None:
-        problem = "is missing"
+        problem = "its blob is missing: pull or copy it again"
     if problem is not None or blob is None:
-        blob = UnreadableBlob(f"{where}: the layer {layer.digest} {problem}", layer.size)
+        # Whoever reads it says which layer it is.
+        blob = UnreadableBlob(f"{where}: {problem}", layer.size)
     return Layer(blob, layer.digest, layer.size, diff_id, layer.media_type)
