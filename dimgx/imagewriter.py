@@ -123,12 +123,13 @@ def write_images(
             for one in wanted
         )
         maker.finish()
-        for one in wanted:
-            one.image.check_unchanged()
+
+        def check() -> None:
+            for one in wanted:
+                one.image.check_unchanged()
+
         mark("write")
-        store.publish()
-        for one in wanted:
-            one.image.check_unchanged()
+        store.publish(check)
         mark("publish")
         result = ImagesResult(written, store.size, store.sha256, maker.warnings)
         if report is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
+import stat
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import pairwise
@@ -14,8 +16,17 @@ from typing import Any
 import pytest
 
 import dimgx
-from dimgx import DimgxError, ImageError, LayerSpecError, ResultImage, UsageError, write_images
+from dimgx import (
+    DimgxError,
+    ImageError,
+    LayerSpecError,
+    ResultImage,
+    SourceError,
+    UsageError,
+    write_images,
+)
 from dimgx.images.origin import parse_origin
+from dimgx.targets import archive
 from tests.dsl import file, layer
 from tests.opened import opened, plain
 from tests.results import (
@@ -48,6 +59,38 @@ ARCHIVES = [form for form in FORMS if form not in DIRECTORIES]
 @pytest.fixture
 def app(tmp_path: Path) -> str:
     return SOURCES["docker-1.10"](tmp_path, APP)
+
+
+@forms
+def test_image_that_changes_when_all_was_read_takes_nothing_away(
+    tmp_path: Path, app: str, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            os.utime(app)
+        fsync(fd)
+
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", late)
+    expected = flat(app)
+    write(app, tmp_path / "out", form)
+    assert flat(reference_of(form, tmp_path / "out")) == expected
+
+
+@pytest.mark.parametrize("form", ARCHIVES)
+def test_image_that_changes_while_it_is_read_again_leaves_nothing(
+    tmp_path: Path, app: str, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(*args: Any) -> Any:
+        os.utime(app)
+        return open_encoder(*args)
+
+    open_encoder = archive.open_encoder
+    monkeypatch.setattr(archive, "open_encoder", late)
+    before = left(tmp_path)
+    with pytest.raises(SourceError, match="changed while it was read"):
+        write(app, tmp_path / "out", form, keep_layers=True, compression="gzip")
+    assert left(tmp_path) == before
 
 
 @forms

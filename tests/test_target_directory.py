@@ -206,7 +206,7 @@ def test_a_directory_made_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "out" / "mine").write_bytes(b"")
     store.finish({"index.json": b"{}"})
     with pytest.raises(SourceError, match="out appeared meanwhile: run this again"):
-        store.publish()
+        store.publish(lambda: None)
     assert left(tmp_path) == ["out", "out/mine"]
 
 

@@ -22,7 +22,7 @@ from dimgx.layers.tarwrite import END, build_header
 from dimgx.targets.store import Slot
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from hashlib import _Hash
 
     from dimgx.codec import Coding
@@ -86,8 +86,9 @@ class FileArchive:
             self.put(name, data)
         self._write(END)
 
-    def publish(self) -> None:
+    def publish(self, check: Callable[[], None]) -> None:
         """Give the file its name."""
+        check()
         if self._hash is not None:  # headers were filled in late, so not before
             for chunk in self._target.iter_chunks():
                 self._hash.update(chunk)
@@ -180,8 +181,9 @@ class StreamedArchive:
         for name, data in last.items():
             self.put(name, data)
 
-    def publish(self) -> None:
+    def publish(self, check: Callable[[], None]) -> None:
         """Write everything."""
+        check()
         coding = self._coding
         encoder = open_encoder(self._write, coding.compression, coding.level, coding.threads)
         try:
@@ -194,6 +196,7 @@ class StreamedArchive:
         except BaseException:
             encoder.abort()
             raise
+        check()  # Parts have been read once more.
         self._target.commit()
 
     def _write(self, data: bytes | memoryview) -> None:

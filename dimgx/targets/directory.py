@@ -26,7 +26,7 @@ from dimgx.targets.singlefile import exists, sync_directory
 from dimgx.targets.store import Slot
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from dimgx.images.layerparts import Part, StoredLayer
 
@@ -161,9 +161,10 @@ class DirectoryStore:
         """Remember the index, and what is to be seen behind it."""
         self._last = dict(last)
 
-    def publish(self) -> None:
+    def publish(self, check: Callable[[], None]) -> None:
         """Put the index, and remove what it does not name."""
         try:
+            check()
             with translated(self._path):
                 places = {name: self._write_small(data) for name, data in self._last.items()}
                 self._index = next(iter(places.values()))

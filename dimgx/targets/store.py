@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from dimgx.images.layerparts import Part, StoredLayer
 
@@ -53,10 +53,13 @@ class Store(Protocol):
     def finish(self, last: Mapping[str, bytes]) -> None:
         """Put the files `last`, which make an image of the rest; nothing may be put after that."""
 
-    def publish(self) -> None:
+    def publish(self, check: Callable[[], None]) -> None:
         """Show everything.
 
-        Raises: SourceError where the place cannot be replaced or has no room.
+        `check` raises where that has changed which the parts are read from. It is called when all
+        of them are read, and before anything is seen.
+
+        Raises: SourceError where the place cannot be replaced or has no room; what `check` raises.
         """
 
     @property
