@@ -24,6 +24,8 @@ TABLE = [
     (("app:1", "b:2"), "@0", ["docker.io/library/app:1", "docker.io/library/b:2"]),
     (("app:1", "b:2"), "5d8f0941", ["docker.io/library/app:1", "docker.io/library/b:2"]),
     (("v1", "v2"), "v2", ["v2"]),
+    (("a:1", "1", "b:2", "2", "c:2"), "2", ["docker.io/library/b:2", "docker.io/library/c:2"]),
+    (("a:1", "b:2"), "2", ["docker.io/library/a:1", "docker.io/library/b:2"]),
     (("odd name", "-"), None, []),
     (("Big/Name:1",), None, ["Big/Name:1"]),
     ((f"app@sha256:{64 * '0'}",), None, []),

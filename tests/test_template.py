@@ -95,6 +95,11 @@ def test_malformed(target: str, problem: str) -> None:
         # A name that looks like an ID and is a name.
         ("docker-daemon:c0ffee", ("a:1", "c0ffee:latest"), ("c0ffee", "latest")),
         (f"docker://app@{DIGEST}", (), ("app", None)),
+        # In an OCI layout a word alone is a tag.
+        ("oci:/no/such:1.0", ("1.0",), (None, "1.0")),
+        ("oci:/no/such", ("V1", "v2"), (None, "V1")),
+        ("oci:/no/such:2", ("h/a:1", "1", "docker.io/library/b:2", "2"), ("b", "2")),
+        ("oci:/no/such:b", ("a:1", "1", "b:latest", "latest"), ("b", "latest")),
         ("docker-archive:/no/such.tar", (), (None, None)),
         # What archives hold may be no names at all.
         ("docker-archive:/no/such.tar", ("../../etc/passwd",), (None, None)),

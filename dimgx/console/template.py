@@ -137,29 +137,31 @@ def values_of(image: Image, index: int) -> dict[str, str | None]:
 
 def _name_of(image: Image) -> tuple[str | None, str | None]:
     """Give the name and the tag that the image was asked by, else its own first."""
-    from dimgx.imagename import normal_name, parse_image_name
+    from dimgx.imagename import ImageName, parse_image_name
+    from dimgx.images.resultnames import ResultName, is_tag_alone, own_names
     from dimgx.reference import parse_reference
 
     asked = parse_reference(image.reference).name or ""
-    known = [normal_name(tag) for tag in image.tags]
-    for text in (asked, *image.tags):
-        if not text or text.startswith("@"):
-            continue
-        try:
-            found = parse_image_name(text)
-        except UsageError:  # an ID, or something that only its archive takes for a name
-            continue
-        if text == asked and normal_name(text) not in known and _is_id(text, image):
-            continue
-        own = found.familiar
-        return (own.removesuffix(f":{found.tag}") if found.tag else own), found.tag
+    names: list[ResultName] = list(own_names(image, asked))
+    if not _is_id(asked, image) and not (asked in image.tags and is_tag_alone(asked)):
+        with suppress(UsageError):  # something that only its archive takes for a name
+            names.insert(0, parse_image_name(asked))
+    for name in names:
+        if isinstance(name, ImageName):
+            own = name.familiar
+            return (own.removesuffix(f":{name.tag}") if name.tag else own), name.tag
+        if is_tag_alone(name):
+            return None, name
     return None, None
 
 
 def _is_id(text: str, image: Image) -> bool:
-    """Tell whether an image was asked for by the beginning of its ID."""
+    """Tell whether an image was asked for by the beginning of its ID, and not by a name."""
+    from dimgx.imagename import normal_name
+
     digits = text.removeprefix("sha256:")
-    return bool(image.id) and (image.id or "").removeprefix("sha256:").startswith(digits)
+    is_own = bool(image.id) and (image.id or "").removeprefix("sha256:").startswith(digits)
+    return is_own and normal_name(text) not in map(normal_name, image.tags)
 
 
 def _clean(field: str, value: str | None, template: str) -> str:

@@ -27,6 +27,11 @@ class LayoutName(str):
 ResultName = ImageName | LayoutName
 
 
+def is_tag_alone(name: str) -> bool:
+    """Tell whether a name in an OCI layout is a tag, as skopeo and umoci ask by one."""
+    return not re.search("[:/]", name)
+
+
 def parse_tag(text: str) -> ImageName:
     """Give the name that `--tag` spells; without a tag in it that is `latest`.
 
@@ -47,7 +52,7 @@ def parse_names(tags: Iterable[str], behind_path: str | None) -> tuple[ResultNam
     """
     names: list[ResultName] = []
     for tag in tags:
-        if tag == behind_path and not re.search("[:/]", tag):
+        if tag == behind_path and is_tag_alone(tag):
             if not _REF_NAME.fullmatch(tag):
                 raise UsageError(f"{tag!r:.300} is no name of an image in an OCI layout")
             names.append(LayoutName(tag))
@@ -71,6 +76,10 @@ def own_names(image: Image, asked: str | None = None) -> tuple[ResultName, ...]:
         for name in named:
             if str(name) in (full, local):
                 return (name,)
+        if asked in image.tags:  # by a tag alone, in an OCI layout
+            tagged = tuple(name for name in named if name.tag == asked)
+            if tagged:
+                return tagged
         if asked in texts:
             return (LayoutName(asked),)
     return (*named, *texts)
@@ -88,7 +97,7 @@ def _without_bare_tags(names: Iterable[ResultName]) -> tuple[ResultName, ...]:
 
 
 def _parse(text: str) -> ResultName | None:
-    if re.search("[:/]", text):
+    if not is_tag_alone(text):
         try:
             name = parse_image_name(text)
         except UsageError:
