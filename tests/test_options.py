@@ -222,6 +222,24 @@ def test_wrong_command_line(args: list[str]) -> None:
         parse(*args)
 
 
+@pytest.mark.parametrize(
+    ("args", "option"),
+    [
+        (["-t", "a.tar", "image", "-o", "b.tar"], "-t/--target/-o/--output"),
+        (["-t", "a.tar", "-t", "a.tar", "image"], "-t/--target/-o/--output"),
+        (["-t", "a.tar", "--report", "a", "--report", "-", "image"], "--report"),
+        (["-t", "a.tar", "--write-config=a", "--write-config=b", "image"], "--write-config"),
+        (["--origin", "a.tar", "--origin", "b.tar"], "--origin"),
+    ],
+)
+def test_of_two_places_none_is_passed_over(args: list[str], option: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(*args)
+    assert str(caught.value) == (
+        f"argument {option}: given twice, and one run takes one (dimgx -h shows the options)"
+    )
+
+
 def test_engine_that_there_is_not() -> None:
     with pytest.raises(UsageError, match="argument --load: 'rkt' is neither docker nor podman"):
         parse("--load=rkt", "image")

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import argparse
+from typing import Any
 
 from dimgx.console.argumenttypes import component_count, engine_kind, level, path_rule, text_of
 from dimgx.console.targetname import FORMS
 
-if TYPE_CHECKING:
-    import argparse
-
 FLAG: dict[str, Any] = {"action": "store_const", "default": None}
+
+
+class _Once(argparse.Action):
+    """Takes a place where something is written or looked at: of two, one would be passed over."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        if getattr(namespace, self.dest) is not None:
+            raise argparse.ArgumentError(self, "given twice, and one run takes one")
+        setattr(namespace, self.dest, values)
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:
@@ -74,6 +87,7 @@ def _add_place(group: argparse._ArgumentGroup) -> None:
         "-o",
         "--output",
         metavar="TARGET",
+        action=_Once,
         help="write the flattened tar there, whole and verified or not at all; - is standard "
         "output; docker-archive:PATH[:NAME], oci-archive:PATH[:NAME], oci:DIR[:NAME] and dir:DIR "
         "write an image of one layer; {name} {tag} {digest} {short} {platform} {index} in it are "
@@ -185,12 +199,14 @@ def _add_companions(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--origin",
         metavar="TARGET",
+        action=_Once,
         type=text_of("a file or a directory"),
         help="show what a target was made from, and end",
     )
     group.add_argument(
         "--write-config",
         metavar="PATH",
+        action=_Once,
         type=text_of("a file"),
         help="write the image's run settings there too, as JSON, or as a shell fragment if PATH "
         "ends in .sh",
@@ -198,6 +214,7 @@ def _add_companions(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--report",
         metavar="PATH|-",
+        action=_Once,
         type=text_of("a file"),
         help="write there what was done, as one JSON document",
     )
