@@ -118,8 +118,13 @@ def _cut(text: str, transport: Transport, rest: str, exists: Callable[[str], boo
 
 
 def _checked(name: str, text: str) -> str:
-    if not _IMAGE_NAME.fullmatch(name):
+    if _IMAGE_NAME.fullmatch(name):
+        return name
+    if "://" in text:
         raise UsageError(
-            f"{text!r:.300} is neither a path (begin it with / or ./) nor the name of an image"
+            f"{text!r:.300} names no image: one at a registry is written"
+            " docker://[host[:port]/]name[:tag][@digest]"
         )
-    return name
+    raise UsageError(
+        f"{text!r:.300} is neither a path (begin it with / or ./) nor the name of an image"
+    )

@@ -97,6 +97,16 @@ def test_what_is_no_reference_is_refused(text: str) -> None:
     assert str(raised.value).isprintable()
 
 
+@pytest.mark.parametrize("text", ["https://h/x", "docker://", "docker://https://h/x", "oras://y"])
+def test_who_writes_another_url_is_told_how_one_asks_a_registry(text: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        parse_reference(text)
+    assert str(raised.value) == (
+        f"{text!r} names no image: one at a registry is written"
+        " docker://[host[:port]/]name[:tag][@digest]"
+    )
+
+
 def test_odd_bytes_are_a_path() -> None:
     assert parse_reference("./\udcff\0x").path == "./\udcff\0x"
 

@@ -255,6 +255,12 @@ def test_a_missing_file(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "gone" in problem(text) and "No such file" in problem(text)
 
 
+def test_who_means_a_registry_is_told_how_one_asks_it() -> None:
+    assert problem("oci://no.such:5000/a/b:1") == (
+        "//no.such: No such file or directory; at a registry it is docker://no.such:5000/a/b:1"
+    )
+
+
 def test_an_unreadable_file(tmp_path: Path) -> None:
     path = Path(stored(tmp_path, ARCHIVE))
     path.chmod(0)

@@ -78,7 +78,11 @@ def open_files(
             return DirectoryFiles(path, where, resources, verify=verify)
         fd = system.open_read(path)
     except (OSError, ValueError) as exc:
-        raise SourceError(f"{where}: {getattr(exc, 'strerror', None) or exc}") from exc
+        # Other tools write oci://HOST/NAME for what is at a registry.
+        rest = reference.text.partition(":")[2]
+        is_url = rest.startswith("//") and rest.isprintable()
+        hint = f"; at a registry it is docker:{rest:.300}" if is_url else ""
+        raise SourceError(f"{where}: {getattr(exc, 'strerror', None) or exc}{hint}") from exc
     resources.callback(system.let_go, fd)
     status = os.fstat(fd)
     if stat.S_ISREG(status.st_mode):
