@@ -348,8 +348,13 @@ def test_schema_1(faulty: FaultyRegistry, media_type: str, document: dict[str, o
 
 
 def test_answers_that_make_no_sense(faulty: FaultyRegistry) -> None:
-    faulty.manifests["html"] = ("text/html", b"<html>log in first</html>")
-    assert "not valid JSON" in fault(faulty.reference("html"), ImageError)
+    faulty.manifests["text"] = ("text/plain", b"log in first")
+    assert "not valid JSON" in fault(faulty.reference("text"), ImageError)
+    faulty.manifests["html"] = ("text/html", b"\n<html>log in first</html>")
+    assert fault(faulty.reference("html"), ImageError) == (
+        f"{faulty.host} answers with a web page, not with the manifest html: is it a registry, and"
+        " does no login page or proxy stand before it?"
+    )
     faulty.rules.append(fails(418, times=9))
     assert "418" in fault(faulty.reference(), SourceError)
 

@@ -96,7 +96,8 @@ class RegistryClient:
     def get_manifest(self, reference: str) -> FetchedManifest:
         """Give the manifest under a tag or digest, as it came, at most 4 MiB.
 
-        Raises: NotThere, Denied, SourceError, TemporaryError; ImageError where it is too large.
+        Raises: NotThere, Denied, SourceError, TemporaryError; ImageError where it is too large, or
+            a web page.
         """
         what = f"the manifest {reference}"
         patience = self.new_patience()
@@ -108,6 +109,11 @@ class RegistryClient:
             except Transient as exc:
                 patience.pause(exc)
                 continue
+            if data.lstrip().startswith(b"<"):
+                raise ImageError(
+                    f"{host_of(response.url)} answers with a web page, not with {what}: is it a"
+                    " registry, and does no login page or proxy stand before it?"
+                )
             return FetchedManifest(
                 data,
                 response.headers.get("Content-Type", "").partition(";")[0].strip(),
