@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import io
+import json
 import os
 import re
 import signal
+import tarfile
 import termios
 import threading
 from collections.abc import Iterator
@@ -29,9 +31,10 @@ from tests.registries import (
     faulty_registry,
     interrupt,
     plain_environment,
+    wants_password,
     wants_token,
 )
-from tests.writers import image, oci_layout
+from tests.writers import docker_archive, image, oci_layout
 
 APP = image(layer(file("a", b"a")), tags=("app",))
 
@@ -57,6 +60,7 @@ def faulty() -> Iterator[FaultyRegistry]:
         (["--password-stdin", "docker://x"], "--creds USER"),
         (["--password-stdin", "--creds", "u:p", "docker://x"], "--creds USER"),
         (["--creds", "u", "--authfile", "f", "docker://x"], "exclude each other"),
+        (["--creds", "u", "--password-stdin", "-t", "{index}.tar", "docker://x", "-"], "read once"),
         (["--retry-time", "soon", "docker://x"], "seconds"),
         (["--retry-time", "-1", "docker://x"], ""),
         (["--tls-verify=maybe", "docker://x"], ""),
@@ -122,6 +126,21 @@ def test_exit_codes(faulty: FaultyRegistry) -> None:
     assert refused("docker://127.0.0.1:1/x")[0] == 4
     assert refused("docker://no-such-host.invalid/x", "--retry-time", "0")[0] in (2, 4)
     assert refused("docker://x/Y")[0] == 1
+
+
+def test_images_of_other_kinds_beside_one_of_a_registry(
+    faulty: FaultyRegistry, tmp_path: Path
+) -> None:
+    faulty.rules.append(wants_password)
+    (tmp_path / "b.tar").write_bytes(docker_archive(image(layer(file("b")), tags=("b:1",))))
+    words = ["--creds", f"{USER}:{PASSWORD}", "--tls-verify=false", "--platform", "linux/amd64"]
+    target = tmp_path / "all.tar"
+    dimgx(*words, "-t", f"docker-archive:{target}", faulty.reference(), tmp_path / "b.tar")
+    with tarfile.open(target) as archive:
+        listed = archive.extractfile("manifest.json")
+        assert listed is not None
+        names = [one["RepoTags"] for one in json.load(listed)]
+    assert names == [[f"{faulty.host}/app:1"], ["b:1"]]
 
 
 @pytest.mark.parametrize("level", ["DEBUG", "INFO"])

@@ -58,7 +58,7 @@ def check_effects(said: dict[str, Any], target: TargetName | None) -> None:
     Raises: UsageError naming one that has none.
     """
     _check_images(said)
-    if any(not image.startswith("docker://") for image in said["images"]):
+    if not any(image.startswith("docker://") for image in said["images"]):
         _refuse(said, _REGISTRY, "on an image that is not docker://")
     if said["password_stdin"] and (said["creds"] is None or ":" in said["creds"]):
         raise UsageError("--password-stdin goes with --creds USER, without a password there")
@@ -166,7 +166,8 @@ def _check_several(said: dict[str, Any], target: TargetName | None) -> None:
 
     if target is None and not said["load"] and not said["import_"]:
         raise UsageError("several images are not looked at at once: name one, or a target (-t)")
-    if sum(parse_reference(text).transport == "stdin" for text in said["images"]) > 1:
+    piped = sum(parse_reference(text).transport == "stdin" for text in said["images"])
+    if piped > (0 if said["password_stdin"] else 1):
         raise UsageError("standard input can be read once only")
     if said["tags"] or (target and target.name):
         raise UsageError("--tag names one image, and there are several")
