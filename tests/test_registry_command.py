@@ -61,6 +61,10 @@ def faulty() -> Iterator[FaultyRegistry]:
         (["--password-stdin", "--creds", "u:p", "docker://x"], "--creds USER"),
         (["--creds", "u", "--authfile", "f", "docker://x"], "exclude each other"),
         (["--creds", "u", "--password-stdin", "-t", "{index}.tar", "docker://x", "-"], "read once"),
+        (
+            ["--creds", "u:p", "-t", "{index}.tar", "docker://x", "docker://a.b/c", "docker://y"],
+            "--creds is for one registry, and the images are of docker.io and a.b:",
+        ),
         (["--retry-time", "soon", "docker://x"], "seconds"),
         (["--retry-time", "-1", "docker://x"], ""),
         (["--tls-verify=maybe", "docker://x"], ""),
