@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, get_args
 from dimgx.codec import Coding
 from dimgx.delivery import Counter, Result, emit, stream, write_flat
 from dimgx.errors import SourceError
-from dimgx.flattening import open_flat_of, ticker
+from dimgx.flattening import open_flat_of, ticker, with_pipes_kept
 from dimgx.inspector import inspect as _inspect
 from dimgx.recipe import Verify, check_target, check_word, directories, make_recipe
 from dimgx.tree import Tree
@@ -190,9 +190,12 @@ def flatten(
     check_target(target, recipe.add_layers)
     _check_coding(compression, level)
     coding = Coding(compression, level, recipe.worker_count)
-    head = _record(image, recipe, compression, level) if record else b""
+    head = b""
     with ExitStack() as stack:
         stack.enter_context(image.using())
+        if record:
+            recipe = with_pipes_kept(recipe, stack)
+            head = _record(image, recipe, compression, level)
         opened = open_place(target, force=force, sync=sync, resources=stack)
         if report is None and isinstance(opened, FileTarget):
             streamed = stream(image, opened, recipe, coding, head, is_hashed=sha256)

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from dimgx.errors import Cancelled, LayerSpecError
+from dimgx.extent import Extent
 from dimgx.inspector import layers_of, list_rows
 from dimgx.layerspec import find_row, select
 from dimgx.recipe import Progress
@@ -62,6 +63,29 @@ def open_flow_of(image: Image, recipe: Recipe) -> Flow | None:
     if recipe.memory is not None and image.spool is not None:
         recipe = recipe._replace(memory=max(0, recipe.memory - image.spool.used))
     return open_flow(chosen_layers(image, recipe.layers), recipe)
+
+
+def with_pipes_kept(recipe: Recipe, resources: ExitStack) -> Recipe:
+    """Give the recipe with what comes from pipes kept until `resources` is closed.
+
+    So what is laid on top can be read more than once: for its digest, and for each image.
+
+    Raises: ImageError, SourceError, Cancelled.
+    """
+    pipes = [path for path in recipe.add_layers if _is_pipe(path)]
+    if not pipes:
+        return recipe
+    space = resources.enter_context(SpoolSpace(recipe.memory, recipe.tmpdirs))
+    kept = {}
+    read = added_layers(recipe._replace(add_layers=pipes), space, resources)
+    for path, layer in zip(pipes, read, strict=True):
+        assert isinstance(layer.blob, Extent)
+        kept[path] = f"/dev/fd/{layer.blob.fd}"
+    return recipe._replace(add_layers=tuple(kept.get(path, path) for path in recipe.add_layers))
+
+
+def _is_pipe(path: str | os.PathLike[str]) -> bool:
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
 
 
 def added_layers(recipe: Recipe, space: SpoolSpace, resources: ExitStack) -> tuple[Layer, ...]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, get_args
 from dimgx.codec import COMPRESSIONS, Coding
 from dimgx.encode import check_level
 from dimgx.errors import UsageError
+from dimgx.flattening import with_pipes_kept
 from dimgx.image import Image
 from dimgx.imagemaker import ImageMaker, ResultImage, WrittenImage
 from dimgx.recipe import check_target, check_word, make_recipe
@@ -99,6 +100,7 @@ def write_images(
     archive = Coding(compression, level, threads)
     layers = Coding(stored, None if compression is not None else level, threads)
     with ExitStack() as stack:
+        recipe = with_pipes_kept(recipe, stack)
         for one in wanted:
             stack.enter_context(one.image.using())
         is_hashed = sha256 or report is not None

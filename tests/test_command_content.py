@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -159,6 +161,52 @@ def test_a_tar_from_another_process(place: Path) -> None:
         capture_output=True, check=True,
     )  # fmt: skip
     assert list_tar(done.stdout) == ["f key 'k' mode=600"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell's process substitution")
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--update -t out.tar ./app.tar",
+        "--update -t docker-archive:out.tar ./app.tar",
+        "-t docker-archive:out.tar ./app.tar ./two.tar",
+        "-t oci-archive:out.tar --squash-from @0 ./app.tar",
+        "-t '{index}.tar' ./app.tar ./two.tar",
+    ],
+)
+def test_a_tar_from_another_process_is_there_for_all_that_want_it(place: Path, words: str) -> None:
+    (place / "own.tar").write_bytes(OWN)
+    (place / "two.tar").write_bytes(docker_archive(image(layer(file("two", "2")), tags=("two:1",))))
+    found = []
+    for path in ("own.tar", "<(cat own.tar)", "<(gzip -c own.tar)"):
+        script = f"exec {sys.executable} -m dimgx --add-layer {path} {words}"
+        env = {"PYTHONPATH": str(CHECKOUT), "PATH": "/usr/bin:/bin"}
+        subprocess.run([need("bash"), "-c", script], env=env, check=True)
+        outputs = [Path(name) for name in ("out.tar", "0.tar", "1.tar") if Path(name).exists()]
+        found.append([output.read_bytes() for output in outputs])
+        for output in outputs:
+            output.unlink()
+    assert found[0] and found[1:] == found[:1] * 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="FIFOs")
+@pytest.mark.parametrize("form", ["tar", "oci-archive"])
+def test_the_api_reads_a_pipe_once(place: Path, form: str) -> None:
+    (place / "own.tar").write_bytes(OWN)
+    os.mkfifo("pipe")
+    writer = threading.Thread(target=Path("pipe").write_bytes, args=(OWN,))
+    writer.start()
+    found = []
+    for path in ("own.tar", "pipe"):
+        target = io.BytesIO()
+        with package.open_image("./app.tar") as opened:
+            if form == "tar":
+                package.flatten(opened, target, record=True, add_layers=[path])
+            else:
+                package.write_images([opened], target, form="oci-archive", add_layers=[path])
+        found.append(target.getvalue())
+    writer.join()
+    assert found[0] == found[1]
 
 
 def test_what_cannot_be_added(place: Path) -> None:

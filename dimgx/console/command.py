@@ -69,6 +69,18 @@ def run(args: Sequence[str], messages: Messages, cancel: Callable[[], bool] | No
             beside.prepare(chosen[0], None if line is None else line.pull)
         if report is not None:
             report.mark("open")
+        if options.add_layers:
+            from dimgx.flattening import with_pipes_kept
+            from dimgx.recipe import Recipe
+
+            recipe = Recipe(
+                add_layers=options.add_layers,
+                memory=options.memory,
+                tmpdir=surroundings.tmpdirs,
+                cancel=surroundings.cancel,
+            )
+            kept = with_pipes_kept(recipe, stack).add_layers
+            options = options._replace(add_layers=tuple(map(str, kept)))
         code = outputs.make(chosen, options, surroundings, messages)
         for item in chosen:
             messages.warn(item.image.warnings)
