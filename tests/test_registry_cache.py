@@ -131,7 +131,7 @@ def has(cache: BlobCache, digest: Digest, size: int) -> bool:
 
 
 def test_what_was_used_longest_ago_goes(cache: Path) -> None:
-    blobs = BlobCache(str(cache), 3000)
+    blobs = BlobCache(str(cache), 3000, pytest.fail)
     first, second, third = (put(blobs, bytes([k]) * 1000) for k in range(3))
     for age, digest in enumerate((first, second, third)):
         os.utime(cache / "blobs/sha256" / digest.hex, (age, age))
@@ -145,7 +145,7 @@ def test_what_was_used_longest_ago_goes(cache: Path) -> None:
 
 
 def test_wrong_size_does_not_drive_out_a_good_blob(cache: Path) -> None:
-    blobs = BlobCache(str(cache), LIMIT)
+    blobs = BlobCache(str(cache), LIMIT, pytest.fail)
     digest = put(blobs, b"data")
     assert not has(blobs, digest, 5)
     assert has(blobs, digest, 4)
@@ -156,7 +156,7 @@ def test_left_over_of_a_killed_process_is_taken_over(cache: Path) -> None:
     partial = cache / "partial/sha256" / digest.hex
     partial.parent.mkdir(parents=True)
     partial.write_bytes(b"something else, and longer")
-    blobs = BlobCache(str(cache), LIMIT)
+    blobs = BlobCache(str(cache), LIMIT, pytest.fail)
     put(blobs, b"data")
     assert has(blobs, digest, 4) and not left_over(cache)
 
@@ -165,7 +165,7 @@ def test_left_over_of_a_killed_process_goes_even_if_nobody_wants_that_blob(cache
     partial = cache / "partial/sha256" / Digest.of(b"data").hex
     partial.parent.mkdir(parents=True)
     partial.write_bytes(b"da")
-    blobs = BlobCache(str(cache), LIMIT)
+    blobs = BlobCache(str(cache), LIMIT, pytest.fail)
     coming = blobs.open(Digest.of(b"still coming"), 12, Event())
     coming.write(b"still ")
     put(blobs, b"other")
@@ -203,14 +203,14 @@ def test_interrupt_right_behind_the_end_of_a_file_is_not_a_bad_descriptor(
 
 
 def test_second_reader_waits_for_the_first(cache: Path) -> None:
-    blobs = BlobCache(str(cache), LIMIT)
+    blobs = BlobCache(str(cache), LIMIT, pytest.fail)
     data = random.Random(7).randbytes(5000)
     digest = Digest.of(data)
     slot = blobs.open(digest, len(data), Event())
     found: list[bytes] = []
 
     def wait() -> None:
-        other = BlobCache(str(cache), LIMIT).open(digest, len(data), Event())
+        other = BlobCache(str(cache), LIMIT, pytest.fail).open(digest, len(data), Event())
         found.append(b"".join(map(bytes, other.iter_stored() or ())))
         other.close()
 
@@ -227,12 +227,12 @@ def test_second_reader_waits_for_the_first(cache: Path) -> None:
 
 
 def test_second_reader_takes_over_when_the_first_gives_up(cache: Path) -> None:
-    blobs = BlobCache(str(cache), LIMIT)
+    blobs = BlobCache(str(cache), LIMIT, pytest.fail)
     slot = blobs.open(Digest.of(b"data"), 4, Event())
     done = Event()
 
     def wait() -> None:
-        put(BlobCache(str(cache), LIMIT), b"data")
+        put(BlobCache(str(cache), LIMIT, pytest.fail), b"data")
         done.set()
 
     threading.Thread(target=wait).start()
@@ -243,7 +243,7 @@ def test_second_reader_takes_over_when_the_first_gives_up(cache: Path) -> None:
 
 
 def test_waiting_can_be_cancelled(cache: Path) -> None:
-    blobs = BlobCache(str(cache), LIMIT)
+    blobs = BlobCache(str(cache), LIMIT, pytest.fail)
     slot = blobs.open(Digest.of(b"data"), 4, Event())
     stopped = Event()
     stopped.set()
@@ -253,7 +253,7 @@ def test_waiting_can_be_cancelled(cache: Path) -> None:
 
 
 def test_checking_a_stored_blob_can_be_cancelled(cache: Path) -> None:
-    blobs = BlobCache(str(cache), LIMIT)
+    blobs = BlobCache(str(cache), LIMIT, pytest.fail)
     digest = put(blobs, b"data")
     stopped = Event()
     stopped.set()
@@ -268,7 +268,7 @@ def test_what_is_no_regular_file_is_no_blob(cache: Path, part: str) -> None:
     fifo = cache / part / "sha256" / digest.hex
     fifo.parent.mkdir(parents=True)
     os.mkfifo(fifo)
-    blobs = BlobCache(str(cache), LIMIT)
+    blobs = BlobCache(str(cache), LIMIT, pytest.fail)
     put(blobs, b"data")
     assert has(blobs, digest, 4) == (part == "blobs")
 

@@ -128,7 +128,7 @@ def list_platforms(
     with ExitStack() as resources:
         if reference.transport == "docker":
             variants: Sequence[Variant] = _find_remote(
-                reference, resources, [], verify != "none", registry
+                reference, resources, lambda _: None, verify != "none", registry
             ).variants
         else:
             try:
@@ -156,11 +156,21 @@ def _open_remote(
     registry: RegistryOptions | None,
 ) -> Image:
     warnings: list[str] = []
+    image: Image | None = None
+
+    def warn(text: str) -> None:
+        if image is None:
+            warnings.append(text)
+        else:
+            image.warnings += (text,)
+
     with ExitStack() as resources:
-        candidate = _find_remote(reference, resources, warnings, verify, registry)
+        candidate = _find_remote(reference, resources, warn, verify, registry)
         variant, odd = choose_variant(candidate, platform, reference.text)
-        image = _open(candidate, variant, (*warnings, *odd))
+        image = _open(candidate, variant, ())
+        image.warnings += (*warnings, *odd)
         image.reference = reference.text
+        image.size_kind = "blob"
         image.resources.push(resources.pop_all())
     return image
 
@@ -168,7 +178,7 @@ def _open_remote(
 def _find_remote(
     reference: Reference,
     resources: ExitStack,
-    warnings: list[str],
+    warn: Callable[[str], None],
     verify: bool,
     registry: RegistryOptions | None,
 ) -> Candidate:
@@ -176,7 +186,7 @@ def _find_remote(
     from dimgx.sources.registry import find_remote
 
     options = registry or RegistryOptions()
-    return find_remote(reference.name or "", options, resources, warnings.append, verify=verify)
+    return find_remote(reference.name or "", options, resources, warn, verify=verify)
 
 
 def _iter_chosen(

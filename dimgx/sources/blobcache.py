@@ -37,24 +37,36 @@ _WRITE = os.O_RDWR | os.O_CREAT | _ANY | getattr(os, "O_NOFOLLOW", 0)
 class BlobCache:
     """Blobs in `directory`, at most `limit` bytes of them."""
 
-    def __init__(self, directory: str, limit: int) -> None:
-        self._directory, self._limit = directory, limit
-        self._problem: str | None = None
-        self._warn: Callable[[str], None] | None = None
-
-    def tell(self, warn: Callable[[str], None]) -> None:
-        """Have `warn` called, by any thread, when it is known that the cache cannot be written."""
-        if self._problem is None:
-            self._warn = warn
-        else:
-            warn(self._problem)
+    def __init__(self, directory: str, limit: int, warn: Callable[[str], None]) -> None:
+        """`warn` is called once, by any thread, when it is known that it cannot be written."""
+        self._directory, self._limit, self._warn = directory, limit, warn
+        self._has_warned = False
 
     def note(self, exc: OSError) -> None:
         """Take note that the cache cannot be written."""
-        if self._problem is None:
-            self._problem = f"the cache at {self._directory} cannot be written: {exc.strerror}"
-            if self._warn is not None:
-                self._warn(self._problem)
+        if not self._has_warned:
+            self._has_warned = True
+            self._warn(f"the cache at {self._directory} cannot be written: {exc.strerror}")
+
+    def iter_through(
+        self, digest: Digest, size: int, fetched: Iterator[bytes], stopped: Event
+    ) -> Iterator[bytes | memoryview]:
+        """Yield a blob's bytes: those that are there, else those of `fetched`, which are kept.
+
+        Raises: Cancelled; what `fetched` raises.
+        """
+        slot = self.open(digest, size, stopped)
+        try:
+            stored = slot.iter_stored()
+            if stored is not None:
+                yield from stored
+                return
+            for chunk in fetched:
+                slot.write(chunk)
+                yield chunk
+            slot.commit()
+        finally:
+            slot.close()
 
     def open(self, digest: Digest, size: int, stopped: Event) -> Slot:
         """Give the place of one blob: it is there, or it is to be written.

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from dimgx.errors import ImageError
+from dimgx.errors import ImageError, SourceError
 from dimgx.image import Image
 from dimgx.imagename import normal_name, repository
 from dimgx.platforms import Platform, host_platform
@@ -30,10 +30,27 @@ class Variant(NamedTuple):
     platform: Platform | None
     ids: tuple[str, ...]
     """What it is known by, best first: `sha256:<hex>` of config and manifest, or a v1 ID."""
-    open: Callable[[], Image]
-    is_stored: bool = True
-    is_sound: bool = True
-    """False where opening it will say what is wrong."""
+    content: Callable[[], Image] | ImageError | SourceError
+    """What opens it, or what is wrong with it."""
+
+    @property
+    def is_stored(self) -> bool:
+        """Nothing that it needs to be opened is known to be missing."""
+        return not isinstance(self.content, MissingBlob)
+
+    @property
+    def is_sound(self) -> bool:
+        """Nothing is known to be wrong with it."""
+        return callable(self.content)
+
+    def open(self) -> Image:
+        """Give the image.
+
+        Raises: what is wrong with it.
+        """
+        if isinstance(self.content, (ImageError, SourceError)):
+            raise self.content
+        return self.content()
 
 
 class Candidate(NamedTuple):
@@ -50,6 +67,10 @@ class Candidate(NamedTuple):
     def short_id(self) -> str:
         """The first 12 digits of the first variant's ID."""
         return next((_bare(v.ids[0])[:12] for v in self.variants if v.ids), "-")
+
+
+class MissingBlob(ImageError):
+    """A blob that a document names is not stored."""
 
 
 class NoSuchImage(ImageError):

@@ -90,20 +90,14 @@ class _Reader:
 
     def candidate(self, entry: _Entry) -> Candidate:
         """Give the image of an entry; one whose config is bad fails when it is opened."""
-        opener = partial(self._open, entry)
-        config = self._usable_config(entry)
-        if config is None:
-            return Candidate(
-                entry.positions, entry.names, (Variant(None, (), opener, is_sound=False),)
-            )
-        variant = Variant(config.platform, (str(config.digest),), opener)
-        return Candidate(entry.positions, entry.names, (variant,))
-
-    def _usable_config(self, entry: _Entry) -> Config | None:
         try:
-            return self._config(entry)
-        except ImageError:
-            return None
+            config = self._config(entry)
+        except ImageError as exc:
+            variant = Variant(None, (), exc)
+        else:
+            opener = partial(self._open, entry, config)
+            variant = Variant(config.platform, (str(config.digest),), opener)
+        return Candidate(entry.positions, entry.names, (variant,))
 
     def _config(self, entry: _Entry) -> Config:
         path = entry.config
@@ -119,8 +113,7 @@ class _Reader:
             self._configs[path] = parse_config(data, what)
         return self._configs[path]
 
-    def _open(self, entry: _Entry) -> Image:
-        config = self._config(entry)
+    def _open(self, entry: _Entry, config: Config) -> Image:
         layers = self._layers(entry, config)
         named = _NAMED_CONFIG.fullmatch(entry.config)
         changed = self._verify and named is not None and named[1] != config.digest.hex
@@ -194,8 +187,8 @@ class _Reader:
         steps = list(config.history)
         by_id = {}
         for other in self._entries if entry.parent else ():
-            known = self._usable_config(other)
-            if known is not None:
+            with suppress(ImageError):
+                known = self._config(other)
                 by_id[str(known.digest)] = other, known.history
         count, parent = len(steps), entry.parent
         while parent in by_id:

@@ -57,10 +57,11 @@ class RemoteBlob:
         with self._lock:
             self._fetches.add(fetch)
         try:
+            chunks = fetch.iter_chunks()
             if self._cache is None:
-                yield from fetch.iter_chunks()
+                yield from chunks
             else:
-                yield from self._through(self._cache, fetch)
+                yield from self._cache.iter_through(self._digest, self.size, chunks, fetch.stopped)
         except NotThere as exc:
             raise ImageError(f"{exc}: {self._absence}") from None
         finally:
@@ -73,20 +74,6 @@ class RemoteBlob:
             fetches = [fetch for fetch in self._fetches if fetch.reader in threads]
         for fetch in fetches:
             fetch.abort()
-
-    def _through(self, cache: BlobCache, fetch: _Fetch) -> Iterator[bytes | memoryview]:
-        slot = cache.open(self._digest, self.size, fetch.stopped)
-        try:
-            stored = slot.iter_stored()
-            if stored is not None:
-                yield from stored
-                return
-            for chunk in fetch.iter_chunks():
-                slot.write(chunk)
-                yield chunk
-            slot.commit()
-        finally:
-            slot.close()
 
 
 class _Fetch:
