@@ -136,7 +136,7 @@ def extractlayers(
         # An engine with containerd's store takes a whole ID only as it spells it itself.
         spelled = {id: _first(layer, "Id", "id") for id, layer in zip(ids, layers, strict=True)}
         chunks = _iter_chunks(client.get_image(spelled.get(spec) or spec))
-        files = open_stream(chunks, f"the archive of {spec:.300}", space, stack)
+        files = open_stream(chunks, f"the archive of {spec:.300}", space)
         by_id = _layers_by_id(files, client, spec)
         chosen: list[Layer] = []
         for id in reversed(ids):

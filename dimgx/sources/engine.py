@@ -60,7 +60,7 @@ def open_engine_image(
                 # The engine cannot tell of other platforms than its own, but saves them too.
                 image = saved.read_whole(platform)
                 image.reference = reference.text
-                _hand_over(image, resources, saved)
+                image.resources.push(resources.pop_all())
                 return image
             there = ", ".join(map(str, described.platforms or (described.platform,)))
             raise ImageError(
@@ -90,7 +90,7 @@ def open_engine_image(
             warnings=tuple(_platform_warnings(described.platform, platform)),
         )
         image.fetch, image.fetch_whole = saved.fetch, saved.whole
-        _hand_over(image, resources, saved)
+        image.resources.push(resources.pop_all())
         return image
 
 
@@ -105,13 +105,6 @@ def list_engine_platforms(
         described = _describe(engine, reference, None, options)
     found = described.platforms or (described.platform,)
     return [platform for platform in found if platform is not None]
-
-
-def _hand_over(image: Image, resources: ExitStack, saved: _Saved) -> None:
-    """Have all that is held open closed with the image, what was and will be saved first."""
-    image.resources.push(resources.pop_all())
-    image.resources.push(saved.resources.pop_all())
-    saved.resources = image.resources
 
 
 def _describe(
@@ -221,8 +214,6 @@ class _Saved:
         self._lock = threading.Lock()
         self._archive: Image | None = None
         self._is_whole = False
-        self.resources = ExitStack()
-        """What is held open for the archives."""
 
     def fetch(self, layers: Sequence[Layer], tick: Tick | None) -> tuple[Layer, ...]:
         """Give `layers` with their blobs at hand; `tick` is told of bytes done and in all."""
@@ -285,9 +276,7 @@ class _Saved:
         while True:
             chunks = ticking(self._engine.iter_saved(id, platform), tick, total)
             try:
-                with ExitStack() as spools:
-                    files = open_stream(chunks, f"what {where} saved", self._space, spools)
-                    self.resources.push(spools.pop_all())
+                files = open_stream(chunks, f"what {where} saved", self._space)
                 break
             except RefusedForm:
                 continue

@@ -86,9 +86,9 @@ def open_files(
     resources.callback(system.let_go, fd)
     status = os.fstat(fd)
     if stat.S_ISREG(status.st_mode):
-        return _open_extent(Extent(fd, 0, status.st_size), where, spool, resources, tick)
+        return _open_extent(Extent(fd, 0, status.st_size), where, spool, tick)
     system.widen_pipe(fd)
-    return open_stream(ticking(_iter_fd(fd), tick), where, spool, resources)
+    return open_stream(ticking(_iter_fd(fd), tick), where, spool)
 
 
 def ticking(chunks: Iterator[_T], tick: Tick | None, total: int | None = None) -> Iterator[_T]:
@@ -108,7 +108,7 @@ def _open_stdin(
 ) -> Files:
     fd = system.plain_descriptor(stdin)
     if fd is None:
-        return open_stream(ticking(_iter_reader(stdin), tick), _STDIN, spool, resources)
+        return open_stream(ticking(_iter_reader(stdin), tick), _STDIN, spool)
     if os.isatty(fd):
         raise SourceError(
             "standard input is a terminal: pipe an archive in, as in"
@@ -121,11 +121,11 @@ def _open_stdin(
         fd = os.dup(fd)
         resources.callback(system.let_go, fd)
         rest = Extent(fd, offset, status.st_size - offset)
-        return _open_extent(rest, _STDIN, spool, resources, tick)
+        return _open_extent(rest, _STDIN, spool, tick)
     system.widen_pipe(fd)
     is_blocking = not hasattr(os, "get_blocking") or os.get_blocking(fd)
     chunks = _iter_reader(stdin) if is_blocking else _iter_fd(fd)
-    return open_stream(ticking(chunks, tick), _STDIN, spool, resources)
+    return open_stream(ticking(chunks, tick), _STDIN, spool)
 
 
 def _iter_reader(reader: BinaryIO) -> Iterator[bytes | memoryview]:
@@ -166,46 +166,46 @@ def _iter_fd(fd: int) -> Iterator[memoryview]:
 
 
 def _open_extent(
-    extent: Extent, where: str, spool: SpoolSpace, resources: ExitStack, tick: Tick | None
+    extent: Extent, where: str, spool: SpoolSpace, tick: Tick | None
 ) -> ArchiveFiles:
     watch = Watch.of(extent.fd, where)
     head = extent.read(0, _HEAD)
     _refuse_text(head, where)
     if sniff(head) is not None:
         chunks = ticking(extent.iter_chunks(), tick, extent.size)
-        extent = _spool(chunks, head, where, spool, resources)
+        extent = _spool(chunks, head, where, spool)
     return _index(extent, where, watch)
 
 
 def open_stream(
-    chunks: Iterator[bytes | memoryview], where: str, spool: SpoolSpace, resources: ExitStack
+    chunks: Iterator[bytes | memoryview], where: str, spool: SpoolSpace
 ) -> ArchiveFiles:
     """Give the files of an archive that comes in pieces, each good until the next, into `spool`.
+
+    They can be read until that is closed.
 
     Raises: ImageError where it is no archive.
     """
     head = read_head(chunks, _HEAD)
     _refuse_text(head, where)
-    return _index(_spool(chain([head], chunks), head, where, spool, resources), where, None)
+    return _index(_spool(chain([head], chunks), head, where, spool), where, None)
 
 
 def _spool(
-    chunks: Iterable[bytes | memoryview],
-    head: bytes,
-    where: str,
-    space: SpoolSpace,
-    resources: ExitStack,
+    chunks: Iterable[bytes | memoryview], head: bytes, where: str, space: SpoolSpace
 ) -> Extent:
-    spool = space.open()
-    resources.callback(spool.close)
-    try:
-        for piece in iter_decoded(chunks, sniff(head)):
-            spool.write(piece)
-    except ImageError as exc:
-        if _has_text_line_ends(head, 4):
-            raise _went_through_text(where) from exc
-        raise ImageError(f"{where}: {exc}") from exc
-    return spool.finish()
+    with ExitStack() as resources:
+        spool = space.open()
+        resources.callback(spool.close)
+        try:
+            for piece in iter_decoded(chunks, sniff(head)):
+                spool.write(piece)
+        except ImageError as exc:
+            if _has_text_line_ends(head, 4):
+                raise _went_through_text(where) from exc
+            raise ImageError(f"{where}: {exc}") from exc
+        resources.pop_all()
+        return spool.finish()
 
 
 def _index(extent: Extent, where: str, watch: Watch | None) -> ArchiveFiles:
