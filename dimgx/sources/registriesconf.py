@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from dimgx.errors import ImageError, SourceError
 from dimgx.imagename import DOCKER_HUB, ImageName, is_host
@@ -160,60 +160,40 @@ def _read_tables(files: Sequence[str], warn: Callable[[str], None]) -> Iterable[
         if len(data) > _FILE_LIMIT:
             raise SourceError(f"{name} has more than the {_FILE_LIMIT} bytes that are read")
         try:
-            document = tomllib.loads(data.decode())
+            document = Fields(tomllib.loads(data.decode()), name)
         except ValueError as exc:
             raise SourceError(f"{name} is not valid TOML: {exc}") from None
         if "registries" in document:
             warn(f"{name} is of the old version 1, which is not read")
             continue
-        tables = document.get("registry", [])
-        if not isinstance(tables, list):
-            raise SourceError(f"{name}: registry is no array of tables")
-        for table in tables:
-            parsed = _parse_table(table, name)
-            found[parsed.prefix] = parsed
+        try:
+            tables = [_parse_table(table) for table in document.objects("registry")]
+        except ImageError as exc:
+            raise SourceError(str(exc)) from None
+        found |= {table.prefix: table for table in tables}
     return found.values()
 
 
-def _parse_table(table: Any, name: str) -> _Table:
-    location = _text(table, "location", name)
-    prefix = _text(table, "prefix", name) or location
+def _parse_table(table: Fields) -> _Table:
+    location = _location(table)
+    prefix = (table.text("prefix") or "").rstrip("/") or location
     if not prefix:
-        raise SourceError(f"{name}: a table of registries has neither prefix nor location")
-    mirrors = table.get("mirror", [])
-    if not isinstance(mirrors, list):
-        raise SourceError(f"{name}: mirror is no array of tables")
-    by_digest = _truth(table, "mirror-by-digest-only", name)
-    return _Table(
-        prefix,
-        location,
-        _truth(table, "insecure", name),
-        _truth(table, "blocked", name),
-        tuple(
-            _Mirror(
-                _text(mirror, "location", name),
-                _truth(mirror, "insecure", name),
-                "digest-only" if by_digest else _text(mirror, "pull-from-mirror", name) or "all",
-            )
-            for mirror in mirrors
-            if _text(mirror, "location", name)
-        ),
+        raise ImageError(f"{table.what} has neither prefix nor location")
+    by_digest = table.boolean("mirror-by-digest-only")
+    mirrors = tuple(
+        _Mirror(
+            _location(mirror),
+            mirror.boolean("insecure"),
+            "digest-only" if by_digest else mirror.text("pull-from-mirror") or "all",
+        )
+        for mirror in table.objects("mirror")
+        if _location(mirror)
     )
+    return _Table(prefix, location, table.boolean("insecure"), table.boolean("blocked"), mirrors)
 
 
-def _text(table: Any, key: str, name: str) -> str:
-    value = table.get(key, "") if isinstance(table, dict) else None
-    if not isinstance(value, str):
-        raise SourceError(f"{name}: {key} is no string")
-    value = re.sub(r"^https?://", "", value) if key == "location" else value
-    return value.rstrip("/")
-
-
-def _truth(table: Any, key: str, name: str) -> bool:
-    value = table.get(key, False) if isinstance(table, dict) else None
-    if not isinstance(value, bool):
-        raise SourceError(f"{name}: {key} is neither true nor false")
-    return value
+def _location(fields: Fields) -> str:
+    return re.sub(r"^https?://", "", fields.text("location") or "").rstrip("/")
 
 
 def _read_daemon(files: Sequence[str]) -> _Daemon:
