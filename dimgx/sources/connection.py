@@ -20,9 +20,7 @@ from urllib.parse import quote
 
 from dimgx.errors import DimgxError, SourceError, TemporaryError
 from dimgx.jsondoc import Fields, parse_json
-from dimgx.registryoptions import RegistryOptions
-from dimgx.sources.causes import iter_causes
-from dimgx.sources.connections import Waiting, make_adapter
+from dimgx.sources.connections import Waiting, iter_causes, make_adapter
 from dimgx.sources.endpoint import EngineEndpoint, EngineOptions, connect_problem
 from dimgx.sources.tls import Certificates, make_context
 
@@ -309,9 +307,9 @@ def _tls_context(endpoint: EngineEndpoint) -> ssl.SSLContext | None:
             f"{endpoint}: TLS needs both cert.pem and key.pem, and only {tls.cert or tls.key} is"
             " there"
         )
-    options = RegistryOptions(ca_bundles=(tls.ca,) if tls.ca else ())
     own = ((tls.cert, tls.key),) if tls.cert and tls.key else ()
-    return make_context(options, Certificates(own=own), verify=tls.is_verified, own=True)
+    bundles = (tls.ca,) if tls.ca else ()
+    return make_context(Certificates(own=own), bundles, verify=tls.is_verified)
 
 
 def _is_transport_error(exc: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""Connections for `transport`: they trust whom they are told to; a wait on one can be ended."""
+"""Connections: they trust whom they are told to, a wait on one can be ended, and why one failed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from functools import partial
 from threading import Event, Lock, Thread, current_thread
 from typing import TYPE_CHECKING, Any
 
+from dimgx.errors import DimgxError
+
 if TYPE_CHECKING:
     from requests.adapters import BaseAdapter
     from urllib3.connection import HTTPConnection as AnyConnection
@@ -18,6 +20,24 @@ if TYPE_CHECKING:
 _CONNECTIONS = 8
 _MOST_INTERIM = 100
 """Answers that only say to go on, before the one that counts."""
+
+
+def iter_causes(exc: BaseException) -> Iterator[BaseException]:
+    """Yield an error and all that it was caused by, each once, however its library keeps that.
+
+    What is behind an error of ours is left out: it was caught before this one came about.
+    """
+    pending, seen = [exc], set[int]()
+    while pending:
+        found = pending.pop(0)
+        if id(found) in seen:
+            continue
+        seen.add(id(found))
+        yield found
+        if isinstance(found, DimgxError):
+            continue
+        behind = (found.__cause__, found.__context__, getattr(found, "reason", None), *found.args)
+        pending += [item for item in behind if isinstance(item, BaseException)]
 
 
 class Waiting:

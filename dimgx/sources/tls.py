@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from dimgx.errors import SourceError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dimgx.registryoptions import RegistryOptions
 
 
@@ -54,9 +56,9 @@ def _read_directory(directory: str) -> Certificates:
 
 
 def make_context(
-    options: RegistryOptions, certificates: Certificates, *, verify: bool, own: bool
+    certificates: Certificates, bundles: Sequence[str], *, verify: bool
 ) -> ssl.SSLContext:
-    """Give the context of connections; only with `own` it shows this client's certificate.
+    """Give the context of connections; `bundles` hold the CAs to trust instead of the system's.
 
     Raises: SourceError where a file cannot be read or holds no certificate.
     """
@@ -64,9 +66,9 @@ def make_context(
         context = ssl.create_default_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    elif options.ca_bundles:
+    elif bundles:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        for path in options.ca_bundles:
+        for path in bundles:
             _trust(context, path)
     else:
         context = ssl.create_default_context()
@@ -83,7 +85,7 @@ def make_context(
     if verify:
         for path in certificates.authorities:
             _trust(context, path)
-    for certificate, key in certificates.own if own else ():
+    for certificate, key in certificates.own:
         try:
             # A password would be asked for on the terminal.
             context.load_cert_chain(certificate, key, password=_refuse_password)

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from dimgx.errors import DimgxError, ImageError, SourceError, TemporaryError
-from dimgx.sources.causes import iter_causes
-from dimgx.sources.connections import Waiting, make_adapter
+from dimgx.sources.connections import Waiting, iter_causes, make_adapter
 from dimgx.sources.patience import Transient
 from dimgx.sources.proxies import find_proxy, is_loopback
 from dimgx.sources.tls import Certificates, find_certificates, make_context
@@ -190,16 +189,15 @@ class Transport:
 
         session = requests.Session()
         certificates = find_certificates(self._options, self._endpoint.domain)
-        session.mount("https://", self._adapter(certificates, own=False))
+        session.mount("https://", self._adapter(certificates._replace(own=())))
         if certificates.own:
-            own = self._adapter(certificates, own=True)
-            session.mount(f"https://{self._endpoint.host}/", own)
+            session.mount(f"https://{self._endpoint.host}/", self._adapter(certificates))
         session.mount("http://", make_adapter(self._waiting, None))
         return session
 
-    def _adapter(self, certificates: Certificates, *, own: bool) -> BaseAdapter:
-        verify = not self.is_insecure
-        context = make_context(self._options, certificates, verify=verify, own=own)
+    def _adapter(self, certificates: Certificates) -> BaseAdapter:
+        bundles = self._options.ca_bundles
+        context = make_context(certificates, bundles, verify=not self.is_insecure)
         return make_adapter(self._waiting, context)
 
 
