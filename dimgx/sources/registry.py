@@ -63,7 +63,8 @@ def find_remote(
         troubles: list[str] = []
         try:
             client = _open_client(endpoint, options, resources, troubles.append)
-            fetched = client.get_manifest(name.wanted)
+            # A mirror that does not answer at once is passed over.
+            fetched = client.get_manifest(name.wanted, is_hasty=endpoint.is_mirror)
         except DimgxError as exc:
             if endpoint is not endpoints[-1]:
                 passed_over.append(f"the mirror {endpoint.host}/{endpoint.path}: {exc}")
@@ -73,7 +74,6 @@ def find_remote(
             raise _with_mirrors(_with_tags(exc, client, name), passed_over) from None
         for text in (*troubles, *(f"passed over {text}" for text in passed_over)):
             warn(text)
-        client.persist()
         cache = None
         if options.cache_dir:
             cache = BlobCache(options.cache_dir, options.cache_size, warn)

@@ -75,8 +75,6 @@ class RegistryClient:
         self._transport = Transport(options, endpoint)
         self._auth = Authorizer(self._transport, endpoint.host, endpoint.path, credentials)
         self._schemes = _schemes(endpoint, options)
-        # A mirror that does not answer at once is passed over.
-        self._retry_time_s = 0.0 if endpoint.is_mirror else options.retry_time_s
         self._stopped = Event()
         self._has_worked = False
 
@@ -85,22 +83,20 @@ class RegistryClient:
         """`host[:port]`, for people."""
         return self.endpoint.host
 
-    def persist(self) -> None:
-        """From now on be as patient with a mirror as with a registry: it is the one to use."""
-        self._retry_time_s = self._options.retry_time_s
-
-    def new_patience(self, stopped: Event | None = None) -> Patience:
+    def new_patience(self, stopped: Event) -> Patience:
         """Give the patience for one thing to fetch."""
-        return Patience(self._retry_time_s, stopped or self._stopped)
+        return Patience(self._options.retry_time_s, stopped)
 
-    def get_manifest(self, reference: str) -> FetchedManifest:
+    def get_manifest(self, reference: str, *, is_hasty: bool = False) -> FetchedManifest:
         """Give the manifest under a tag or digest, as it came, at most 4 MiB.
+
+        With `is_hasty` what fails is not tried again.
 
         Raises: NotThere, Denied, SourceError, TemporaryError; ImageError where it is too large, or
             a web page.
         """
         what = f"the manifest {reference}"
-        patience = self.new_patience()
+        patience = Patience(0 if is_hasty else self._options.retry_time_s, self._stopped)
         while True:
             response = self.get(f"manifests/{quote(reference, safe=':@')}", patience,
                                 what, {"Accept": _ACCEPTED})  # fmt: skip
@@ -133,13 +129,10 @@ class RegistryClient:
         while True:
             try:
                 return self._get_once(f"/v2/{self.endpoint.path}/{path}", what, headers)
-            except Refused as exc:
-                if patience.is_fresh:
-                    raise
-                problem = Transient(str(exc))
             except Transient as exc:
-                problem = exc
-            patience.pause(problem)
+                if isinstance(exc, Refused) and patience.is_fresh:
+                    raise
+                patience.pause(exc)
 
     def wake(self, thread: Thread) -> None:
         """Make the thread that waits for an answer fail at once."""
@@ -174,7 +167,7 @@ class RegistryClient:
         while len(self._schemes) > 1:
             try:
                 response = self._transport.send("GET", self._url(path), headers)
-            except (NoConnection, Transient, Refused) as exc:
+            except (NoConnection, Transient) as exc:
                 # Nothing but TLS itself is a reason to do without, where it is checked.
                 if isinstance(exc, NotTLS):
                     self._schemes = self._schemes[1:]

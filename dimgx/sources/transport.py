@@ -12,12 +12,12 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
-from threading import Lock, Thread
+from threading import Thread
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urljoin, urlsplit
 
-from dimgx.errors import DimgxError, ImageError, SourceError, TemporaryError
+from dimgx.errors import DimgxError, ImageError, SourceError
 from dimgx.sources.connections import Waiting, iter_causes, make_adapter
 from dimgx.sources.patience import Transient
 from dimgx.sources.proxies import find_proxy, is_loopback
@@ -54,7 +54,7 @@ class Cut(Transient):
     """The other side hung up while TLS was being agreed on."""
 
 
-class Refused(TemporaryError):
+class Refused(Transient):
     """Nobody listens there."""
 
 
@@ -65,9 +65,8 @@ class Transport:
         self._options, self._endpoint = options, endpoint
         self.is_insecure = endpoint.is_insecure
         """Certificates are not checked, and plain http is as good."""
-        self._lock = Lock()
-        self._session: Session | None = None
         self._waiting = Waiting()
+        self._session = self._make_session()
 
     def send(
         self,
@@ -115,10 +114,7 @@ class Transport:
 
     def close(self) -> None:
         """Close all connections."""
-        with self._lock:
-            if self._session is not None:
-                self._session.close()
-                self._session = None
+        self._session.close()
 
     def _check_redirect(self, url: str, target: str) -> None:
         scheme, host = urlsplit(target).scheme, urlsplit(target).hostname or ""
@@ -136,27 +132,18 @@ class Transport:
     ) -> Response:
         import requests
 
-        request = requests.Request(method, url, headers=dict(headers), data=body)
+        # A user and a password in a URL, which a registry may choose, would count without `auth`.
+        request = requests.Request(method, url, dict(headers), data=body, auth=lambda sent: sent)
         host = host_of(url)
         try:
-            prepared = request.prepare()
-            # A user and a password in a URL are nothing that a registry may choose.
-            if urlsplit(url).username is not None:
-                prepared.headers.pop("Authorization", None)
-                if "Authorization" in headers:
-                    prepared.headers["Authorization"] = headers["Authorization"]
             proxy = self._proxy_for(url)
             # Not by way of Session.send, which reads the bodies of redirects whole.
-            response = (
-                self._open_session()
-                .get_adapter(url)
-                .send(
-                    prepared,
-                    stream=True,
-                    timeout=self._options.timeout_s,
-                    proxies={urlsplit(url).scheme: proxy} if proxy else {},
-                    verify=not self.is_insecure,
-                )
+            response = self._session.get_adapter(url).send(
+                request.prepare(),
+                stream=True,
+                timeout=self._options.timeout_s,
+                proxies={urlsplit(url).scheme: proxy} if proxy else {},
+                verify=not self.is_insecure,
             )
         except (requests.RequestException, OSError, ValueError) as exc:
             # The other's text may hold the URL, and with it a signature: it is dropped.
@@ -177,12 +164,6 @@ class Transport:
         except (ValueError, KeyError):
             return None
         return host_of(proxy) if proxy else None
-
-    def _open_session(self) -> Session:
-        with self._lock:
-            if self._session is None:
-                self._session = self._make_session()
-            return self._session
 
     def _make_session(self) -> Session:
         import requests
