@@ -15,7 +15,6 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Protocol
 
 from dimgx.errors import SourceError, TemporaryError
 from dimgx.history import HistoryStep
@@ -37,46 +36,19 @@ _NOT_REACHED = ("unable to connect", "cannot connect", "failed to connect")
 _UNKNOWN = ("not known", "no such", "unable to find", "not find")
 
 
-class Door(Protocol):
-    """A way to Podman."""
-
-    where: str
-
-    def inspect(self, name: str) -> Fields:
-        """Give what `podman image inspect` tells."""
-
-    def history(self, id: str) -> list[Fields]:
-        """Give what `podman history` tells, newest first."""
-
-    def iter_saved(self, id: str, form: str) -> Iterator[bytes]:
-        """Yield an archive of the form `docker-archive` or `oci-archive`."""
-
-    def iter_pulled(self, name: str, platform: str | None) -> Iterator[Fields]:
-        """Fetch an image."""
-
-    def images(self) -> object:
-        """Give the list of all images."""
-
-    def container(self, name: str) -> Fields:
-        """Give what `podman container inspect` tells."""
-
-    def close(self) -> None:
-        """Let go of it."""
-
-
 class Podman:
     """Podman behind one of its doors."""
 
     size_kind: SizeKind = "tar"
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: ServiceDoor | ProgramDoor) -> None:
         self.door = door
         self.where = door.where
         self._form = "docker-archive"
 
     def describe(self, name: str, platform: Platform | None) -> Described:
         """Give what it tells of an image; there is one of each name, whatever its platform."""
-        image = self.door.inspect(name)
+        image = self._inspect(name)
         id = full_id(image.text("id"), image.what)
         tags = clean_tags(image.texts("repotags"))
         diff_ids = layers_of(image)
@@ -111,13 +83,13 @@ class Podman:
     def _sizes(self, id: str) -> list[int | None]:
         """Give the sizes of the steps, base to top; none where Podman cannot tell."""
         try:
-            told = self.door.history(id)
+            told = Fields({"steps": self.door.history(id)}, f"{self.where}: the history")
         except Refused as exc:
             # A step without a time makes Podman's own code fail.
             if exc.status < 500:
                 raise
             return []
-        return [fields.integer("size") for fields in told[::-1]]
+        return [fields.integer("size") for fields in reversed(told.objects("steps"))]
 
     def iter_saved(self, id: str, platform: Platform | None) -> Iterator[bytes]:
         """Yield the archive of an image: Docker's form, in which Podman need not compress layers.
@@ -143,13 +115,16 @@ class Podman:
     def find_container(self, name: str) -> str | None:
         """Give the image of a container."""
         try:
-            return self.door.container(name).text("imagename")
+            return Fields(self.door.container(name), self.where).text("imagename")
         except Refused:
             return None
 
     def close(self) -> None:
         """Let go of the door."""
         self.door.close()
+
+    def _inspect(self, name: str) -> Fields:
+        return Fields(self.door.inspect(name), f"{self.where}: {name:.200}")
 
     def _ancestors(
         self, image: Fields, steps: Sequence[HistoryStep]
@@ -161,7 +136,7 @@ class Podman:
             if not parent:
                 return
             try:
-                ancestor = self.door.inspect(parent)
+                ancestor = self._inspect(parent)
             except Refused:  # removed meanwhile
                 return
             older = _steps_of(ancestor)
@@ -206,14 +181,13 @@ class ServiceDoor:
         self._version = version
         self.where = f"Podman at {connection.endpoint}"
 
-    def inspect(self, name: str) -> Fields:
+    def inspect(self, name: str) -> object:
         """Give what is told of an image."""
-        return Fields(self._get(f"/images/{quoted(name)}/json"), f"{self.where}: {name:.200}")
+        return self._get(f"/images/{quoted(name)}/json")
 
-    def history(self, id: str) -> list[Fields]:
+    def history(self, id: str) -> object:
         """Give the steps, newest first."""
-        found = self._get(f"/images/{quoted(id)}/history")
-        return Fields({"steps": found}, f"{self.where}: the history").objects("steps")
+        return self._get(f"/images/{quoted(id)}/history")
 
     def iter_saved(self, id: str, form: str) -> Iterator[bytes]:
         """Yield an archive of the form `docker-archive` or `oci-archive`."""
@@ -227,9 +201,9 @@ class ServiceDoor:
         """Give the list of all images."""
         return self._get("/images/json", {"all": "true"})
 
-    def container(self, name: str) -> Fields:
+    def container(self, name: str) -> object:
         """Give what is told of a container."""
-        return Fields(self._get(f"/containers/{quoted(name)}/json"), self.where)
+        return self._get(f"/containers/{quoted(name)}/json")
 
     def post(
         self, path: str, chunks: Iterable[bytes], params: Mapping[str, str | Sequence[str]]
@@ -255,14 +229,13 @@ class ProgramDoor:
         self._command = [program, *(("--url", url) if url else ())]
         self.where = f"Podman ({' '.join(self._command)})"
 
-    def inspect(self, name: str) -> Fields:
+    def inspect(self, name: str) -> object:
         """Give what is told of an image."""
-        return self._inspect("image", name, f"{self.where}: {name:.200}")
+        return self._inspect("image", name)
 
-    def history(self, id: str) -> list[Fields]:
+    def history(self, id: str) -> object:
         """Give the steps, newest first."""
-        found = self._ask("history", "--format", "json", "--", id)
-        return Fields({"steps": found}, f"{self.where}: the history").objects("steps")
+        return self._ask("history", "--format", "json", "--", id)
 
     def iter_saved(self, id: str, form: str) -> Iterator[bytes]:
         """Yield an archive of the form `docker-archive` or `oci-archive`."""
@@ -295,9 +268,9 @@ class ProgramDoor:
             for fields in Fields({"images": found}, self.where).objects("images")
         ]
 
-    def container(self, name: str) -> Fields:
+    def container(self, name: str) -> object:
         """Give what is told of a container."""
-        return self._inspect("container", name, self.where)
+        return self._inspect("container", name)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -326,9 +299,9 @@ class ProgramDoor:
                 raise _refused(errors.read(65536))
             return said.read(_DOCUMENT_LIMIT)
 
-    def _inspect(self, kind: str, name: str, what: str) -> Fields:
+    def _inspect(self, kind: str, name: str) -> object:
         found = self._ask(kind, "inspect", "--", name)
-        return Fields(found[0] if isinstance(found, list) and found else found, what)
+        return found[0] if isinstance(found, list) and found else found
 
     def _ask(self, *words: str) -> object:
         return parse_json(self._run(*words), self.where, _DOCUMENT_LIMIT)

@@ -109,7 +109,6 @@ def _receiver_of(engine: Engine) -> Receiver:
     assert isinstance(engine, Podman)
     if isinstance(engine.door, ProgramDoor):
         return _PodmanProgram(engine.door)
-    assert isinstance(engine.door, ServiceDoor)
     return _PodmanService(engine.door)
 
 
