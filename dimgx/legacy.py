@@ -124,7 +124,7 @@ def extractlayers(
     from dimgx.extractor import open_flat
     from dimgx.layers.tarwrite import END
     from dimgx.recipe import Recipe
-    from dimgx.sources.opening import open_stream
+    from dimgx.sources.opening import Opening, open_stream
     from dimgx.spool import SpoolSpace
 
     if not layers:
@@ -136,7 +136,7 @@ def extractlayers(
         # An engine with containerd's store takes a whole ID only as it spells it itself.
         spelled = {id: _first(layer, "Id", "id") for id, layer in zip(ids, layers, strict=True)}
         chunks = _iter_chunks(client.get_image(spelled.get(spec) or spec))
-        files = open_stream(chunks, f"the archive of {spec:.300}", space)
+        files = open_stream(chunks, Opening(f"the archive of {spec:.300}", space))
         by_id = _layers_by_id(files, client, spec)
         chosen: list[Layer] = []
         for id in reversed(ids):
@@ -214,7 +214,7 @@ def _layers_by_id(files: ArchiveFiles, client: Client, spec: str) -> dict[str, l
     """Give the layers that each image of the chain brought, base to top."""
     from dimgx.image import Layer
     from dimgx.reference import Reference
-    from dimgx.sources import read_image
+    from dimgx.sources.formats import read_image
 
     if not any(files.find(name) for name in ("manifest.json", "index.json", "repositories")):
         # The oldest form, as it is: the IDs are the names of directories.
@@ -222,7 +222,7 @@ def _layers_by_id(files: ArchiveFiles, client: Client, spec: str) -> dict[str, l
         found = {name.removesuffix(suffix) for name in files.names() if name.endswith(suffix)}
         tars = ((id, files.find(id + suffix)) for id in found)
         return {_hex(id): [Layer(tar)] for id, tar in tars if tar is not None}
-    image = read_image(files, Reference(spec, "docker-archive"), None, verify=True)
+    image = read_image(files, Reference(spec, "docker-archive"), None)
     by_step: list[list[Layer]] = []
     rest = iter(image.layers)
     if sum(not step.empty for step in image.history) == len(image.layers):

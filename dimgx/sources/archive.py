@@ -41,12 +41,14 @@ class _Other(NamedTuple):
 class ArchiveFiles:
     """The members of the tar that lies in an extent."""
 
-    def __init__(self, extent: Extent, where: str, watch: Watch | None = None) -> None:
+    def __init__(
+        self, extent: Extent, where: str, watch: Watch | None = None, *, verify: bool = True
+    ) -> None:
         """Index the archive.
 
         Raises: ImageError where it is damaged or a member's name leads outside.
         """
-        self.where = where
+        self.where, self.verify = where, verify
         self._watch = watch
         self._extent = extent
         self._members: dict[str, Extent | _Link | _Other] = {}

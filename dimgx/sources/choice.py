@@ -203,6 +203,22 @@ def choose_variant(
     raise NoSuchImage(f"{where} holds no image for {wish}; there is {offered}")
 
 
+def open_chosen(candidate: Candidate, variant: Variant, warnings: Iterable[str]) -> Image:
+    """Open what was chosen, and have the image tell its names and `warnings`.
+
+    Raises: ImageError where it is damaged, or one of Windows.
+    """
+    image = variant.open()
+    platforms = [image.platform, image.config.platform if image.config else None]
+    if any(found is not None and found.os == "windows" for found in platforms):
+        raise ImageError(
+            f"{image.reference} is a Windows image, which has no Linux root file system"
+        )
+    image.tags = candidate.names
+    image.warnings += tuple(warnings)
+    return image
+
+
 def _show_platforms(variants: Iterable[Variant]) -> str:
     platforms = dict.fromkeys(str(variant.platform or "unknown") for variant in variants)
     return f"{', '.join(platforms):.1000}"

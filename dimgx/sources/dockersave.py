@@ -42,7 +42,7 @@ class _Entry(NamedTuple):
     """Media types of layers by their diff_ids."""
 
 
-def list_saved(files: Files, document: object, *, verify: bool) -> list[Candidate]:
+def list_saved(files: Files, document: object) -> list[Candidate]:
     """Give the images that manifest.json lists, which `document` is; the same image comes once.
 
     Raises: ImageError where the document has another shape.
@@ -60,7 +60,7 @@ def list_saved(files: Files, document: object, *, verify: bool) -> list[Candidat
                 names=tuple(dict.fromkeys(known.names + entry.names)),
             )
         entries[entry.config, entry.layers] = entry
-    reader = _Reader(files, verify, list(entries.values()))
+    reader = _Reader(files, list(entries.values()))
     candidates = [reader.candidate(entry) for entry in entries.values()]
     nameless = [candidate for candidate in candidates if not candidate.names]
     return nameless + join_platforms(c for c in candidates if c.names)
@@ -82,9 +82,8 @@ def _parse_entry(fields: Fields, position: int) -> _Entry:
 class _Reader:
     """Reads configs once, and opens entries."""
 
-    def __init__(self, files: Files, verify: bool, entries: Sequence[_Entry]) -> None:
+    def __init__(self, files: Files, entries: Sequence[_Entry]) -> None:
         self._files = files
-        self._verify = verify
         self._entries = entries
         self._configs: dict[str, Config] = {}
 
@@ -108,7 +107,7 @@ class _Reader:
                     raise ImageError(f"{what} is missing")
                 data = read_extent(extent, what, CONFIG_LIMIT)
             digest = _digest_of_path(path)
-            if self._verify and digest:
+            if self._files.verify and digest:
                 check_digest(data, digest, what)
             self._configs[path] = parse_config(data, what)
         return self._configs[path]
@@ -116,7 +115,7 @@ class _Reader:
     def _open(self, entry: _Entry, config: Config) -> Image:
         layers = self._layers(entry, config)
         named = _NAMED_CONFIG.fullmatch(entry.config)
-        changed = self._verify and named is not None and named[1] != config.digest.hex
+        changed = self._files.verify and named is not None and named[1] != config.digest.hex
         return Image(
             reference=self._files.where,
             layers=layers,
@@ -160,7 +159,7 @@ class _Reader:
 
         found: dict[str, list[tuple[Layer, ...]]] = {}
         try:
-            candidates = list_layout(self._files, verify=self._verify)
+            candidates = list_layout(self._files)
         except ImageError:
             return found
         for variant in chain.from_iterable(one.variants for one in candidates):

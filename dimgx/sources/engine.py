@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from itertools import zip_longest
 from operator import itemgetter
@@ -24,17 +24,14 @@ from dimgx.sources.absence import explain_absence
 from dimgx.sources.connection import Refused, RefusedForm
 from dimgx.sources.described import Described, Engine
 from dimgx.sources.endpoint import EngineOptions
-from dimgx.sources.files import Files
-from dimgx.sources.opening import open_stream, ticking
+from dimgx.sources.formats import read_image
+from dimgx.sources.opening import Opening, open_stream
 
 if TYPE_CHECKING:
     from dimgx.spool import SpoolSpace
 
 _MAY_HEAL = ("connection refused", "connection reset", "timeout", "toomanyrequests")
 """What engines say of a registry that may answer later."""
-
-Reader = Callable[[Files, Reference, Platform | None], Image]
-"""Gives the image that an archive holds."""
 
 
 def open_engine_image(
@@ -44,7 +41,7 @@ def open_engine_image(
     platform: Platform | None,
     options: EngineOptions,
     spool: SpoolSpace,
-    read: Reader,
+    verify: bool,
 ) -> Image:
     """Open the image that `reference` names at `engine`, which is closed with it.
 
@@ -54,7 +51,7 @@ def open_engine_image(
     with ExitStack() as resources:
         resources.callback(engine.close)
         described = _describe(engine, reference, platform, options)
-        saved = _Saved(engine, described, spool, read)
+        saved = _Saved(engine, described, spool, verify)
         if not _fits(described, platform):
             if described.may_hold_more:
                 # The engine cannot tell of other platforms than its own, but saves them too.
@@ -208,9 +205,10 @@ class _Saved:
     """What the engine saves of an image, once it is needed."""
 
     def __init__(
-        self, engine: Engine, described: Described, spool: SpoolSpace, read: Reader
+        self, engine: Engine, described: Described, spool: SpoolSpace, verify: bool
     ) -> None:
-        self._engine, self._described, self._space, self._read = engine, described, spool, read
+        self._engine, self._described = engine, described
+        self._spool, self._verify = spool, verify
         self._lock = threading.Lock()
         self._archive: Image | None = None
         self._is_whole = False
@@ -273,17 +271,17 @@ class _Saved:
         self, id: str, platform: Platform | None, tick: Tick | None, total: int | None
     ) -> Image:
         where = self._engine.where
+        opening = Opening(f"what {where} saved", self._spool, tick, self._verify)
         while True:
-            chunks = ticking(self._engine.iter_saved(id, platform), tick, total)
             try:
-                files = open_stream(chunks, f"what {where} saved", self._space)
+                files = open_stream(self._engine.iter_saved(id, platform), opening, total)
                 break
             except RefusedForm:
                 continue
             except Refused as exc:
                 raise translated(exc, where) from exc
         # Nothing else is in it, and an index that has the ID may have been left out.
-        return self._read(files, Reference(id, "docker-archive", None, None), platform)
+        return read_image(files, Reference(id, "docker-archive", None, None), platform)
 
     def _expected(self, count: int) -> int | None:
         """Give about how many bytes the lowest `count` layers come to."""

@@ -36,6 +36,8 @@ class Files(Protocol):
 
     where: str
     """What people call the place."""
+    verify: bool
+    """Digests of what is read are checked."""
     is_cut: bool
     """An archive without a mark at its end: it may have been cut short between two members."""
 
@@ -81,7 +83,7 @@ class DirectoryFiles:
 
     def __init__(self, path: str, where: str, resources: ExitStack, *, verify: bool) -> None:
         self.where = where
-        self._verify = verify
+        self.verify = verify
         self.is_cut = False
         self._root = os.path.realpath(path)
         self._resources = resources
@@ -115,7 +117,7 @@ class DirectoryFiles:
         path = os.path.realpath(os.path.join(self._root, name.lstrip("/")))
         # A drive or `/` itself already ends in a separator.
         inside = self._root if self._root.endswith(os.sep) else self._root + os.sep
-        if not path.startswith(inside) and not (self._verify and _BLOB.fullmatch(name)):
+        if not path.startswith(inside) and not (self.verify and _BLOB.fullmatch(name)):
             raise ImageError(f"{self.where}: {name!r:.200} leads outside of the directory")
         return path
 

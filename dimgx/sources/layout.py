@@ -34,10 +34,8 @@ class _StoredBlobs:
 
     is_far = False
 
-    def __init__(
-        self, files: Files, verify: bool, locate: Callable[[Digest], tuple[str, ...]]
-    ) -> None:
-        self.where, self.verify = files.where, verify
+    def __init__(self, files: Files, locate: Callable[[Digest], tuple[str, ...]]) -> None:
+        self.where, self.verify = files.where, files.verify
         self._files, self._locate = files, locate
 
     def read(self, descriptor: Descriptor, kind: Kind, what: str) -> bytes:
@@ -51,7 +49,7 @@ class _StoredBlobs:
         return next(filter(None, map(self._files.find, self._locate(layer.digest))), None)
 
 
-def list_layout(files: Files, *, verify: bool) -> list[Candidate]:
+def list_layout(files: Files) -> list[Candidate]:
     """Give the images that the index of an OCI layout lists.
 
     Raises: ImageError where oci-layout or index.json is missing or malformed.
@@ -69,16 +67,16 @@ def list_layout(files: Files, *, verify: bool) -> list[Candidate]:
     index = parse_document(data, f"{files.where}: index.json", CONFIG_LIMIT)
     if isinstance(index, Manifest):
         raise ImageError(f"{files.where}: index.json is no index")
-    blobs = _StoredBlobs(files, verify, lambda d: (f"blobs/{d.algorithm}/{d.hex}",))
+    blobs = _StoredBlobs(files, lambda d: (f"blobs/{d.algorithm}/{d.hex}",))
     return _list_images(ManifestReader(blobs), index)
 
 
-def list_directory(files: Files, data: bytes, *, verify: bool) -> list[Candidate]:
+def list_directory(files: Files, data: bytes) -> list[Candidate]:
     """Give the image of a `dir:`, whose manifest.json is `data`.
 
     Raises: ImageError where it is neither a manifest nor an index, or lists no image.
     """
-    blobs = _StoredBlobs(files, verify, lambda d: (d.hex, f"{d.hex}.manifest.json"))
+    blobs = _StoredBlobs(files, lambda d: (d.hex, f"{d.hex}.manifest.json"))
     document = parse_document(data, f"{files.where}: manifest.json")
     descriptor = Descriptor(None, Digest.of(data), len(data))
     return [ManifestReader(blobs).candidate(descriptor, document)]

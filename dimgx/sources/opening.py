@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from itertools import chain
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
 
 from dimgx import system
 from dimgx.codec import read_head, sniff
@@ -52,6 +52,19 @@ _MAGICS = (
 )
 
 
+class Opening(NamedTuple):
+    """How an archive is opened, whatever it comes from."""
+
+    where: str
+    """What people call it."""
+    spool: SpoolSpace
+    """Where it is kept, as far as it has to be."""
+    tick: Tick | None = None
+    """Is called while that is done."""
+    verify: bool = True
+    """Digests of what is in it will be checked."""
+
+
 def open_files(
     reference: Reference,
     stdin: BinaryIO | None,
@@ -61,16 +74,14 @@ def open_files(
     *,
     verify: bool,
 ) -> Files:
-    """Give the files that the reference's path or stdin holds; `tick` is called while spooling.
-
-    `verify` tells whether the digests of blobs will be checked.
+    """Give the files that the reference's path or stdin holds, as `Opening` has it.
 
     Raises: SourceError where it cannot be read, ImageError where it is no archive.
     """
     if reference.path is None:
         if stdin is None:
             raise SourceError("standard input is closed: pipe an archive in, as docker save does")
-        return _open_stdin(stdin, spool, resources, tick)
+        return _open_stdin(stdin, Opening(_STDIN, spool, tick, verify), resources)
     path = reference.path
     where = path if path.isprintable() else f"{path!r:.300}"
     try:
@@ -85,13 +96,14 @@ def open_files(
         raise SourceError(f"{where}: {getattr(exc, 'strerror', None) or exc}{hint}") from exc
     resources.callback(system.let_go, fd)
     status = os.fstat(fd)
+    opening = Opening(where, spool, tick, verify)
     if stat.S_ISREG(status.st_mode):
-        return _open_extent(Extent(fd, 0, status.st_size), where, spool, tick)
+        return _open_extent(Extent(fd, 0, status.st_size), opening)
     system.widen_pipe(fd)
-    return open_stream(ticking(_iter_fd(fd), tick), where, spool)
+    return open_stream(_iter_fd(fd), opening)
 
 
-def ticking(chunks: Iterator[_T], tick: Tick | None, total: int | None = None) -> Iterator[_T]:
+def _ticking(chunks: Iterator[_T], tick: Tick | None, total: int | None) -> Iterator[_T]:
     """Pass `chunks` on, and tell `tick` how far that is, from before the first."""
     done = 0
     if tick is not None:
@@ -103,12 +115,10 @@ def ticking(chunks: Iterator[_T], tick: Tick | None, total: int | None = None) -
         yield chunk
 
 
-def _open_stdin(
-    stdin: BinaryIO, spool: SpoolSpace, resources: ExitStack, tick: Tick | None
-) -> Files:
+def _open_stdin(stdin: BinaryIO, opening: Opening, resources: ExitStack) -> Files:
     fd = system.plain_descriptor(stdin)
     if fd is None:
-        return open_stream(ticking(_iter_reader(stdin), tick), _STDIN, spool)
+        return open_stream(_iter_reader(stdin), opening)
     if os.isatty(fd):
         raise SourceError(
             "standard input is a terminal: pipe an archive in, as in"
@@ -120,12 +130,10 @@ def _open_stdin(
         # The caller may close the file, or drop it, before the image.
         fd = os.dup(fd)
         resources.callback(system.let_go, fd)
-        rest = Extent(fd, offset, status.st_size - offset)
-        return _open_extent(rest, _STDIN, spool, tick)
+        return _open_extent(Extent(fd, offset, status.st_size - offset), opening)
     system.widen_pipe(fd)
     is_blocking = not hasattr(os, "get_blocking") or os.get_blocking(fd)
-    chunks = _iter_reader(stdin) if is_blocking else _iter_fd(fd)
-    return open_stream(ticking(chunks, tick), _STDIN, spool)
+    return open_stream(_iter_reader(stdin) if is_blocking else _iter_fd(fd), opening)
 
 
 def _iter_reader(reader: BinaryIO) -> Iterator[bytes | memoryview]:
@@ -165,52 +173,49 @@ def _iter_fd(fd: int) -> Iterator[memoryview]:
         yield buffer[:count]
 
 
-def _open_extent(
-    extent: Extent, where: str, spool: SpoolSpace, tick: Tick | None
-) -> ArchiveFiles:
-    watch = Watch.of(extent.fd, where)
+def _open_extent(extent: Extent, opening: Opening) -> ArchiveFiles:
+    watch = Watch.of(extent.fd, opening.where)
     head = extent.read(0, _HEAD)
-    _refuse_text(head, where)
+    _refuse_text(head, opening.where)
     if sniff(head) is not None:
-        chunks = ticking(extent.iter_chunks(), tick, extent.size)
-        extent = _spool(chunks, head, where, spool)
-    return _index(extent, where, watch)
+        extent = _spool(_ticking(extent.iter_chunks(), opening.tick, extent.size), head, opening)
+    return _index(extent, opening, watch)
 
 
 def open_stream(
-    chunks: Iterator[bytes | memoryview], where: str, spool: SpoolSpace
+    chunks: Iterator[bytes | memoryview], opening: Opening, total: int | None = None
 ) -> ArchiveFiles:
-    """Give the files of an archive that comes in pieces, each good until the next, into `spool`.
+    """Give the files of an archive that comes in pieces, each good until the next.
 
-    They can be read until that is closed.
+    They can be read until the spool is closed. `total` is about how many bytes will come.
 
     Raises: ImageError where it is no archive.
     """
+    chunks = _ticking(chunks, opening.tick, total)
     head = read_head(chunks, _HEAD)
-    _refuse_text(head, where)
-    return _index(_spool(chain([head], chunks), head, where, spool), where, None)
+    _refuse_text(head, opening.where)
+    return _index(_spool(chain([head], chunks), head, opening), opening, None)
 
 
-def _spool(
-    chunks: Iterable[bytes | memoryview], head: bytes, where: str, space: SpoolSpace
-) -> Extent:
+def _spool(chunks: Iterable[bytes | memoryview], head: bytes, opening: Opening) -> Extent:
     with ExitStack() as resources:
-        spool = space.open()
+        spool = opening.spool.open()
         resources.callback(spool.close)
         try:
             for piece in iter_decoded(chunks, sniff(head)):
                 spool.write(piece)
         except ImageError as exc:
             if _has_text_line_ends(head, 4):
-                raise _went_through_text(where) from exc
-            raise ImageError(f"{where}: {exc}") from exc
+                raise _went_through_text(opening.where) from exc
+            raise ImageError(f"{opening.where}: {exc}") from exc
         resources.pop_all()
         return spool.finish()
 
 
-def _index(extent: Extent, where: str, watch: Watch | None) -> ArchiveFiles:
+def _index(extent: Extent, opening: Opening, watch: Watch | None) -> ArchiveFiles:
+    where = opening.where
     try:
-        return ArchiveFiles(extent, where, watch)
+        return ArchiveFiles(extent, where, watch, verify=opening.verify)
     except ImageError as exc:
         head = extent.read(0, _HEAD)
         if head[257:262] != b"ustar":

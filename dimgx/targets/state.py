@@ -31,8 +31,8 @@ from dimgx.layers.tarfields import BLOCK, check_sum, cut, parse_number, parse_re
 from dimgx.layers.tarwrite import END, GLOBAL_NAME
 from dimgx.oci import CONFIG_LIMIT
 from dimgx.reference import Reference, Transport
-from dimgx.sources import read_images
 from dimgx.sources.files import Files, read_file
+from dimgx.sources.formats import read_images
 from dimgx.sources.opening import open_files
 from dimgx.spool import SpoolSpace
 from dimgx.targets.forms import RECORD_FILE, RECORD_NOTE
@@ -130,7 +130,7 @@ def _read_images(path: str, packing: str | None, tmpdirs: Sequence[str]) -> list
             files = open_files(Reference(path, "path", path), None, space, resources, verify=True)
             form = _form_of(files, path)
             reference = Reference(path, _TRANSPORTS[form], path)
-            images = read_images(files, reference, verify=True)
+            images = read_images(files, reference)
             notes = _notes(files, form)
             beside = _beside(files, images) if form.startswith("oci") else None
             made = [_made(image, form, packing, notes)._replace(beside=beside) for image in images]
