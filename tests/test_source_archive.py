@@ -10,7 +10,7 @@ import pytest
 from dimgx.errors import ImageError
 from dimgx.extent import Extent
 from dimgx.sources.archive import ArchiveFiles
-from dimgx.sources.files import Files, read_file
+from dimgx.sources.files import Files
 from tests.dsl import Member, dir_, fifo, file, gnu_long, hardlink, layer, raw, sparse, symlink
 from tests.programs import need, run
 
@@ -34,7 +34,7 @@ def archive(*members: Member) -> pytest.MarkDecorator:
 
 
 def get(files: Files, name: str) -> bytes | None:
-    return read_file(files, name, 1 << 20)
+    return files.read(name, 1 << 20)
 
 
 @archive(

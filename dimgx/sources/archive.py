@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 from dimgx.errors import ImageError
@@ -20,6 +19,7 @@ from dimgx.image import Watch
 from dimgx.layers import tarfields
 from dimgx.layers.names import MAX_PATH, MAX_SYMLINKS
 from dimgx.layers.tarheader import read_header
+from dimgx.sources.files import read_extent
 
 # Small members and the headers around them come with one read.
 _CHUNK = 8192
@@ -129,9 +129,12 @@ class ArchiveFiles:
         assert not isinstance(member, _Link)
         return member
 
-    def open(self, name: str) -> AbstractContextManager[Extent | None]:
-        """Give the same: the archive itself is all that is open."""
-        return nullcontext(self.find(name))
+    def read(self, name: str, limit: int, what: str | None = None) -> bytes | None:
+        """Give all of a small file, which errors call `what`."""
+        extent = self.find(name)
+        if extent is None:
+            return None
+        return read_extent(extent, what or f"{self.where}: {name:.200}", limit)
 
     def names(self) -> Iterable[str]:
         """Give the names of all members in the order of the archive."""

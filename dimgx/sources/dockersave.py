@@ -24,7 +24,7 @@ from dimgx.image import Image, Layer, UnreadableBlob
 from dimgx.jsondoc import Fields
 from dimgx.oci import CONFIG_LIMIT, Config, is_foreign_type, parse_config
 from dimgx.sources.choice import Candidate, Variant, join_platforms
-from dimgx.sources.files import Files, check_digest, read_extent
+from dimgx.sources.files import Files, check_digest
 
 _BLOB_PATH = re.compile(r"[./]*blobs/([a-z0-9]+)/([0-9a-f]+)")
 _NAMED_CONFIG = re.compile(r"(?:.*[/:])?([0-9a-f]{64})(?:\.json)?")
@@ -102,10 +102,9 @@ class _Reader:
         path = entry.config
         if path not in self._configs:
             what = f"{self._files.where}: the config {path!r:.200}"
-            with self._files.open(path) as extent:
-                if extent is None:
-                    raise ImageError(f"{what} is missing")
-                data = read_extent(extent, what, CONFIG_LIMIT)
+            data = self._files.read(path, CONFIG_LIMIT, what)
+            if data is None:
+                raise ImageError(f"{what} is missing")
             digest = _digest_of_path(path)
             if self._files.verify and digest:
                 check_digest(data, digest, what)

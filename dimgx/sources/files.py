@@ -12,7 +12,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Protocol
 
 from dimgx import system
@@ -47,8 +47,11 @@ class Files(Protocol):
         Raises: ImageError where the name or a link leads outside, in a circle or to no file.
         """
 
-    def open(self, name: str) -> AbstractContextManager[Extent | None]:
-        """Give the same for as long as the context lasts, with nothing held open afterwards."""
+    def read(self, name: str, limit: int, what: str | None = None) -> bytes | None:
+        """Give all of a small file, which errors call `what`; nothing is held open afterwards.
+
+        Raises: ImageError, besides, where it is larger than `limit` bytes.
+        """
 
     def names(self) -> Iterable[str]:
         """Give the names of all there is, as far as telling the format needs them."""
@@ -57,19 +60,8 @@ class Files(Protocol):
         """Give what can be looked at again to see that nothing has changed meanwhile."""
 
 
-def read_file(files: Files, name: str, limit: int) -> bytes | None:
-    """Give the whole of a small file, or None where there is none.
-
-    Raises: ImageError where it is larger than `limit` bytes.
-    """
-    with files.open(name) as extent:
-        if extent is None:
-            return None
-        return read_extent(extent, f"{files.where}: {name:.200}", limit)
-
-
 def read_extent(extent: Extent, what: str, limit: int) -> bytes:
-    """Give the bytes of a small blob, which errors call `what`.
+    """Give the bytes of a small file, which errors call `what`.
 
     Raises: ImageError where it is larger than `limit` bytes.
     """
@@ -100,15 +92,15 @@ class DirectoryFiles:
             self._found[path] = extent, Watch.of(extent.fd, path)
         return self._found[path][0]
 
-    @contextmanager
-    def open(self, name: str) -> Iterator[Extent | None]:
-        """Give the same for as long as the context lasts, with nothing held open afterwards."""
+    def read(self, name: str, limit: int, what: str | None = None) -> bytes | None:
+        """Give all of a small file, which errors call `what`; nothing is held open afterwards."""
         extent = self._open(self._path(name), name)
+        if extent is None:
+            return None
         try:
-            yield extent
+            return read_extent(extent, what or f"{self.where}: {name:.200}", limit)
         finally:
-            if extent is not None:
-                system.let_go(extent.fd)
+            system.let_go(extent.fd)
 
     def _path(self, name: str) -> str:
         if "\0" in name:

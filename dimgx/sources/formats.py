@@ -23,7 +23,7 @@ from dimgx.sources.choice import (
     open_chosen,
 )
 from dimgx.sources.dockersave import list_saved
-from dimgx.sources.files import Files, read_file
+from dimgx.sources.files import Files
 
 if TYPE_CHECKING:
     from dimgx.image import Image
@@ -125,7 +125,7 @@ def read_images(files: Files, reference: Reference) -> list[Image]:
 def _listers(files: Files, reference: Reference) -> list[_Lister]:
     """Give what lists the images of `files`, the format that counts first."""
     found: list[_Lister] = []
-    data = read_file(files, "manifest.json", CONFIG_LIMIT)
+    data = files.read("manifest.json", CONFIG_LIMIT)
     has_index = any(files.find(name) is not None for name in ("index.json", "oci-layout"))
     if data is not None:
         found.append(partial(_list_manifest, files, data))

@@ -25,7 +25,7 @@ from dimgx.oci import (
     parse_document,
 )
 from dimgx.sources.choice import Candidate, MissingBlob, join_platforms
-from dimgx.sources.files import Files, read_extent, read_file
+from dimgx.sources.files import Files
 from dimgx.sources.manifests import LIMITS, Kind, ManifestReader
 
 
@@ -40,9 +40,9 @@ class _StoredBlobs:
 
     def read(self, descriptor: Descriptor, kind: Kind, what: str) -> bytes:
         for name in self._locate(descriptor.digest):
-            with self._files.open(name) as extent:
-                if extent is not None:
-                    return read_extent(extent, what, LIMITS[kind])
+            data = self._files.read(name, LIMITS[kind], what)
+            if data is not None:
+                return data
         raise MissingBlob(f"{what} is missing")
 
     def find(self, layer: Descriptor) -> Extent | None:
@@ -54,14 +54,14 @@ def list_layout(files: Files) -> list[Candidate]:
 
     Raises: ImageError where oci-layout or index.json is missing or malformed.
     """
-    data = read_file(files, "oci-layout", MANIFEST_LIMIT)
+    data = files.read("oci-layout", MANIFEST_LIMIT)
     if data is None:
         raise ImageError(f"{files.where} is no OCI layout: oci-layout is missing")
     what = f"{files.where}: oci-layout"
     version = Fields(parse_json(data, what, MANIFEST_LIMIT), what).text("imagelayoutversion")
     if version != "1.0.0":
         raise ImageError(f"{what}: version {version!r:.100} is not known (1.0.0 is)")
-    data = read_file(files, "index.json", CONFIG_LIMIT)
+    data = files.read("index.json", CONFIG_LIMIT)
     if data is None:
         raise ImageError(f"{files.where} is no OCI layout: index.json is missing")
     index = parse_document(data, f"{files.where}: index.json", CONFIG_LIMIT)

@@ -18,7 +18,7 @@ from dimgx.image import Image, Layer, UnreadableBlob
 from dimgx.jsondoc import Fields, clean, parse_json
 from dimgx.oci import CONFIG_LIMIT, Platform, parse_config, parse_platform_fields
 from dimgx.sources.choice import Candidate, Variant, id_start
-from dimgx.sources.files import Files, read_file
+from dimgx.sources.files import Files
 
 _ID = re.compile(r"[0-9a-f]{64}")
 
@@ -64,7 +64,7 @@ def list_chains(files: Files, ids: list[str], ref: str | None) -> list[Candidate
 
 def _read_repositories(files: Files) -> dict[str, list[str]]:
     """Give names by ID, in order."""
-    data = read_file(files, "repositories", CONFIG_LIMIT)
+    data = files.read("repositories", CONFIG_LIMIT)
     if data is None:
         return {}
     what = f"{files.where}: repositories"
@@ -92,7 +92,7 @@ class _Reader:
     def _json(self, id: str) -> tuple[Fields, bytes]:
         if id not in self._known:
             what = f"{self._files.where}: {id:.64}/json"
-            data = read_file(self._files, f"{id}/json", CONFIG_LIMIT)
+            data = self._files.read(f"{id}/json", CONFIG_LIMIT)
             if data is None:
                 raise ImageError(f"{what} is missing: the chain of parents is broken")
             self._known[id] = Fields(parse_json(data, what, CONFIG_LIMIT), what), data

@@ -31,7 +31,7 @@ from dimgx.layers.tarfields import BLOCK, check_sum, cut, parse_number, parse_re
 from dimgx.layers.tarwrite import END, GLOBAL_NAME
 from dimgx.oci import CONFIG_LIMIT
 from dimgx.reference import Reference, Transport
-from dimgx.sources.files import Files, read_file
+from dimgx.sources.files import Files
 from dimgx.sources.formats import read_images
 from dimgx.sources.opening import open_files
 from dimgx.spool import SpoolSpace
@@ -163,7 +163,7 @@ def _form_of(files: Files, path: str) -> str:
 def _notes(files: Files, form: str) -> dict[str, str]:
     """Give the records of images that kept their configs, by the digests of what lists them."""
     if form == "docker-dir":
-        record = read_file(files, RECORD_FILE, LIMIT)
+        record = files.read(RECORD_FILE, LIMIT)
         return {"": record.decode("utf-8", "replace").strip()} if record else {}
     if form == "docker-archive":
         entries = Fields({"images": _read_json(files, "manifest.json")}, "it").objects("images")
@@ -191,7 +191,7 @@ def _entries(files: Files) -> list[Fields]:
 
 
 def _read_json(files: Files, name: str) -> object:
-    return parse_json(read_file(files, name, CONFIG_LIMIT) or b"", name, CONFIG_LIMIT)
+    return parse_json(files.read(name, CONFIG_LIMIT) or b"", name, CONFIG_LIMIT)
 
 
 def _config_digest(entry: Fields) -> str:
