@@ -260,14 +260,10 @@ def _connect(endpoint: EngineEndpoint, options: EngineOptions, version: str) -> 
         if config is not None:
             client.reload_config(config)
         return client
-    except DimgxError:
-        raise
-    except (DockerException, OSError, ValueError) as exc:
-        _translate(exc, endpoint)
     except Exception as exc:
-        if not _is_transport_error(exc):
-            raise
-        _translate(exc, endpoint)
+        if isinstance(exc, (DockerException, ValueError)) or _is_transport_error(exc):
+            _translate(exc, endpoint)
+        raise
 
 
 def _check_config(path: str | None) -> None:
@@ -324,7 +320,7 @@ def _is_transport_error(exc: BaseException) -> bool:
 def _translate(exc: Exception, endpoint: EngineEndpoint) -> NoReturn:
     """Raise what a failure to reach the engine means.
 
-    Raises: TemporaryError, SourceError; `exc` itself where it has nothing to do with that.
+    Raises: TemporaryError, SourceError.
     """
     causes = list(iter_causes(exc))
     where = f"the engine at {endpoint}"

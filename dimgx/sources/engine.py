@@ -55,7 +55,7 @@ def open_engine_image(
         if not _fits(described, platform):
             if described.may_hold_more:
                 # The engine cannot tell of other platforms than its own, but saves them too.
-                image = saved.read_whole(platform)
+                image = saved.save(described.id, platform)
                 image.reference = reference.text
                 image.resources.push(resources.pop_all())
                 return image
@@ -254,7 +254,7 @@ class _Saved:
 
     def _save_checked(self, count: int, id: str, tick: Tick | None) -> Image:
         """Give the archive of the image `id`, which is to have the lowest `count` layers."""
-        found = self._save(id, self._described.platform, tick, self._expected(count))
+        found = self.save(id, self._described.platform, tick, self._expected(count))
         told = tuple(layer.diff_id for layer in found.layers)
         if told != self._described.diff_ids[:count]:
             raise ImageError(
@@ -263,13 +263,14 @@ class _Saved:
             )
         return found
 
-    def read_whole(self, platform: Platform | None) -> Image:
-        """Give the image as its archive has it, for `platform`."""
-        return self._save(self._described.id, platform, None, None)
-
-    def _save(
-        self, id: str, platform: Platform | None, tick: Tick | None, total: int | None
+    def save(
+        self,
+        id: str,
+        platform: Platform | None,
+        tick: Tick | None = None,
+        total: int | None = None,
     ) -> Image:
+        """Give an image as its archive has it; `total` is about how many bytes that will have."""
         where = self._engine.where
         opening = Opening(f"what {where} saved", self._spool, tick, self._verify)
         while True:

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from itertools import chain
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from dimgx import system
 from dimgx.codec import read_head, sniff
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from dimgx.image import Tick
     from dimgx.reference import Reference
     from dimgx.spool import SpoolSpace
-
-_T = TypeVar("_T", bytes, memoryview, bytes | memoryview)
 
 _PIECE = 1 << 20
 _HEAD = 1 << 16
@@ -103,7 +101,9 @@ def open_files(
     return open_stream(_iter_fd(fd), opening)
 
 
-def _ticking(chunks: Iterator[_T], tick: Tick | None, total: int | None) -> Iterator[_T]:
+def _ticking(
+    chunks: Iterator[bytes | memoryview], tick: Tick | None, total: int | None
+) -> Iterator[bytes | memoryview]:
     """Pass `chunks` on, and tell `tick` how far that is, from before the first."""
     done = 0
     if tick is not None:

@@ -111,18 +111,16 @@ class _Fetch:
                 self._takes_ranges = False
                 continue
             try:
-                skip = self._skipped(self._response, offset)
+                position = self._begin(self._response, offset)
                 for chunk in iter_body(self._response, self._client.host):
                     if self.stopped.is_set():
                         raise Cancelled("cancelled")
-                    if skip >= len(chunk):
-                        skip -= len(chunk)
-                        continue
-                    new = chunk[skip:] if skip else chunk
-                    skip = 0
-                    offset += len(new)
-                    patience.progress(len(new))
-                    yield new
+                    new = chunk[offset - position :]
+                    position += len(chunk)
+                    if new:
+                        offset += len(new)
+                        patience.progress(len(new))
+                        yield new
                 if offset >= self._size or _states_its_end(self._response, offset):
                     return
                 problem = Transient(self._cut(offset))
@@ -135,18 +133,18 @@ class _Fetch:
                 raise Cancelled("cancelled")
             patience.pause(problem)
 
-    def _skipped(self, response: Response, offset: int) -> int:
-        """Give how many bytes of the body have come already.
+    def _begin(self, response: Response, offset: int) -> int:
+        """Give where in the blob the body begins.
 
         Raises: Transient where it is neither the whole blob nor what is lacking.
         """
         if response.status_code != 206:
-            return offset
+            return 0
         match = _RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
         if match is None or int(match[1]) != offset:
             self._takes_ranges = False
             raise Transient(f"{self._client.host} sends another range than was asked for")
-        return 0
+        return offset
 
     def _cut(self, offset: int) -> str:
         return f"{self._client.host}: the blob {self._digest} broke off at byte {offset} of" \

@@ -267,7 +267,7 @@ def _joined(url: str, location: str) -> str:
 def translate(exc: BaseException, host: str, proxy: str | None) -> DimgxError:
     """Give our error for one of requests, urllib3, ssl or socket, without what could be secret."""
     import requests
-    from urllib3.exceptions import ProxyError, SSLError
+    from urllib3.exceptions import ProxyError
 
     if isinstance(exc, DimgxError):
         return exc
@@ -278,31 +278,9 @@ def translate(exc: BaseException, host: str, proxy: str | None) -> DimgxError:
         return _refused_by_proxy(proxy, host, tunnel[1])
     if is_of_proxy:
         host = f"the proxy {proxy}"
-    certificate = next((e for e in iter_causes(exc) if _is_about_certificate(e)), None)
-    if certificate is not None:
-        reason = getattr(certificate, "verify_message", "it is for another host").rstrip(".")
-        way = "put its CA as ca.crt into a directory for --cert-dir"
-        if getattr(certificate, "verify_code", _FOR_ANOTHER[0]) in _FOR_ANOTHER:
-            way = "ask by a name that it is for"
-        return SourceError(
-            f"the certificate of {host} cannot be trusted: {reason}; {way}, or give"
-            " --tls-verify=false"
-        )
-    tls = _find(exc, ssl.SSLError) or _find(exc, SSLError)
-    if tls is not None:
-        reason = getattr(tls, "reason", None) or "the handshake failed"
-        if reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
-            if is_of_proxy:
-                return NoConnection(f"{host} does not speak TLS: begin its URL with http://")
-            return NotTLS(f"{host} does not speak TLS; --tls-verify=false lets plain http pass")
-        if reason == "UNEXPECTED_EOF_WHILE_READING":
-            return Cut(f"{host} cut the connection")
-        if "TIMED OUT" in str(reason).upper():
-            return Transient(f"{where} does not answer in time")
-        return NoConnection(
-            f"TLS with {host} failed: {str(reason).lower().replace('_', ' ')}; a client certificate"
-            " goes into --cert-dir, and --tls-verify=false lets plain http pass"
-        )
+    problem = _tls_problem(exc, host, where, is_of_proxy=is_of_proxy)
+    if problem is not None:
+        return problem
     lookup = _find(exc, socket.gaierror)
     if lookup is not None and lookup.errno == getattr(socket, "EAI_AGAIN", None):
         return Transient(f"the name of {where} cannot be looked up at the moment")
@@ -320,6 +298,40 @@ def translate(exc: BaseException, host: str, proxy: str | None) -> DimgxError:
         (e.strerror for e in iter_causes(exc) if isinstance(e, OSError) and e.strerror), None
     )
     return Transient(f"the connection to {where} broke" + (f": {reason}" if reason else ""))
+
+
+def _tls_problem(
+    exc: BaseException, host: str, where: str, *, is_of_proxy: bool
+) -> DimgxError | None:
+    """Give our error where certificates or TLS are what is wrong."""
+    from urllib3.exceptions import SSLError
+
+    certificate = next((e for e in iter_causes(exc) if _is_about_certificate(e)), None)
+    if certificate is not None:
+        reason = getattr(certificate, "verify_message", "it is for another host").rstrip(".")
+        way = "put its CA as ca.crt into a directory for --cert-dir"
+        if getattr(certificate, "verify_code", _FOR_ANOTHER[0]) in _FOR_ANOTHER:
+            way = "ask by a name that it is for"
+        return SourceError(
+            f"the certificate of {host} cannot be trusted: {reason}; {way}, or give"
+            " --tls-verify=false"
+        )
+    tls = _find(exc, ssl.SSLError) or _find(exc, SSLError)
+    if tls is None:
+        return None
+    reason = getattr(tls, "reason", None) or "the handshake failed"
+    if reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
+        if is_of_proxy:
+            return NoConnection(f"{host} does not speak TLS: begin its URL with http://")
+        return NotTLS(f"{host} does not speak TLS; --tls-verify=false lets plain http pass")
+    if reason == "UNEXPECTED_EOF_WHILE_READING":
+        return Cut(f"{host} cut the connection")
+    if "TIMED OUT" in str(reason).upper():
+        return Transient(f"{where} does not answer in time")
+    return NoConnection(
+        f"TLS with {host} failed: {str(reason).lower().replace('_', ' ')}; a client certificate"
+        " goes into --cert-dir, and --tls-verify=false lets plain http pass"
+    )
 
 
 def _refused_by_proxy(proxy: str | None, host: str, status: str) -> DimgxError:
