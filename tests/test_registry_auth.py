@@ -378,6 +378,16 @@ def test_helper_for_a_host_comes_first(tmp_path: Path, monkeypatch: pytest.Monke
         assert found is not None and found.user == user and not warnings
 
 
+def test_host_with_an_empty_helper_is_looked_up_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_helper(tmp_path, monkeypatch, "one", answers("stored", "p"))
+    auths = {"h.io": {"auth": pair("kept", "p")}}
+    document = {"credHelpers": {"h.io": ""}, "credsStore": "one", "auths": auths}
+    found, warnings = found_in(tmp_path, document, "h.io")
+    assert found is not None and found.user == "kept" and not warnings
+
+
 def test_helper_with_an_identity_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_helper(tmp_path, monkeypatch, "one", answers("<token>", "refresh"))
     found, _ = found_in(tmp_path, {"credsStore": "one"}, "h.io")

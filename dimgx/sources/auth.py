@@ -86,17 +86,11 @@ class _AuthFile(NamedTuple):
         return cls(name, entries, store, helpers, warn)
 
     def find(self, domain: str, path: str) -> Credentials | None:
-        for host in _spellings(domain):
-            if host in self.helpers:
-                found = self._ask(self.helpers[host], domain)
-                if found is not None:
-                    return found
-                break
-        else:
-            if self.store:
-                found = self._ask(self.store, domain)
-                if found is not None:
-                    return found
+        named = (self.helpers[host] for host in _spellings(domain) if host in self.helpers)
+        helper = next(named, self.store)
+        found = self._ask(helper, domain) if helper else None
+        if found is not None:
+            return found
         for key in _keys(domain, path):
             for known in sorted(self.auths, key=lambda known: known != key):
                 if key in (known, _normal(known)):
