@@ -197,6 +197,7 @@ def test_defaults() -> None:
         ["--squash-from", "@1", "--prefix", "a", "-t", "oci:x", "image"],
         ["--root-entry", "-t", "oci:x", "image"],
         ["--raw", "--exclude", "a", "-t", "x.tar", "image"],
+        ["--raw", "-t", "oci-archive:x.tar", "image"],
         ["--strip-components", "-1", "-t", "x.tar", "image"],
         ["--format", "oci-dir", "-t", "oci-archive:x", "image"],
         ["--format", "squashfs", "-t", "x", "image"],

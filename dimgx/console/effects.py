@@ -40,7 +40,7 @@ _OF_A_RESULT = ("force", "sync", *_FILE, *_CONTENT, *_IMAGE, *_BESIDE)
 _NOT_WITH_PLATFORMS = (
     "target", "load", "import_", *_CHOSEN_LAYERS, "json", "quiet", "threads", *_OF_A_RESULT
 )  # fmt: skip
-_NOT_WITH_RAW = (*_CONTENT, *_IMAGE, "format", "update", "check", "report")
+_NOT_WITH_RAW = (*_CONTENT, "format", "update", "check", "report")
 _NOT_WITH_KEEP_LAYERS = (*_CHOSEN_LAYERS, "squash_from", *_CONTENT)
 _NOT_WITH_SQUASH_FROM = (*_CHOSEN_LAYERS, "paths", "strip_components", "prefix", "root_entry")
 _NOT_WITH_CHECK = ("force", "sync", *_BESIDE)
@@ -110,6 +110,8 @@ def _check_result(said: dict[str, Any], target: TargetName | None) -> None:
         _refuse(said, _NOT_WITH_IMPORT, "with --import, which takes one plain tar")
     if said["raw"]:
         _refuse(said, _NOT_WITH_RAW, "with --raw")
+    if target is not None and form != "tar":
+        _refuse(said, ("raw",), "on an image: it writes the tar of a layer")
     if said["keep_layers"]:
         _refuse(said, _NOT_WITH_KEEP_LAYERS, "with --keep-layers")
     if said["squash_from"]:
