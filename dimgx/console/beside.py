@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from contextlib import ExitStack
 
-    from dimgx.console.chosen import Chosen
+    from dimgx.console.context import Chosen
     from dimgx.console.messages import Messages
     from dimgx.console.options import Options
     from dimgx.console.targetname import TargetName

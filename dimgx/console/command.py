@@ -11,10 +11,9 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from dimgx import __version__
-from dimgx.console.chosen import Chosen, Surroundings
-from dimgx.console.progress import Waiting
+from dimgx.console.context import Chosen, Context
 from dimgx.console.terminal import is_terminal, print_text, terminal_width
-from dimgx.errors import ImageError, SourceError, UsageError
+from dimgx.errors import ImageError, LayerSpecError, SourceError, UsageError
 from dimgx.reference import parse_reference
 
 if TYPE_CHECKING:
@@ -23,8 +22,8 @@ if TYPE_CHECKING:
 
     from dimgx.console.messages import Messages
     from dimgx.console.options import Options
-    from dimgx.image import Image, Tick
-    from dimgx.sources.endpoint import EngineOptions
+    from dimgx.image import Image
+    from dimgx.inspector import Row
 
 
 def run(args: Sequence[str], messages: Messages, cancel: Callable[[], bool] | None = None) -> int:
@@ -44,48 +43,44 @@ def run(args: Sequence[str], messages: Messages, cancel: Callable[[], bool] | No
         messages.set_up(options.log_level, options.log_format)
     except ValueError as exc:
         raise UsageError(f"--log-format: {exc}") from exc
-    surroundings = _look_around(options, cancel)
+    context = _look_around(options, messages, cancel)
     if options.origin is not None:
         _show_origin(options.origin)
         return 0
     if options.platforms:
-        _show_platforms(options, surroundings)
+        _show_platforms(context)
         return 0
     if not options.has_result:
-        return _list(options, surroundings, messages)
+        return _list(context)
 
     from dimgx.console import outputs
     from dimgx.console.beside import Beside
 
     outputs.check_early(options)
-    report = surroundings.report
     with ExitStack() as stack:
         beside = Beside(options, stack)
-        chosen = [
-            stack.enter_context(_opened(reference, options, surroundings, messages))
-            for reference in options.images
-        ]
-        with Waiting(is_wanted=not options.quiet) as line:
+        chosen = [stack.enter_context(_opened(reference, context)) for reference in options.images]
+        with context.waiting() as line:
             beside.prepare(chosen[0], None if line is None else line.pull)
-        if report is not None:
-            report.mark("open")
+        if context.report is not None:
+            context.report.mark("open")
         if options.add_layers:
-            from dimgx.flattening import with_pipes_kept
-            from dimgx.recipe import Recipe
-
-            recipe = Recipe(
-                add_layers=options.add_layers,
-                memory=options.memory,
-                tmpdir=surroundings.tmpdirs,
-                cancel=surroundings.cancel,
-            )
-            kept = with_pipes_kept(recipe, stack).add_layers
-            options = options._replace(add_layers=tuple(map(str, kept)))
-        code = outputs.make(chosen, options, surroundings, messages)
+            context = _with_pipes_kept(context, stack)
+        code = outputs.make(chosen, context)
         for item in chosen:
             messages.warn(item.image.warnings)
-        beside.finish(report, messages)
+        beside.finish(context.report, messages)
     return code
+
+
+def _with_pipes_kept(context: Context, resources: ExitStack) -> Context:
+    """Give the context with what is added from pipes kept: several results may want it."""
+    from dimgx.flattening import with_pipes_kept
+    from dimgx.recipe import make_recipe
+
+    recipe = with_pipes_kept(make_recipe(context.tar_options(None, None)), resources)
+    options = context.options._replace(add_layers=tuple(map(str, recipe.add_layers)))
+    return context._replace(options=options)
 
 
 def _show_origin(target: str) -> None:
@@ -98,66 +93,74 @@ def _show_origin(target: str) -> None:
     print_text(origins_text(found, path))
 
 
-def _list(options: Options, surroundings: Surroundings, messages: Messages) -> int:
-    with _opened(options.images[0], options, surroundings, messages) as chosen:
+def _list(context: Context) -> int:
+    options = context.options
+    with _opened(options.images[0], context) as chosen:
         _show(chosen, options)
-        messages.warn(chosen.image.warnings)
+        context.messages.warn(chosen.image.warnings)
     return 0
 
 
 @contextmanager
-def _opened(
-    reference: str, options: Options, surroundings: Surroundings, messages: Messages
-) -> Iterator[Chosen]:
+def _opened(reference: str, context: Context) -> Iterator[Chosen]:
     """Open an image and choose from it, for as long as the context lasts."""
     from dimgx import layerspec
     from dimgx.inspector import list_rows
 
-    with _open(reference, options, surroundings) as image:
-        _tell_image(image, messages)
+    options = context.options
+    with _open(reference, context) as image:
+        _tell_image(image, context.messages)
         selection = layerspec.select(
             list_rows(image), options.layers, reverse=options.reverse, strict=options.strict
         )
         if selection.unknown:
-            messages.warn([_left_out(selection.unknown)])
-        yield Chosen(reference, image, selection.rows)
+            context.messages.warn([_left_out(selection.unknown)])
+        rows = selection.rows
+        yield Chosen(
+            reference,
+            image,
+            _rows_to_flatten(image, rows, options) if options.has_result else rows,
+        )
 
 
-def _open(reference: str, options: Options, surroundings: Surroundings) -> Image:
+def _open(reference: str, context: Context) -> Image:
     from dimgx import api
+    from dimgx.console.engines import engine_options
 
-    with Waiting(is_wanted=not options.quiet) as line:
-        tick = None if line is None else line.pull
+    options = context.options
+    with context.waiting() as line:
         return api.open_image(
             reference,
             platform=options.platform,
             verify=options.verify,
-            stdin=surroundings.stdin,
+            stdin=context.stdin,
             memory=options.memory,
-            tmpdir=surroundings.tmpdirs,
-            registry=surroundings.registry,
-            engine=_engine(reference, options, tick),
+            tmpdir=context.tmpdirs,
+            registry=context.registry,
+            engine=engine_options(reference, options, None if line is None else line.pull),
             progress=line,
         )
 
 
-def _engine(reference: str, options: Options, tick: Tick | None) -> EngineOptions | None:
-    """Give how an engine is asked; None where nothing says anything about one."""
-    from dimgx.console.handover import host_for, kind_of
+def _rows_to_flatten(image: Image, rows: Sequence[Row], options: Options) -> Sequence[Row] | None:
+    """Give the rows that become one layer; None for no choice of them.
 
-    is_said = options.host is not None or options.pull != "never"
-    if not is_said and kind_of(reference) is None:
+    That is where layers are kept or squashed, and an image without layers, which is an empty tar.
+
+    Raises: LayerSpecError for a choice that comes to nothing.
+    """
+    if options.keep_layers or options.squash_from is not None:
         return None
-    from dimgx.sources.endpoint import EngineOptions
-
-    return EngineOptions.of(
-        os.environ,
-        host=host_for(reference, options),
-        pull=options.pull,
-        tick=tick,
-        are_rows_wanted=bool(options.layers or options.squash_from)
-        or not (options.check or options.update),
-    )
+    if not options.layers and not image.layers:
+        return None
+    if not rows:
+        raise LayerSpecError(
+            f"nothing is left to flatten: no row is named by {', '.join(options.layers)}; without a"
+            " target the rows are listed"
+        )
+    if all(row.is_empty for row in rows):
+        raise LayerSpecError("nothing is left to flatten: no chosen row has a layer")
+    return rows
 
 
 def _left_out(unknown: Sequence[str]) -> str:
@@ -166,22 +169,23 @@ def _left_out(unknown: Sequence[str]) -> str:
     return f"{what} no row and {'is' if count == 1 else 'are'} left out: {', '.join(unknown)}"
 
 
-def _show_platforms(options: Options, surroundings: Surroundings) -> None:
+def _show_platforms(context: Context) -> None:
     from dimgx import api
     from dimgx.console.listing import escape
     from dimgx.platforms import parse_platform
     from dimgx.sources.endpoint import EngineOptions
 
+    options = context.options
     (reference,) = options.images
     wish = None if options.platform is None else parse_platform(options.platform)
     found = api.list_platforms(
         reference,
-        stdin=surroundings.stdin,
-        registry=surroundings.registry,
+        stdin=context.stdin,
+        registry=context.registry,
         engine=EngineOptions.of(os.environ, host=options.host, pull=options.pull),
         verify=options.verify,
         memory=options.memory,
-        tmpdir=surroundings.tmpdirs,
+        tmpdir=context.tmpdirs,
     )
     print_text("".join(f"{escape(str(platform))}\n" for platform in found))
     if wish is not None and found and all(wish.rank(platform) is None for platform in found):
@@ -222,7 +226,9 @@ def _tell_image(image: Image, messages: Messages) -> None:
         messages.tell(f"layer {index + 1}/{len(image.layers)}: {', '.join(names) or 'no digest'}")
 
 
-def _look_around(options: Options, cancel: Callable[[], bool] | None) -> Surroundings:
+def _look_around(
+    options: Options, messages: Messages, cancel: Callable[[], bool] | None
+) -> Context:
     registry = report = None
     if options.report is not None:
         from dimgx.report import Report
@@ -233,7 +239,9 @@ def _look_around(options: Options, cancel: Callable[[], bool] | None) -> Surroun
         from dimgx.console.access import registry_options
 
         registry = registry_options(options, os.environ)
-    return Surroundings(
+    return Context(
+        options=options,
+        messages=messages,
         stdin=stdin,
         tmpdirs=_tmpdirs(options.tmpdir),
         source_date_epoch=_source_date_epoch(options),

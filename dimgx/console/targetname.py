@@ -64,6 +64,11 @@ class TargetName(NamedTuple):
         return self.path in STDOUT_TARGETS
 
     @property
+    def shown(self) -> str:
+        """What people call it."""
+        return "standard output" if self.is_stdout else self.path
+
+    @property
     def layout_name(self) -> str | None:
         """The name where it is one in an OCI layout, which takes any text."""
         return self.name if self.form in ("oci-archive", "oci-dir") else None

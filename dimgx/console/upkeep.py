@@ -18,7 +18,7 @@ from dimgx.targets.state import read_state, shown_names
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dimgx.console.chosen import Chosen
+    from dimgx.console.context import Chosen
     from dimgx.console.options import Options
     from dimgx.console.targetname import TargetName
     from dimgx.recipe import Recipe
