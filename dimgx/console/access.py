@@ -32,8 +32,8 @@ def registry_options(options: Options, environ: Mapping[str, str]) -> RegistryOp
         except OSError as exc:
             raise SourceError(f"--authfile {options.authfile}: {exc.strerror}") from exc
         found = replace(found, auth_files=(options.authfile,))
-    if options.retry_time_s is not None:
-        found = replace(found, retry_time_s=options.retry_time_s)
+    if options.retry_time is not None:
+        found = replace(found, retry_time_s=options.retry_time)
     return replace(
         found,
         credentials=None if options.creds is None else _credentials(options),

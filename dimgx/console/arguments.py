@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, NoReturn
 
-from dimgx.console.argumenttypes import seconds, size, text_of, thread_count
+from dimgx.console.argumenttypes import seconds, size, text_of, truth, whole_number
 from dimgx.console.targetarguments import FLAG, add_target
 from dimgx.console.terminal import print_text
 from dimgx.errors import SourceError, UsageError
@@ -92,7 +92,7 @@ def _add_registry(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--tls-verify",
         metavar="[=true|false]",
-        choices=("true", "false"),
+        type=truth,
         help="false takes any certificate, and plain http; true insists on https, for loopback "
         "too (default: https, on loopback plain http as well)",
     )
@@ -187,7 +187,10 @@ def build_parser(version: str) -> argparse.ArgumentParser:
         "--no-verify", dest="verify", **FLAG, const="none", help="the same as --verify none"
     )
     source.add_argument(
-        "--threads", metavar="N", type=thread_count, help="default: the CPUs that dimgx may use"
+        "--threads",
+        metavar="N",
+        type=whole_number("a number of threads from 1 on", digits=4, least=1),
+        help="default: the CPUs that dimgx may use",
     )
     source.add_argument(
         "--memory",

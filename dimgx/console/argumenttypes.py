@@ -25,28 +25,27 @@ def size(text: str) -> int:
     return int(float(number) * base ** _UNITS[unit.lower()])
 
 
-def thread_count(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,4}", text) or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of threads from 1 on")
-    return int(text)
+def whole_number(what: str, *, digits: int, least: int = 0) -> Callable[[str], int]:
+    """Give a check for a number that is `what`, of so many digits at most."""
 
+    def check(text: str) -> int:
+        if not re.fullmatch(f"[0-9]{{1,{digits}}}", text) or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+        return int(text)
 
-def level(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,2}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a level, a number from 0 on")
-    return int(text)
-
-
-def component_count(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,4}", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of leading directories")
-    return int(text)
+    return check
 
 
 def seconds(text: str) -> float:
     if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,3})?", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
     return float(text)
+
+
+def truth(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text == "true"
 
 
 def engine_kind(text: str) -> str:

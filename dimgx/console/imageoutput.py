@@ -46,7 +46,7 @@ def write_images(
         squash_from=options.squash_from,
         layer_compression=options.layer_compression,
         compression=None if target is None else target.compression,
-        level=options.level,
+        level=options.compress_level,
         created=context.source_date_epoch,
         force=options.force,
         sync=options.sync,

@@ -19,57 +19,61 @@ if TYPE_CHECKING:
 
 
 class Options(NamedTuple):
-    """What one command line asks for, its parts checked against each other."""
+    """What one command line asks for, its parts checked against each other.
 
-    images: tuple[str, ...]
+    The fields are the options, with what is meant where they are not said.
+    """
+
+    images: tuple[str, ...] = ()
     """References; none with `origin`, several only where the target takes them."""
-    target: TargetName | None
-    layers: tuple[str, ...]
-    reverse: bool
-    strict: bool
-    force: bool
-    sync: bool
+    target: TargetName | None = None
+    layers: tuple[str, ...] = ()
+    reverse: bool = False
+    strict: bool = False
+    force: bool = False
+    sync: bool = True
     """Wait until the disk has what was written."""
-    level: int | None
-    verify: Literal["once", "all", "none"]
-    platform: str | None
-    host: str | None
-    pull: Literal["never", "missing", "always"]
-    threads: int | None
-    memory: int | None
-    tmpdir: str | None
-    paths: tuple[tuple[bool, str], ...]
-    """Whether it lets in, and the pattern; in the order in which they were said."""
-    strip_components: int
-    prefix: str | None
-    add_layers: tuple[str, ...]
-    root_entry: bool
-    clamp_mtime: bool
-    layer_compression: Literal["none", "gzip", "zstd"] | None
-    """None for what the form has by default."""
-    tags: tuple[str, ...]
-    squash_from: str | None
-    keep_layers: bool
-    raw: bool
-    load: Literal["any", "docker", "podman"] | None
-    import_: Literal["any", "docker", "podman"] | None
-    update: bool
-    check: bool
-    origin: str | None
-    """A target whose origin is shown, without an image."""
-    write_config: str | None
-    report: str | None
-    json: bool
-    quiet: bool
-    log_level: str
-    log_format: str | None
+    compress_level: int | None = None
+    verify: Literal["once", "all", "none"] = "once"
+    platform: str | None = None
     platforms: bool = False
+    host: str | None = None
+    pull: Literal["never", "missing", "always"] = "never"
+    threads: int | None = None
+    memory: int | None = None
+    tmpdir: str | None = None
+    paths: tuple[tuple[bool, str], ...] = ()
+    """Whether it lets in, and the pattern; in the order in which they were said."""
+    strip_components: int = 0
+    prefix: str | None = None
+    add_layers: tuple[str, ...] = ()
+    root_entry: bool = False
+    clamp_mtime: bool = False
+    layer_compression: Literal["none", "gzip", "zstd"] | None = None
+    """None for what the form has by default."""
+    tags: tuple[str, ...] = ()
+    squash_from: str | None = None
+    keep_layers: bool = False
+    raw: bool = False
+    load: Literal["any", "docker", "podman"] | None = None
+    import_: Literal["any", "docker", "podman"] | None = None
+    update: bool = False
+    check: bool = False
+    origin: str | None = None
+    """A target whose origin is shown, without an image."""
+    write_config: str | None = None
+    report: str | None = None
+    json: bool = False
+    quiet: bool = False
+    log_level: str = "WARNING"
+    log_format: str | None = None
     creds: str | None = None
     password_stdin: bool = False
     authfile: str | None = None
     tls_verify: bool | None = None
     cert_dir: str | None = None
-    retry_time_s: float | None = None
+    retry_time: float | None = None
+    """Seconds."""
     cache_dir: str | None = None
     cache_size: int | None = None
 
@@ -108,62 +112,17 @@ def parse_args(argv: Sequence[str], version: str) -> Options:
     if said["target"] is not None:
         target = parse_target(said["target"], said["format"], said["compression"])
         if target.name is not None:
-            said["tags"] = [*(said["tags"] or ()), target.name]
+            said["tags"] = (*(said["tags"] or ()), target.name)
     check_effects(said, target)
-    return Options(
-        images=tuple(said["images"]),
-        target=target,
-        layers=tuple(said["layers"] or ()),
-        reverse=bool(said["reverse"]),
-        strict=bool(said["strict"]),
-        force=bool(said["force"]),
-        sync=said["sync"] is not False,
-        level=said["compress_level"],
-        verify=said["verify"] or "once",
-        platform=said["platform"],
-        host=said["host"],
-        pull=said["pull"] or "never",
-        threads=said["threads"],
-        memory=said["memory"],
-        tmpdir=said["tmpdir"],
-        paths=tuple(said["paths"] or ()),
-        strip_components=said["strip_components"] or 0,
-        prefix=said["prefix"],
-        add_layers=tuple(said["add_layers"] or ()),
-        root_entry=bool(said["root_entry"]),
-        clamp_mtime=bool(said["clamp_mtime"]),
-        layer_compression=said["layer_compression"],
-        tags=tuple(said["tags"] or ()),
-        squash_from=said["squash_from"],
-        keep_layers=bool(said["keep_layers"]),
-        raw=bool(said["raw"]),
-        load=said["load"],
-        import_=said["import_"],
-        update=bool(said["update"]),
-        check=bool(said["check"]),
-        origin=said["origin"],
-        write_config=said["write_config"],
-        report=said["report"],
-        json=bool(said["json"]),
-        quiet=bool(said["quiet"]),
-        log_level=said["log_level"] or ("INFO" if said["verbose"] else "WARNING"),
-        log_format=said["log_format"],
-        platforms=bool(said["platforms"]),
-        creds=said["creds"],
-        password_stdin=bool(said["password_stdin"]),
-        authfile=said["authfile"],
-        tls_verify=None if said["tls_verify"] is None else said["tls_verify"] == "true",
-        cert_dir=said["cert_dir"],
-        retry_time_s=said["retry_time"],
-        cache_dir=said["cache_dir"],
-        cache_size=said["cache_size"],
-    )
+    said["target"] = target
+    said["log_level"] = said["log_level"] or ("INFO" if said["verbose"] else None)
+    return Options(**{name: said[name] for name in Options._fields if said[name] is not None})
 
 
 def _undashed(value: Any) -> Any:
     """Give what was written where the dash of standard input had a stand-in."""
     if isinstance(value, (list, tuple)):
-        return type(value)(map(_undashed, value))
+        return tuple(map(_undashed, value))
     if isinstance(value, str) and value.startswith(DASH):
         return "-" + value.removeprefix(DASH)
     return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from dimgx.console.argumenttypes import component_count, engine_kind, level, path_rule, text_of
+from dimgx.console.argumenttypes import engine_kind, path_rule, text_of, whole_number
 from dimgx.console.targetname import FORMS
 
 FLAG: dict[str, Any] = {"action": "store_const", "default": None}
@@ -55,7 +55,7 @@ def _add_content(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--strip-components",
         metavar="N",
-        type=component_count,
+        type=whole_number("a number of leading directories", digits=4),
         help="take N leading directories off all names; what has no more than these is left out",
     )
     group.add_argument(
@@ -125,7 +125,7 @@ def _add_place(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--compress-level",
         metavar="N",
-        type=level,
+        type=whole_number("a level, a number from 0 on", digits=2),
         help="0-9, zstd 1-19 (default: gzip 2, bzip2 9, xz 6, zstd 3)",
     )
 

@@ -77,7 +77,9 @@ def wanted_of(
     """
     image = chosen.image
     if target.form == "tar":
-        origin = origin_of(image, recipe, compression=target.compression, level=options.level)
+        origin = origin_of(
+            image, recipe, compression=target.compression, level=options.compress_level
+        )
         return Made((), origin, packing=target.compression or "none")
     compression: str | None
     compression = options.layer_compression or usual_layer_compression(target.form)
