@@ -10,9 +10,10 @@ import pytest
 from dimgx.console.targetname import is_template
 from dimgx.console.template import (
     FIELDS,
+    check_template,
+    expand,
     expand_all,
     make_parents,
-    parse_template,
     values_of,
 )
 from dimgx.digest import Digest
@@ -51,7 +52,8 @@ def test_other_targets_are_none() -> None:
 )
 def test_expansion(template: str, expected: str) -> None:
     image = an_image("docker://example.com:5000/team/app:1.0", digest=DIGEST)
-    assert parse_template(template).expand(values_of(image, 3)) == expected
+    check_template(template)
+    assert expand(template, values_of(image, 3)) == expected
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,7 @@ def test_expansion(template: str, expected: str) -> None:
 )
 def test_malformed(target: str, problem: str) -> None:
     with pytest.raises(UsageError) as caught:
-        parse_template(target)
+        check_template(target)
     assert problem in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -122,13 +124,13 @@ def test_digest_is_the_image_id_where_no_manifest_has_one() -> None:
 def test_what_an_image_lacks_is_an_error(field: str) -> None:
     image = an_image("./image.tar", id=None, platform=None)
     with pytest.raises(ImageError, match=f"the image has no {field} .*{{index}}"):
-        parse_template(f"{{{field}}}.tar").expand(values_of(image, 0))
+        expand(f"{{{field}}}.tar", values_of(image, 0))
 
 
 @pytest.mark.parametrize("value", ["", ".", "..", "/", "../x", "-", "a b", "a\nb", "\x1b[31m", "é"])
 def test_a_value_that_could_lead_elsewhere_is_refused(value: str) -> None:
     with pytest.raises(ImageError, match="cannot be part of a file's name"):
-        parse_template("{platform}").expand({"platform": value})
+        expand("{platform}", {"platform": value})
 
 
 def test_two_images_with_one_target_are_refused(tmp_path: Path) -> None:
@@ -136,10 +138,10 @@ def test_two_images_with_one_target_are_refused(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("real")
     values: list[dict[str, str | None]] = [{"tag": "real"}, {"tag": "other"}, {"tag": "link"}]
     with pytest.raises(UsageError, match=r"the ones numbered 0 and 2 .*\{index\}"):
-        expand_all(parse_template(f"{tmp_path}/{{tag}}/out.tar"), values)
+        expand_all(f"{tmp_path}/{{tag}}/out.tar", values)
     with pytest.raises(UsageError, match="two images have the target same"):
-        expand_all(parse_template("same.tar"), values)
-    assert expand_all(parse_template("{tag}.tar"), values) == ("real.tar", "other.tar", "link.tar")
+        expand_all("same.tar", values)
+    assert expand_all("{tag}.tar", values) == ("real.tar", "other.tar", "link.tar")
 
 
 def test_parents_are_made_and_stay_where_something_is_in_them(tmp_path: Path) -> None:

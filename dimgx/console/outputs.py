@@ -45,12 +45,12 @@ def check_early(options: Options) -> None:
         if is_terminal(sys.stdout):
             raise UsageError("standard output is a terminal: redirect it, or name a file with -t")
         return
-    if target.path.startswith(("/dev/fd/", "/proc/self/fd/")):
-        return
     if is_template(target.path):
-        from dimgx.console.template import parse_template
+        from dimgx.console.template import check_template
 
-        parse_template(target.path)
+        check_template(target.path)
+        return
+    if target.path.startswith(("/dev/fd/", "/proc/self/fd/")):
         return
     if not options.check:
         # What is there is looked at later, if it matters what it is.
@@ -124,13 +124,12 @@ def _plan_jobs(chosen: Sequence[Chosen], target: TargetName) -> tuple[Job, ...]:
     """
     if not is_template(target.path):
         return (Job(tuple(chosen), target),)
-    from dimgx.console.template import expand_all, parse_template, values_of
+    from dimgx.console.template import expand_all, values_of
 
-    template = parse_template(target.path)
     values = [values_of(item.image, index) for index, item in enumerate(chosen)]
     return tuple(
         Job((item,), target._replace(path=path))
-        for item, path in zip(chosen, expand_all(template, values), strict=True)
+        for item, path in zip(chosen, expand_all(target.path, values), strict=True)
     )
 
 

@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from dimgx.errors import ImageError, SourceError, UsageError
 
@@ -23,66 +23,49 @@ if TYPE_CHECKING:
 
 FIELDS = ("name", "tag", "digest", "short", "platform", "index")
 
-_PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]|[^{}]+")
+_PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _SEPARATORS = re.compile(r"[/\\:@]+")
 _SAFE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 
 
-class Template(NamedTuple):
-    """A target's name with fields in it."""
+def check_template(text: str) -> None:
+    """See that each brace in `text` is that of a field, or one of two.
 
-    text: str
-    """As it was written."""
-    parts: tuple[tuple[str, bool], ...]
-    """In order: a text, or the name of a field (then true)."""
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """The fields that are in it."""
-        return tuple(part for part, is_field in self.parts if is_field)
-
-    def expand(self, values: Mapping[str, str | None]) -> str:
-        """Give the target's name for one image.
-
-        Raises: ImageError where the image has no such thing, or what it has cannot be in a name.
-        """
-        return "".join(
-            _clean(part, values.get(part), self.text) if is_field else part
-            for part, is_field in self.parts
-        )
-
-
-def parse_template(text: str) -> Template:
-    """Give the template that `text` spells.
-
-    Raises: UsageError for a field that there is not and for a brace that stands alone.
+    Raises: UsageError.
     """
-    parts: list[tuple[str, bool]] = []
     for match in _PART.finditer(text):
-        found, name = match[0], match[1]
-        if name is not None:
-            if name not in FIELDS:
-                raise UsageError(
-                    f"the target {text!r:.300} has no field {{{name:.50}}}: there are "
-                    f"{', '.join(FIELDS)} ({{{{ is a brace)"
-                )
-            parts.append((name, True))
-        elif found in ("{", "}"):
+        found, field = match[0], match[1]
+        if field is not None and field not in FIELDS:
+            raise UsageError(
+                f"the target {text!r:.300} has no field {{{field:.50}}}: there are "
+                f"{', '.join(FIELDS)} ({{{{ is a brace)"
+            )
+        if found in ("{", "}"):
             raise UsageError(f"the target {text!r:.300} has a single {found}: write it twice")
-        else:
-            parts.append((found[:1] if found in ("{{", "}}") else found, False))
-    return Template(text, tuple(parts))
 
 
-def expand_all(template: Template, images: Sequence[Mapping[str, str | None]]) -> tuple[str, ...]:
+def expand(template: str, values: Mapping[str, str | None]) -> str:
+    """Give the target's name for one image.
+
+    Raises: ImageError where the image has no such thing, or what it has cannot be in a name.
+    """
+
+    def stands_for(match: re.Match[str]) -> str:
+        field: str | None = match[1]
+        return match[0][:1] if field is None else _clean(field, values.get(field), template)
+
+    return _PART.sub(stands_for, template)
+
+
+def expand_all(template: str, images: Sequence[Mapping[str, str | None]]) -> tuple[str, ...]:
     """Give the target of each image.
 
-    Raises: UsageError where two images come to one target; ImageError as `Template.expand`.
+    Raises: UsageError where two images come to one target; ImageError as `expand`.
     """
     targets: dict[str, int] = {}
     expanded = []
     for number, values in enumerate(images):
-        target = template.expand(values)
+        target = expand(template, values)
         place = os.path.realpath(target)
         if place in targets:
             raise UsageError(
