@@ -87,10 +87,6 @@ class ImageMaker:
         """What was odd but usable, each once."""
         return tuple(self._warnings)
 
-    def finish(self) -> None:
-        """Put what lists the images."""
-        self._form.finish()
-
     def add(
         self, wanted: ResultImage, squash_from: str | Row | None, created_s: int | None
     ) -> WrittenImage:
@@ -138,11 +134,13 @@ class ImageMaker:
 
     def _add(self, made: MadeImage) -> WrittenImage:
         digest = self._form.add_image(made)
-        self._warnings.update(dict.fromkeys(self._form.find_odd_names(made.names)))
-        for name in made.names:
-            # A form of several images holds no names but these.
-            if isinstance(name, ImageName) and self._named.setdefault(name, made.id) != made.id:
+        for name in made.names if self._form.has_engine_names else ():
+            warning = None
+            if isinstance(name, LayoutName):
+                warning = f"{name!r:.300} is no name to an engine, and left out (--tag gives one)"
+            elif self._named.setdefault(name, made.id) != made.id:
                 warning = f"{name} names several images here; engines give it to the last of them"
+            if warning:
                 self._warnings[warning] = None
         return WrittenImage(made.id, digest, made.names, made.layers)
 

@@ -115,7 +115,8 @@ def write_images(
             is_hashed=is_hashed,
             has_long_names=any(map(_has_long_names, wanted)),
         )
-        maker = ImageMaker(_open_form(form, store), recipe, layers, stack)
+        writer = _open_form(form, store)
+        maker = ImageMaker(writer, recipe, layers, stack)
         maker.report = report
         maker.is_chosen = keep_layers and layer_compression is not None
         maker.is_alone = len(wanted) == 1
@@ -124,14 +125,14 @@ def write_images(
             maker.add_kept(one) if keep_layers else maker.add(one, squash_from, created)
             for one in wanted
         )
-        maker.finish()
+        last = writer.finish()
 
         def check() -> None:
             for one in wanted:
                 one.image.check_unchanged()
 
         mark("write")
-        store.publish(check)
+        store.publish(last, check)
         mark("publish")
         result = ImagesResult(written, store.size, store.sha256, maker.warnings)
         if report is not None:

@@ -204,9 +204,8 @@ def test_a_directory_made_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     store.put("oci-layout", b"{}")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_bytes(b"")
-    store.finish({"index.json": b"{}"})
     with pytest.raises(SourceError, match="out appeared meanwhile: run this again"):
-        store.publish(lambda: None)
+        store.publish({"index.json": b"{}"}, lambda: None)
     assert left(tmp_path) == ["out", "out/mine"]
 
 

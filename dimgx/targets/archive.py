@@ -80,14 +80,11 @@ class FileArchive:
         self._target.truncate(slot.position)
         self.size = slot.position
 
-    def finish(self, last: Mapping[str, bytes]) -> None:
-        """Put the last files and the end of the archive."""
+    def publish(self, last: Mapping[str, bytes], check: Callable[[], None]) -> None:
+        """Put the last files and the end of the archive, and give the file its name."""
         for name, data in last.items():
             self.put(name, data)
         self._write(END)
-
-    def publish(self, check: Callable[[], None]) -> None:
-        """Give the file its name."""
         check()
         if self._hash is not None:  # headers were filled in late, so not before
             for chunk in self._target.iter_chunks():
@@ -176,13 +173,10 @@ class StreamedArchive:
         """Forget the last layer."""
         del self._pieces[slot.position :]
 
-    def finish(self, last: Mapping[str, bytes]) -> None:
-        """Remember the last files."""
+    def publish(self, last: Mapping[str, bytes], check: Callable[[], None]) -> None:
+        """Write everything."""
         for name, data in last.items():
             self.put(name, data)
-
-    def publish(self, check: Callable[[], None]) -> None:
-        """Write everything."""
         check()
         coding = self._coding
         encoder = open_encoder(self._write, coding.compression, coding.level, coding.threads)

@@ -59,7 +59,6 @@ class DirectoryStore:
         self._sizes: dict[str, int] = {}
         """Of the files that have their names, in bytes."""
         self._made: list[str] = []
-        self._last: dict[str, bytes] = {}
         self._root = self._temporary = ""
         self._index = ""
         """Where the index lies until it is seen."""
@@ -157,20 +156,16 @@ class DirectoryStore:
             os.unlink(slot.place)
         self._made.remove(slot.place)
 
-    def finish(self, last: Mapping[str, bytes]) -> None:
-        """Remember the index, and what is to be seen behind it."""
-        self._last = dict(last)
-
-    def publish(self, check: Callable[[], None]) -> None:
-        """Put the index, and remove what it does not name."""
+    def publish(self, last: Mapping[str, bytes], check: Callable[[], None]) -> None:
+        """Put the index and what is to be seen behind it, and remove what it does not name."""
         try:
             check()
             with translated(self._path):
-                places = {name: self._write_small(data) for name, data in self._last.items()}
+                places = {name: self._write_small(data) for name, data in last.items()}
                 self._index = next(iter(places.values()))
                 self._sync_names()
                 for name, place in places.items():
-                    self._publish(place, name, len(self._last[name]))
+                    self._publish(place, name, len(last[name]))
                     self._sync_directory(self._root)
                 if self._is_new:
                     self._rename()

@@ -18,17 +18,14 @@ from typing import TYPE_CHECKING, ClassVar
 from dimgx.digest import Digest
 from dimgx.images.imageconfig import dump
 from dimgx.images.origin import SILENT
-from dimgx.images.resultnames import LayoutName, familiar_names
+from dimgx.images.resultnames import familiar_names
 from dimgx.jsondoc import parse_json
 from dimgx.oci import CONFIG_LIMIT
 from dimgx.targets.forms import RECORD_FILE, RECORD_NOTE, Blobs, MadeImage, make_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from dimgx.codec import Compression
     from dimgx.images.layerparts import Part, StoredLayer
-    from dimgx.images.resultnames import ResultName
     from dimgx.targets.store import Slot, Store
 
 _NOT_OLD = frozenset(("rootfs", "history", "id", "parent", "layer_id"))
@@ -42,6 +39,7 @@ class DockerArchiveForm:
     # What else `docker load` takes, older tools that read `layer.tar` do not.
     kept: ClassVar[frozenset[Compression | None]] = frozenset((None,))
     has_manifest: ClassVar[bool] = False
+    has_engine_names: ClassVar[bool] = True
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -110,14 +108,8 @@ class DockerArchiveForm:
         self._store.put(f"{id}/VERSION", b"1.0")
         self._store.put(f"{id}/json", described)
 
-    def find_odd_names(self, names: Sequence[ResultName]) -> Iterator[str]:
-        """Yield a warning for each name that is none to an engine."""
-        for name in names:
-            if isinstance(name, LayoutName):
-                yield f"{str(name)!r:.300} is no name to an engine, and left out (--tag gives one)"
-
-    def finish(self) -> None:
-        """Write what lists the images."""
+    def finish(self) -> dict[str, bytes]:
+        """Give what lists the images."""
         listed = [
             {"Config": config, "RepoTags": names or None, "Layers": layers}
             | ({RECORD_NOTE: self._records[config]} if config in self._records else {})
@@ -126,7 +118,7 @@ class DockerArchiveForm:
         last = {"manifest.json": dump(listed)}
         if self._repositories:
             last["repositories"] = dump(self._repositories)
-        self._store.finish(last)
+        return last
 
 
 class DockerDirectoryForm:
@@ -135,6 +127,7 @@ class DockerDirectoryForm:
     # Docker's manifest has no zstd.
     kept: ClassVar[frozenset[Compression | None]] = frozenset((None, "gzip"))
     has_manifest: ClassVar[bool] = True
+    has_engine_names: ClassVar[bool] = False
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -156,12 +149,8 @@ class DockerDirectoryForm:
             self._last[RECORD_FILE] = image.record.encode() + b"\n"
         return Digest.of(manifest)
 
-    def find_odd_names(self, names: Sequence[ResultName]) -> Iterator[str]:
-        """Yield nothing: this form holds no names."""
-        return iter(())
-
-    def finish(self) -> None:
-        """Write the manifest."""
+    def finish(self) -> dict[str, bytes]:
+        """Give the manifest, and the record."""
         if RECORD_FILE in self._last:
             self._store.put(RECORD_FILE, SILENT.encode() + b"\n")
-        self._store.finish(self._last)
+        return self._last

@@ -13,8 +13,6 @@ from dimgx.digest import Digest
 from dimgx.images.imageconfig import dump
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from dimgx.codec import Compression
     from dimgx.images.layerparts import Part, StoredLayer
     from dimgx.images.resultnames import ResultName
@@ -65,6 +63,8 @@ class Form(Protocol):
     """How layers may be stored that are kept."""
     has_manifest: ClassVar[bool]
     """A manifest guards the layers, whatever the config says."""
+    has_engine_names: ClassVar[bool]
+    """What is no name to an engine is left out."""
 
     def add_layer(self, part: Part) -> StoredLayer:
         """Store a layer.
@@ -75,11 +75,8 @@ class Form(Protocol):
     def add_image(self, image: MadeImage) -> Digest | None:
         """Store an image whose layers were added; give the digest of its manifest if it has one."""
 
-    def find_odd_names(self, names: Sequence[ResultName]) -> Iterator[str]:
-        """Yield a warning for each name that the form cannot hold."""
-
-    def finish(self) -> None:
-        """Put what lists the images; the store can be published then."""
+    def finish(self) -> dict[str, bytes]:
+        """Give the files that list the images, by their names: what the store is published with."""
 
 
 def make_manifest(image: MadeImage, *, is_oci: bool) -> tuple[bytes, Digest]:

@@ -26,8 +26,6 @@ from dimgx.targets.forms import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from dimgx.codec import Compression
     from dimgx.images.layerparts import Part, StoredLayer
     from dimgx.images.resultnames import ResultName
@@ -39,6 +37,7 @@ class OciForm:
 
     kept: ClassVar[frozenset[Compression | None]] = frozenset((None, "gzip", "zstd"))
     has_manifest: ClassVar[bool] = True
+    has_engine_names: ClassVar[bool] = False
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -74,18 +73,14 @@ class OciForm:
             )
         return digest
 
-    def find_odd_names(self, names: Sequence[ResultName]) -> Iterator[str]:
-        """Yield nothing: any text names an image here."""
-        return iter(())
-
-    def finish(self) -> None:
-        """Write the index."""
+    def finish(self) -> dict[str, bytes]:
+        """Give the index."""
         index = {
             "schemaVersion": 2,
             "mediaType": f"{OCI}.index.v1+json",
             "manifests": self._listed,
         }
-        self._store.finish({"index.json": dump(index)})
+        return {"index.json": dump(index)}
 
 
 def _annotations(name: ResultName | None) -> dict[str, str]:

@@ -39,7 +39,7 @@ class Store(Protocol):
         """Put a symlink there."""
 
     def put_part(self, part: Part) -> tuple[Slot, StoredLayer]:
-        """Write a layer; it must be named or dropped before the next is put.
+        """Write a layer; it may be dropped until something else is put, and is named once.
 
         Raises: SourceError; what writing the part raises.
         """
@@ -50,11 +50,8 @@ class Store(Protocol):
     def drop(self, slot: Slot) -> None:
         """Take back the layer that was put last: it is there already."""
 
-    def finish(self, last: Mapping[str, bytes]) -> None:
-        """Put the files `last`, which make an image of the rest; nothing may be put after that."""
-
-    def publish(self, check: Callable[[], None]) -> None:
-        """Show everything.
+    def publish(self, last: Mapping[str, bytes], check: Callable[[], None]) -> None:
+        """Put the files `last`, which make an image of the rest, and show everything.
 
         `check` raises where that has changed which the parts are read from. It is called when all
         of them are read, and before anything is seen.
