@@ -45,6 +45,15 @@ _NOT_WITH_KEEP_LAYERS = (*_CHOSEN_LAYERS, "squash_from", *_CONTENT)
 _NOT_WITH_SQUASH_FROM = (*_CHOSEN_LAYERS, "paths", "strip_components", "prefix", "root_entry")
 _NOT_WITH_CHECK = ("force", "sync", *_BESIDE)
 _NOT_WITH_IMPORT = ("layer_compression", "squash_from", "keep_layers")
+_EXCLUSIVE = (
+    ("creds", "authfile"),
+    ("target", "load"),
+    ("target", "import_"),
+    ("load", "import_"),
+    ("json", "quiet"),
+    ("update", "check"),
+    ("verbose", "log_level"),
+)
 
 
 def option(name: str) -> str:
@@ -58,25 +67,66 @@ def check_effects(said: dict[str, Any], target: TargetName | None) -> None:
     Raises: UsageError naming one that has none.
     """
     _check_images(said)
-    if not any(image.startswith("docker://") for image in said["images"]):
-        _refuse(said, _REGISTRY, "on an image that is not docker://")
+    for one, other in _EXCLUSIVE:
+        if said[one] is not None and said[other] is not None:
+            raise UsageError(f"{option(one)} and {option(other)} exclude each other")
+    for applies, names, where in _rules(said, target):
+        if applies:
+            _refuse(said, names, where)
     if said["password_stdin"] and (said["creds"] is None or ":" in said["creds"]):
         raise UsageError("--password-stdin goes with --creds USER, without a password there")
-    _exclude(said, "creds", "authfile")
-    if said["platforms"]:
-        _refuse(said, _NOT_WITH_PLATFORMS, "with --platforms")
-    _exclude(said, "target", "load")
-    _exclude(said, "target", "import_")
-    _exclude(said, "load", "import_")
-    if target is None and not said["load"] and not said["import_"]:
-        _refuse(said, _OF_A_RESULT, "without a target (-t)")
-        _exclude(said, "json", "quiet")
-    else:
-        _check_result(said, target)
+    if said["tags"]:
+        from dimgx.images.resultnames import parse_names
+
+        parse_names(said["tags"], None if target is None else target.layout_name)
+    _check_stdout(said, target)
+    _check_level(said, target)
     _check_several(said, target)
-    if said["strict"] is not None and not said["layers"]:
-        _refuse(said, ("strict",), "without a layer spec (-l)")
-    _exclude(said, "verbose", "log_level")
+
+
+def _rules(
+    said: dict[str, Any], target: TargetName | None
+) -> tuple[tuple[object, Iterable[str], str], ...]:
+    """Give what has no effect: where that is so, the options, and how it is told."""
+    is_tar = target is not None and target.form == "tar"
+    is_image = target is not None and target.form != "tar"
+    is_handed_over = bool(said["load"] or said["import_"])
+    has_result = target is not None or is_handed_over
+    # What stands beside the result may be there already.
+    is_beside = any(said[name] not in (None, "-") for name in _BESIDE)
+    of_files = () if is_beside else ("force", "sync")
+    is_remote = any(image.startswith("docker://") for image in said["images"])
+    keeps_coding = (
+        said["keep_layers"] and not said["layer_compression"] and target and not target.compression
+    )
+    return (
+        (not is_remote, _REGISTRY, "on an image that is not docker://"),
+        (said["platforms"], _NOT_WITH_PLATFORMS, "with --platforms"),
+        (not has_result, _OF_A_RESULT, "without a target (-t)"),
+        (has_result, ("json",), "with a target (-t)"),
+        (is_handed_over, (*of_files, *_FILE), "on what is handed to an engine"),
+        (target and target.is_stdout, (*of_files, "update", "check"), "on standard output"),
+        (is_tar, _IMAGE, "on a plain tar: choose the form of an image (--format)"),
+        (is_image, ("root_entry",), "on the layer of an image"),
+        (
+            target and target.form == "docker-dir",
+            ("tags",),
+            "on docker-dir, which holds no names",
+        ),
+        (said["import_"], _NOT_WITH_IMPORT, "with --import, which takes one plain tar"),
+        (said["raw"], _NOT_WITH_RAW, "with --raw"),
+        (is_image, ("raw",), "on an image: it writes the tar of a layer"),
+        (said["keep_layers"], _NOT_WITH_KEEP_LAYERS, "with --keep-layers"),
+        (
+            keeps_coding,
+            ("compress_level",),
+            "on layers that are kept: say how to store them, too (--layer-compression)",
+        ),
+        (said["squash_from"], _NOT_WITH_SQUASH_FROM, "with --squash-from"),
+        (said["check"], _NOT_WITH_CHECK, "with --check, which writes nothing"),
+        (len(said["images"]) > 1, ("write_config", "raw"), "on several images"),
+        (not said["layers"], ("strict",), "without a layer spec (-l)"),
+    )
 
 
 def _check_images(said: dict[str, Any]) -> None:
@@ -89,36 +139,8 @@ def _check_images(said: dict[str, Any]) -> None:
         raise UsageError("name an image (dimgx -h shows the options)")
 
 
-def _check_result(said: dict[str, Any], target: TargetName | None) -> None:
-    form = "tar" if target is None else target.form
-    if said["json"]:
-        raise UsageError("--json has no effect with a target (-t)")
-    # What stands beside the result may be there already.
-    of_files = () if _is_beside(said) else ("force", "sync")
-    if target is None:
-        _refuse(said, (*of_files, *_FILE), "on what is handed to an engine")
-    elif target.is_stdout:
-        _refuse(said, (*of_files, "update", "check"), "on standard output")
-    if form == "tar" and target is not None:
-        _refuse(said, _IMAGE, "on a plain tar: choose the form of an image (--format)")
-    elif target is not None:
-        _refuse(said, ("root_entry",), "on the layer of an image")
-    if form == "docker-dir":
-        _refuse(said, ("tags",), "on docker-dir, which holds no names")
-    _check_names(said, target)
-    if said["import_"]:
-        _refuse(said, _NOT_WITH_IMPORT, "with --import, which takes one plain tar")
-    if said["raw"]:
-        _refuse(said, _NOT_WITH_RAW, "with --raw")
-    if target is not None and form != "tar":
-        _refuse(said, ("raw",), "on an image: it writes the tar of a layer")
-    if said["keep_layers"]:
-        _refuse(said, _NOT_WITH_KEEP_LAYERS, "with --keep-layers")
-    if said["squash_from"]:
-        _refuse(said, _NOT_WITH_SQUASH_FROM, "with --squash-from")
-    if said["check"]:
-        _refuse(said, _NOT_WITH_CHECK, "with --check, which writes nothing")
-    _exclude(said, "update", "check")
+def _check_stdout(said: dict[str, Any], target: TargetName | None) -> None:
+    """See that one thing at most goes to standard output."""
     beside = [(option(name), said[name]) for name in _BESIDE if said[name] is not None]
     shown = [f"{name} {path}" for name, path in beside if is_stdout(path)]
     if target is not None and is_stdout(target.path):
@@ -127,20 +149,6 @@ def _check_result(said: dict[str, Any], target: TargetName | None) -> None:
         shown.append("the image's ID")
     if len(shown) > 1:
         raise UsageError(f"{shown[0]} and {shown[1]} would both go to standard output")
-    _check_level(said, target)
-
-
-def _check_names(said: dict[str, Any], target: TargetName | None) -> None:
-    """See that the names of the result are names."""
-    if said["tags"]:
-        from dimgx.images.resultnames import parse_names
-
-        parse_names(said["tags"], None if target is None else target.layout_name)
-
-
-def _is_beside(said: dict[str, Any]) -> bool:
-    """Tell whether a file is written besides the result."""
-    return any(said[name] not in (None, "-") for name in _BESIDE)
 
 
 def _check_level(said: dict[str, Any], target: TargetName | None) -> None:
@@ -151,9 +159,6 @@ def _check_level(said: dict[str, Any], target: TargetName | None) -> None:
     from dimgx.targets.forms import usual_layer_compression
 
     compression = target.compression
-    if compression is None and said["keep_layers"] and said["layer_compression"] is None:
-        where = "on layers that are kept: say how to store them, too (--layer-compression)"
-        _refuse(said, ("compress_level",), where)
     if compression is None and target.form != "tar":
         layers = said["layer_compression"] or usual_layer_compression(target.form)
         compression = None if layers == "none" else layers
@@ -184,7 +189,6 @@ def _check_several(said: dict[str, Any], target: TargetName | None) -> None:
             )
     if said["tags"] or (target and target.name):
         raise UsageError("--tag names one image, and there are several")
-    _refuse(said, ("write_config", "raw"), "on several images")
     if target is not None and not is_template(target.path) and target.form != "docker-archive":
         raise UsageError(
             f"{len(said['images'])} images do not go into one {target.form}: docker-archive holds"
@@ -198,8 +202,3 @@ def _refuse(said: dict[str, Any], names: Iterable[str], where: str) -> None:
             spelled = option(name)
             verb = "have" if " and " in spelled else "has"
             raise UsageError(f"{spelled} {verb} no effect {where}")
-
-
-def _exclude(said: dict[str, Any], one: str, other: str) -> None:
-    if said[one] is not None and said[other] is not None:
-        raise UsageError(f"{option(one)} and {option(other)} exclude each other")
