@@ -57,7 +57,7 @@ def open_target(
     with translated(path):
         place, descriptor = _resolve(path)
         if descriptor is not None:
-            return _registered(_StreamTarget(os.dup(descriptor), path), resources)
+            return _registered(_own_stream(os.dup(descriptor), path), resources)
         try:
             status = os.stat(place)
         except FileNotFoundError:
@@ -69,7 +69,7 @@ def open_target(
         if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         flags = os.O_WRONLY | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_CLOEXEC", 0)
-        return _registered(_StreamTarget(os.open(place, flags), path), resources)
+        return _registered(_own_stream(os.open(place, flags), path), resources)
 
 
 def check_descriptor(path: str) -> None:
@@ -115,8 +115,15 @@ def open_stream_target(file: BinaryIO) -> Target:
         # Nobody asks a pipe for its position, so the buffer can be passed by.
         with translated(name):
             file.flush()
-        return _StreamTarget(fd, name, is_owner=False)
-    return _ObjectTarget(file, name)
+        system.widen_pipe(fd)
+        file = open(fd, "wb", buffering=0, closefd=False)
+    return _StreamTarget(file, name)
+
+
+def _own_stream(fd: int, name: str) -> Target:
+    """Give a target around a descriptor, which is closed with it (rule 4)."""
+    system.widen_pipe(fd)
+    return _StreamTarget(open(fd, "wb", buffering=0), name, is_owner=True)
 
 
 def _name_of(file: BinaryIO) -> str:
@@ -258,43 +265,15 @@ class FileTarget:
 
 
 class _StreamTarget:
-    """A descriptor that is written as it comes (rule 4)."""
+    """A binary file that is written as it comes; short writes, as raw ones do them, are carried on.
+
+    With `is_owner` it is raw, and closed in the end.
+    """
 
     is_atomic = False
 
-    def __init__(self, fd: int, name: str, *, is_owner: bool = True) -> None:
-        self._fd = fd
-        self._name = name
-        self._is_owner = is_owner
-        system.widen_pipe(fd)
-
-    def write(self, data: bytes | memoryview) -> None:
-        with translated(self._name):
-            system.write_all(self._fd, data)
-
-    def commit(self) -> None:
-        if self._is_owner and self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            with translated(self._name):
-                try:
-                    if stat.S_ISBLK(os.fstat(fd).st_mode):
-                        os.fsync(fd)
-                finally:
-                    os.close(fd)
-
-    def abort(self) -> None:
-        with suppress(OSError, SourceError):
-            self.commit()
-
-
-class _ObjectTarget:
-    """A binary file object; short writes, as raw files do them, are carried on."""
-
-    is_atomic = False
-
-    def __init__(self, file: BinaryIO, name: str) -> None:
-        self._file = file
-        self._name = name
+    def __init__(self, file: BinaryIO, name: str, *, is_owner: bool = False) -> None:
+        self._file, self._name, self._is_owner = file, name, is_owner
 
     def write(self, data: bytes | memoryview) -> None:
         with translated(self._name):
@@ -314,11 +293,18 @@ class _ObjectTarget:
 
     def commit(self) -> None:
         with translated(self._name):
-            if hasattr(self._file, "flush"):
-                self._file.flush()
+            if not self._is_owner:
+                if hasattr(self._file, "flush"):
+                    self._file.flush()
+            elif not self._file.closed:
+                with self._file as file:
+                    if stat.S_ISBLK(os.fstat(file.fileno()).st_mode):
+                        os.fsync(file.fileno())
 
     def abort(self) -> None:
-        pass
+        if self._is_owner:
+            with suppress(OSError):
+                self._file.close()
 
 
 def _resolve(path: str) -> tuple[str, int | None]:
