@@ -96,7 +96,9 @@ def make(chosen: Sequence[Chosen], context: Context) -> int:
     jobs = _plan_jobs(chosen, options.target)
     check_apart(options, (job.target for job in jobs))
     if options.check or options.update:
-        verdicts = [(job, _judge(job, context)) for job in jobs]
+        from dimgx.console.upkeep import judge
+
+        verdicts = [(job, judge(job, context)) for job in jobs]
         if options.check:
             return _tell_verdicts(verdicts)
         for job, verdict in verdicts:
@@ -146,19 +148,6 @@ def _check_replaceable(target: TargetName, *, force: bool) -> None:
         from dimgx.targets.singlefile import exists
 
         raise exists(target.path)
-
-
-def _judge(job: Job, context: Context) -> Verdict:
-    """Tell how the target of a job stands."""
-    from dimgx.console import upkeep
-    from dimgx.recipe import Recipe
-
-    wanted = []
-    for one in job.chosen:
-        recipe = Recipe(**context.tar_options(one.rows, None))
-        created = context.source_date_epoch
-        wanted.append(upkeep.wanted_of(one, recipe, job.target, context.options, created))
-    return upkeep.judge(job.target.path, wanted, tmpdirs=context.tmpdirs)
 
 
 def _tell_verdicts(verdicts: Sequence[tuple[Job, Verdict]]) -> int:

@@ -12,16 +12,13 @@ from dimgx.flattening import squashed_from
 from dimgx.images.origin import NoOrigin
 from dimgx.images.outdated import NOT_OURS, Made, why_outdated
 from dimgx.images.wanted import origin_of, origin_of_kept
+from dimgx.recipe import Recipe
 from dimgx.targets.forms import usual_layer_compression
 from dimgx.targets.state import read_state, shown_names
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dimgx.console.context import Chosen
-    from dimgx.console.options import Options
+    from dimgx.console.context import Chosen, Context, Job
     from dimgx.console.targetname import TargetName
-    from dimgx.recipe import Recipe
 
 CURRENT = "up to date"
 MISSING = "there is no target yet"
@@ -46,15 +43,18 @@ class Verdict(NamedTuple):
             raise SourceError(f"{path} exists ({self.reason}); use -w/--force to replace it")
 
 
-def judge(path: str, wanted: Sequence[Made], *, tmpdirs: Sequence[str] = ()) -> Verdict:
-    """Tell whether the target `path` holds what is wanted.
+def judge(job: Job, context: Context) -> Verdict:
+    """Tell whether the target of a job holds what is wanted there; no layer is read for it.
 
-    Raises: SourceError where it cannot be read, or is a directory where a file is wanted.
+    Raises: SourceError where it cannot be read, or is a directory where a file is wanted;
+        LayerSpecError, ImageError, UsageError.
     """
-    if os.path.isdir(path) and not all(made.form in DIRECTORY_FORMS for made in wanted):
+    path = job.target.path
+    wanted = [_wanted_of(one, job.target, context) for one in job.chosen]
+    if os.path.isdir(path) and job.target.form not in DIRECTORY_FORMS:
         raise SourceError(f"{path} is a directory: name a file")
     try:
-        found = read_state(path, tmpdirs=tmpdirs)
+        found = read_state(path, tmpdirs=context.tmpdirs)
     except NoOrigin:
         return Verdict(NOT_OURS, may_replace=False)
     if found is None:
@@ -66,29 +66,24 @@ def judge(path: str, wanted: Sequence[Made], *, tmpdirs: Sequence[str] = ()) -> 
     return Verdict(reason, may_replace=may_replace)
 
 
-def wanted_of(
-    chosen: Chosen, recipe: Recipe, target: TargetName, options: Options, created: int | None
-) -> Made:
-    """Give what the target would hold of an image; no layer is read for it.
-
-    `created` is in seconds since 1970, where that takes the place of an image's time.
-
-    Raises: LayerSpecError, ImageError, UsageError.
-    """
+def _wanted_of(chosen: Chosen, target: TargetName, context: Context) -> Made:
+    """Give what the target would hold of an image."""
+    options, recipe = context.options, Recipe(**context.tar_options(chosen.rows, None))
+    created = context.source_date_epoch
     image = chosen.image
     if target.form == "tar":
         origin = origin_of(
             image, recipe, compression=target.compression, level=options.compress_level
         )
         return Made((), origin, packing=target.compression or "none")
-    compression: str | None
-    compression = options.layer_compression or usual_layer_compression(target.form)
+    compression: str | None = options.layer_compression
     if options.keep_layers:
-        origin, compression = origin_of_kept(image), options.layer_compression
+        origin = origin_of_kept(image)
     else:
+        compression = compression or usual_layer_compression(target.form)
+        is_squashed = options.squash_from is not None
         if options.squash_from is not None:
             recipe = squashed_from(image, recipe, options.squash_from)
-        is_squashed = options.squash_from is not None
         origin = origin_of(image, recipe, is_image=True, is_squashed=is_squashed, created=created)
     return Made(
         names=shown_names(names_for(chosen, target, options), target.form),

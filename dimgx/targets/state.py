@@ -30,7 +30,7 @@ from dimgx.jsondoc import Fields, parse_json
 from dimgx.layers.tarfields import BLOCK, check_sum, cut, parse_number, parse_records
 from dimgx.layers.tarwrite import END, GLOBAL_NAME
 from dimgx.oci import CONFIG_LIMIT
-from dimgx.reference import Reference, Transport
+from dimgx.reference import Reference
 from dimgx.sources.files import Files
 from dimgx.sources.formats import read_images
 from dimgx.sources.opening import open_files
@@ -127,9 +127,9 @@ def _read_images(path: str, packing: str | None, tmpdirs: Sequence[str]) -> list
     with ExitStack() as resources:
         space = resources.enter_context(SpoolSpace(None, tuple(tmpdirs)))
         try:
-            files = open_files(Reference(path, "path", path), None, space, resources, verify=True)
+            reference = Reference(path, "path", path)
+            files = open_files(reference, None, space, resources, verify=True)
             form = _form_of(files, path)
-            reference = Reference(path, _TRANSPORTS[form], path)
             images = read_images(files, reference)
             notes = _notes(files, form)
             beside = _beside(files, images) if form.startswith("oci") else None
@@ -143,14 +143,6 @@ def _read_images(path: str, packing: str | None, tmpdirs: Sequence[str]) -> list
             raise SourceError(f"{path}: {exc.strerror or exc}") from exc
         except ImageError as exc:
             raise NoOrigin(f"{path} has {_NO_RECORD}") from exc
-
-
-_TRANSPORTS: dict[str, Transport] = {
-    "docker-archive": "docker-archive",
-    "oci-archive": "oci-archive",
-    "oci-dir": "oci",
-    "docker-dir": "dir",
-}
 
 
 def _form_of(files: Files, path: str) -> str:
