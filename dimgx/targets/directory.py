@@ -59,7 +59,8 @@ class DirectoryStore:
         self._sizes: dict[str, int] = {}
         """Of the files that have their names, in bytes."""
         self._made: list[str] = []
-        self._root = self._temporary = ""
+        self._root = ""
+        """What is written to: a new directory under a temporary name, else the place itself."""
         self._index = ""
         """Where the index lies until it is seen."""
         self._lock: int | None = None
@@ -95,11 +96,10 @@ class DirectoryStore:
         with translated(self._path):
             if self._is_new:
                 parent = os.path.dirname(self._place)
-                self._temporary = os.path.join(parent, f".dimgx-{os.urandom(8).hex()}.tmp")
-                os.mkdir(self._temporary)
+                self._root = os.path.join(parent, f".dimgx-{os.urandom(8).hex()}.tmp")
+                os.mkdir(self._root)
                 # What is removed with all that is in it stays where the umask closed it to us.
-                self._made.append(self._temporary)
-                self._root = self._temporary
+                self._made.append(self._root)
                 return
             self._root = self._place
             try:
@@ -190,7 +190,7 @@ class DirectoryStore:
 
     def _rename(self) -> None:
         try:
-            os.rename(self._temporary, self._place)
+            os.rename(self._root, self._place)
         except OSError as exc:
             # On some systems also an empty one is in the way.
             if os.path.lexists(self._place):
@@ -215,14 +215,13 @@ class DirectoryStore:
         if self._index and not os.path.lexists(self._index):
             self._made.clear()
         self._index = ""
-        if self._temporary:
-            shutil.rmtree(self._temporary, ignore_errors=True)
+        if self._is_new and self._root:
+            shutil.rmtree(self._root, ignore_errors=True)
         # The longest first: directories are empty by then.
         for place in sorted(self._made, key=len, reverse=True):
             with suppress(OSError):
                 os.rmdir(place) if os.path.isdir(place) else os.unlink(place)
         self._made.clear()
-        self._temporary = ""
         # Forgotten first: an interrupt may come right behind, and the number is another's then.
         lock, self._lock = self._lock, None
         if lock is not None:
