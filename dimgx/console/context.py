@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import contextmanager
 from itertools import starmap
 from typing import TYPE_CHECKING, NamedTuple
 
-from dimgx.console.progress import Waiting
+from dimgx.console.progress import ProgressLine
+from dimgx.console.terminal import is_terminal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import BinaryIO
 
     from dimgx.console.messages import Messages
     from dimgx.console.options import Options
-    from dimgx.console.progress import ProgressLine
     from dimgx.console.targetname import TargetName
     from dimgx.image import Image
     from dimgx.inspector import Row
@@ -39,9 +41,17 @@ class Context(NamedTuple):
     cancel: Callable[[], bool] | None
     """Asked now and then; raises what ends the run, where it is to end."""
 
-    def waiting(self) -> Waiting:
-        """Give what shows how far the work is."""
-        return Waiting(is_wanted=not self.options.quiet)
+    @contextmanager
+    def waiting(self) -> Iterator[ProgressLine | None]:
+        """Show on standard error, if that is a terminal, how far the work is while it lasts."""
+        if self.options.quiet or not is_terminal(sys.stderr):
+            yield None
+            return
+        line = ProgressLine(sys.stderr)
+        try:
+            yield line
+        finally:
+            line.clear()
 
     def tar_options(self, rows: Sequence[Row] | None, progress: ProgressLine | None) -> TarOptions:
         """Give the options of the command line that the functions of the library share."""

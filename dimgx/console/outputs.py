@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from dimgx.console.context import Chosen, Context
     from dimgx.console.options import Options
     from dimgx.console.targetname import TargetName
-    from dimgx.console.upkeep import Verdict
     from dimgx.recipe import TreeOptions
 
 EXIT_DONE, EXIT_OUTDATED = 0, 5
@@ -87,7 +86,7 @@ def make(chosen: Sequence[Chosen], context: Context) -> int:
 
     Raises: DimgxError.
     """
-    options, messages = context.options, context.messages
+    options = context.options
     if options.target is None:
         from dimgx.console.imageoutput import hand_over
 
@@ -96,19 +95,7 @@ def make(chosen: Sequence[Chosen], context: Context) -> int:
     jobs = _plan_jobs(chosen, options.target)
     check_apart(options, (job.target for job in jobs))
     if options.check or options.update:
-        from dimgx.console.upkeep import judge
-
-        verdicts = [(job, judge(job, context)) for job in jobs]
-        if options.check:
-            return _tell_verdicts(verdicts)
-        for job, verdict in verdicts:
-            messages.tell(f"{job.target.path}: {verdict.reason}")
-            verdict.allow(job.target.path, force=options.force)
-        for job, verdict in verdicts:
-            if not verdict.is_current:
-                force = options.force or verdict.exists
-                _do(job, context._replace(options=options._replace(force=force)))
-        return EXIT_DONE
+        return _keep_up_to_date(jobs, context)
     if len(jobs) > 1 and not options.force:
         # Before the first is written.
         for job in jobs:
@@ -150,13 +137,29 @@ def _check_replaceable(target: TargetName, *, force: bool) -> None:
         raise exists(target.path)
 
 
-def _tell_verdicts(verdicts: Sequence[tuple[Job, Verdict]]) -> int:
-    """Print the reasons, with the target where there are several, and give the exit code."""
+def _keep_up_to_date(jobs: Sequence[Job], context: Context) -> int:
+    """Make those results that are outdated, or with --check print why they are; give the exit code.
+
+    Raises: DimgxError.
+    """
+    from dimgx.console.upkeep import judge
+
+    options = context.options
+    verdicts = [(job, judge(job, context)) for job in jobs]
+    if options.check:
+        for job, verdict in verdicts:
+            path = f"{job.target.path}: " if len(verdicts) > 1 else ""
+            print_text(f"{escape(path + verdict.reason)}\n")
+        is_current = all(verdict.is_current for _, verdict in verdicts)
+        return EXIT_DONE if is_current else EXIT_OUTDATED
     for job, verdict in verdicts:
-        path = f"{job.target.path}: " if len(verdicts) > 1 else ""
-        print_text(f"{escape(path + verdict.reason)}\n")
-    is_current = all(verdict.is_current for _, verdict in verdicts)
-    return EXIT_DONE if is_current else EXIT_OUTDATED
+        context.messages.tell(f"{job.target.path}: {verdict.reason}")
+        verdict.allow(job.target.path, force=options.force)
+    for job, verdict in verdicts:
+        if not verdict.is_current:
+            force = options.force or verdict.exists
+            _do(job, context._replace(options=options._replace(force=force)))
+    return EXIT_DONE
 
 
 def _do(job: Job, context: Context) -> None:

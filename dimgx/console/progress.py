@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING, TextIO
-
-from dimgx.console.terminal import is_terminal
 
 if TYPE_CHECKING:
     from dimgx.recipe import Progress
@@ -59,21 +56,6 @@ class ProgressLine:
         except (OSError, ValueError):  # the terminal is gone; the work goes on
             return
         self._width = len(text)
-
-
-class Waiting:
-    """Shows on standard error, if that is a terminal, how far the work is while it lasts."""
-
-    def __init__(self, *, is_wanted: bool) -> None:
-        stream = sys.stderr if is_wanted and is_terminal(sys.stderr) else None
-        self._line = None if stream is None else ProgressLine(stream)
-
-    def __enter__(self) -> ProgressLine | None:
-        return self._line
-
-    def __exit__(self, *_: object) -> None:
-        if self._line is not None:
-            self._line.clear()
 
 
 def format_progress(phase: str, done: int, total: int | None) -> str:
