@@ -11,7 +11,8 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, BinaryIO, get_args
 
 from dimgx.codec import Coding
-from dimgx.delivery import Counter, Result, emit, stream, write_flat
+from dimgx.delivery import Result, emit, stream, write_flat
+from dimgx.digest import Tally
 from dimgx.errors import SourceError
 from dimgx.flattening import open_flat_of, ticker, with_pipes_kept
 from dimgx.inspector import inspect as _inspect
@@ -256,11 +257,11 @@ def write_raw(
         if not opened.is_atomic:
             raw.verify()
             image.check_unchanged()
-        counter = Counter(opened, sha256)
-        emit(raw, counter.write, Coding(compression, level, recipe.worker_count))
+        tally = Tally(opened.write, is_hashed=sha256)
+        emit(raw, tally.write, Coding(compression, level, recipe.worker_count))
         image.check_unchanged()
         opened.commit()
-        return Result(counter.size, raw.length, counter.hexdigest())
+        return Result(tally.size, raw.length, tally.sha256)
 
 
 def open_stream(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
+from dimgx.digest import Tally
 from dimgx.flattening import open_flow_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from dimgx.codec import Coding
     from dimgx.extractor import FlatTar
@@ -33,29 +35,6 @@ class Result(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
-class Counter:
-    """What is between an encoder and a target: counts bytes, and hashes them if wanted."""
-
-    def __init__(self, target: Target, is_hashed: bool) -> None:
-        import hashlib
-
-        self._target = target
-        self._hash = hashlib.sha256(usedforsecurity=False) if is_hashed else None
-        self.size = 0
-        """Bytes that have passed."""
-
-    def write(self, data: bytes | memoryview) -> None:
-        """Pass `data` on."""
-        if self._hash is not None:
-            self._hash.update(data)
-        self._target.write(data)
-        self.size += len(data)
-
-    def hexdigest(self) -> str | None:
-        """Give the SHA-256 of what has passed, if it was wanted."""
-        return None if self._hash is None else self._hash.hexdigest()
-
-
 def emit(
     flat: FlatTar | Flow | RawLayer,
     write: Callable[[bytes | memoryview], object],
@@ -67,29 +46,17 @@ def emit(
 
     Raises: what writing the tar, `write` and the encoder raise.
     """
-    encoder = None
-    sink = write
+    encoded: AbstractContextManager[Callable[[bytes | memoryview], object]] = nullcontext(write)
     if coding.compression is not None:
-        from dimgx.encode import open_encoder
+        from dimgx.encode import encoding
 
-        encoder = open_encoder(write, coding.compression, coding.level, coding.threads)
-        sink = encoder.write
-
-    def counted(data: bytes | memoryview) -> None:
+        encoded = encoding(write, coding)
+    with encoded as sink:
         if tar is not None:
-            tar.write(data)
-        sink(data)
-
-    try:
+            sink = tar.passing(sink)
         if head:
-            counted(head)
-        flat.emit(sink if tar is None else counted)
-        if encoder is not None:
-            encoder.finish()
-    except BaseException:
-        if encoder is not None:
-            encoder.abort()
-        raise
+            sink(head)
+        flat.emit(sink)
 
 
 def stream(
@@ -113,13 +80,13 @@ def stream(
     if flow is None:
         return None
     with closing(flow):
-        counter = Counter(target, is_hashed)
+        tally = Tally(target.write, is_hashed=is_hashed)
         try:
-            emit(flow, counter.write, coding, head=head)
+            emit(flow, tally.write, coding, head=head)
         except OutOfOrder:
             target.truncate(0)
             return None
-        return Result(counter.size, len(head) + flow.length, counter.hexdigest())
+        return Result(tally.size, len(head) + flow.length, tally.sha256)
 
 
 def write_flat(
@@ -149,6 +116,7 @@ def write_flat(
         size = target.measure()
         return Result(size, size, None, flat.warnings)
     # The figures of a plain tar have its digest.
-    counter = Counter(target, is_hashed or (tar is not None and coding.compression is not None))
-    emit(flat, counter.write, coding, tar, head)
-    return Result(counter.size, len(head) + flat.length, counter.hexdigest(), flat.warnings)
+    is_hashed = is_hashed or (tar is not None and coding.compression is not None)
+    tally = Tally(target.write, is_hashed=is_hashed)
+    emit(flat, tally.write, coding, tar, head)
+    return Result(tally.size, len(head) + flat.length, tally.sha256, flat.warnings)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dimgx.errors import ImageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from hashlib import _Hash
 
 _HEX_LENGTHS = {"sha256": 64, "sha384": 96, "sha512": 128}
@@ -53,6 +53,40 @@ class Digest(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.hex}"
+
+
+class Tally:
+    """Passes bytes on to `write`, and counts and hashes them.
+
+    In a thread beside, the copy and the hand-over cost more than the hash itself where the CPU has
+    instructions for it: 1.03 s in the place of 0.88 for 0.66 GB on two cores.
+    """
+
+    def __init__(
+        self, write: Callable[[bytes | memoryview], object], *, is_hashed: bool = True
+    ) -> None:
+        self._write = write
+        self._hash = hashlib.sha256(usedforsecurity=False) if is_hashed else None
+        self.size = 0
+        """Bytes that have passed."""
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Pass `data` on."""
+        if self._hash is not None:
+            self._hash.update(data)
+        self._write(data)
+        self.size += len(data)
+
+    @property
+    def sha256(self) -> str | None:
+        """Of what has passed, in hex, if it is hashed."""
+        return None if self._hash is None else self._hash.hexdigest()
+
+    @property
+    def digest(self) -> Digest:
+        """Of what has passed, which is hashed."""
+        assert self._hash is not None
+        return Digest("sha256", self._hash.hexdigest())
 
 
 def _clear_vector_registers() -> None:

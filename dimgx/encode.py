@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from dimgx import system
@@ -26,10 +27,10 @@ from dimgx.decode import load_zlib, load_zstd
 from dimgx.errors import SourceError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from concurrent.futures import Future
 
-    from dimgx.codec import Compression
+    from dimgx.codec import Coding, Compression
 
     Sink = Callable[[bytes | memoryview], object]
 
@@ -109,10 +110,30 @@ def describe_encoder(
             return "libzstd", version, level
 
 
+@contextmanager
+def encoding(write: Sink, coding: Coding) -> Iterator[Sink]:
+    """Give what takes a tar's bytes and calls `write` with them as they are to be stored.
+
+    The stream is whole when the `with` ends; where that raises, it is broken off.
+
+    Raises: as `open_encoder`; what `write` and the encoder raise.
+    """
+    if coding.compression is None:
+        yield write
+        return
+    encoder = open_encoder(write, coding.compression, coding.level, coding.threads)
+    try:
+        yield encoder.write
+        encoder.finish()
+    except BaseException:
+        encoder.abort()
+        raise
+
+
 def open_encoder(
-    write: Sink, compression: Compression | None, level: int | None = None, threads: int = 1
+    write: Sink, compression: Compression, level: int | None = None, threads: int = 1
 ) -> Encoder:
-    """Give an encoder that calls `write` with compressed bytes; with None they pass unchanged.
+    """Give an encoder that calls `write` with compressed bytes.
 
     Memory: two blocks of 1 MiB a thread for gzip, of 2.7 MB for bzip2; for xz a block of up to
     64 MiB and up to 674 MiB more a thread, and fewer threads where memory is short.
@@ -121,8 +142,6 @@ def open_encoder(
     """
     check_level(compression, level)
     threads = max(1, threads)
-    if compression is None:
-        return _PlainEncoder(write)
     level = usual_level(compression) if level is None else level
     match compression:
         case "gzip":
@@ -136,17 +155,6 @@ def open_encoder(
             return _BlockEncoder(write, _xz_format(level), threads, queue=threads + 1)
         case "zstd":
             return _ZstdEncoder(write, level, threads)
-
-
-class _PlainEncoder:
-    def __init__(self, write: Sink) -> None:
-        self.write = write
-
-    def finish(self) -> None:
-        pass
-
-    def abort(self) -> None:
-        pass
 
 
 class _Format(NamedTuple):

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from dimgx.codec import HEAD, sniff
+from dimgx.digest import Tally
 from dimgx.errors import Cancelled, ImageError, UsageError
 from dimgx.extent import Extent
 from dimgx.image import Layer
@@ -189,15 +190,9 @@ class FlatTar:
         Raises: ImageError where a layer's bytes are no longer there; Cancelled; what `write`
             raises.
         """
-        length = 0
-
-        def counted(data: bytes | memoryview) -> None:
-            nonlocal length
-            write(data)
-            length += len(data)
-
-        self._emitter.emit(self._watched(counted))
-        self._length = length
+        tally = Tally(write, is_hashed=False)
+        self._emitter.emit(self._watched(tally.write))
+        self._length = tally.size
 
     def _watched(self, write: Write, pace: int = 1) -> Write:
         """Give `write` with a look at who cancels, and who is told of progress.

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from dimgx.layers.layerindex import LayerIndex
@@ -114,6 +114,17 @@ class TarFigures:
             self._held = bytes(chunk[at:])
         else:
             self._held, self._skip = b"", at - size
+
+    def passing(
+        self, write: Callable[[bytes | memoryview], object]
+    ) -> Callable[[bytes | memoryview], None]:
+        """Give what takes bytes and passes them on to `write`."""
+
+        def passed(data: bytes | memoryview) -> None:
+            self.write(data)
+            write(data)
+
+        return passed
 
     @property
     def sha256(self) -> str:

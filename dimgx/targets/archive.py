@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from dimgx.encode import open_encoder
+from dimgx.digest import Tally
+from dimgx.encode import encoding
 from dimgx.errors import ImageError
 from dimgx.extent import Extent
 from dimgx.layers.tarfields import BLOCK, FILE, SYMLINK
@@ -23,7 +24,6 @@ from dimgx.targets.store import Slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from hashlib import _Hash
 
     from dimgx.codec import Coding
     from dimgx.images.layerparts import Part, StoredLayer
@@ -46,8 +46,9 @@ class FileArchive:
 
     def __init__(self, target: FileTarget, *, is_hashed: bool) -> None:
         self._target = target
-        self._hash = _new_hash(is_hashed)
+        self._is_hashed = is_hashed
         self.size = 0
+        self.sha256: str | None = None
 
     def _write(self, data: bytes | memoryview) -> None:
         self._target.write(data)
@@ -86,15 +87,12 @@ class FileArchive:
             self.put(name, data)
         self._write(END)
         check()
-        if self._hash is not None:  # headers were filled in late, so not before
+        if self._is_hashed:  # headers were filled in late, so not before
+            tally = Tally(len)  # it goes nowhere
             for chunk in self._target.iter_chunks():
-                self._hash.update(chunk)
+                tally.write(chunk)
+            self.sha256 = tally.sha256
         self._target.commit()
-
-    @property
-    def sha256(self) -> str | None:
-        """Of the file."""
-        return None if self._hash is None else self._hash.hexdigest()
 
     def abort(self) -> None:
         """Drop it."""
@@ -116,19 +114,13 @@ class _Piece(NamedTuple):
         if isinstance(self.content, bytes):
             write(self.content)
             return
-        done = 0
-
-        def counted(data: bytes | memoryview) -> None:
-            nonlocal done
-            write(data)
-            done += len(data)
-
+        tally = Tally(write, is_hashed=False)
         if isinstance(self.content, Extent):
             for chunk in self.content.iter_chunks():
-                counted(chunk)
+                tally.write(chunk)
         else:
-            self.content.emit(counted)
-        if done != self.size:
+            self.content.emit(tally.write)
+        if tally.size != self.size:
             raise ImageError("a layer changed while it was read: run this again")
 
 
@@ -140,9 +132,8 @@ class StreamedArchive:
     ) -> None:
         """`coding` is of the archive as a whole; what is kept until the end lies in `space`."""
         self._target, self._coding, self._space = target, coding, space
-        self._hash = _new_hash(is_hashed)
+        self._tally = Tally(target.write, is_hashed=is_hashed)
         self._pieces: list[_Piece] = []
-        self.size = 0
 
     def put(self, name: str, data: bytes) -> None:
         """Remember a small file."""
@@ -178,39 +169,26 @@ class StreamedArchive:
         for name, data in last.items():
             self.put(name, data)
         check()
-        coding = self._coding
-        encoder = open_encoder(self._write, coding.compression, coding.level, coding.threads)
-        try:
+        with encoding(self._tally.write, self._coding) as write:
             for piece in self._pieces:
-                encoder.write(piece.header)
-                piece.emit(encoder.write)
-                encoder.write(bytes(-piece.size % BLOCK))
-            encoder.write(END)
-            encoder.finish()
-        except BaseException:
-            encoder.abort()
-            raise
+                write(piece.header)
+                piece.emit(write)
+                write(bytes(-piece.size % BLOCK))
+            write(END)
         check()  # Parts have been read once more.
         self._target.commit()
 
-    def _write(self, data: bytes | memoryview) -> None:
-        if self._hash is not None:
-            self._hash.update(data)
-        self._target.write(data)
-        self.size += len(data)
+    @property
+    def size(self) -> int:
+        """Bytes that went out."""
+        return self._tally.size
 
     @property
     def sha256(self) -> str | None:
-        """Of what went out."""
-        return None if self._hash is None else self._hash.hexdigest()
+        """Of these."""
+        return self._tally.sha256
 
     def abort(self) -> None:
         """Forget it."""
         self._pieces.clear()
         self._target.abort()
-
-
-def _new_hash(is_hashed: bool) -> _Hash | None:
-    import hashlib
-
-    return hashlib.sha256(usedforsecurity=False) if is_hashed else None
