@@ -189,14 +189,13 @@ def flatten(
     recipe = make_recipe(options, None if report is None else report.mark)
     mark = recipe.phase or str
     check_target(target, recipe.add_layers)
-    _check_coding(compression, level)
-    coding = Coding(compression, level, recipe.worker_count)
+    coding = _coding(compression, level, recipe)
     head = b""
     with ExitStack() as stack:
         stack.enter_context(image.using())
         if record:
             recipe = with_pipes_kept(recipe, stack)
-            head = _record(image, recipe, compression, level)
+            head = _record(image, recipe, coding)
         opened = open_place(target, force=force, sync=sync, resources=stack)
         if report is None and isinstance(opened, FileTarget):
             streamed = stream(image, opened, recipe, coding, head, is_hashed=sha256)
@@ -221,7 +220,7 @@ def flatten(
             from dimgx.report import Output, name_of
 
             written = result.size, result.sha256 or tar.sha256
-            report.add_output(Output(name_of(target), "tar", compression, level, *written))
+            report.add_output(Output(name_of(target), "tar", coding, *written))
             report.warn((*image.warnings, *result.warnings))
         return result
 
@@ -249,7 +248,7 @@ def write_raw(
 
     recipe = make_recipe(options)
     check_target(target, ())
-    _check_coding(compression, level)
+    coding = _coding(compression, level, recipe)
     with ExitStack() as stack:
         stack.enter_context(image.using())
         opened = open_place(target, force=force, sync=sync, resources=stack)
@@ -258,7 +257,7 @@ def write_raw(
             raw.verify()
             image.check_unchanged()
         tally = Tally(opened.write, is_hashed=sha256)
-        emit(raw, tally.write, Coding(compression, level, recipe.worker_count))
+        emit(raw, tally.write, coding)
         image.check_unchanged()
         opened.commit()
         return Result(tally.size, raw.length, tally.sha256)
@@ -281,13 +280,13 @@ def open_stream(
     from dimgx.stream import open_pulled
 
     recipe = make_recipe(options)
-    _check_coding(compression, level)
+    coding = _coding(compression, level, recipe)
     flat = open_flat_of(image, recipe)
 
     def produce(write: Callable[[bytes | memoryview], object]) -> None:
         flat.verify()
         image.check_unchanged()
-        emit(flat, write, Coding(compression, level, recipe.worker_count))
+        emit(flat, write, coding)
         image.check_unchanged()
 
     return open_pulled(produce, flat.close)
@@ -324,21 +323,23 @@ def read_origin(target: str | os.PathLike[str]) -> tuple[Made, ...]:
     return tuple(found)
 
 
-def _record(
-    image: Image, recipe: Recipe, compression: Compression | None, level: int | None
-) -> bytes:
+def _record(image: Image, recipe: Recipe, coding: Coding) -> bytes:
     """Give the header that tells what a tar was made from."""
-    from dimgx.images.wanted import origin_of
+    from dimgx.images.wanted import origin_of_tar
     from dimgx.layers.tarwrite import build_global_header
 
-    origin = origin_of(image, recipe, compression=compression, level=level)
-    return build_global_header(origin.text.encode())
+    return build_global_header(origin_of_tar(image, recipe, coding).text.encode())
 
 
-def _check_coding(compression: Compression | None, level: int | None) -> None:
+def _coding(compression: Compression | None, level: int | None, recipe: Recipe) -> Coding:
+    """Give how a tar is to be stored.
+
+    Raises: UsageError where there is no such compression or level.
+    """
     if compression is not None or level is not None:
         from dimgx.codec import COMPRESSIONS
         from dimgx.encode import check_level
 
         check_word(compression, (None, *COMPRESSIONS), "compression")
         check_level(compression, level)
+    return Coding(compression, level, recipe.worker_count)

@@ -151,7 +151,7 @@ def squashed_from(image: Image, recipe: Recipe, spec: str | Row) -> Recipe:
     # alone tell what is made.
     while position < len(rows) and rows[position].is_empty:
         position += 1
-    return recipe._replace(layers=rows[position:], below=rows[:position])
+    return recipe._replace(layers=rows[position:], below=rows[:position], is_squashed=True)
 
 
 def chosen_layers(image: Image, layers: Layers | None) -> tuple[Layer, ...]:

@@ -18,7 +18,7 @@ from dimgx.imagename import ImageName
 from dimgx.images.imageconfig import created_of, kept_steps, made_step, make_config, time_of
 from dimgx.images.layerparts import FlatPart, KeptPart, key_of
 from dimgx.images.resultnames import LayoutName, own_names, parse_tag
-from dimgx.images.wanted import origin_of, origin_of_kept
+from dimgx.images.wanted import origin_of_image, origin_of_kept
 from dimgx.inspector import Row, layers_of, list_rows
 from dimgx.readers.fetchahead import FetchAhead
 from dimgx.readers.reading import has_fetched
@@ -104,11 +104,10 @@ class ImageMaker:
         if not merged and recipe.layers is not None:
             raise LayerSpecError("nothing is left to flatten: the chosen rows have no layer")
         stored.append(self._flatten(image, recipe, merged))
-        is_squashed = squash_from is not None
-        origin = origin_of(image, recipe, is_image=True, is_squashed=is_squashed, created=created_s)
+        origin = origin_of_image(image, recipe, created_s)
         created = time_of(created_s) if created_s is not None else created_of(image)
         ids = [row.diff_id or row.digest or row.id for row in merged]
-        verb = "squashed" if is_squashed else "flattened"
+        verb = "squashed" if recipe.is_squashed else "flattened"
         step = made_step(verb, ids, created, origin.text)
         history = [*kept_steps(image, len(recipe.below)), step]
         config = make_config(image, [layer.diff_id for layer in stored], history, created)

@@ -159,22 +159,12 @@ def _note(
     """Tell a report what was written."""
     from dimgx.report import Output, name_of
 
-    report.add_output(
-        Output(
-            name_of(target),
-            form,
-            archive.compression,
-            archive.level,
-            result.size,
-            result.sha256,
-            layers.compression,
-            layers.level,
-            tuple(
-                (str(one.id), str(one.digest) if one.digest else None, tuple(map(str, one.names)))
-                for one in result.images
-            ),
-        )
+    images = tuple(
+        (str(one.id), str(one.digest) if one.digest else None, tuple(map(str, one.names)))
+        for one in result.images
     )
+    output = Output(name_of(target), form, archive, result.size, result.sha256, layers, images)
+    report.add_output(output)
     report.warn(result.warnings)
 
 

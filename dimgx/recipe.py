@@ -57,12 +57,14 @@ class TarOptions(TreeOptions, total=False):
 
 
 class Recipe(NamedTuple):
-    """The options of one run; the fields are those of `TarOptions`, `below` and `phase`."""
+    """The options of one run; the fields are those of `TarOptions` and a few more."""
 
     layers: Layers | None = None
     """Layer specs or rows, those named later covering those named earlier; None for all."""
     below: Sequence[Row] = ()
     """Rows that stay as they are: the tar is one layer that does over them what the others do."""
+    is_squashed: bool = False
+    """It is that, even if there is nothing below."""
     paths: Sequence[PathRule] = ()
     """Which paths go in, the last rule that matches deciding; without rules all of them."""
     strip_components: int = 0

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
+from dimgx.codec import Coding
 from dimgx.encode import describe_encoder
 from dimgx.merging.figures import FS_BLOCK, LayerFigures, TarFigures
 from dimgx.platforms import platform_fields
 
 if TYPE_CHECKING:
-    from dimgx.codec import Compression
     from dimgx.extractor import FlatTar
     from dimgx.image import Image, Layer
 
@@ -38,17 +38,14 @@ class Output(NamedTuple):
 
     target: str
     form: str
-    compression: Compression | None
+    coding: Coding
     """Of the file as a whole."""
-    level: int | None
-    """As it was asked for; None for the usual one."""
     size: int
     """Bytes written, all files of a directory together."""
     sha256: str | None
     """Of the file, in hex; a directory has none."""
-    layer_compression: Compression | None = None
+    layers: Coding = Coding(None)
     """Of the layers that were made or coded anew."""
-    layer_level: int | None = None
     images: tuple[tuple[str, str | None, tuple[str, ...]], ...] = ()
     """ID, digest of the manifest and names of each image in it."""
 
@@ -185,10 +182,10 @@ def _output(output: Output) -> dict[str, Any]:
     return {
         "target": output.target,
         "form": output.form,
-        "compression": output.compression,
-        "encoder": _encoder(output.compression, output.level),
-        "layer_compression": output.layer_compression,
-        "layer_encoder": _encoder(output.layer_compression, output.layer_level),
+        "compression": output.coding.compression,
+        "encoder": _encoder(output.coding),
+        "layer_compression": output.layers.compression,
+        "layer_encoder": _encoder(output.layers),
         "size": output.size,
         "sha256": output.sha256,
         "images": [
@@ -198,8 +195,8 @@ def _output(output: Output) -> dict[str, Any]:
     }
 
 
-def _encoder(compression: Compression | None, level: int | None) -> dict[str, Any] | None:
-    if compression is None:
+def _encoder(coding: Coding) -> dict[str, Any] | None:
+    if coding.compression is None:
         return None
-    name, version, level = describe_encoder(compression, level)
+    name, version, level = describe_encoder(coding.compression, coding.level)
     return {"name": name, "version": version, "level": level}

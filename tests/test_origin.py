@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 import dimgx
+from dimgx.codec import Coding
 from dimgx.encode import usual_level
 from dimgx.images.origin import NoOrigin, Origin, marks_of, parse_origin, unusual_level
-from dimgx.images.wanted import origin_of
+from dimgx.images.wanted import origin_of_image
 from dimgx.recipe import Recipe
 from tests.dsl import file, layer
 from tests.writers import docker_archive, docker_archive_v1, image, oci_layout
@@ -83,16 +84,16 @@ def test_what_is_no_record(text: str | None) -> None:
 
 
 def test_usual_level_is_as_good_as_none() -> None:
-    assert unusual_level(usual_level("gzip"), "gzip") is None
-    assert unusual_level(3, "gzip") == 3
-    assert unusual_level(None, "gzip") is None
-    assert unusual_level(6, "xz") is None
-    assert unusual_level(6, "zstd") == 6
+    assert unusual_level(Coding("gzip", usual_level("gzip"))) is None
+    assert unusual_level(Coding("gzip", 3)) == 3
+    assert unusual_level(Coding("gzip", None)) is None
+    assert unusual_level(Coding("xz", 6)) is None
+    assert unusual_level(Coding("zstd", 6)) == 6
 
 
 def marks(path: Path, reference: str = "", **options: object) -> tuple[str, ...]:
     with dimgx.open_image(reference or str(path)) as found:
-        return origin_of(found, Recipe(**options)).layers  # type: ignore[arg-type]  # a few of them
+        return origin_of_image(found, Recipe(**options)).layers  # type: ignore[arg-type]  # a few of them
 
 
 def test_same_record_whatever_the_source(tmp_path: Path) -> None:
@@ -105,7 +106,7 @@ def test_same_record_whatever_the_source(tmp_path: Path) -> None:
     origins = []
     for name in ("a.tar", "b.tar", "c"):
         with dimgx.open_image(str(tmp_path / name)) as found:
-            origins.append(origin_of(found, Recipe(), is_image=True))
+            origins.append(origin_of_image(found, Recipe()))
     assert origins[0] == origins[1] == origins[2]
     assert origins[0].layers == tuple(picture.diff_ids())
     assert origins[0].platform == "linux/amd64"

@@ -14,6 +14,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 import dimgx
+from dimgx.codec import Coding
 from dimgx.decode import iter_decoded
 from dimgx.imagewriter import write_images
 from dimgx.merging.pathrules import PathRule
@@ -154,7 +155,7 @@ def test_several_images_in_one_report(opened: dimgx.Image, tmp_path: Path) -> No
 def test_layers_that_are_kept_have_no_figures(opened: dimgx.Image) -> None:
     report = Report()
     report.add_kept(opened, opened.layers)
-    report.add_output(Output("dir", "oci-dir", None, None, 12345, None))
+    report.add_output(Output("dir", "oci-dir", Coding(None), 12345, None))
     (part,) = checked(report)["images"]
     assert [part[key] for key in ("tar", "entries", "xattrs", "file_system")] == [None] * 4
     assert [one["kept"] for one in part["layers"]] == [None, None]
@@ -272,7 +273,7 @@ def test_warnings_have_counts(opened: dimgx.Image) -> None:
 )
 def test_encoder(compression: Any, level: int | None, names: set[str], expected: Any) -> None:
     report = Report()
-    report.add_output(Output("x", "tar", compression, level, 1, "0" * 64))
+    report.add_output(Output("x", "tar", Coding(compression, level), 1, "0" * 64))
     encoder = checked(report)["outputs"][0]["encoder"]
     assert encoder["name"] in names
     assert expected is None or encoder["level"] == expected

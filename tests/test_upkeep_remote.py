@@ -12,7 +12,7 @@ import pytest
 
 import dimgx as library
 from dimgx import EngineOptions, RegistryOptions
-from dimgx.images.wanted import origin_of
+from dimgx.images.wanted import origin_of_image
 from dimgx.recipe import Recipe
 from tests.dsl import file, layer, whiteout
 from tests.fakeengine import fake_engine
@@ -245,7 +245,7 @@ def test_settings_are_told_alike_by_all_sources(
         engine = EngineOptions(host=url)
         registry_options = RegistryOptions() if reference.startswith("docker://") else None
         with library.open_image(reference, engine=engine, registry=registry_options) as opened:
-            found.append(origin_of(opened, Recipe(), is_image=True))
+            found.append(origin_of_image(opened, Recipe()))
             assert opened.spool is not None and opened.spool.used == 0
     assert found[0].settings is not None and found[0].healthcheck not in (None, "none")
     assert found[0].image == f"sha256:{APP.id()}"

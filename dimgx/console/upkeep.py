@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
+from dimgx.codec import Coding
 from dimgx.console.imageoutput import names_for
 from dimgx.console.targetname import DIRECTORY_FORMS
 from dimgx.errors import SourceError
 from dimgx.flattening import squashed_from
 from dimgx.images.origin import NoOrigin
 from dimgx.images.outdated import NOT_OURS, Made, why_outdated
-from dimgx.images.wanted import origin_of, origin_of_kept
+from dimgx.images.wanted import origin_of_image, origin_of_kept, origin_of_tar
 from dimgx.recipe import Recipe
 from dimgx.targets.forms import usual_layer_compression
 from dimgx.targets.state import read_state, shown_names
@@ -72,19 +73,16 @@ def _wanted_of(chosen: Chosen, target: TargetName, context: Context) -> Made:
     created = context.source_date_epoch
     image = chosen.image
     if target.form == "tar":
-        origin = origin_of(
-            image, recipe, compression=target.compression, level=options.compress_level
-        )
+        origin = origin_of_tar(image, recipe, Coding(target.compression, options.compress_level))
         return Made((), origin, packing=target.compression or "none")
     compression: str | None = options.layer_compression
     if options.keep_layers:
         origin = origin_of_kept(image)
     else:
         compression = compression or usual_layer_compression(target.form)
-        is_squashed = options.squash_from is not None
         if options.squash_from is not None:
             recipe = squashed_from(image, recipe, options.squash_from)
-        origin = origin_of(image, recipe, is_image=True, is_squashed=is_squashed, created=created)
+        origin = origin_of_image(image, recipe, created)
     return Made(
         names=shown_names(names_for(chosen, target, options), target.form),
         origin=origin,

@@ -23,7 +23,7 @@ from dimgx.errors import ImageError
 from dimgx.jsondoc import Fields, parse_json
 
 if TYPE_CHECKING:
-    from dimgx.codec import Compression
+    from dimgx.codec import Coding
     from dimgx.image import Image, Layer
 
 VERSION = 1
@@ -136,13 +136,13 @@ def parse_origin(text: str | bytes | None) -> Origin:
         raise NoOrigin(str(exc)) from exc
 
 
-def unusual_level(level: int | None, compression: Compression | None) -> int | None:
+def unusual_level(coding: Coding) -> int | None:
     """Give the level as a record has it: saying the usual one changes nothing."""
-    if level is None or compression is None:
-        return level
+    if coding.level is None or coding.compression is None:
+        return coding.level
     from dimgx.encode import usual_level
 
-    return None if level == usual_level(compression) else level
+    return None if coding.level == usual_level(coding.compression) else coding.level
 
 
 def marks_of(image: Image, layers: Sequence[Layer]) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 from dimgx.flattening import added_layers, chosen_layers
 from dimgx.images.imageconfig import settings_of
@@ -14,55 +14,46 @@ from dimgx.merging.renaming import parse_prefix
 from dimgx.spool import SpoolSpace
 
 if TYPE_CHECKING:
-    from dimgx.codec import Compression
+    from dimgx.codec import Coding
     from dimgx.image import Image
     from dimgx.recipe import Recipe
 
 
-class _Carried(TypedDict):
-    image: str | None
-    settings: str | None
-    healthcheck: str | None
-    platform: str | None
+def origin_of_tar(image: Image, recipe: Recipe, coding: Coding) -> Origin:
+    """Give the origin of the tar that `recipe` makes of `image`, stored like that.
 
-
-def carried(image: Image) -> _Carried:
-    """Give what of an image's config an image form carries on, as far as its source tells it."""
-    settings, platform = settings_of(image), image.platform
-    id = image.id
-    if not image.is_id_of_config:
-        id = None if image.config is None else str(image.config.digest)
-    return {
-        "image": id,
-        "settings": settings.digest if settings else None,
-        "healthcheck": settings.health_digest if settings else None,
-        "platform": str(platform) if platform else None,
-    }
-
-
-def origin_of(
-    image: Image,
-    recipe: Recipe,
-    *,
-    compression: Compression | None = None,
-    level: int | None = None,
-    is_image: bool = False,
-    is_squashed: bool = False,
-    created: int | None = None,
-) -> Origin:
-    """Give the origin of what `recipe` makes of `image`. No layer of it is read.
-
-    `compression` and `level` are those of a tar. An image has the same ID whatever they are.
-    `created` is what takes the place of its time, in seconds since 1970.
+    No layer of the image is read.
 
     Raises: LayerSpecError; UsageError; ImageError where a layer has nothing that identifies it;
         what reading an added layer raises.
     """
+    return _origin_of(image, recipe)._replace(level=unusual_level(coding))
+
+
+def origin_of_image(image: Image, recipe: Recipe, created: int | None = None) -> Origin:
+    """Give the origin of the image that `recipe` makes of `image`, however it is stored.
+
+    `created` is what takes the place of its time, in seconds since 1970.
+
+    Raises: as `origin_of_tar`; ImageError where the config is malformed.
+    """
+    return _with_config(_origin_of(image, recipe)._replace(created=created), image)
+
+
+def origin_of_kept(image: Image) -> Origin:
+    """Give the origin of an image that keeps its layers.
+
+    Raises: ImageError where a layer has nothing that identifies it, or the config is malformed.
+    """
+    return _with_config(Origin(marks_of(image, image.layers), is_kept=True), image)
+
+
+def _origin_of(image: Image, recipe: Recipe) -> Origin:
     prefix = b"" if recipe.prefix is None else parse_prefix(recipe.prefix).replace(b"\0", b"/")
-    origin = Origin(
+    return Origin(
         layers=marks_of(image, chosen_layers(image, recipe.layers)),
         below=marks_of(image, layers_of(image, recipe.below)),
-        is_squashed=is_squashed,
+        is_squashed=recipe.is_squashed,
         added=_added(recipe),
         paths=tuple(
             "-+"[rule.is_included] + _text(os.fsencode(rule.pattern)) for rule in recipe.paths
@@ -71,15 +62,20 @@ def origin_of(
         prefix=_text(prefix),
         root_entry=recipe.root_entry,
         clamp_mtime=recipe.clamp_mtime,
-        level=unusual_level(level, compression),
-        created=created,
     )
-    return origin._replace(**carried(image)) if is_image else origin
 
 
-def origin_of_kept(image: Image) -> Origin:
-    """Give the origin of an image that keeps its layers."""
-    return Origin(marks_of(image, image.layers), is_kept=True, **carried(image))
+def _with_config(origin: Origin, image: Image) -> Origin:
+    """Add what an image form carries on of an image's config, as far as its source tells it."""
+    settings, id = settings_of(image), image.id
+    if not image.is_id_of_config:
+        id = None if image.config is None else str(image.config.digest)
+    return origin._replace(
+        image=id,
+        settings=settings.digest if settings else None,
+        healthcheck=settings.health_digest if settings else None,
+        platform=str(image.platform) if image.platform else None,
+    )
 
 
 def _text(name: bytes) -> str:
