@@ -52,21 +52,9 @@ class Settings(NamedTuple):
     @property
     def digest(self) -> str:
         """Of all but the health check, the same wherever the image comes from."""
-        return _digest_of(
-            {
-                "cmd": self.cmd,
-                "entrypoint": self.entrypoint,
-                "env": self.env,
-                "labels": dict(self.labels),
-                "on_build": self.on_build,
-                "ports": self.ports,
-                "shell": self.shell,
-                "stop_signal": self.stop_signal,
-                "user": self.user,
-                "volumes": self.volumes,
-                "workdir": self.workdir,
-            }
-        )
+        told = self._asdict() | {"labels": dict(self.labels)}
+        del told["healthcheck"], told["is_health_known"]
+        return _digest_of(told)
 
     @property
     def health_digest(self) -> str | None:
@@ -93,12 +81,7 @@ def parse_settings(document: Fields, *, is_health_known: bool = True) -> Setting
     config = document.fields("config") or Fields({}, document.what)
     # Podman tells it beside the config.
     health = config.fields("healthcheck") or document.fields("healthcheck")
-    return Settings(
-        env=tuple(config.texts("env")),
-        entrypoint=tuple(config.words("entrypoint")),
-        cmd=tuple(config.words("cmd")),
-        user=config.text("user") or "",
-        workdir=config.text("workingdir") or "",
+    return parse_process(config)._replace(
         labels=config.text_mapping("labels"),
         ports=tuple(sorted(config.mapping("exposedports"))),
         volumes=tuple(sorted(config.mapping("volumes"))),
@@ -107,6 +90,20 @@ def parse_settings(document: Fields, *, is_health_known: bool = True) -> Setting
         shell=tuple(config.words("shell")),
         healthcheck=_parse_health(health) if health is not None else None,
         is_health_known=is_health_known,
+    )
+
+
+def parse_process(config: Fields) -> Settings:
+    """Give what a config's `config` says of the process alone: env, words, user and directory.
+
+    Raises: ImageError where one of these is of the wrong type.
+    """
+    return Settings(
+        env=tuple(config.texts("env")),
+        entrypoint=tuple(config.words("entrypoint")),
+        cmd=tuple(config.words("cmd")),
+        user=config.text("user") or "",
+        workdir=config.text("workingdir") or "",
     )
 
 

@@ -105,7 +105,7 @@ def test_json_does_not_depend_on_how_the_source_spells_it() -> None:
 
 
 def test_entrypoint_of_old_may_be_one_text() -> None:
-    assert parsed(Entrypoint="/bin/app").entrypoint == ("/bin/app",)
+    assert parsed(Entrypoint="/bin/app").settings.entrypoint == ("/bin/app",)
     assert json.loads(parsed(Entrypoint="/bin/app").format_json())["config"] == {
         "Entrypoint": ["/bin/app"]
     }

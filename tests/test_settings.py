@@ -47,6 +47,13 @@ def test_all_that_counts() -> None:
     )
 
 
+def test_digests_are_those_of_records_that_are_there() -> None:
+    found = parsed(CONFIG)
+    assert found.digest[7:] == "a45c835d7e315f26076d07ce3e3d9958c1f91ce086c27e107541a5a7fc678c9a"
+    assert found.health_digest is not None
+    assert found.health_digest[7:19] == "de6c85ebb25b"
+
+
 def test_what_is_empty_is_as_good_as_absent() -> None:
     empty: dict[str, Any] = {key: type(value)() for key, value in CONFIG.items()}
     for config in (empty, dict.fromkeys(CONFIG), {"Hostname": "x", "Image": "y"}):

@@ -23,6 +23,9 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dimgx.errors import ImageError
+from dimgx.jsondoc import Fields, parse_json
+from dimgx.oci import CONFIG_LIMIT
+from dimgx.settings import Settings, parse_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -58,17 +61,13 @@ class RunConfig(NamedTuple):
 
     document: Mapping[str, Any]
     """The config without `rootfs` and `history`, its keys spelled as OCI does."""
-    env: tuple[str, ...] = ()
-    """`NAME=value` each, as they stand."""
-    entrypoint: tuple[str, ...] = ()
-    cmd: tuple[str, ...] = ()
-    workdir: str = ""
-    user: str = ""
+    settings: Settings = Settings()
+    """What of it a shell needs."""
 
     @property
     def variables(self) -> dict[str, str]:
         """The environment: of one name the last counts, and what has no name does not."""
-        named = (entry.partition("=") for entry in self.env)
+        named = (entry.partition("=") for entry in self.settings.env)
         return {name: value for name, equals, value in named if name and equals}
 
     def format_json(self) -> str:
@@ -82,8 +81,8 @@ class RunConfig(NamedTuple):
 
         Raises: ImageError where a value holds a NUL, which no shell and no process can have.
         """
-        variables = self.variables
-        for text in (*self.env, *self.entrypoint, *self.cmd, self.workdir, self.user):
+        variables, told = self.variables, self.settings
+        for text in (*told.env, *told.entrypoint, *told.cmd, told.workdir, told.user):
             if "\0" in text:
                 raise ImageError(f"the config holds a NUL, which no shell takes: {text!r:.200}")
         lines = [
@@ -97,10 +96,10 @@ class RunConfig(NamedTuple):
                 *lines,
                 f"unset {' '.join(_SETTINGS)}\n",
                 f"ENV={_quote_words(f'{name}={value}' for name, value in variables.items())}\n",
-                f"WORKDIR={_quote(self.workdir or '/')}\n",
-                f"USER={_quote(self.user)}\n",
-                f"ENTRYPOINT={_quote_words(self.entrypoint)}\n",
-                f"CMD={_quote_words(self.cmd)}\n",
+                f"WORKDIR={_quote(told.workdir or '/')}\n",
+                f"USER={_quote(told.user)}\n",
+                f"ENTRYPOINT={_quote_words(told.entrypoint)}\n",
+                f"CMD={_quote_words(told.cmd)}\n",
             )
         )
 
@@ -127,36 +126,26 @@ def parse_run_config(data: bytes | None, what: str) -> RunConfig:
 
     Raises: ImageError where it is no config.
     """
-    from dimgx.jsondoc import Fields, parse_json
-    from dimgx.oci import CONFIG_LIMIT
-
     if data is None:
         return RunConfig({"config": {}})
     value = parse_json(data, what, CONFIG_LIMIT)
     fields = Fields(value, what)
-    told = Fields(fields.mapping("config"), f"{what}: config")
-    lists = {
-        "Env": told.texts("env"),
-        "Entrypoint": told.words("entrypoint"),
-        "Cmd": told.words("cmd"),
+    stated = fields.mapping("config")
+    config = {_SPELLINGS.get(name.lower(), name): item for name, item in stated.items()}
+    settings = parse_process(Fields(stated, f"{what}: config"))
+    read = {
+        "Env": list(settings.env),
+        "Entrypoint": list(settings.entrypoint),
+        "Cmd": list(settings.cmd),
+        "WorkingDir": settings.workdir,
+        "User": settings.user,
     }
-    texts = {"WorkingDir": told.text("workingdir"), "User": told.text("user")}
-    config = {
-        _SPELLINGS.get(name.lower(), name): item for name, item in fields.mapping("config").items()
-    }
-    config |= {name: item for name, item in {**lists, **texts}.items() if name in config}
+    config |= {name: item for name, item in read.items() if name in config}
     document = {name: fields.value(name) for name in _ABOVE if not _is_nothing(fields.value(name))}
     document["config"] = {
         name: _sorted(config[name]) for name in sorted(config) if not _is_nothing(config[name])
     }
-    return RunConfig(
-        document,
-        tuple(lists["Env"]),
-        tuple(lists["Entrypoint"]),
-        tuple(lists["Cmd"]),
-        texts["WorkingDir"] or "",
-        texts["User"] or "",
-    )
+    return RunConfig(document, settings)
 
 
 def is_exported(name: str) -> bool:
