@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from typing import TypeGuard
 
     from dimgx.digest import Digest
-    from dimgx.history import HistoryStep
-    from dimgx.oci import Config, Manifest, Platform
+    from dimgx.oci import Config, HistoryStep, Manifest
+    from dimgx.platforms import Platform
     from dimgx.settings import Settings
     from dimgx.spool import SpoolSpace
 
@@ -125,12 +125,6 @@ Fetch = Callable[["Sequence[Layer]", Tick | None], tuple[Layer, ...]]
 class Image:
     """An image that is open: its layers can be read until `close()`. A context manager."""
 
-    __slots__ = (
-        "_shared", "config", "digest", "fetch", "fetch_whole", "history", "id", "is_id_of_config",
-        "layers", "manifest", "platform", "reference", "resources", "settings", "size_kind",
-        "spool", "tags", "warnings", "watches",
-    )  # fmt: skip
-
     def __init__(
         self,
         reference: str,
@@ -147,10 +141,6 @@ class Image:
         history: tuple[HistoryStep, ...] = (),
         size_kind: SizeKind = "tar",
         warnings: tuple[str, ...] = (),
-        watches: tuple[Watch, ...] = (),
-        spool: SpoolSpace | None = None,
-        fetch: Fetch | None = None,
-        fetch_whole: Callable[[Tick | None], Image] | None = None,
     ) -> None:
         self.reference = reference
         """The reference it was opened by, as people write it."""
@@ -174,13 +164,13 @@ class Image:
         self.size_kind: SizeKind = size_kind
         self.warnings = warnings
         """What was odd but usable, one sentence each."""
-        self.watches = watches
+        self.watches: tuple[Watch, ...] = ()
         """The open files that the image is read from, where they could change meanwhile."""
-        self.spool = spool
+        self.spool: SpoolSpace | None = None
         """Where what had to be kept of the source lies."""
-        self.fetch = fetch
+        self.fetch: Fetch | None = None
         """Where the layers are still elsewhere: gives layers with their blobs at hand."""
-        self.fetch_whole = fetch_whole
+        self.fetch_whole: Callable[[Tick | None], Image] | None = None
         """Where the config is still elsewhere too: gives the image with all there is of it."""
         self.resources = ExitStack()
         """What is held open for the layers' blobs; more may be pushed."""

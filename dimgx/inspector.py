@@ -15,7 +15,7 @@ from threading import Event
 from typing import TYPE_CHECKING, NamedTuple
 
 from dimgx.errors import ImageError
-from dimgx.history import HistoryStep
+from dimgx.oci import HistoryStep
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -97,23 +97,23 @@ def _make_row(
 ) -> Row:
     layer = None if index is None else image.layers[index]
     diff_id = str(layer.diff_id) if layer and layer.diff_id else None
-    row = Row(position, id=diff_id, parent_id=below, layer_index=index, diff_id=diff_id)
-    if layer:
-        row = row._replace(
-            digest=str(layer.digest) if layer.digest else None,
-            media_type=layer.media_type,
-            stored_size=layer.stored_size,
-        )
-        if image.size_kind == "blob":
-            row = row._replace(size=row.stored_size)
-    else:
-        row = row._replace(size=0)
-    return row._replace(
-        id=step.id or row.id,
+    size = None if layer else 0
+    if step.size is not None and image.size_kind != "tar":
+        size = step.size
+    elif layer and image.size_kind == "blob":
+        size = layer.stored_size
+    return Row(
+        position,
+        id=step.id or diff_id,
         image_id=step.id,
-        parent_id=step.parent_id or row.parent_id,
+        parent_id=step.parent_id or below,
         tags=step.tags,
-        size=row.size if step.size is None or image.size_kind == "tar" else step.size,
+        layer_index=index,
+        diff_id=diff_id,
+        digest=str(layer.digest) if layer and layer.digest else None,
+        media_type=layer.media_type if layer else None,
+        size=size,
+        stored_size=layer.stored_size if layer else None,
         created=step.created,
         created_by=step.created_by,
         comment=step.comment,

@@ -1,4 +1,4 @@
-"""The nouns of an OCI image as values: descriptor, index, manifest, config.
+"""The nouns of an OCI image as values: descriptor, index, manifest, config, step of its history.
 
 Docker's media types stand for the same things as OCI's. Whether a document is an index or a
 manifest is told by its fields; a document that could be both is refused, as one reader would see
@@ -16,14 +16,8 @@ from typing import NamedTuple
 
 from dimgx.digest import Digest
 from dimgx.errors import ImageError
-from dimgx.history import HistoryStep
 from dimgx.jsondoc import Fields, parse_json
-from dimgx.platforms import Platform, host_platform, normal_platform, parse_platform
-
-__all__ = [
-    "Config", "Descriptor", "Index", "Manifest", "Platform",
-    "host_platform", "parse_config", "parse_document", "parse_platform",
-]  # fmt: skip
+from dimgx.platforms import Platform, normal_platform
 
 MANIFEST_LIMIT = 4 << 20
 """Most bytes of a manifest or an index, as registries have it."""
@@ -142,6 +136,24 @@ class Manifest(NamedTuple):
         layers = (layer.media_type for layer in self.layers if not layer.is_tar_layer)
         types = (self.artifact_type, self.config.media_type, *layers)
         return next((one for one in types if one and one not in CONFIG_TYPES), None)
+
+
+class HistoryStep(NamedTuple):
+    """One step of an image's history, as its source tells it; rows are made of these."""
+
+    empty: bool
+    """No layer belongs to this step."""
+    created: str | None = None
+    """RFC 3339 as the source has it."""
+    created_by: str | None = None
+    comment: str | None = None
+    author: str | None = None
+    id: str | None = None
+    """The step's own image ID where it has one, `sha256:<hex>` or bare hex as the source has it."""
+    parent_id: str | None = None
+    tags: tuple[str, ...] = ()
+    size: int | None = None
+    """Bytes that this step added, where the source states them."""
 
 
 class Config(NamedTuple):

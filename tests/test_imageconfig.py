@@ -9,9 +9,8 @@ import pytest
 
 from dimgx import Image, UsageError
 from dimgx.digest import Digest
-from dimgx.history import HistoryStep
 from dimgx.images.imageconfig import kept_steps, made_step, make_config, time_of
-from dimgx.oci import parse_config
+from dimgx.oci import HistoryStep, parse_config
 from dimgx.platforms import parse_platform
 
 ONE = Digest.of(b"1")

@@ -10,9 +10,9 @@ import pytest
 
 from dimgx.digest import Digest
 from dimgx.errors import ImageError
-from dimgx.history import HistoryStep
 from dimgx.image import Image, Layer, UnreadableBlob
 from dimgx.inspector import inspect, layers_of, list_rows
+from dimgx.oci import HistoryStep
 from tests.dsl import file, layer
 
 ONE = layer(file("a", b"x" * 1000))

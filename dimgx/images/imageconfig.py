@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dimgx.digest import Digest
-    from dimgx.history import HistoryStep
     from dimgx.image import Image, Layer
+    from dimgx.oci import HistoryStep
     from dimgx.settings import Settings
 
     Json = dict[str, object]
@@ -56,13 +56,10 @@ def make_config(
     fields = Fields(old, "the config")
     left_out = _OF_LAYERS | _ANEW | (frozenset() if fields.has("rootfs") else _OF_ONE_LAYER)
     kept = {
-        key: value
+        key: _without_nulls(value) if key.lower() == "config" else value
         for key, value in old.items()
         if key.lower() not in left_out and value is not None
     }
-    for key, value in kept.items():
-        if key.lower() == "config":
-            kept[key] = _without_nulls(value)
     created = created or created_of(image)
     platform: Json = {
         "architecture": fields.text("architecture") or "",

@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING
 
 from dimgx.digest import Digest
 from dimgx.errors import ImageError
-from dimgx.history import HistoryStep
 from dimgx.image import SizeKind
 from dimgx.jsondoc import Fields
-from dimgx.oci import parse_platform_fields
+from dimgx.oci import HistoryStep, parse_platform_fields
 from dimgx.platforms import Platform
 from dimgx.settings import parse_settings
 from dimgx.sources.connection import Connection, Refused, quoted

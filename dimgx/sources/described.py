@@ -8,9 +8,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dimgx.digest import Digest
-    from dimgx.history import HistoryStep
     from dimgx.image import SizeKind
     from dimgx.jsondoc import Fields
+    from dimgx.oci import HistoryStep
     from dimgx.platforms import Platform
     from dimgx.settings import Settings
 

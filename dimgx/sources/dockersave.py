@@ -19,10 +19,9 @@ from typing import NamedTuple
 
 from dimgx.digest import Digest
 from dimgx.errors import ImageError
-from dimgx.history import HistoryStep
 from dimgx.image import Image, Layer, UnreadableBlob
 from dimgx.jsondoc import Fields
-from dimgx.oci import CONFIG_LIMIT, Config, is_foreign_type, parse_config
+from dimgx.oci import CONFIG_LIMIT, Config, HistoryStep, is_foreign_type, parse_config
 from dimgx.sources.choice import Candidate, Variant, join_platforms
 from dimgx.sources.files import Files, check_digest
 

@@ -25,10 +25,10 @@ from dimgx.oci import (
     Descriptor,
     Index,
     Manifest,
-    Platform,
     parse_config,
     parse_document,
 )
+from dimgx.platforms import Platform
 from dimgx.sources.choice import Candidate, NoSuchImage, Variant
 from dimgx.sources.files import check_digest
 

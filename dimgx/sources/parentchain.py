@@ -13,10 +13,10 @@ from collections.abc import Iterable
 from functools import partial
 
 from dimgx.errors import ImageError
-from dimgx.history import HistoryStep
 from dimgx.image import Image, Layer, UnreadableBlob
 from dimgx.jsondoc import Fields, clean, parse_json
-from dimgx.oci import CONFIG_LIMIT, Platform, parse_config, parse_platform_fields
+from dimgx.oci import CONFIG_LIMIT, HistoryStep, parse_config, parse_platform_fields
+from dimgx.platforms import Platform
 from dimgx.sources.choice import Candidate, Variant, id_start
 from dimgx.sources.files import Files
 

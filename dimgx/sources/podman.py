@@ -17,10 +17,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 from dimgx.errors import SourceError, TemporaryError
-from dimgx.history import HistoryStep
 from dimgx.image import SizeKind
 from dimgx.jsondoc import Fields, parse_json
-from dimgx.oci import parse_platform_fields
+from dimgx.oci import HistoryStep, parse_platform_fields
 from dimgx.platforms import Platform
 from dimgx.settings import parse_settings
 from dimgx.sources.connection import Connection, Refused, RefusedForm, quoted
