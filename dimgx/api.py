@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, get_args
 
 from dimgx.codec import Coding
 from dimgx.delivery import Result, emit, stream, write_flat
 from dimgx.digest import Tally
 from dimgx.errors import SourceError
-from dimgx.flattening import open_flat_of, ticker, with_pipes_kept
+from dimgx.flattening import open_flat_of, with_pipes_kept
 from dimgx.inspector import inspect as _inspect
-from dimgx.recipe import Verify, check_target, check_word, directories, make_recipe
+from dimgx.recipe import Recipe, Verify, check_target, check_word, directories, make_recipe
 from dimgx.tree import Tree
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from dimgx.images.outdated import Made
     from dimgx.inspector import Listing
     from dimgx.platforms import Platform
-    from dimgx.recipe import Progress, Recipe, TarOptions, TreeOptions
+    from dimgx.recipe import Progress, TarOptions, TreeOptions
     from dimgx.registryoptions import RegistryOptions
     from dimgx.report import Report
     from dimgx.sources.endpoint import EngineOptions
@@ -94,7 +95,7 @@ def open_image(
             spool=space,
             registry=registry,
             engine=engine,
-            tick=ticker(progress, cancel) if progress or cancel else None,
+            tick=partial(Recipe(progress=progress, cancel=cancel).tell, "read"),
         )
         image.spool = space
         image.resources.push(stack.pop_all())
@@ -131,7 +132,7 @@ def list_platforms(
             spool=space,
             registry=registry,
             engine=engine,
-            tick=ticker(progress, cancel) if progress or cancel else None,
+            tick=partial(Recipe(progress=progress, cancel=cancel).tell, "read"),
         )
 
 
@@ -186,8 +187,7 @@ def flatten(
     import dimgx.extractor  # noqa: F401
     from dimgx.targets.singlefile import FileTarget, open_place
 
-    recipe = make_recipe(options, None if report is None else report.mark)
-    mark = recipe.phase or str
+    recipe = make_recipe(options, report.mark if report else str)
     check_target(target, recipe.add_layers)
     coding = _coding(compression, level, recipe)
     head = b""
@@ -208,14 +208,14 @@ def flatten(
         if not opened.is_atomic:
             flat.verify()
             image.check_unchanged()
-            mark("check")
+            recipe.mark("check")
         result = write_flat(flat, opened, coding, head, tar, is_hashed=sha256)
-        mark("write")
+        recipe.mark("write")
         flat.verify()
         image.check_unchanged()
-        mark("check")
+        recipe.mark("check")
         opened.commit()
-        mark("publish")
+        recipe.mark("publish")
         if report is not None and tar is not None:
             from dimgx.report import Output, name_of
 

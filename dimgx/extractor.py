@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dimgx.codec import HEAD, sniff
 from dimgx.digest import Tally
-from dimgx.errors import Cancelled, ImageError, UsageError
+from dimgx.errors import ImageError, UsageError
 from dimgx.extent import Extent
 from dimgx.image import Layer
 from dimgx.layers.tarfields import FILE, LINK, TYPES, EntryType, show
@@ -69,9 +69,8 @@ def open_flat(layers: Sequence[Layer], recipe: Recipe, below: Sequence[Layer] = 
         layers = (*below, *layers)
         reading = Reading(layers, recipe, space)
         stack.callback(reading.close)
-        phase = recipe.phase or str
         plain = reading.read_all()
-        phase("read")
+        recipe.mark("read")
         indexes = [layer.tree for layer in plain]
         change = None if shape is None else partial(shape.change, indexes)
         plan = plan_merge(indexes, change)
@@ -91,7 +90,7 @@ def open_flat(layers: Sequence[Layer], recipe: Recipe, below: Sequence[Layer] = 
         for layer in plain:
             if layer.spool is not None and id(layer.spool) not in kept:
                 layer.spool.close()
-        phase("plan")
+        recipe.mark("plan")
         return FlatTar(emitter, reading, recipe, stack.pop_all(), warnings, len(below))
 
 
@@ -199,14 +198,13 @@ class FlatTar:
 
         `pace` is how many bytes are done for each that passes here.
         """
-        cancel, progress = self._recipe.cancel, self._recipe.progress
+        check_cancelled, progress = self._recipe.check_cancelled, self._recipe.progress
         done = 0
         total = self._emitter.estimate() if progress else 0
 
         def watched(data: bytes | memoryview) -> None:
             nonlocal done
-            if cancel is not None and cancel():
-                raise Cancelled("cancelled")
+            check_cancelled()
             write(data)
             done += pace * len(data)
             if progress is not None:

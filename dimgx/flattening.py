@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
-from dimgx.errors import Cancelled, LayerSpecError
+from dimgx.errors import LayerSpecError
 from dimgx.extent import Extent
 from dimgx.inspector import layers_of, list_rows
 from dimgx.layerspec import find_row, select
-from dimgx.recipe import Progress
 from dimgx.spool import SpoolSpace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from dimgx.extractor import FlatTar
-    from dimgx.image import Image, Layer, Tick
+    from dimgx.image import Image, Layer
     from dimgx.inspector import Row
     from dimgx.readers.streaming import Flow
     from dimgx.recipe import Layers, Recipe
@@ -95,12 +95,9 @@ def added_layers(recipe: Recipe, space: SpoolSpace, resources: ExitStack) -> tup
     """
     from dimgx.images.addedlayer import open_added_layer
 
-    def tick() -> None:
-        if recipe.cancel is not None and recipe.cancel():
-            raise Cancelled("cancelled")
-
     return tuple(
-        open_added_layer(os.fspath(path), space, resources, tick) for path in recipe.add_layers
+        open_added_layer(os.fspath(path), space, resources, recipe.check_cancelled)
+        for path in recipe.add_layers
     )
 
 
@@ -108,22 +105,7 @@ def fetched(image: Image, layers: Sequence[Layer], recipe: Recipe) -> Sequence[L
     """Give `layers` with their blobs at hand, where the source has still to be asked for them."""
     if image.fetch is None:
         return layers
-    return image.fetch(layers, ticker(recipe.progress, recipe.cancel))
-
-
-def ticker(progress: Callable[[Progress], None] | None, cancel: Callable[[], bool] | None) -> Tick:
-    """Give what a source tells of bytes done and in all, while it reads.
-
-    It raises Cancelled where `cancel` gives true.
-    """
-
-    def tick(done: int, total: int | None) -> None:
-        if cancel is not None and cancel():
-            raise Cancelled("cancelled")
-        if progress is not None:
-            progress(Progress("read", done, total))
-
-    return tick
+    return image.fetch(layers, partial(recipe.tell, "read"))
 
 
 def chosen_rows(image: Image, layers: Layers) -> tuple[Row, ...]:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from copy import copy
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from dimgx.errors import Cancelled, LayerSpecError
-from dimgx.flattening import chosen_rows, open_flat_of, squashed_from, ticker
+from dimgx.errors import LayerSpecError
+from dimgx.flattening import chosen_rows, open_flat_of, squashed_from
 from dimgx.imagename import ImageName
 from dimgx.images.imageconfig import created_of, kept_steps, made_step, make_config, time_of
 from dimgx.images.layerparts import FlatPart, KeptPart, key_of
@@ -22,7 +23,6 @@ from dimgx.images.wanted import origin_of_image, origin_of_kept
 from dimgx.inspector import Row, layers_of, list_rows
 from dimgx.readers.fetchahead import FetchAhead
 from dimgx.readers.reading import has_fetched
-from dimgx.recipe import Progress, Recipe
 from dimgx.spool import SpoolSpace
 from dimgx.targets.forms import MadeImage
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from dimgx.images.layerparts import Part, StoredLayer
     from dimgx.images.resultnames import ResultName
     from dimgx.merging.figures import TarFigures
-    from dimgx.recipe import Layers
+    from dimgx.recipe import Layers, Recipe
     from dimgx.report import Report
     from dimgx.targets.forms import Form
 
@@ -148,7 +148,7 @@ class ImageMaker:
         image = wanted.image
         if image.fetch_whole is None:
             return image
-        whole = image.fetch_whole(ticker(self._recipe.progress, self._recipe.cancel))
+        whole = image.fetch_whole(partial(self._recipe.tell, "read"))
         image = copy(image)
         image.layers, image.config, image.manifest = whole.layers, whole.config, whole.manifest
         return image
@@ -163,11 +163,11 @@ class ImageMaker:
         space = SpoolSpace(self._recipe.memory, self._recipe.tmpdirs)
         self._resources.enter_context(space)
         here = {}
-        with FetchAhead(below, space, self._tick) as ahead:
+        with FetchAhead(below, space, self._recipe.check_cancelled) as ahead:
             for layer in dict.fromkeys(below):
                 spool = space.open()
                 for chunk in ahead.take(layer).blob.iter_chunks():
-                    self._tick()
+                    self._recipe.check_cancelled()
                     spool.write(chunk)
                 here[layer] = layer._replace(blob=spool.finish())
         image = copy(image)
@@ -186,7 +186,7 @@ class ImageMaker:
         new = [layer for layer in layers if key_of(layer) not in self._known]
         with (
             SpoolSpace(self._recipe.memory, self._recipe.tmpdirs) as space,
-            FetchAhead(new, space, self._tick) as ahead,
+            FetchAhead(new, space, self._recipe.check_cancelled) as ahead,
         ):
             return [self._put(self._kept_part(image, layer, ahead.take(layer))) for layer in layers]
 
@@ -223,6 +223,10 @@ class ImageMaker:
                 self._resources.push(stack.pop_all())
         return stored
 
+    def _tick(self, size: int) -> None:
+        self._done += size
+        self._recipe.tell("write", self._done)
+
     def _put(self, part: Part) -> StoredLayer:
         if part.key in self._known:
             return self._known[part.key]
@@ -230,11 +234,3 @@ class ImageMaker:
         if part.key is not None:
             self._known[part.key] = stored
         return stored
-
-    def _tick(self, size: int = 0) -> None:
-        recipe = self._recipe
-        if recipe.cancel is not None and recipe.cancel():
-            raise Cancelled("cancelled")
-        self._done += size
-        if recipe.progress is not None:
-            recipe.progress(Progress("write", self._done, None))

@@ -75,8 +75,7 @@ def write_images(
 
     Raises: ImageError, SourceError, LayerSpecError, UsageError, TemporaryError, Cancelled.
     """
-    recipe = make_recipe(options, None if report is None else report.mark)
-    mark = recipe.phase or str
+    recipe = make_recipe(options, report.mark if report else str)
     check_target(target, recipe.add_layers)
     check_word(form, get_args(FormName), "form")
     check_word(layer_compression, (None, *get_args(LayerCompression)), "layer_compression")
@@ -131,9 +130,9 @@ def write_images(
             for one in wanted:
                 one.image.check_unchanged()
 
-        mark("write")
+        recipe.mark("write")
         store.publish(last, check)
-        mark("publish")
+        recipe.mark("publish")
         result = ImagesResult(written, store.size, store.sha256, maker.warnings)
         if report is not None:
             _note(report, result, target, form, archive, layers)

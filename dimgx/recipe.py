@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypedDict, get_args
 
-from dimgx.errors import UsageError
+from dimgx.errors import Cancelled, UsageError
 from dimgx.system import usable_cpus
 
 if TYPE_CHECKING:
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 
 Verify = Literal["once", "all", "none"]
 """Which digests are checked, as `Recipe.verify` has it."""
+Phase = Literal["pull", "read", "write"]
 
 
 class Progress(NamedTuple):
     """How far the work is."""
 
-    phase: Literal["pull", "read", "write"]
+    phase: Phase
     done: int
     """Bytes: pulled by an engine, of stored layers while reading, of the tar while writing."""
     total: int | None
@@ -89,7 +90,7 @@ class Recipe(NamedTuple):
     """Write an entry for the root directory (rule 8)."""
     clamp_mtime: int | None = None
     """Members that are newer get this time, seconds since 1970."""
-    phase: Callable[[str], None] | None = None
+    mark: Callable[[str], object] = str
     """Called as each phase of the work ends; a report counts its time so."""
 
     @property
@@ -102,13 +103,27 @@ class Recipe(NamedTuple):
         """The directories that `tmpdir` names."""
         return directories(self.tmpdir)
 
+    def check_cancelled(self) -> None:
+        """Raise Cancelled if the caller wants that."""
+        if self.cancel is not None and self.cancel():
+            raise Cancelled("cancelled")
 
-def make_recipe(options: TreeOptions, phase: Callable[[str], None] | None = None) -> Recipe:
+    def tell(self, phase: Phase, done: int, total: int | None = None) -> None:
+        """Tell the caller how far the work is, as `Progress` has it.
+
+        Raises: Cancelled if the caller wants that.
+        """
+        self.check_cancelled()
+        if self.progress is not None:
+            self.progress(Progress(phase, done, total))
+
+
+def make_recipe(options: TreeOptions, mark: Callable[[str], object] = str) -> Recipe:
     """Give what a caller asks for.
 
     Raises: UsageError where it makes no sense.
     """
-    recipe = Recipe(**options, phase=phase)
+    recipe = Recipe(**options, mark=mark)
     check_word(recipe.verify, get_args(Verify), "verify")
     if recipe.threads is not None and recipe.threads < 1:
         raise UsageError(f"{recipe.threads} threads do not work: one does, or None for all CPUs")

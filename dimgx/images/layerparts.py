@@ -124,7 +124,7 @@ class KeptPart:
         allowed: Collection[Compression | None],
         coding: Coding,
         verify: Verify,
-        tick: Callable[[int], None] | None,
+        tick: Callable[[int], None],
     ) -> None:
         """`what` names it in errors; `coding` is for what cannot stay; `tick` is told of bytes."""
         self._layer, self._what = layer, what
@@ -156,8 +156,7 @@ class KeptPart:
     def _checked(self, blob: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
         digest = None if self._verify == "none" else self._layer.digest
         for chunk in iter_verified(blob, digest, self._layer.size, "its blob"):
-            if self._tick is not None:
-                self._tick(len(chunk))
+            self._tick(len(chunk))
             yield chunk
 
     def _emit(self, chunks: Iterator[bytes | memoryview], write: Write) -> StoredLayer:

@@ -6,17 +6,15 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from dimgx.codec import Coding
-from dimgx.errors import Cancelled, LayerSpecError
+from dimgx.errors import LayerSpecError
 from dimgx.flattening import chosen_layers, fetched
 from dimgx.images.layerparts import KeptPart
-from dimgx.recipe import Progress, Recipe
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from dimgx.extent import Extent
     from dimgx.image import Image
     from dimgx.merging.emit import Write
+    from dimgx.recipe import Recipe
 
 
 class RawLayer:
@@ -79,17 +77,11 @@ class RawLayer:
         self.length = self._kept.size
 
     def _tick(self, size: int) -> None:
-        recipe = self._recipe
-        if recipe.cancel is not None and recipe.cancel():
-            raise Cancelled("cancelled")
         self._done += size
-        if recipe.progress is not None:
-            recipe.progress(Progress("read", self._done, self._total))
+        self._recipe.tell("read", self._done, self._total)
 
     def __enter__(self) -> RawLayer:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._resources.close()

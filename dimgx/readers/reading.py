@@ -33,7 +33,7 @@ from dimgx.layers.strangers import refuse_stranger, refuse_windows
 from dimgx.layers.tarwalk import walk_layer
 from dimgx.readers.checks import Checks
 from dimgx.readers.walkers import Walkers
-from dimgx.recipe import Progress, Recipe
+from dimgx.recipe import Recipe
 from dimgx.spool import Spool, SpoolSpace
 
 if TYPE_CHECKING:
@@ -187,12 +187,10 @@ class Reading:
 
         Raises: Cancelled.
         """
-        cancel, progress = self._recipe.cancel, self._recipe.progress
-        if self._stopped or (cancel is not None and cancel()):
+        if self._stopped:
             raise Cancelled("cancelled")
         self.done += size
-        if progress is not None:
-            progress(Progress("read", self.done, self._total))
+        self._recipe.tell("read", self.done, self._total)
 
     def _in_context(self, layer: Layer, work: Callable[[], _T]) -> _T:
         """Do something with a layer; an error says with which."""
