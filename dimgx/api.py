@@ -257,10 +257,10 @@ def write_raw(
             raw.verify()
             image.check_unchanged()
         tally = Tally(opened.write, is_hashed=sha256)
-        emit(raw, tally.write, coding)
+        length = emit(raw, tally.write, coding)
         image.check_unchanged()
         opened.commit()
-        return Result(tally.size, raw.length, tally.sha256)
+        return Result(tally.size, length, tally.sha256)
 
 
 def open_stream(

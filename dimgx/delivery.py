@@ -41,8 +41,10 @@ def emit(
     coding: Coding,
     tar: TarFigures | None = None,
     head: bytes = b"",
-) -> None:
+) -> int:
     """Write a tar by calls of `write`, `head` before it, encoded; `tar` is told of plain bytes.
+
+    Gives how many plain bytes there were.
 
     Raises: what writing the tar, `write` and the encoder raise.
     """
@@ -52,11 +54,11 @@ def emit(
 
         encoded = encoding(write, coding)
     with encoded as sink:
-        if tar is not None:
-            sink = tar.passing(sink)
+        plain = Tally(sink if tar is None else tar.passing(sink), is_hashed=False)
         if head:
-            sink(head)
-        flat.emit(sink)
+            plain.write(head)
+        flat.emit(plain.write)
+    return plain.size
 
 
 def stream(
@@ -82,11 +84,11 @@ def stream(
     with closing(flow):
         tally = Tally(target.write, is_hashed=is_hashed)
         try:
-            emit(flow, tally.write, coding, head=head)
+            length = emit(flow, tally.write, coding, head=head)
         except OutOfOrder:
             target.truncate(0)
             return None
-        return Result(tally.size, len(head) + flow.length, tally.sha256)
+        return Result(tally.size, length, tally.sha256)
 
 
 def write_flat(
@@ -118,5 +120,5 @@ def write_flat(
     # The figures of a plain tar have its digest.
     is_hashed = is_hashed or (tar is not None and coding.compression is not None)
     tally = Tally(target.write, is_hashed=is_hashed)
-    emit(flat, tally.write, coding, tar, head)
-    return Result(tally.size, len(head) + flat.length, tally.sha256, flat.warnings)
+    length = emit(flat, tally.write, coding, tar, head)
+    return Result(tally.size, length, tally.sha256, flat.warnings)

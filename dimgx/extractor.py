@@ -8,7 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from dimgx.codec import HEAD, sniff
-from dimgx.digest import Tally
 from dimgx.errors import ImageError, UsageError
 from dimgx.extent import Extent
 from dimgx.image import Layer
@@ -174,14 +173,11 @@ class FlatTar:
         self._resources, self._below_count = resources, below_count
         self.warnings = warnings
         """What was odd but usable, one sentence each."""
-        self._length: int | None = None
 
     @property
     def length(self) -> int:
         """The tar's length in bytes."""
-        if self._length is None:
-            self._length = self._emitter.measure()
-        return self._length
+        return self._emitter.measure()
 
     def emit(self, write: Write) -> None:
         """Write the tar by calls of `write`, whose argument is good until it returns.
@@ -189,9 +185,7 @@ class FlatTar:
         Raises: ImageError where a layer's bytes are no longer there; Cancelled; what `write`
             raises.
         """
-        tally = Tally(write, is_hashed=False)
-        self._emitter.emit(self._watched(tally.write))
-        self._length = tally.size
+        self._emitter.emit(self._watched(write))
 
     def _watched(self, write: Write, pace: int = 1) -> Write:
         """Give `write` with a look at who cancels, and who is told of progress.
@@ -216,7 +210,7 @@ class FlatTar:
         """Write both halves of the tar at once, each by calls of what `open_section(offset)` gives.
 
         The second is written by a process forked off. False, and nothing is written, where there
-        can be none, or it does not pay. `length` is not learnt by this.
+        can be none, or it does not pay.
 
         Raises: as `emit`.
         """

@@ -18,11 +18,9 @@ if TYPE_CHECKING:
     from datetime import datetime
     from tarfile import TarFile, TarInfo
 
-    from dimgx.extractor import Entry
+    from dimgx.extractor import Entry, FlatTar
     from dimgx.image import Layer
     from dimgx.sources.archive import ArchiveFiles
-
-__all__ = ("extractlayers", "imagekey", "inspectlayers", "normalizeimage")
 
 _PIECE = 1 << 20
 
@@ -122,7 +120,6 @@ def extractlayers(
     Raises: ImageError for a layer that is damaged or not of that image; SourceError.
     """
     from dimgx.extractor import open_flat
-    from dimgx.layers.tarwrite import END
     from dimgx.recipe import Recipe
     from dimgx.sources.opening import Opening, open_stream
     from dimgx.spool import SpoolSpace
@@ -145,8 +142,7 @@ def extractlayers(
             chosen += by_id[id]
         flat = stack.enter_context(open_flat(chosen, Recipe()))
         flat.verify()
-        # The TarFile writes an end of its own.
-        _append(flat.iter_entries(), flat.length - len(END), flat.emit, tar_file)
+        _append(flat, tar_file)
 
 
 def _first(desc: Mapping[str, Any], *keys: str) -> Any:
@@ -244,9 +240,11 @@ def _layers_by_id(files: ArchiveFiles, client: Client, spec: str) -> dict[str, l
     }
 
 
-def _append(entries: Iterable[Entry], length: int, emit: Any, tar_file: TarFile) -> None:
+def _append(flat: FlatTar, tar_file: TarFile) -> None:
     """Write a flat tar into `tar_file` without its end, and list its members there."""
-    left = length
+    from dimgx.layers.tarwrite import END
+
+    left = length = flat.length - len(END)
     fileobj: Any = tar_file.fileobj
 
     def write(data: bytes | memoryview) -> None:
@@ -255,8 +253,8 @@ def _append(entries: Iterable[Entry], length: int, emit: Any, tar_file: TarFile)
         fileobj.write(piece)
         left -= len(piece)
 
-    members = [_member(entry) for entry in entries]
-    emit(write)
+    members = [_member(entry) for entry in flat.iter_entries()]
+    flat.emit(write)
     tar_file.offset += length
     # What `addfile` does for one.
     tar_file.members += members  # type: ignore[attr-defined]  # the stubs leave it out

@@ -44,7 +44,6 @@ class RawLayer:
         )
         self._kept: Extent | None = None
         self._resources = ExitStack()
-        self.length = 0
 
     def verify(self) -> None:
         """Check its digest before the first byte is written.
@@ -70,11 +69,10 @@ class RawLayer:
         Raises: ImageError where it does not; Cancelled; what `write` raises.
         """
         if self._kept is None:
-            self.length = self._part.emit(write).size
+            self._part.emit(write)
             return
         for chunk in self._kept.iter_chunks():
             write(chunk)
-        self.length = self._kept.size
 
     def _tick(self, size: int) -> None:
         self._done += size

@@ -76,8 +76,6 @@ class Flow:
         self._slot_of: dict[int, int] = {}
         self._wanted: _Layer | None = None
         self._can_drop = False
-        self.length = 0
-        """Bytes of the tar that were written."""
         numbers = [[layer.number for layer in group] for group in self._groups]
         self._decoders = Decoders(numbers, count, decode, count_stored, clamp_mtime_s)
 
@@ -88,15 +86,14 @@ class Flow:
             raises.
         """
 
-        def counted(data: bytes | memoryview) -> None:
+        def written(data: bytes | memoryview) -> None:
             write(data)
-            self.length += len(data)
             if self._decoders.has_answers:  # who decodes need not wait for who writes
                 self._go_on()
 
         try:
-            self._merge(counted)
-            counted(END)
+            self._merge(written)
+            written(END)
         except (DecodingFailed, ImageError) as exc:
             raise OutOfOrder from exc
 
