@@ -55,7 +55,6 @@ __all__ = (
 if TYPE_CHECKING:
     from typing import Any
 
-    from dimgx.api import Result
     from dimgx.api import flatten as flatten
     from dimgx.api import inspect as inspect
     from dimgx.api import list_platforms as list_platforms
@@ -64,6 +63,7 @@ if TYPE_CHECKING:
     from dimgx.api import open_tree as open_tree
     from dimgx.api import read_origin as read_origin
     from dimgx.api import write_raw as write_raw
+    from dimgx.delivery import Result
     from dimgx.errors import (
         Cancelled,
         DimgxError,
@@ -109,8 +109,8 @@ _HOMES = {
     "dimgx.legacy": ("extractlayers", "imagekey", "inspectlayers", "normalizeimage"),
     "dimgx.sources.endpoint": ("EngineOptions",),
     "dimgx.extractor": ("Entry",),
+    "dimgx.delivery": ("Result",),
     "dimgx.api": (
-        "Result",
         "flatten",
         "inspect",
         "list_platforms",

@@ -35,18 +35,6 @@ if TYPE_CHECKING:
     from dimgx.report import Report
     from dimgx.sources.endpoint import EngineOptions
 
-__all__ = (
-    "Result",
-    "flatten",
-    "inspect",
-    "list_platforms",
-    "open_image",
-    "open_stream",
-    "open_tree",
-    "read_origin",
-    "write_raw",
-)
-
 
 def open_image(
     reference: str | os.PathLike[str],
