@@ -1,7 +1,6 @@
 """Members into a layer's index: what each is called, what kind it is, and what it means besides.
 
-Ordinary headers come in batches. Those of them that are odd in some way, and members that were
-parsed alone, are looked at one by one.
+They come in batches. Those that are odd in some way are looked at one by one.
 """
 
 from __future__ import annotations
@@ -27,9 +26,6 @@ from dimgx.layers.ownlayer import OwnLayer
 from dimgx.layers.tarbatch import PaxHeader, parse_batch
 from dimgx.layers.tarfields import CHARDEV, DIRECTORY, FILE, LINK, Header, MalformedTar, show
 
-NO_END = 1 << 62
-"""Where a tar ends whose end is not known yet."""
-
 # What goes the long way round through _place() is longer names, and markers of all other kinds.
 _PLAIN_WHITEOUT = re.compile(rb"(?s)((?:[^/.][^/]*/)*)\.wh\.([^/.][^/]*)")
 # Words of 8 bytes in a header, in which mode, owner and time lie.
@@ -41,19 +37,13 @@ class _Attributes(NamedTuple):
 
     base: int
     """The number of the batch's first member."""
-    positions: list[int]
-    """Of members that were parsed alone: how many ordinary ones are before each."""
     odd: set[int]
-    """Ordinary headers that more is to be known of."""
+    """Headers that more is to be known of."""
     columns: list[bytes]
 
     def find(self, number: int) -> bytes | None:
         place = number - self.base
-        for passed, position in enumerate(self.positions):
-            if position + passed == number - self.base:
-                return None
-            place -= position + passed < number - self.base
-        if place in self.odd or 8 * place >= len(self.columns[0]):
+        if place in self.odd:
             return None
         words = b"".join([column[8 * place : 8 * place + 8] for column in self.columns])
         return words[4:28] + words[32:44]
@@ -75,8 +65,6 @@ class Placing:
         self._clamp = clamp_mtime_s
         self._newest = None if clamp_mtime_s is None else b"%011o" % max(clamp_mtime_s, 0)
         self._attributes: list[_Attributes] | None = [] if keeps_attributes else None
-        self.end = NO_END
-        """Where the tar ends."""
 
     def attributes_of(self, number: int) -> bytes | None:
         """Give mode, owner and time of a member as spelled; None if it has more than one header."""
@@ -84,65 +72,47 @@ class Placing:
         i = bisect_right(self._attributes, number, key=attrgetter("base")) - 1
         return self._attributes[i].find(number) if i >= 0 else None
 
-    def take(
-        self, blocks: list[bytes], alone: list[tuple[int, Header]], pax: dict[int, PaxHeader]
-    ) -> None:
-        """Take members into the index: ordinary headers, one or more in each of `blocks`, what
-        stands before them by their numbers, and members parsed alone, each with the number of
-        ordinary ones before it.
+    def take(self, joined: bytes, alone: dict[int, Header], pax: dict[int, PaxHeader]) -> None:
+        """Take the members with the headers `joined`, one block for each, into the index.
+
+        By their numbers in this batch, `alone` has what members say whose block counts for nothing,
+        and `pax` what stands before headers.
 
         Raises: MalformedTar.
         """
-        index = self._index
+        index, own = self._index, self._own
         base = index.member_count
-        positions = [position for position, _ in alone]
-        keys: list[bytes] = []
-        kinds, codes = bytearray(), bytearray()
-        if blocks:
-            joined = b"".join(blocks)
-            batch = parse_batch(joined, pax, self._newest)
-            keys, codes, kinds = batch.keys, batch.codes, bytearray(batch.kinds)
-            if self._attributes is not None:
-                words = memoryview(joined).cast("Q")
-                columns = [words[column::64].tobytes() for column in _ATTRIBUTES]
-                odd = batch.unusual.union(pax)
-                self._attributes.append(_Attributes(base, positions, odd, columns))
-            for i in sorted(batch.unusual):
-                number = base + i + bisect_right(positions, i)
-                header = self._read_header_at(index.starts[number])
-                keys[i], kinds[i], codes[i] = self._place_header(number, header)
-            for i, name in batch.odd_names.items():
-                if i not in batch.unusual:
-                    number = base + i + bisect_right(positions, i)
-                    plain_whiteout = _PLAIN_WHITEOUT.fullmatch(name)
-                    if plain_whiteout:
-                        self._own.whiteouts[number] = b"".join(plain_whiteout.groups())
-                        self._own.absent.append(number)
-                        keys[i] = b""
-                    else:
-                        keys[i], codes[i] = self._place(number, name, kinds[i], codes[i])
-            for i, target in batch.links:
-                # A marker is no link, whatever its type.
-                if keys[i] and i not in batch.unusual:
-                    self._own.links[base + i + bisect_right(positions, i)] = target
-        done = 0
-        for position, header in alone:
-            index.keys += keys[done:position]
-            index.codes += codes[done:position]
-            index.kinds += kinds[done:position]
-            key, kind, code = self._place_header(index.member_count, header)
-            index.keys.append(key)
-            index.codes.append(code)
-            index.kinds.append(kind)
-            done = position
-        index.keys += keys[done:]
-        index.codes += codes[done:]
-        index.kinds += kinds[done:]
+        keys, kinds, codes, links, odd_names, unusual = parse_batch(joined, pax, self._newest)
+        unusual.update(alone)
+        if self._attributes is not None:
+            words = memoryview(joined).cast("Q")
+            columns = [words[column::64].tobytes() for column in _ATTRIBUTES]
+            self._attributes.append(_Attributes(base, unusual.union(pax), columns))
+        for i in sorted(unusual):
+            header = alone.get(i) or self._read_header_at(index.starts[base + i])
+            keys[i], kinds[i], codes[i] = self._place_header(base + i, header)
+        for i, name in odd_names.items():
+            if i in unusual:
+                continue
+            plain_whiteout = _PLAIN_WHITEOUT.fullmatch(name)
+            if plain_whiteout:
+                own.whiteouts[base + i] = b"".join(plain_whiteout.groups())
+                own.absent.append(base + i)
+                keys[i] = b""
+            else:
+                keys[i], codes[i] = self._place(base + i, name, kinds[i], codes[i])
+        for i, target in links:
+            # A marker is no link, whatever its type.
+            if keys[i] and i not in unusual:
+                own.links[base + i] = target
+        index.keys += keys
+        index.codes += codes
+        index.kinds += kinds
 
     def _place_header(self, number: int, header: Header) -> tuple[bytes, int, int]:
         """Give the key, kind and code of a member that was parsed alone."""
         code = COPY
-        if not header.is_normal or header.end > self.end or self._is_later(header):
+        if not header.is_normal or self._is_later(header):
             code = REWRITE
         if len(header.linkname) > MAX_PATH:
             raise MalformedTar("a link target of more than 4096 bytes", header.offset)

@@ -61,7 +61,7 @@ class Batch(NamedTuple):
     """What a batch of headers says; what it says of unusual ones does not count."""
 
     keys: list[bytes]
-    kinds: bytes
+    kinds: bytearray
     codes: bytearray
     links: list[tuple[int, bytes]]
     """The hard links: number of the header, target as it is spelled."""
@@ -113,7 +113,7 @@ def parse_batch(
                 codes[i] = REWRITE
     keys, odd_names = _make_keys(names, kinds)
     links = [(i, cut(_field(joined, i, 157, 257))) for i in find_kind(kinds, LINK)]
-    return Batch(keys, kinds, codes, links, odd_names, unusual)
+    return Batch(keys, bytearray(kinds), codes, links, odd_names, unusual)
 
 
 def _find_names(joined: bytes) -> tuple[list[bytes], bytearray]:

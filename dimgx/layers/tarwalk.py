@@ -18,15 +18,16 @@ at together. Mapping the file instead was slower (page faults), and so were larg
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from dimgx.layers.layerindex import REWRITE, LayerIndex
 from dimgx.layers.ownlayer import OwnLayer
-from dimgx.layers.placing import NO_END, Placing
+from dimgx.layers.placing import Placing
 from dimgx.layers.tarbatch import PaxHeader
 from dimgx.layers.tarfields import BLOCK, FIFO, FILE, PAX, Header, MalformedTar
 from dimgx.layers.tarheader import read_header
 from dimgx.layers.tarhop import MAX_CHUNK, MAX_PAX, hop
+from dimgx.layers.tarwrite import build_header
 from dimgx.system import pread
 
 CHUNK = 32 << 10
@@ -36,7 +37,13 @@ DENSE = 4 << 10
 BATCH = 384
 """Members after which a batch is taken, at the end of the chunk."""
 
+NO_END = 1 << 62
+"""Where a tar ends whose end is not known yet."""
+
 _NO_SIZE = b"00000000000\0"
+# The row of a batch for a member that is parsed alone. Where all names begin with `./`, so does
+# this one, as batches of such names are looked at faster.
+_STAND_IN = build_header(b"./-", FILE)
 _cut_block = struct.Struct(f"{BLOCK}s").unpack_from
 
 
@@ -83,7 +90,9 @@ class LayerWalk:
         self._view = view or (lambda at, size, _least: read(at, size))
         self._size, self._is_whole, self._end = 0, False, NO_END
         self._chunk: bytes | memoryview = b""
-        self._chunk_at = 0
+        self._chunk_at, self._chunk_size = 0, CHUNK
+        # So many bytes have to be there before it pays to go on.
+        self._wanted = 0
         self.index = LayerIndex()
         """What the members walked so far say; complete when it is settled."""
         self.own = OwnLayer(self.index, self._read_at, self._read_header_at)
@@ -92,10 +101,10 @@ class LayerWalk:
         """Where the last of them ends: bytes from the start of the tar, there yet or not."""
         self.global_from: int | None = None
         """The first member behind a global header."""
-        # Ordinary headers, one or more in each piece.
+        # Of the batch: headers, one or more in each piece, and, by their numbers in it, members
+        # that are parsed alone and PAX headers.
         self._blocks: list[bytes] = []
-        # Members parsed alone, each with the number of ordinary ones before it in the batch.
-        self._alone: list[tuple[int, Header]] = []
+        self._alone: dict[int, Header] = {}
         self._pax: dict[int, PaxHeader] = {}
         self._placing = Placing(
             self.index,
@@ -105,7 +114,6 @@ class LayerWalk:
             keeps_attributes=keeps_attributes,
         )
         self.attributes_of = self._placing.attributes_of
-        self._steps = self._walk()
 
     def go_on(self, size: int, *, is_whole: bool) -> None:
         """Walk as far as the first `size` bytes, which are there now, allow.
@@ -114,9 +122,10 @@ class LayerWalk:
         """
         self._size, self._is_whole = size, is_whole
         if is_whole:
-            self._end = self._placing.end = size
-        next(self._steps, None)
+            self._end = size
+        self._walk()
         self._take_batch()
+        self._chunk = b""  # what it views may be gone later
 
     def look(self, size: int) -> None:
         """Find headers as far as the first `size` bytes allow, but make little of them yet.
@@ -124,7 +133,8 @@ class LayerWalk:
         Raises: MalformedTar where the tar makes no sense.
         """
         self._size = size
-        next(self._steps, None)
+        self._walk()
+        self._chunk = b""
 
     def settle(self) -> None:
         """Complete the index of a tar that is walked whole.
@@ -133,150 +143,122 @@ class LayerWalk:
         """
         index = self.index
         index.starts.append(min(self.position, self._size))
+        if self.position > self._size:
+            index.codes[-1] = REWRITE  # its padding is missing
         if self.global_from is not None:
             # A reader of the layer might apply the global header to all of these (rule 70).
             count = index.member_count - self.global_from
             index.codes[self.global_from :] = bytes((REWRITE,)) * count
         self.own.settle()
 
-    def _walk(self) -> Iterator[None]:
-        """Hop from header to header; stop for a while where bytes lack."""
-        index, blocks = self.index, self._blocks
-        add_start, add_block = index.starts.append, blocks.append
-        k, last, limit, passed = 0, -1, self._end, 0
-        chunk_size = CHUNK // 2
-        while True:
-            while k > last:
-                if len(index.starts) - index.member_count >= BATCH:
-                    self._take_batch()
-                self._chunk_at += k
-                # Where small files lie close together, more can be looked at together.
-                is_dense = (len(index.starts) - passed) * DENSE >= len(self._chunk)
-                chunk_size = min(2 * chunk_size, MAX_CHUNK) if is_dense else CHUNK
-                passed = len(index.starts)
-                self._chunk = b""
-                while not self._is_whole and self._chunk_at + CHUNK > self._size:
-                    self.position = self._chunk_at
-                    yield
-                limit = self._end - self._chunk_at
-                self._chunk = self._read_chunk(chunk_size)
-                last = len(self._chunk) - BLOCK
-                k = self._hop() if chunk_size > CHUNK else 0
-                if last < 0:
-                    break
-            chunk, chunk_at = self._chunk, self._chunk_at
-            while k <= last:
-                (block,) = _cut_block(chunk, k)
-                kind = block[156]
-                if kind < FILE or kind > FIFO:
-                    break
-                digits = block[124:136]
-                step = BLOCK
-                if digits != _NO_SIZE:
-                    try:
-                        step = int(digits[:11], 8) + 1023 & -BLOCK
-                    except ValueError:
-                        break
-                    if digits[11] > 32 or step < BLOCK or k + step > limit:
-                        break
-                    if kind != FILE and step != BLOCK:
-                        break
-                add_block(block)
-                add_start(chunk_at + k)
-                k += step
-            else:
-                if last >= 0:
-                    continue
-            if last >= 0 and kind == PAX:
-                step = self._take_pax(k, last)
-                if step:
-                    add_start(chunk_at + k)
-                    k += step
-                    continue
-                if k and not self._has_pair(k):
-                    # How a member goes out must not depend on where chunks end.
-                    last = k - 1
-                    continue
-            try:
-                header, passed_global = read_header(self._read_at, chunk_at + k, self._end)
-            except _NotYet:
-                self.position = chunk_at + k
-                self._chunk = b""  # what it views may be gone then
-                # Twice as much is waited for: however long these headers are, few read them again.
-                wanted = 2 * self._size - self.position
-                yield
-                while self._size < wanted and not self._is_whole:
-                    yield
-                last = k - 1
-                continue
-            if header is None:
+    def _walk(self) -> None:
+        """Hop from header to header up to the end of the tar, or to where bytes lack."""
+        starts, keys = self.index.starts, self.index.keys
+        while self._is_whole or self._size >= max(self._wanted, self.position + CHUNK):
+            if len(starts) - len(keys) >= BATCH:
+                self._take_batch()
+            if not self._walk_chunk():
                 break
+
+    def _walk_chunk(self) -> bool:
+        """Take the members that begin in the chunk at `position`; tell whether more may follow."""
+        starts, before = self.index.starts, len(self.index.starts)
+        self._chunk_at = self.position
+        self._chunk = chunk = self._read_chunk(self._chunk_size)
+        last = len(chunk) - BLOCK
+        k = self._hop() if self._chunk_size > CHUNK else 0
+        while not (k := self._hop_on(k, last)) > last >= 0:
+            if 0 < k > last - BLOCK - MAX_PAX and chunk[k + 156] == PAX:
+                break  # how a member goes out must not depend on where chunks end
+            try:
+                header, passed_global = read_header(self._read_at, self._chunk_at + k, self._end)
+            except _NotYet:
+                # Twice as much: however long these headers are, few are read again and again.
+                self._wanted = 2 * self._size - (self._chunk_at + k)
+                break
+            if header is None:
+                self.position = self._chunk_at + k
+                return False
             if passed_global and self.global_from is None:
-                self.global_from = len(index.starts)
-            self._alone.append((self._ordinary_count, header))
-            add_start(chunk_at + k)
-            k = header.end - chunk_at
+                self.global_from = len(starts)
+            self._alone[self._batch_size] = header
+            self._blocks.append(_STAND_IN)
+            starts.append(self._chunk_at + k)
+            k = header.end - self._chunk_at
             if header.data_offset - header.offset > MAX_PAX:
                 self._take_batch()  # some hundred that say so much would fill the memory
-        self.position = chunk_at + k
+        self.position = self._chunk_at + k
+        # Where small files lie close together, more can be looked at together.
+        is_dense = (len(starts) - before) * DENSE >= len(chunk)
+        self._chunk_size = min(2 * self._chunk_size, MAX_CHUNK) if is_dense else CHUNK
+        return True
 
     @property
-    def _ordinary_count(self) -> int:
-        """The number of ordinary headers in the batch."""
-        return len(self.index.starts) - self.index.member_count - len(self._alone)
+    def _batch_size(self) -> int:
+        """The number of members in the batch."""
+        return len(self.index.starts) - self.index.member_count
 
     def _hop(self) -> int:
         """Take the ordinary members that the chunk begins with; give where the next one begins."""
         hops = hop(self._chunk, self._chunk_at, self._end)
         if hops is None:
             return 0
-        count = self._ordinary_count
+        count = self._batch_size
         for number, block, payload in hops.pax:
             self._pax[count + number] = PaxHeader(block, payload)
         self._blocks.append(hops.headers)
         self.index.starts.fromlist(hops.starts)
         return hops.end - self._chunk_at
 
-    def _take_pax(self, k: int, last: int) -> int:
-        """Take a PAX header and the ordinary header behind it, if both are in the chunk.
+    def _hop_on(self, k: int, last: int) -> int:
+        """Take the ordinary members from `k` on one by one; give where another one begins.
 
-        Gives the distance to the next member, or 0 if there is anything unusual.
+        A header begins at `last` at the latest.
         """
-        chunk = self._chunk
-        (head,) = _cut_block(chunk, k)
+        chunk, chunk_at, limit = self._chunk, self._chunk_at, self._end - self._chunk_at
+        add_start, add_block = self.index.starts.append, self._blocks.append
+        while k <= last:
+            (block,) = _cut_block(chunk, k)
+            kind, at, pax = block[156], k, None
+            if kind == PAX:
+                pax = self._cut_pax(block, k)
+                if pax is None:
+                    break
+                at += BLOCK + (len(pax.payload) + 511 & -BLOCK)
+                if at > last:
+                    break
+                (block,) = _cut_block(chunk, at)
+                kind = block[156]
+            if kind < FILE or kind > FIFO:
+                break
+            digits = block[124:136]
+            step = BLOCK
+            if digits != _NO_SIZE:
+                try:
+                    step = int(digits[:11], 8) + 1023 & -BLOCK
+                except ValueError:
+                    break
+                if digits[11] > 32 or step < BLOCK or at + step > limit:
+                    break
+                if kind != FILE and step != BLOCK:
+                    break
+            if pax is not None:
+                self._pax[self._batch_size] = pax
+            add_block(block)
+            add_start(chunk_at + k)
+            k = at + step
+        return k
+
+    def _cut_pax(self, head: bytes, k: int) -> PaxHeader | None:
+        """Give the PAX header at `k`; None if it is unusual, or not all of it in the chunk."""
         try:
             size = int(head[124:135], 8)
         except ValueError:
-            return 0
-        at = k + BLOCK + (size + 511 & -BLOCK)
-        if not 0 < size <= MAX_PAX or head[135] > 32 or at > last:
-            return 0
-        (block,) = _cut_block(chunk, at)
-        try:
-            step = int(block[124:135], 8) + 1023 & -BLOCK
-        except ValueError:
-            return 0
-        kind = block[156]
-        if (
-            not FILE <= kind <= FIFO
-            or block[135] > 32
-            or step < BLOCK
-            or at + step > self._end - self._chunk_at
-            or (kind != FILE and step != BLOCK)
-        ):
-            return 0
-        payload = bytes(chunk[k + BLOCK : k + BLOCK + size])
-        if b"size=" in payload:
-            return 0
-        self._pax[self._ordinary_count] = PaxHeader(head, payload)
-        self._blocks.append(block)
-        return at + step - k
-
-    def _has_pair(self, k: int) -> bool:
-        """Tell whether a PAX header, if it is of ordinary size, and the next are in the chunk."""
-        digits = bytes(self._chunk[k + 124 : k + 135])
-        size = int(digits, 8) if digits.isdigit() and not digits.strip(b"01234567") else 0
-        return size > MAX_PAX or k + 2 * BLOCK + (size + 511 & -BLOCK) <= len(self._chunk)
+            return None
+        if not 0 < size <= MAX_PAX or head[135] > 32:
+            return None
+        payload = bytes(self._chunk[k + BLOCK : k + BLOCK + size])
+        return None if len(payload) < size or b"size=" in payload else PaxHeader(head, payload)
 
     def _read_chunk(self, size: int) -> bytes | memoryview:
         size = min(size, self._size - self._chunk_at)
@@ -301,7 +283,8 @@ class LayerWalk:
 
     def _take_batch(self) -> None:
         """Take the headers at hand into the index."""
-        self._placing.take(self._blocks, self._alone, self._pax)
-        self._blocks.clear()
-        self._alone.clear()
-        self._pax.clear()
+        if self._blocks:
+            self._placing.take(b"".join(self._blocks), self._alone, self._pax)
+            self._blocks.clear()
+            self._alone.clear()
+            self._pax.clear()
