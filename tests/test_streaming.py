@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from dimgx import system
 from dimgx.layers import tarwalk
+from dimgx.layers.layerindex import LayerIndex
 from dimgx.layers.names import key_of, normalise
 from dimgx.merging import emit
 from dimgx.readers import decoders, growing, streaming
@@ -84,8 +85,8 @@ class InTurn:
         layer = self._layers[number]
         size = layer.fill(self.view(slot, SLOT))
         data = layer.walk(1 if is_urgent else self.random.choice([1, SLOT, 4 * SLOT]))
-        news = decoders.News.from_bytes(data) if data else None
-        return [decoders.Answer(number, slot, size, layer.pieces.is_whole, 0, news)]
+        new = LayerIndex.from_bytes(data) if data else None
+        return [decoders.Answer(number, slot, size, layer.pieces.is_whole, 0, new)]
 
     def view(self, slot: int, size: int) -> memoryview:
         return self._memory[slot * SLOT : slot * SLOT + size]

@@ -24,8 +24,9 @@ from functools import partial
 from typing import NamedTuple
 
 from dimgx import system
+from dimgx.layers.layerindex import LayerIndex
 from dimgx.readers.forked import end_process, fork_off, held_signals
-from dimgx.readers.growing import GrowingLayer, News
+from dimgx.readers.growing import GrowingLayer
 from dimgx.readers.pieces import Pieces
 
 SLOT = 1 << 19
@@ -61,8 +62,8 @@ class Answer(NamedTuple):
     """Whether the layer ends there."""
     stored: int
     """Bytes of stored layers that were read meanwhile, of this one or another."""
-    news: News | None
-    """What was walked meanwhile."""
+    new: LayerIndex | None
+    """What was walked meanwhile, as `GrowingLayer.go_on` gives it."""
 
 
 class Decoders:
@@ -143,10 +144,10 @@ class Decoders:
                 raise DecodingFailed
             group = self._group_of[layer]
             self.waiting[group] -= 1
-            news = None
+            new = None
             if news_size:
-                news = News.from_bytes(_read_exactly(self._news[group], news_size))
-            found.append(Answer(layer, slot, size, state == _ENDED, stored, news))
+                new = LayerIndex.from_bytes(_read_exactly(self._news[group], news_size))
+            found.append(Answer(layer, slot, size, state == _ENDED, stored, new))
         return found
 
     def view(self, slot: int, size: int) -> memoryview:
@@ -210,10 +211,10 @@ class _Coming:
         if come < least and not self.pieces.is_whole:
             self._walk.look(self.pieces.end)
             return b""
-        news = self._walk.go_on(self.pieces.end, is_whole=self.pieces.is_whole)
+        new = self._walk.go_on(self.pieces.end, is_whole=self.pieces.is_whole)
         self._walked, self._is_walked = self.pieces.end, self.pieces.is_whole
-        self.pieces.drop(news.position)
-        return news.to_bytes()
+        self.pieces.drop(new.starts[-1])
+        return new.to_bytes()
 
 
 class _Worker(NamedTuple):

@@ -10,14 +10,13 @@ but a file before them with the same attributes, and all that makes the order of
 
 from __future__ import annotations
 
-import marshal
 from array import array
 from collections.abc import Iterable, Iterator
 from itertools import chain, compress, count, islice
 from operator import lt
-from typing import NamedTuple
 
-from dimgx.layers.names import MOST_IMPLIED, WHITEOUT_PREFIX, key_of
+from dimgx.layers.layerindex import LayerIndex, Link
+from dimgx.layers.names import MOST_IMPLIED, key_of
 from dimgx.layers.ownlayer import IS_NO_DIRECTORY, find_implied, iter_marked, link_target
 from dimgx.layers.ownnames import OrderedNames
 from dimgx.layers.strangers import refuse_stranger, refuse_windows
@@ -32,47 +31,6 @@ MOST_MARKED = 64 << 20
 
 class OutOfOrder(Exception):
     """Layers cannot be merged part by part."""
-
-
-class NewLink(NamedTuple):
-    """A hard link to a file before it, whose attributes its header repeats."""
-
-    number: int
-    """The member."""
-    member: int
-    """The member that carries the content."""
-    target: bytes
-    """The key of that."""
-    spelled: bytes
-    """The target as it stands in the header."""
-
-
-class News(NamedTuple):
-    """What a step adds: columns of the new members, as in `LayerIndex`, and what they imply."""
-
-    position: int
-    """Where the last member ends, bytes from the start of the tar, there yet or not."""
-    starts: bytes
-    """Where each begins, 8 bytes a number."""
-    keys: list[bytes]
-    codes: bytes
-    kinds: bytes
-    implied: list[bytes]
-    whiteouts: list[bytes]
-    opaque: list[bytes]
-    marker: bytes
-    """The key at which the last of all whiteouts stands, or a lesser one."""
-    links: list[NewLink]
-
-    def to_bytes(self) -> bytes:
-        """Give it for another process of this program."""
-        return marshal.dumps((*self[:-1], [tuple(link) for link in self.links]), 2)
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> News:
-        """Give what `to_bytes` made bytes of."""
-        *columns, links = marshal.loads(data)
-        return cls._make((*columns, [NewLink(*link) for link in links]))
 
 
 class GrowingLayer:
@@ -92,12 +50,14 @@ class GrowingLayer:
         self._implied_size = 0
         self._marked: set[bytes] = set()
         self._marked_size = 0
-        self._marker = b""
         self._marker_counts = [0, 0]
-        self._links: dict[int, NewLink] = {}
+        self._links: dict[int, Link] = {}
 
-    def go_on(self, size: int, *, is_whole: bool) -> News:
-        """Walk the bytes up to `size`, which are all for `is_whole`, and give what they say.
+    def go_on(self, size: int, *, is_whole: bool) -> LayerIndex:
+        """Walk the bytes up to `size`, which are all for `is_whole`, and give what is new.
+
+        Its links are by the members' numbers in the whole layer, each to a file before it, with the
+        same attributes. The last member's end may not be there yet.
 
         Raises: OutOfOrder; ImageError.
         """
@@ -113,8 +73,11 @@ class GrowingLayer:
         if is_whole:
             refuse_windows(index.keys)
         self._taken = index.member_count
-        news = index.keys[first:]
-        keys, kinds = news, bytes(index.kinds[first:])
+        new = LayerIndex()
+        new.starts, new.keys = index.starts[first:], index.keys[first:]
+        new.starts.append(self._walk.position)
+        new.codes, new.kinds = index.codes[first:], index.kinds[first:]
+        keys, kinds = new.keys, bytes(new.kinds)
         numbers: Iterable[int] = range(first, self._taken)
         if b"" in keys:
             numbers = compress(count(first), keys)
@@ -142,13 +105,11 @@ class GrowingLayer:
         self._implied_size += sum(map(len, implied))
         if self._implied_size > MOST_IMPLIED:
             raise OutOfOrder
-        implied_keys = [path + b"\0" for path in implied]
-        self._implied.update(implied_keys)
-        return News(
-            self._walk.position, index.starts[first:].tobytes(), news, bytes(index.codes[first:]),
-            bytes(index.kinds[first:]), implied_keys, hidden, opaque, self._marker,
-            list(self._take_links()),
-        )  # fmt: skip
+        new.implied = [path + b"\0" for path in implied]
+        self._implied.update(new.implied)
+        new.whiteouts, new.opaque = hidden, opaque
+        new.links = dict(self._take_links())
+        return new
 
     def look(self, size: int) -> None:
         """Look for headers in bytes that have just come; `go_on` says more of them.
@@ -170,10 +131,9 @@ class GrowingLayer:
             key_of(path, is_directory=True) if path else b""
             for path in islice(own.opaque.values(), opaque_before, None)
         ]
-        self._marker = max(map(_marker_key, hidden), default=self._marker)
         return hidden, opaque
 
-    def _take_links(self) -> Iterator[NewLink]:
+    def _take_links(self) -> Iterator[tuple[int, Link]]:
         walk = self._walk
         index, own = walk.index, walk.own
         for number, spelled in sorted(islice(own.links.items(), len(self._links), None)):
@@ -182,22 +142,13 @@ class GrowingLayer:
             if place is None:
                 raise OutOfOrder
             member = self._numbers[place]
-            if member in self._links:
-                _, member, target, _ = self._links[member]
             attributes = walk.attributes_of(number)
             if (
-                member >= number or index.kinds[member] != FILE
+                member >= number
+                or (index.kinds[member] != FILE and member not in self._links)
                 or attributes is None or attributes != walk.attributes_of(member)
             ):  # fmt: skip
                 raise OutOfOrder
-            self._links[number] = link = NewLink(number, member, target, spelled)
-            yield link
-
-
-def _marker_key(hidden: bytes) -> bytes:
-    """Give where in the order of a walk a whiteout stands: at its own name, or at the hidden one's.
-
-    Some tools do the one, some the other; the lesser key is right for both.
-    """
-    parent, slash, name = hidden.rpartition(b"\0")
-    return min(hidden, parent + slash + WHITEOUT_PREFIX + name)
+            first = self._links.get(member, Link(target, member, is_same=True))
+            self._links[number] = link = first._replace(spelled=spelled)
+            yield number, link

@@ -10,25 +10,24 @@ that: by a whiteout, a non-directory or an opaque marker. Each part has these sa
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left, bisect_right
-from itertools import compress, count
-from operator import attrgetter
+from bisect import bisect_right
+from itertools import compress, count, takewhile
 
 from dimgx.layers.layerindex import LayerIndex, Link
-from dimgx.layers.names import ancestors
+from dimgx.layers.names import WHITEOUT_PREFIX, ancestors
 from dimgx.layers.ownnames import OrderedNames
-from dimgx.readers.growing import NewLink, News, OutOfOrder
+from dimgx.readers.growing import OutOfOrder
 
 
 class LayerParts:
     """One layer, as far as it is known."""
 
     def __init__(self) -> None:
-        self.position = 0
-        """Where the last known member ends, bytes from the start of the tar."""
-        self.past: dict[int, NewLink] = {}
+        self.past: dict[int, Link] = {}
         """Of the part that was cut last, by number within it: links to members of earlier parts."""
+        # All members, and of the rest what no part has had yet.
         self._index = LayerIndex()
+        self._index.starts.append(0)
         # The entries among the members: keys, which ascend, and numbers.
         self._keys: list[bytes] = []
         self._names = OrderedNames(self._keys)
@@ -37,11 +36,6 @@ class LayerParts:
         self._implied: set[bytes] = set()
         self._whiteouts: set[bytes] = set()
         self._opaque: set[bytes] = set()
-        # What no part has had yet.
-        self._new_implied: list[bytes] = []
-        self._new_whiteouts: list[bytes] = []
-        self._new_opaque: list[bytes] = []
-        self._new_links: list[NewLink] = []
         self._cut = 0
         self._edge = b""
 
@@ -54,40 +48,43 @@ class LayerParts:
     @property
     def begin(self) -> int:
         """Where the first member begins that no part has had."""
-        starts = self._index.starts
-        return starts[self._cut] if self._cut < len(starts) else self.position
+        return self._index.starts[self._cut]
 
-    def add(self, news: News) -> None:
-        """Take what is new.
+    @property
+    def position(self) -> int:
+        """Where the last known member ends, bytes from the start of the tar, there yet or not."""
+        return self._index.starts[-1]
+
+    def add(self, new: LayerIndex) -> None:
+        """Take what `GrowingLayer.go_on` has given.
 
         Raises: OutOfOrder where it comes too late.
         """
         index, edge = self._index, self._edge
-        keys, first = news.keys, index.member_count
+        keys, first = new.keys, index.member_count
         if b"" in keys:
             self._numbers.extend(compress(count(first), keys))
             keys = list(filter(None, keys))
         else:
             self._numbers.extend(range(first, first + len(keys)))
         if edge and (
-            any(key <= edge for key in (*keys[:1], *news.implied, *news.whiteouts))
-            or any(key < edge for key in news.opaque)
+            any(key <= edge for key in (*keys[:1], *new.implied, *new.whiteouts))
+            or any(key < edge for key in new.opaque)
         ):
             raise OutOfOrder
-        self.position = news.position
-        index.starts.frombytes(news.starts)
-        index.keys += news.keys
-        index.codes += news.codes
-        index.kinds += news.kinds
+        index.starts[-1:] = new.starts
+        index.keys += new.keys
+        index.codes += new.codes
+        index.kinds += new.kinds
+        index.implied += new.implied
+        index.whiteouts += new.whiteouts
+        index.opaque += new.opaque
+        index.links.update(new.links)
         self._keys += keys
-        self._marker = news.marker
-        self._implied.update(news.implied)
-        self._whiteouts.update(news.whiteouts)
-        self._opaque.update(news.opaque)
-        self._new_implied += news.implied
-        self._new_whiteouts += news.whiteouts
-        self._new_opaque += news.opaque
-        self._new_links += news.links
+        self._marker = max(map(_marker_key, new.whiteouts), default=self._marker)
+        self._implied.update(new.implied)
+        self._whiteouts.update(new.whiteouts)
+        self._opaque.update(new.opaque)
 
     def cut(self, edge: bytes | None) -> LayerIndex:
         """Give the part from the last edge up to this one, included; for None all the rest."""
@@ -96,28 +93,23 @@ class LayerParts:
             place = bisect_right(self._keys, edge)
             if place < len(self._keys):
                 end = self._numbers[place]
-        starts = index.starts[first : end + 1]
-        if end == index.member_count:
-            starts.append(self.position)
         part = LayerIndex()
-        part.starts = starts
+        part.starts = index.starts[first : end + 1]
         part.keys = index.keys[first:end]
         part.codes = index.codes[first:end]
         part.kinds = index.kinds[first:end]
-        part.implied = sorted(_pop(self._new_implied, edge))
-        part.whiteouts = _pop(self._new_whiteouts, edge)
-        part.opaque = _pop(self._new_opaque, edge)
+        part.implied = sorted(_pop(index.implied, edge))
+        part.whiteouts = _pop(index.whiteouts, edge)
+        part.opaque = _pop(index.opaque, edge)
         self._say_again(part)
         self.past.clear()
-        done = bisect_left(self._new_links, end, key=attrgetter("number"))
-        for link in self._new_links[:done]:
+        for number in tuple(takewhile(lambda number: number < end, index.links)):
+            link = index.links.pop(number)
+            assert link.member is not None
             if link.member < first:
-                self.past[link.number - first] = link
+                self.past[number - first] = link
             else:
-                part.links[link.number - first] = Link(
-                    link.target, link.member - first, None, link.spelled, is_same=True
-                )
-        del self._new_links[:done]
+                part.links[number - first] = link._replace(member=link.member - first)
         self._cut = end
         if edge is not None:
             self._edge = edge
@@ -154,3 +146,12 @@ def _pop(keys: list[bytes], edge: bytes | None) -> list[bytes]:
     found = keys[:] if edge is None else [key for key in keys if key <= edge]
     keys[:] = [] if edge is None else [key for key in keys if key > edge]
     return found
+
+
+def _marker_key(hidden: bytes) -> bytes:
+    """Give where in the order of a walk a whiteout stands: at its own name, or at the hidden one's.
+
+    Some tools do the one, some the other; the lesser key is right for both.
+    """
+    parent, slash, name = hidden.rpartition(b"\0")
+    return min(hidden, parent + slash + WHITEOUT_PREFIX + name)

@@ -148,8 +148,8 @@ class Flow:
                 layer.pieces.append(piece)
             else:
                 self._slots.give(answer.slot)
-            if answer.news is not None:
-                layer.add(answer.news)
+            if answer.new is not None:
+                layer.add(answer.new)
             layer.pieces.is_whole = layer.pieces.is_whole or answer.is_end
             self._tick(answer.stored)
 

@@ -13,9 +13,7 @@ the walk costs 1 to 2.
 
 from __future__ import annotations
 
-import marshal
 import os
-from array import array
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -24,7 +22,7 @@ from typing import TypeAlias
 from dimgx import system
 from dimgx.errors import ImageError
 from dimgx.extent import Extent
-from dimgx.layers.layerindex import LayerIndex, Link
+from dimgx.layers.layerindex import LayerIndex
 from dimgx.layers.tarwalk import walk_layer
 from dimgx.readers.checks import Checks
 from dimgx.readers.forked import Forked, held_signals
@@ -136,7 +134,7 @@ def _walk(share: list[Extent], clamp_mtime_s: int | None, fd: int) -> None:
     """Walk the tars of `share` and leave their indexes in `fd`."""
     for tar in share:
         index = walk_layer(tar.fd, tar.offset, tar.size, clamp_mtime_s=clamp_mtime_s)
-        data = _flattened(index)
+        data = index.to_bytes()
         system.write_all(fd, len(data).to_bytes(8, "little") + data)
 
 
@@ -145,25 +143,6 @@ def _read(fd: int) -> list[LayerIndex]:
     at = 0
     while head := system.pread(fd, 8, at):
         size = int.from_bytes(head, "little")
-        found.append(_raised(system.pread(fd, size, at + 8)))
+        found.append(LayerIndex.from_bytes(system.pread(fd, size, at + 8)))
         at += 8 + size
     return found
-
-
-def _flattened(index: LayerIndex) -> bytes:
-    links = [(number, *link) for number, link in index.links.items()]
-    values = (
-        index.starts.tobytes(), bytes(index.codes), bytes(index.kinds), links,
-        index.keys, index.implied, index.whiteouts, index.opaque, index.root,
-    )  # fmt: skip
-    return marshal.dumps(values, 2)  # newer versions look for equal objects, which takes longer
-
-
-def _raised(data: bytes) -> LayerIndex:
-    starts, codes, kinds, links, keys, implied, whiteouts, opaque, root = marshal.loads(data)
-    index = LayerIndex()
-    index.starts, index.keys, index.codes = array("q", starts), keys, bytearray(codes)
-    index.implied, index.whiteouts, index.opaque = implied, whiteouts, opaque
-    index.links = {number: Link(*link) for number, *link in links}
-    index.root, index.kinds = root, bytearray(kinds)
-    return index
