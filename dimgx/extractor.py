@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from dimgx.codec import HEAD, sniff
@@ -13,7 +12,8 @@ from dimgx.extent import Extent
 from dimgx.image import Layer
 from dimgx.layers.tarfields import FILE, LINK, TYPES, EntryType, show
 from dimgx.merging.emit import Emitter, Write
-from dimgx.merging.merge import plan_merge
+from dimgx.merging.hardlinks import plan_tree
+from dimgx.merging.merge import merge_layers
 from dimgx.readers.forked import Forked, held_signals
 from dimgx.readers.reading import PlainLayer, Reading
 from dimgx.recipe import Progress, Recipe
@@ -21,8 +21,9 @@ from dimgx.spool import SpoolSpace
 from dimgx.system import can_fork
 
 if TYPE_CHECKING:
+    from dimgx.merging.changeset import Changeset
+    from dimgx.merging.content import Content
     from dimgx.merging.figures import LayerFigures
-    from dimgx.merging.merged import Shape
     from dimgx.readers.streaming import Flow
 
 
@@ -71,19 +72,19 @@ def open_flat(layers: Sequence[Layer], recipe: Recipe, below: Sequence[Layer] = 
         plain = reading.read_all()
         recipe.mark("read")
         indexes = [layer.tree for layer in plain]
-        change = None if shape is None else partial(shape.change, indexes)
-        plan = plan_merge(indexes, change)
+        merged, left_out = merge_layers(indexes), None
         if shape is not None:
+            left_out = shape.change(merged)
             plain = [_store(shape, space), *plain]
         is_root_changed = below and any(index.root is not None for index in indexes[len(below) :])
         emitter = Emitter(
-            plan,
+            plan_tree(merged),
             [layer.tree for layer in plain],
             [layer.tar for layer in plain],
             root_entry=recipe.root_entry or bool(is_root_changed),
             clamp_mtime_s=recipe.clamp_mtime,
         )
-        warnings = shape.find_warnings(emitter.read_linkname) if shape is not None else ()
+        warnings = left_out.find_warnings(emitter.read_linkname) if left_out is not None else ()
         used = emitter.find_layers_used()
         kept = {id(plain[i].spool) for i in used}
         for layer in plain:
@@ -132,7 +133,7 @@ def open_flow(layers: Sequence[Layer], recipe: Recipe) -> Flow | None:
         return None
 
 
-def _shape_of(recipe: Recipe, below_count: int) -> Shape | None:
+def _shape_of(recipe: Recipe, below_count: int) -> Changeset | Content | None:
     """Give what changes the merged tree; None for nothing."""
     wants_content = recipe.paths or recipe.strip_components or recipe.prefix is not None
     if below_count:
@@ -150,7 +151,7 @@ def _shape_of(recipe: Recipe, below_count: int) -> Shape | None:
     return Content(recipe.paths, recipe.strip_components, recipe.prefix)
 
 
-def _store(shape: Shape, space: SpoolSpace) -> PlainLayer:
+def _store(shape: Changeset | Content, space: SpoolSpace) -> PlainLayer:
     """Give what a shape has added as a layer."""
     spool = space.open()
     spool.write(shape.added_tar)

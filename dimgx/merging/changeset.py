@@ -21,14 +21,14 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import accumulate, compress
 
 from dimgx.layers.layerindex import LayerIndex
 from dimgx.layers.names import OPAQUE_MARKER, WHITEOUT_PREFIX, ancestors, name_of
 from dimgx.layers.tarfields import FILE
 from dimgx.layers.tarwrite import build_header
-from dimgx.merging.merge import merge_keys
+from dimgx.merging.merge import merge_layers
 from dimgx.merging.merged import Merged
 from dimgx.merging.pathrules import keep_parents
 
@@ -40,15 +40,17 @@ class Changeset:
         """`below_count` is the number of lower layers."""
         self._below_count = below_count
         self.added = LayerIndex()
-        """The markers."""
+        """The markers, as a layer below all others."""
         self.added_tar = b""
+        """The tar of that."""
 
-    def change(self, indexes: Sequence[LayerIndex], merged: Merged) -> None:
-        """Change the tree (see `Shape`)."""
-        keys = [merged.keys[number] for number in merged.numbers]
-        boundary = merged.bases[len(indexes) - self._below_count]
+    def change(self, merged: Merged) -> None:
+        """Make it of the tree that all layers make."""
+        keys = merged.list_keys()
+        below = merged.layers[: self._below_count]
+        boundary = merged.bases[len(merged.layers) - self._below_count]
         hidden = _hide_what_is_gone(
-            merge_keys(indexes[: self._below_count]),
+            merge_layers(below).list_keys(),
             keys,
             [key for key, number in zip(keys, merged.numbers, strict=True) if number >= boundary],
         )
@@ -70,14 +72,11 @@ class Changeset:
         ]
         merged.numbers = [number for _, number in sorted(places)]
 
-    def find_warnings(self, read_target: Callable[[int], bytes]) -> tuple[str, ...]:
-        """Give nothing: nothing is odd."""
-        return ()
-
     def _build_markers(self, keys: list[bytes]) -> None:
         headers = [build_header(name_of(key), FILE, mode=0o644) for key in keys]
         self.added.keys = keys
         self.added.codes = bytearray(len(keys))
+        self.added.kinds = bytearray((FILE,)) * len(keys)
         self.added.starts = array("q", accumulate(map(len, headers), initial=0))
         self.added_tar = b"".join(headers)
 
@@ -85,7 +84,7 @@ class Changeset:
 def _find_linked(merged: Merged, boundary: int) -> set[int]:
     """Find the names of lower inodes that an upper layer links to (2)."""
     found: set[int] = set()
-    for carrier, links in merged.inodes.names.items() if merged.inodes else ():
+    for carrier, links in merged.inodes.items():
         if any(number < boundary for number in links):
             found.update((carrier, *links))
     return found

@@ -6,11 +6,11 @@ becomes the file, and one of a renamed file leads to the new name, by the rules 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import compress
 
 from dimgx.layers.layerindex import RENAME, REWRITE, STRIP_OWNER, LayerIndex
-from dimgx.merging.leftout import LeftOut, find_symlinks
+from dimgx.merging.leftout import LeftOut
 from dimgx.merging.merged import Merged
 from dimgx.merging.pathrules import PathFilter, PathRule
 from dimgx.merging.plan import NEW
@@ -28,27 +28,27 @@ class Content:
     ) -> None:
         self._filter = PathFilter(rules) if rules else None
         self._renaming = Renaming.of(strip_components, prefix)
-        self._left_out: LeftOut | None = None
         self.added = LayerIndex()
+        """The prefix's directories, as a layer below all others."""
         self.added.implied = self._renaming.prefix_directories()
         self.added_tar = b""
+        """The tar of that."""
 
-    def change(self, indexes: Sequence[LayerIndex], merged: Merged) -> None:
-        """Change the tree (see `Shape`).
+    def change(self, merged: Merged) -> LeftOut:
+        """Change the tree, and give what is missing of it then.
 
         Raises: ImageError where nothing is left, an include matches nothing, or two entries get
             one name.
         """
-        symlinks = find_symlinks(merged.bases, indexes[::-1])
         before = merged.numbers
         gone: list[int] = []
         if self._filter is not None:
-            chosen = self._filter.choose([merged.keys[number] for number in before])
+            chosen = self._filter.choose(merged.list_keys())
             gone = list(compress(before, (not is_chosen for is_chosen in chosen)))
             merged.numbers = list(compress(before, chosen))
         staying, names = merged.numbers, list[bytes]()
         if self._renaming:
-            keys = [merged.keys[number] for number in staying]
+            keys = merged.list_keys()
             implied = [merged.codes[number] == NEW for number in staying]
             merged.numbers, names = self._renaming.apply(staying, keys, is_implied=implied)
             # A directory that lost its name is no loss to who points at what is in it.
@@ -58,15 +58,12 @@ class Content:
                 for number, key in zip(staying, keys, strict=True)
                 if number not in stayed and not key.endswith(b"\0")
             ]
-        self._left_out = LeftOut(before, merged.numbers, gone, merged.keys, symlinks)
+        left_out = LeftOut(before, gone, merged)
         if self._renaming:
             _rename(merged, names)
         first = merged.add(self.added) + 1
         merged.numbers[:0] = range(first, first + len(self.added.implied))
-
-    def find_warnings(self, read_target: Callable[[int], bytes]) -> tuple[str, ...]:
-        """Give what is odd about what was left out; `read_target` reads a symlink by number."""
-        return self._left_out.find_warnings(read_target) if self._left_out else ()
+        return left_out
 
 
 def _rename(merged: Merged, names: Sequence[bytes]) -> None:

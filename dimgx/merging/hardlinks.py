@@ -13,83 +13,29 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable
 
 from dimgx.errors import ImageError
-from dimgx.layers.layerindex import COPY, LayerIndex, Link
+from dimgx.layers.layerindex import COPY
 from dimgx.layers.names import name_of, path_of
 from dimgx.layers.tarfields import show
+from dimgx.merging.merged import Merged
 from dimgx.merging.plan import NEW, Plan, Written
 
 _LINKED, _MARK = 0x80, re.compile(rb"[\x80-\xff]")
 
 
-class Inodes(NamedTuple):
-    """The inodes that hard links name, in whatever layer, whether any name of them is in sight."""
-
-    links: dict[int, Link]
-    """All hard links, by number."""
-    names: dict[int, list[int]]
-    """The links to each carrier, in the order of application."""
-
-
 def find_inodes(
-    bases: list[int],
-    newest_first: Sequence[LayerIndex],
-    keys: list[bytes],
-    find_below: Callable[[bytes, int], int | None],
-) -> Inodes:
-    """Find out what each hard link names.
+    merged: Merged, find_below: Callable[[bytes, int], int | None]
+) -> dict[int, list[int]]:
+    """Find out what each hard link names: give the links by their carriers.
 
-    `keys` go by number; `find_below(key, depth)` gives the number of a non-directory in the tree
-    below a layer.
+    `find_below(key, depth)` gives the number of a non-directory in the tree below a layer. Links
+    are in the order of application.
 
     Raises: ImageError for a hard link to nothing.
     """
-    links = {
-        base + member: link
-        for base, index in zip(bases, newest_first, strict=True)
-        for member, link in index.links.items()
-    }
-    return Inodes(links, _find_carriers(bases, links, keys, find_below))
-
-
-def settle_links(plan: Plan, inodes: Inodes, keys: list[bytes], codes: bytearray) -> None:
-    """Say in `plan.written` how the names of linked inodes go out, and set `plan.codes`.
-
-    `keys` and `codes` go by number.
-    """
-    links = inodes.links
-    linked = {number for numbers in inodes.names.values() for number in numbers}
-    linked.update(inodes.names)
-    # One pass puts the codes in order and finds the places of what is linked.
-    for number in linked:
-        codes[number] |= _LINKED
-    in_order = bytearray(map(codes.__getitem__, plan.numbers))
-    marks = [mark.start() for mark in _MARK.finditer(in_order)]
-    places = {plan.numbers[place]: place for place in marks}
-    for number in linked:
-        codes[number] &= ~_LINKED
-    for carrier, numbers in inodes.names.items():
-        names = sorted(
-            (number for number in (carrier, *numbers) if number in places),
-            key=places.__getitem__,
-        )
-        if names:
-            _settle_inode(plan, carrier, numbers, names, links, keys, codes)
-    for number, place in places.items():
-        in_order[place] = NEW if number in plan.written else codes[number]
-    plan.codes = bytes(in_order)
-
-
-def _find_carriers(
-    bases: list[int],
-    links: dict[int, Link],
-    keys: list[bytes],
-    find_below: Callable[[bytes, int], int | None],
-) -> dict[int, list[int]]:
-    """Find each link's carrier; give the links by it, all in the order of application."""
+    bases, links = merged.bases, merged.links
     carriers: dict[int, int] = {}
     # Lower layers must be known before those above.
     in_order = _order_of(bases)
@@ -99,7 +45,7 @@ def _find_carriers(
         at = number
         while at in links and at not in carriers:
             if at in passed:
-                raise _dangling(bases, number, links, keys, "in a loop")
+                raise _dangling(merged, number, "in a loop")
             passed[at] = None
             link = links[at]
             if link.member is not None:
@@ -110,7 +56,7 @@ def _find_carriers(
                 at = carriers.get(below, below)
                 break
             if link.following is None:
-                raise _dangling(bases, number, links, keys, "which is nowhere")
+                raise _dangling(merged, number, "which is nowhere")
             at = bases[depth] + link.following
         carrier = carriers.get(at, at)
         carriers.update(dict.fromkeys(passed, carrier))
@@ -122,38 +68,57 @@ def _find_carriers(
     return inodes
 
 
+def plan_tree(merged: Merged) -> Plan:
+    """Decide how what survives is written, the names of linked inodes too."""
+    plan = Plan(merged.numbers, merged.bases, merged.names)
+    codes, inodes = merged.codes, merged.inodes
+    linked = {number for numbers in inodes.values() for number in numbers}
+    linked.update(inodes)
+    # One pass puts the codes in order and finds the places of what is linked.
+    for number in linked:
+        codes[number] |= _LINKED
+    in_order = bytearray(map(codes.__getitem__, plan.numbers))
+    marks = [mark.start() for mark in _MARK.finditer(in_order)]
+    places = {plan.numbers[place]: place for place in marks}
+    for number in linked:
+        codes[number] &= ~_LINKED
+    for carrier, numbers in inodes.items():
+        names = sorted(
+            (number for number in (carrier, *numbers) if number in places),
+            key=places.__getitem__,
+        )
+        if names:
+            _settle_inode(plan, merged, carrier, names)
+    for number, place in places.items():
+        in_order[place] = NEW if number in plan.written else codes[number]
+    plan.codes = bytes(in_order)
+    return plan
+
+
 def _order_of(bases: list[int]) -> Callable[[int], tuple[int, int]]:
     """Give the key that sorts numbers as members are applied: larger ones are of lower layers."""
     return lambda number: (-bisect_right(bases, number), number)
 
 
-def _dangling(
-    bases: list[int], number: int, links: dict[int, Link], keys: list[bytes], why: str
-) -> ImageError:
-    layer = len(bases) + 1 - bisect_right(bases, number)
-    name, target = path_of(keys[number]), path_of(links[number].target)
+def _dangling(merged: Merged, number: int, why: str) -> ImageError:
+    count = len(merged.bases)
+    layer = count + 1 - bisect_right(merged.bases, number)
+    name, target = path_of(merged.keys[number]), path_of(merged.links[number].target)
     return ImageError(
-        f"layer {layer}/{len(bases)}: {show(name)} is a hard link to {show(target)}, {why}"
+        f"layer {layer}/{count}: {show(name)} is a hard link to {show(target)}, {why}"
     )
 
 
-def _settle_inode(
-    plan: Plan,
-    carrier: int,
-    numbers: list[int],
-    names: list[int],
-    links: dict[int, Link],
-    keys: list[bytes],
-    codes: bytearray,
-) -> None:
+def _settle_inode(plan: Plan, merged: Merged, carrier: int, names: list[int]) -> None:
+    """Say how those names of an inode go out that survive, in their order."""
+    keys, links, numbers = merged.keys, merged.links, merged.inodes[carrier]
     first = names[0]
     agreed = all(links[number].is_same for number in numbers)
     if agreed and first == carrier:
         for number in names[1:]:
             link = links[number]
-            if not (
-                link.is_bare and codes[number] == COPY and link.spelled == name_of(keys[carrier])
-            ):
+            is_copied = link.is_bare and merged.codes[number] == COPY
+            if not is_copied or link.spelled != name_of(keys[carrier]):
                 plan.written[number] = Written(carrier, None, keys[carrier])
         return
     attributes = carrier if agreed else max((carrier, *numbers), key=_order_of(plan.bases))

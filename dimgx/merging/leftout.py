@@ -6,28 +6,21 @@ symlinks that stay, and those on their way, are read, some 10 us each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
-from dimgx.layers.layerindex import LayerIndex
 from dimgx.layers.names import MAX_SYMLINKS, path_of
-from dimgx.layers.tarbatch import find_kind
 from dimgx.layers.tarfields import SYMLINK, show
+from dimgx.merging.merged import Merged
 
 
 class LeftOut:
     """What is no longer there, and the symlinks of the whole tree and of what is left of it."""
 
-    def __init__(
-        self,
-        before: Iterable[int],
-        after: Iterable[int],
-        gone: Iterable[int],
-        keys: Sequence[bytes],
-        symlinks: set[int],
-    ) -> None:
-        """`before` and `after` are the numbers of the tree, `gone` those of what is missed."""
-        self._symlinks = {keys[number]: number for number in before if number in symlinks}
-        self._kept = {keys[number]: number for number in after if number in symlinks}
+    def __init__(self, before: Iterable[int], gone: Iterable[int], merged: Merged) -> None:
+        """Of a tree that had the numbers `before`, those `gone` are missed."""
+        keys, kinds = merged.keys, merged.kinds
+        self._symlinks = {keys[n]: n for n in before if kinds[n] == SYMLINK}
+        self._kept = {keys[n]: n for n in merged.numbers if kinds[n] == SYMLINK}
         # Without a symlink that could miss it, it need not be known.
         self._gone = {keys[n].removesuffix(b"\0") for n in gone} if self._kept else set()
 
@@ -74,11 +67,3 @@ class LeftOut:
             else:
                 return False
         return False
-
-
-def find_symlinks(bases: Sequence[int], newest_first: Iterable[LayerIndex]) -> set[int]:
-    """Give the numbers of all members that are symlinks."""
-    found: set[int] = set()
-    for base, index in zip(bases, newest_first, strict=True):
-        found.update(base + member for member in find_kind(bytes(index.kinds), SYMLINK))
-    return found

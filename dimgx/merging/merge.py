@@ -1,4 +1,4 @@
-"""The merge: from the indexes of all layers to a plan of what is written, in what order. Pure.
+"""The merge: from the indexes of all layers to the tree that they make. Pure.
 
 Members of all layers get one row of numbers, newest layer first. Sorting the numbers by key (names
 with NUL for `/`) gives the order of a walk, and the sort is stable: among equal keys the newest
@@ -19,7 +19,7 @@ by members, but for 1 us of a hard link to a file in a lower layer, for each lay
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain, compress, pairwise
 from operator import ne
 
@@ -27,73 +27,41 @@ from dimgx.layers.layerindex import LayerIndex
 from dimgx.layers.names import ancestors
 from dimgx.layers.tarbatch import find_kind
 from dimgx.layers.tarfields import DIRECTORY
-from dimgx.merging.hardlinks import find_inodes, settle_links
+from dimgx.merging.hardlinks import find_inodes
 from dimgx.merging.merged import Merged
-from dimgx.merging.plan import NEW, Plan
+from dimgx.merging.plan import NEW
 
 _NEVER = 1 << 62
 
 
-def plan_merge(
-    layers: Sequence[LayerIndex], change: Callable[[Merged], None] | None = None
-) -> Plan:
-    """Decide which entries of `layers`, lower to upper, survive, and how they are written.
+def merge_layers(layers: Sequence[LayerIndex]) -> Merged:
+    """Decide which entries of `layers`, lower to upper, survive.
 
-    `change` may change the tree before hard links are settled. Memory: about 150 bytes for each
-    member while it works.
+    Memory: about 150 bytes for each member while it works.
 
-    Raises: ImageError for a hard link to nothing; what `change` raises.
+    Raises: ImageError for a hard link to nothing.
     Spec: image-spec layer.md, "Applying Changesets".
     """
-    return _Merge(layers[::-1]).plan(change)
-
-
-def merge_keys(layers: Sequence[LayerIndex]) -> list[bytes]:
-    """Give the keys of the tree that `layers`, lower to upper, make, in the order of a walk."""
-    return _Merge(layers[::-1]).list_keys()
+    merged = Merged(layers)
+    merge = _Merge(merged)
+    merged.numbers = merge.find_survivors()
+    merged.inodes = find_inodes(merged, merge.find_below)
+    return merged
 
 
 class _Merge:
-    def __init__(self, newest_first: Sequence[LayerIndex]) -> None:
-        self._layers = newest_first
-        self._keys: list[bytes] = []
-        self._bases: list[int] = []
-        self._codes, self._kinds = bytearray(), bytearray()
+    def __init__(self, merged: Merged) -> None:
+        self._layers = merged.layers[::-1]
+        self._bases, self._keys = merged.bases, merged.keys
+        self._codes, self._kinds = merged.codes, merged.kinds
         self._hiding: dict[int, tuple[frozenset[bytes], frozenset[bytes]]] = {}
-        for index in newest_first:
-            self._bases.append(len(self._keys))
-            # The empty key in between keeps members of two layers from being neighbours.
-            self._keys += chain(index.keys, (b"",), index.implied)
-            self._codes += index.codes
-            self._codes += bytes(1) + bytes((NEW,)) * len(index.implied)
-            self._kinds += index.kinds
-            self._kinds += bytes(1) + bytes((DIRECTORY,)) * len(index.implied)
         keys = self._keys
         self._order = sorted(range(len(keys)), key=keys.__getitem__)
         self._sorted = list(map(keys.__getitem__, self._order))
         empty = bisect_right(self._sorted, b"")
         del self._order[:empty], self._sorted[:empty]
 
-    def plan(self, change: Callable[[Merged], None] | None) -> Plan:
-        """Sort, hide, settle directories and links."""
-        numbers, inodes = self._find_survivors(), None
-        if any(index.links for index in self._layers):
-            inodes = find_inodes(self._bases, self._layers, self._keys, self._find_below)
-        merged = Merged(numbers, self._keys, self._codes, self._bases, inodes)
-        if change is not None:
-            change(merged)
-        plan = Plan(merged.numbers, merged.bases, merged.names)
-        if inodes is None:
-            plan.codes = bytes(map(merged.codes.__getitem__, plan.numbers))
-        else:
-            settle_links(plan, inodes, merged.keys, merged.codes)
-        return plan
-
-    def list_keys(self) -> list[bytes]:
-        """Give the keys of what survives."""
-        return list(map(self._keys.__getitem__, self._find_survivors()))
-
-    def _find_survivors(self) -> list[int]:
+    def find_survivors(self) -> list[int]:
         """Sort, hide, settle directories."""
         numbers, unique = self._order, self._sorted
         if len(self._layers) > 1:
@@ -161,7 +129,7 @@ class _Merge:
                     break
                 i += 1
 
-    def _find_below(self, key: bytes, depth: int) -> int | None:
+    def find_below(self, key: bytes, depth: int) -> int | None:
         """Find the non-directory `key` in the tree that the layers below `depth` make (rule 36)."""
         i = bisect_left(self._sorted, key)
         above = ancestors(key)

@@ -2,64 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Sequence
+from itertools import chain
 
-from dimgx.layers.layerindex import LayerIndex
+from dimgx.layers.layerindex import LayerIndex, Link
+from dimgx.layers.tarfields import DIRECTORY
 from dimgx.merging.plan import NEW
-
-if TYPE_CHECKING:
-    from dimgx.merging.hardlinks import Inodes
 
 
 class Merged:
-    """The merged tree before its hard links are settled: members of layers, by number."""
+    """The merged tree before its hard links are settled: members of layers, by number.
 
-    __slots__ = ("bases", "codes", "inodes", "keys", "names", "numbers")
+    Members of all layers are numbered in one row, newest layer first. Made without a tree; who
+    makes it fills `numbers` and `inodes`.
+    """
 
-    def __init__(
-        self,
-        numbers: list[int],
-        keys: list[bytes],
-        codes: bytearray,
-        bases: list[int],
-        inodes: Inodes | None,
-    ) -> None:
-        self.numbers = numbers
-        """A member for each path, in the order of a walk."""
-        self.keys = keys
-        """By number; what is changed here goes out under its new name."""
-        self.codes = codes
-        """By number."""
-        self.bases = bases
+    __slots__ = (
+        "bases", "codes", "inodes", "keys", "kinds", "layers", "links", "names", "numbers",
+    )  # fmt: skip
+
+    def __init__(self, layers: Sequence[LayerIndex]) -> None:
+        self.layers = layers
+        """Those that make the tree, lower to upper."""
+        self.bases: list[int] = []
         """The number of each layer's first member, newest layer first."""
-        self.inodes = inodes
-        """None without hard links."""
+        self.keys: list[bytes] = []
+        """By number; what is changed here goes out under its new name."""
+        self.codes = bytearray()
+        """By number."""
+        self.kinds = bytearray()
+        """By number."""
+        self.links: dict[int, Link] = {}
+        """All hard links, by number."""
+        self.numbers: list[int] = []
+        """A member for each path, in the order of a walk."""
+        self.inodes: dict[int, list[int]] = {}
+        """The links to each member that carries an inode's content, in the order of application,
+        whether any name of it is in sight."""
         self.names: dict[int, bytes] = {}
         """The keys that were changed, by number."""
+        for index in reversed(layers):
+            self.add(index)
+
+    def list_keys(self) -> list[bytes]:
+        """Give the keys of the tree, in the order of a walk."""
+        return list(map(self.keys.__getitem__, self.numbers))
 
     def add(self, index: LayerIndex) -> int:
-        """Number what no layer has, as a layer below all others; give its first number."""
+        """Number a layer below all others; give its first number."""
         base = len(self.keys)
         self.bases.append(base)
-        self.keys += [*index.keys, b"", *index.implied]
-        self.codes += bytes((*index.codes, 0, *(NEW for _ in index.implied)))
+        # The empty key in between keeps members of two layers from being neighbours.
+        self.keys += chain(index.keys, (b"",), index.implied)
+        self.codes += index.codes
+        self.codes += bytes(1) + bytes((NEW,)) * len(index.implied)
+        self.kinds += index.kinds
+        self.kinds += bytes(1) + bytes((DIRECTORY,)) * len(index.implied)
+        self.links.update((base + member, link) for member, link in index.links.items())
         return base
-
-
-class Shape(Protocol):
-    """What a merged tree is changed into; used once."""
-
-    added: LayerIndex
-    """What no layer has. The plan has it as a layer below all others."""
-    added_tar: bytes
-    """The tar of that."""
-
-    def change(self, indexes: Sequence[LayerIndex], merged: Merged) -> None:
-        """Change the tree that layers with these indexes, lower to upper, make.
-
-        Raises: ImageError where what is wanted of it is not there.
-        """
-
-    def find_warnings(self, read_target: Callable[[int], bytes]) -> tuple[str, ...]:
-        """Give what is odd about the change; `read_target` reads a symlink by its number."""

@@ -17,7 +17,8 @@ from dimgx.errors import ImageError
 from dimgx.layers.names import name_of
 from dimgx.layers.tarwrite import END
 from dimgx.merging.emit import Emitter, Write
-from dimgx.merging.merge import plan_merge
+from dimgx.merging.hardlinks import plan_tree
+from dimgx.merging.merge import merge_layers
 from dimgx.merging.plan import NEW, Plan, Written
 from dimgx.readers.decoders import SLOT, Decode, Decoders, DecodingFailed
 from dimgx.readers.growing import OutOfOrder
@@ -174,7 +175,7 @@ class Flow:
     def _emit_part(self, edge: bytes | None, write: Write) -> None:
         """Merge and write all layers up to the key `edge`."""
         indexes = [layer.cut(edge) for layer in self._layers]
-        plan = plan_merge(indexes)
+        plan = plan_tree(merge_layers(indexes))
         self._settle_past_links(plan)
         # What is put together may need what lies before.
         self._can_drop = not plan.written
