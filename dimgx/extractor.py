@@ -253,9 +253,9 @@ class FlatTar:
 
     def iter_entries(self) -> Iterator[Entry]:
         """Yield the entries of the merged tree in the order of a walk."""
-        for name, header, _ in self._emitter.iter_headers():
+        for header in self._emitter.iter_headers():
             yield Entry(
-                path=name.removesuffix(b"/"),
+                path=header.name.removesuffix(b"/"),
                 type=TYPES[header.kind - FILE],
                 mode=header.mode,
                 uid=header.uid,

@@ -38,7 +38,7 @@ FAR = 9 << 30
 
 
 def header_in(data: bytes) -> Header:
-    return read_header(lambda at, size: data[at : at + size], 0, 1 << 62)[0]
+    return read_header(lambda at, size: data[at : at + size], 0, 1 << 62)
 
 
 def header_of(member: Member) -> Header:
@@ -115,12 +115,12 @@ def test_link_targets_about_the_size_of_their_field(size: int, dialect: str) -> 
     target = b"t" * size
     written_anew = symlink("l", target, dialect=dialect, uname=b"u")
     assert listed(written_anew)["l"].linkname == target.decode()
-    assert header_in(build_header(b"l", ord("2"), linkname=target) + END).linkname == target
+    assert header_in(build_header(Header(b"l", ord("2"), linkname=target)) + END).linkname == target
 
 
 @pytest.mark.parametrize(("uid", "magic"), [(0o7777777, b"ustar\00000"), (1 << 21, b"ustar  \0")])
 def test_owners_about_the_size_of_their_field(uid: int, magic: bytes) -> None:
-    block = build_header(b"f", ord("0"), uid=uid)
+    block = build_header(Header(b"f", ord("0"), uid=uid))
     assert (block[257:265], header_in(block + END).uid) == (magic, uid)
 
 

@@ -38,6 +38,7 @@ from dimgx.layers.tarfields import (
     FILE,
     LINK,
     SYMLINK,
+    Header,
     MalformedTar,
 )
 from dimgx.layers.tarheader import read_header
@@ -158,21 +159,21 @@ def _iter_directory(top: bytes) -> Iterator[bytes]:
         if kind == DIRECTORY:
             inside = sorted(os.listdir(path), reverse=True)
             if mode != 0o755 or not inside:
-                yield build_header(name + b"/", kind, mode=mode)
+                yield build_header(Header(name + b"/", kind, mode))
             waiting += [(name + b"/" + base, os.path.join(path, base)) for base in inside]
             continue
         inode = status.st_dev, status.st_ino
         if status.st_nlink > 1 and inode in firsts:
-            yield build_header(name, LINK, mode=mode, linkname=firsts[inode])
+            yield build_header(Header(name, LINK, mode, linkname=firsts[inode]))
             continue
         firsts[inode] = name
         if kind == FILE:
             yield from _iter_file(name, path, mode, status)
         elif kind == SYMLINK:
-            yield build_header(name, kind, mode=mode, linkname=os.readlink(path))
+            yield build_header(Header(name, kind, mode, linkname=os.readlink(path)))
         else:
-            numbers = os.major(status.st_rdev), os.minor(status.st_rdev)
-            yield build_header(name, kind, mode=mode, devmajor=numbers[0], devminor=numbers[1])
+            major, minor = os.major(status.st_rdev), os.minor(status.st_rdev)
+            yield build_header(Header(name, kind, mode, devmajor=major, devminor=minor))
     yield END
 
 
@@ -187,7 +188,7 @@ def _iter_file(name: bytes, path: bytes, mode: int, seen: os.stat_result) -> Ite
         status = os.fstat(fd)
         if not os.path.samestat(status, seen) or status.st_size != seen.st_size:
             raise SourceError(changed)
-        yield build_header(name, FILE, mode=mode, size=status.st_size, records=_records(fd))
+        yield build_header(Header(name, FILE, mode, size=status.st_size, records=_records(fd)))
         left = status.st_size
         while piece := os.read(fd, PIECE):
             left -= len(piece)

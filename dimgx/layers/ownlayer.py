@@ -24,16 +24,18 @@ from dimgx.layers.names import (
 from dimgx.layers.ownnames import Names, names_of
 from dimgx.layers.replay import Replay
 from dimgx.layers.tarbatch import find_kind
-from dimgx.layers.tarfields import BLOCK, DIRECTORY, EXTENDED, Header, MalformedTar, show
+from dimgx.layers.tarfields import (
+    BLOCK,
+    DIRECTORY,
+    EXTENDED,
+    Header,
+    MalformedTar,
+    is_xattr_record,
+    show,
+)
 
 IS_NO_DIRECTORY = bytes(kind != DIRECTORY for kind in range(256))
 _MOST_MARKED = 16 << 20
-_XATTR_RECORDS = (b"SCHILY.xattr.", b"SCHILY.acl.", b"RHT.security.selinux")
-
-
-def is_xattr_record(key: bytes) -> bool:
-    """Tell whether a PAX record is an extended attribute in some dress."""
-    return key.startswith(_XATTR_RECORDS)
 
 
 class OwnLayer:

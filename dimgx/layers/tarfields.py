@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Literal, get_args
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal, NamedTuple, get_args
 
 from dimgx.errors import ImageError
 
@@ -52,47 +54,39 @@ class MalformedTar(ImageError):
         self.offset = offset
 
 
-class Header:
+class Header(NamedTuple):
     """What all the headers of one member say together."""
 
-    __slots__ = (
-        "data_offset", "devmajor", "devminor", "gid", "had_pax", "is_normal", "kind", "linkname",
-        "mode", "mtime", "name", "offset", "records", "size", "sparse", "stored_size", "uid",
-    )  # fmt: skip
-
-    def __init__(
-        self, *, name: bytes, kind: int, linkname: bytes = b"", mode: int, uid: int = 0,
-        gid: int = 0, mtime: int = 0, had_pax: bool = False, offset: int = 0,
-        data_offset: int = 0, is_normal: bool = True,
-    ) -> None:  # fmt: skip
-        self.name = name
-        """As spelled, not normalised."""
-        self.kind = kind
-        """One of FILE ... FIFO."""
-        self.linkname = linkname
-        self.mode = mode
-        """The low 12 bits."""
-        self.uid = uid
-        self.gid = gid
-        self.mtime = mtime
-        """Seconds, rounded down; a fraction is in `records`."""
-        self.size = 0
-        """Bytes of the file's content; 0 for all that is no file."""
-        self.devmajor = 0
-        self.devminor = 0
-        self.records: dict[bytes, bytes] = {}
-        """PAX records of the file that have no field of their own: xattrs, ACLs, times."""
-        self.had_pax = had_pax
-        self.offset = offset
-        """Of the first of its headers, bytes from the start of the tar."""
-        self.data_offset = data_offset
-        """Of the first byte behind its headers (and, with `sparse`, behind the sparse map)."""
-        self.stored_size = 0
-        """Bytes of payload that lie in the tar from `data_offset` on."""
-        self.sparse: tuple[tuple[int, int], ...] | None = None
-        """(offset, length) of each piece of real data, in order; None where all of it is."""
-        self.is_normal = is_normal
-        """All is in normal form but, perhaps, the spelling of the name (rule 70)."""
+    name: bytes
+    """As spelled, not normalised."""
+    kind: int
+    """One of FILE ... FIFO."""
+    mode: int = 0o755
+    """The low 12 bits."""
+    uid: int = 0
+    gid: int = 0
+    mtime: int = 0
+    """Seconds, rounded down; a fraction is in `records`."""
+    linkname: bytes = b""
+    size: int = 0
+    """Bytes of the file's content; 0 for all that is no file."""
+    devmajor: int = 0
+    devminor: int = 0
+    records: Mapping[bytes, bytes] = MappingProxyType({})
+    """PAX records of the file that have no field of their own: xattrs, ACLs, times."""
+    had_pax: bool = False
+    offset: int = 0
+    """Of the first of its headers, bytes from the start of the tar."""
+    data_offset: int = 0
+    """Of the first byte behind its headers (and, with `sparse`, behind the sparse map)."""
+    stored_size: int = 0
+    """Bytes of payload that lie in the tar from `data_offset` on."""
+    sparse: tuple[tuple[int, int], ...] | None = None
+    """(offset, length) of each piece of real data, in order; None where all of it is."""
+    is_normal: bool = True
+    """All is in normal form but, perhaps, the spelling of the name (rule 70)."""
+    had_global: bool = False
+    """A global header is among its headers."""
 
     @property
     def end(self) -> int:
@@ -174,6 +168,11 @@ def parse_records(payload: bytes, offset: int) -> list[tuple[bytes, bytes]]:
         records.append((key, value))
         at = end
     return records
+
+
+def is_xattr_record(key: bytes) -> bool:
+    """Tell whether a PAX record is an extended attribute in some dress."""
+    return key.startswith((b"SCHILY.xattr.", b"SCHILY.acl.")) or key == b"RHT.security.selinux"
 
 
 def cut(raw: bytes) -> bytes:

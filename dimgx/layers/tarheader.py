@@ -38,6 +38,7 @@ from dimgx.layers.tarfields import (
     cut,
     is_plain_owner,
     is_plainly_spelled,
+    is_xattr_record,
     parse_number,
     parse_records,
     show,
@@ -49,30 +50,34 @@ MAX_EXTENDED_SIZE = 1 << 20
 
 _ID_MASK = (1 << 32) - 1
 _MOST_DEVICES = 1 << 31
-_TIME = re.compile(rb"(-?)([0-9]{1,19})(?:\.([0-9]*))?")
-_KEPT_RECORDS = frozenset(
-    b"path linkpath size uid gid mtime atime ctime uname gname RHT.security.selinux".split()
-)
+_STAR = b"tar\0"
+_TIME = re.compile(rb"-?[0-9]{1,19}(?:\.([0-9]*))?")
+_TIMES = frozenset(b"mtime atime ctime".split())
+_FIELD_RECORDS = frozenset(b"path linkpath size uid gid uname gname".split())
 _KINDS = {kind: kind for kind in b"0123456"} | {0: FILE, ord("7"): FILE, ord("S"): FILE}
 
 
 class _Extended:
     """The extended headers before a header."""
 
-    __slots__ = ("is_normal", "long_link", "long_name", "records", "types")
+    __slots__ = ("had_global", "is_normal", "long_link", "long_name", "offset", "records", "types")
 
-    def __init__(self) -> None:
+    def __init__(self, offset: int) -> None:
+        self.offset = offset
+        """Of the first of them, or of the header."""
         self.records: dict[bytes, bytes] = {}
         self.long_name = b""
         self.long_link = b""
         self.types = b""
         self.is_normal = True
+        self.had_global = False
 
     def add(self, typeflag: int, payload: bytes, offset: int) -> None:
         if typeflag in self.types:
             self.is_normal = False
         if typeflag == ord("g"):
             # It reaches every later member, but nothing in it counts (rule 50).
+            self.had_global = True
             parse_records(payload, offset)
             return
         self.types += bytes((typeflag,))
@@ -98,30 +103,29 @@ class _Extended:
                 self.is_normal = False
 
 
-def read_header(
-    read_at: Callable[[int, int], bytes], offset: int, end: int
-) -> tuple[Header | None, bool]:
-    """Read and parse the headers of the member that begins at `offset`.
+def read_header(read_at: Callable[[int, int], bytes], offset: int, end: int) -> Header | None:
+    """Read and parse the headers of the member that begins at `offset`; None at the tar's end.
 
     `read_at(offset, size)` gives up to `size` bytes of the tar, which ends at `end`.
-    Gives the header, or None at the end of the tar; and whether a global header was passed.
 
     Raises: MalformedTar where the headers are cut short or make no sense.
     """
-    extended = _Extended()
+    extended = _Extended(offset)
     at = offset
-    passed_global = False
     while True:
         block = read_at(at, BLOCK) if at < end else b""
         if len(block) < BLOCK or not block.strip(b"\0"):
             if extended.types:
                 raise MalformedTar("an extended header with nothing behind it", offset)
             _check_end(read_at, at, end, block)
-            return None, passed_global
-        is_unsigned = check_sum(block, at)
+            return None
+        if not (check_sum(block, at) and is_plainly_spelled(block)):
+            extended.is_normal = False
         typeflag = block[156]
         if typeflag not in EXTENDED:
-            return _parse(block, is_unsigned, extended, read_at, offset, at, end), passed_global
+            header = set_sparse(_parse(block, extended, at), extended.records, block, read_at, end)
+            _check(header, end)
+            return header
         size = parse_number(block[124:136], "the size", at)
         if size < 0:
             raise MalformedTar("a negative size in the header", at)
@@ -131,10 +135,8 @@ def read_header(
         if len(payload) < size:
             raise MalformedTar("the tar ends inside an extended header", at)
         extended.add(typeflag, payload, at)
-        # An empty long name names nothing to Go, and is the name to others.
-        if not (is_unsigned and is_plainly_spelled(block) and cut(payload)):
+        if not cut(payload):  # an empty long name names nothing to Go, and is the name to others
             extended.is_normal = False
-        passed_global = passed_global or typeflag == ord("g")
         at += BLOCK + -(-size // BLOCK) * BLOCK
 
 
@@ -148,89 +150,93 @@ def _check_end(read_at: Callable[[int, int], bytes], at: int, end: int, block: b
         raise MalformedTar("a lone zero block with more behind it", at)
 
 
-def _parse(
-    block: bytes,
-    is_unsigned: bool,
-    extended: _Extended,
-    read_at: Callable[[int, int], bytes],
-    offset: int,
-    at: int,
-    end: int,
-) -> Header:
-    typeflag = block[156]
-    if typeflag not in _KINDS:
-        raise MalformedTar(f"a member of unknown type {chr(typeflag)!r}", offset)
-    kind, records = _KINDS[typeflag], extended.records
-    is_ustar = block[257:263] == b"ustar\0"
-    is_star = is_ustar and block[508:512] == b"tar\0"
-    is_gnu = block[257:265] == b"ustar  \0"
-    normal = (
-        is_unsigned
-        and is_plainly_spelled(block)
-        and extended.is_normal
-        and (
-            not any(block[at] for at in GNU_FIELDS)
-            if is_gnu
-            else is_ustar and block[263:265] == b"00"
-        )
-        and not is_star
-        and typeflag in b"0123456"
-        and not (b"path" in records and extended.long_name)
-        and not (b"linkpath" in records and extended.long_link)
-    )
-    name = cut(block[:100])
-    prefix = b""
-    if is_ustar:
-        prefix = cut(block[345 : 476 if is_star else 500])
-    elif is_gnu and block[345]:
-        prefix = _old_go_prefix(block)
-    if prefix:
-        name = prefix + b"/" + name
-    uid = _number(records, b"uid", block[108:116], at)
-    gid = _number(records, b"gid", block[116:124], at)
-    if min(uid, gid) < 0:
-        # Readers disagree on negative ones. Docker hands them to the system, which takes 32 bits.
-        normal = False
-        uid, gid = uid & _ID_MASK, gid & _ID_MASK
-    header = Header(
-        name=extended.long_name or records.get(b"path", name),
-        kind=kind,
-        linkname=extended.long_link or records.get(b"linkpath", cut(block[157:257])),
-        mode=parse_number(block[100:108], "the mode", at) & 0o7777,
-        uid=uid,
-        gid=gid,
-        mtime=parse_number(block[136:148], "the time", at),
-        had_pax=PAX in extended.types,
-        offset=offset,
-        data_offset=at + BLOCK,
-        is_normal=normal,
-    )
-    if typeflag == 0 and header.name.endswith(b"/"):
-        header.kind = kind = DIRECTORY
-    _set_size(header, block, records, at)
-    if is_ustar or is_gnu:
-        device = [parse_number(block[k : k + 8], "the device number", at) for k in (329, 337)]
-        if kind in (CHARDEV, BLOCKDEV):
-            if not all(0 <= number < _MOST_DEVICES for number in device):
-                raise MalformedTar("a device number that no system has", offset)
-            header.devmajor, header.devminor = device
-    if kind not in (LINK, SYMLINK):
-        if b"linkpath" in records or extended.long_link:
-            header.is_normal = False
-        header.linkname = b""
-    _set_records(header, records, is_ustar or is_gnu, block)
-    set_sparse(header, records, block, read_at, end)
-    if not header.name and kind != DIRECTORY:
-        raise MalformedTar("a member without a name that is no directory", offset)
-    if kind == SYMLINK and not header.linkname:
-        raise MalformedTar("a symlink without a target", offset)
-    if header.data_offset + header.stored_size > end:
+def _check(header: Header, end: int) -> None:
+    """See that a member can be, in a tar that ends at `end`."""
+    if not header.name and header.kind != DIRECTORY:
+        raise MalformedTar("a member without a name that is no directory", header.offset)
+    if header.kind == SYMLINK and not header.linkname:
+        raise MalformedTar("a symlink without a target", header.offset)
+    missing = header.data_offset + header.stored_size - end
+    if missing > 0:
         raise MalformedTar(
             f"{show(header.name)} says it has {header.stored_size} bytes, but the tar ends"
-            f" {header.data_offset + header.stored_size - end} bytes too early",
-            offset,
+            f" {missing} bytes too early",
+            header.offset,
         )
-    return header
+
+
+def _parse(block: bytes, extended: _Extended, at: int) -> Header:
+    """Give what the header at `at` says, with the extended ones before it."""
+    typeflag, records = block[156], extended.records
+    if typeflag not in _KINDS:
+        raise MalformedTar(f"a member of unknown type {chr(typeflag)!r}", extended.offset)
+    is_ustar, is_gnu = block[257:263] == b"ustar\0", block[257:265] == b"ustar  \0"
+    names = [name for name in (extended.long_name, records.get(b"path")) if name]
+    targets = [target for target in (extended.long_link, records.get(b"linkpath")) if target]
+    name = names[0] if names else _full_name(block, is_ustar=is_ustar, is_gnu=is_gnu)
+    kind = DIRECTORY if typeflag == 0 and name.endswith(b"/") else _KINDS[typeflag]
+    linkname = b""
+    if kind in (LINK, SYMLINK):
+        linkname = targets.pop(0) if targets else cut(block[157:257])
+    uid = _number(records, b"uid", block[108:116], at)
+    gid = _number(records, b"gid", block[116:124], at)
+    is_negative = min(uid, gid) < 0
+    if is_negative:
+        # Readers disagree on these. Docker hands them to the system, which takes 32 bits.
+        uid, gid = uid & _ID_MASK, gid & _ID_MASK
+    mode = parse_number(block[100:108], "the mode", at) & 0o7777
+    mtime = parse_number(block[136:148], "the time", at)
+    stated = parse_number(block[124:136], "the size", at)
+    size = _number(records, b"size", block[124:136], at)
+    if size < 0 or stated < 0:
+        raise MalformedTar("a negative size in the header", at)
+    device, owners = [0, 0], [b"", b""]
+    if is_ustar or is_gnu:
+        device = [parse_number(block[k : k + 8], "the device number", at) for k in (329, 337)]
+        owners = [cut(block[265:297]), cut(block[297:329])]
+    if kind not in (CHARDEV, BLOCKDEV):
+        device = [0, 0]
+    elif not all(0 <= number < _MOST_DEVICES for number in device):
+        raise MalformedTar("a device number that no system has", extended.offset)
+    kept, is_all_kept = _keep_records(records, extended.offset)
+    if b"mtime" in records:
+        mtime = _seconds(records[b"mtime"])
+    is_normal = (
+        extended.is_normal
+        and is_all_kept
+        and _is_normal_dialect(block, is_ustar=is_ustar, is_gnu=is_gnu)
+        and typeflag in b"0123456"
+        and len(names) < 2
+        and not targets  # but the one that counts
+        and not is_negative
+        # Whatever the field says, only files have data (rule 51).
+        and (kind == FILE or not (stated or b"size" in records))
+        and is_plain_owner(records.get(b"uname", owners[0]), uid)
+        and is_plain_owner(records.get(b"gname", owners[1]), gid)
+    )
+    if kind != FILE:
+        size = 0
+    return Header(
+        name, kind, mode, uid, gid, mtime, linkname, size, device[0], device[1], kept,
+        had_pax=PAX in extended.types, offset=extended.offset, data_offset=at + BLOCK,
+        stored_size=size, is_normal=is_normal, had_global=extended.had_global,
+    )  # fmt: skip
+
+
+def _full_name(block: bytes, *, is_ustar: bool, is_gnu: bool) -> bytes:
+    """Give the name in a header, with the prefix that some dialects have."""
+    name, prefix = cut(block[:100]), b""
+    if is_ustar:
+        prefix = cut(block[345 : 476 if block[508:512] == _STAR else 500])
+    elif is_gnu and block[345]:
+        prefix = _old_go_prefix(block)
+    return prefix + b"/" + name if prefix else name
+
+
+def _is_normal_dialect(block: bytes, *, is_ustar: bool, is_gnu: bool) -> bool:
+    if is_gnu:
+        return not any(block[at] for at in GNU_FIELDS)
+    return is_ustar and block[263:265] == b"00" and block[508:512] != _STAR
 
 
 def _old_go_prefix(block: bytes) -> bytes:
@@ -255,47 +261,25 @@ def _number(records: dict[bytes, bytes], key: bytes, raw: bytes, offset: int) ->
     return int(value)
 
 
-def _set_size(header: Header, block: bytes, records: dict[bytes, bytes], at: int) -> None:
-    raw = parse_number(block[124:136], "the size", at)
-    size = _number(records, b"size", block[124:136], at)
-    if size < 0 or raw < 0:
-        raise MalformedTar("a negative size in the header", at)
-    if header.kind == FILE:
-        header.size = header.stored_size = size
-    elif raw or b"size" in records:
-        # Whatever the field says, there are no data (rule 51).
-        header.is_normal = False
-
-
-def _set_records(
-    header: Header, records: dict[bytes, bytes], has_owner_names: bool, block: bytes
-) -> None:
-    uname = gname = b""
-    if has_owner_names:
-        uname, gname = cut(block[265:297]), cut(block[297:329])
-    uname, gname = records.get(b"uname", uname), records.get(b"gname", gname)
-    if not is_plain_owner(uname, header.uid) or not is_plain_owner(gname, header.gid):
-        header.is_normal = False
+def _keep_records(records: dict[bytes, bytes], offset: int) -> tuple[dict[bytes, bytes], bool]:
+    """Give the records that have no field of their own, and whether none is dropped."""
+    kept: dict[bytes, bytes] = {}
+    is_all_kept = True
     for key, value in records.items():
-        if key.startswith((b"SCHILY.xattr.", b"SCHILY.acl.")):
-            if key.startswith(b"SCHILY.xattr.trusted."):
-                header.is_normal = False  # rule 27
-            else:
-                header.records[key] = value
-        elif key in (b"mtime", b"atime", b"ctime"):
+        if key in _TIMES:
             match = _TIME.fullmatch(value)
             if not match:
-                raise MalformedTar(f"the PAX record {key.decode()} is no time", header.offset)
-            if key == b"mtime":
-                header.mtime = _seconds(match)
-            if key != b"mtime" or (match[3] or b"").strip(b"0"):
-                header.records[key] = value
-        elif key == b"RHT.security.selinux":
-            header.records[key] = value
-        elif key not in _KEPT_RECORDS:
-            header.is_normal = False
+                raise MalformedTar(f"the PAX record {key.decode()} is no time", offset)
+            if key != b"mtime" or (match[1] or b"").strip(b"0"):
+                kept[key] = value
+        elif is_xattr_record(key) and not key.startswith(b"SCHILY.xattr.trusted."):  # rule 27
+            kept[key] = value
+        elif key not in _FIELD_RECORDS:
+            is_all_kept = False
+    return kept, is_all_kept
 
 
-def _seconds(match: re.Match[bytes]) -> int:
-    whole = int(match[1] + match[2])
-    return whole - 1 if match[1] and (match[3] or b"").strip(b"0") else whole
+def _seconds(time: bytes) -> int:
+    """Give a time that a record says, rounded down."""
+    whole, _, fraction = time.partition(b".")
+    return int(whole) - (whole.startswith(b"-") and bool(fraction.strip(b"0")))

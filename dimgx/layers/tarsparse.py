@@ -25,43 +25,44 @@ def set_sparse(
     block: bytes,
     read_at: Callable[[int, int], bytes],
     end: int,
-) -> None:
-    """Find out whether a member is sparse, and complete its header then (rule 52).
+) -> Header:
+    """Find out whether a member is sparse, and give its header, completed then (rule 52).
 
     `block` is its header, `records` are its PAX records; the tar ends at `end`.
 
     Raises: MalformedTar where its map makes no sense.
     """
     if block[156] == ord("S"):
-        numbers, real_size = _gnu_sparse(header, block, read_at)
+        header, values = _gnu_sparse(header, block, read_at)
     elif header.kind == FILE and any(key.startswith(b"GNU.sparse.") for key in records):
-        size_text = records.get(b"GNU.sparse.size", records.get(b"GNU.sparse.realsize"))
         version = records.get(b"GNU.sparse.major"), records.get(b"GNU.sparse.minor")
         if version == (b"1", b"0"):
-            numbers = _sparse_map_in_data(header, read_at, end)
+            header, numbers = _sparse_map_in_data(header, read_at, end)
         elif b"GNU.sparse.map" in records:
-            numbers = list(records[b"GNU.sparse.map"].split(b","))
+            numbers = records[b"GNU.sparse.map"].split(b",")
         elif records.get(b"GNU.sparse.numblocks") == b"0":
             numbers = []
         else:
-            return
-        header.name = records.get(b"GNU.sparse.name", header.name)
-        real_size = _sparse_number(size_text or b"", header)
+            return header
+        size_text = records.get(b"GNU.sparse.size", records.get(b"GNU.sparse.realsize", b""))
+        header = header._replace(
+            name=records.get(b"GNU.sparse.name", header.name),
+            size=_sparse_number(size_text, header),
+        )
+        values = [_sparse_number(number, header) for number in numbers]
     else:
-        return
-    header.is_normal = False
-    values = [n if isinstance(n, int) else _sparse_number(n, header) for n in numbers]
+        return header
     if len(values) % 2:
         raise MalformedTar("a sparse map of an odd length", header.offset)
     pieces = tuple(zip(values[::2], values[1::2], strict=True))
     at = 0
     for start, length in pieces:
-        if start < at or start + length > real_size:
+        if start < at or start + length > header.size:
             raise MalformedTar("a sparse map out of order or beyond the size", header.offset)
         at = start + length
     if sum(length for _, length in pieces) != header.stored_size:
         raise MalformedTar("a sparse map that does not fit the stored size", header.offset)
-    header.size, header.sparse = real_size, pieces
+    return header._replace(sparse=pieces, is_normal=False)
 
 
 def _sparse_number(text: bytes, header: Header) -> int:
@@ -72,12 +73,15 @@ def _sparse_number(text: bytes, header: Header) -> int:
 
 def _gnu_sparse(
     header: Header, block: bytes, read_at: Callable[[int, int], bytes]
-) -> tuple[list[bytes | int], int]:
-    """Read the old GNU form: four pieces in the header, 21 in each block that follows."""
+) -> tuple[Header, list[int]]:
+    """Read the old GNU form: four pieces in the header, 21 in each block that follows.
+
+    Gives the header with what it says besides, and the numbers.
+    """
     at = header.data_offset
     real_size = parse_number(block[483:495], "the real size", at)
     fields, more = block[386:482], block[482]
-    numbers: list[bytes | int] = []
+    numbers: list[int] = []
     while True:
         for k in range(0, len(fields) - 23, 24):
             if not fields[k]:
@@ -94,14 +98,16 @@ def _gnu_sparse(
             raise MalformedTar("a sparse map that does not end", at)
         fields, more = block[:504], block[504]
         at += BLOCK
-    header.data_offset = at
-    return numbers, real_size
+    return header._replace(data_offset=at, size=real_size), numbers
 
 
 def _sparse_map_in_data(
     header: Header, read_at: Callable[[int, int], bytes], end: int
-) -> list[bytes | int]:
-    """Read the map of form 1.0, which stands in whole blocks before the data."""
+) -> tuple[Header, list[bytes]]:
+    """Read the map of form 1.0, which stands in whole blocks before the data.
+
+    Gives the header with these taken off, and the numbers.
+    """
     limit = min(header.stored_size, MAX_SPARSE_MAP, end - header.data_offset)
     text = b""
     used = 0
@@ -118,6 +124,7 @@ def _sparse_map_in_data(
     lines = text.split(b"\n", needed)
     length = len(text) - len(lines[needed])
     used = -(-length // BLOCK) * BLOCK
-    header.data_offset += used
-    header.stored_size -= used
-    return list(lines[1:needed])
+    header = header._replace(
+        data_offset=header.data_offset + used, stored_size=header.stored_size - used
+    )
+    return header, lines[1:needed]

@@ -43,7 +43,7 @@ NO_END = 1 << 62
 _NO_SIZE = b"00000000000\0"
 # The row of a batch for a member that is parsed alone. Where all names begin with `./`, so does
 # this one, as batches of such names are looked at faster.
-_STAND_IN = build_header(b"./-", FILE)
+_STAND_IN = build_header(Header(b"./-", FILE))
 _cut_block = struct.Struct(f"{BLOCK}s").unpack_from
 
 
@@ -171,7 +171,7 @@ class LayerWalk:
             if 0 < k > last - BLOCK - MAX_PAX and chunk[k + 156] == PAX:
                 break  # how a member goes out must not depend on where chunks end
             try:
-                header, passed_global = read_header(self._read_at, self._chunk_at + k, self._end)
+                header = read_header(self._read_at, self._chunk_at + k, self._end)
             except _NotYet:
                 # Twice as much: however long these headers are, few are read again and again.
                 self._wanted = 2 * self._size - (self._chunk_at + k)
@@ -179,7 +179,7 @@ class LayerWalk:
             if header is None:
                 self.position = self._chunk_at + k
                 return False
-            if passed_global and self.global_from is None:
+            if header.had_global and self.global_from is None:
                 self.global_from = len(starts)
             self._alone[self._batch_size] = header
             self._blocks.append(_STAND_IN)
@@ -276,7 +276,7 @@ class LayerWalk:
         return self._read(at, size) if size > 0 else b""
 
     def _read_header_at(self, at: int) -> Header:
-        header, _ = read_header(self._read_at, at, self._end)
+        header = read_header(self._read_at, at, self._end)
         if header is None:
             raise MalformedTar("the tar changed while it was read", at)
         return header

@@ -17,34 +17,25 @@ GLOBAL_NAME = b"pax_global_header"
 _PAX_NAME, _LONG_NAME = b"././@PaxHeader", b"././@LongLink"
 
 
-def build_header(
-    name: bytes,
-    kind: int,
-    *,
-    mode: int = 0o755,
-    uid: int = 0,
-    gid: int = 0,
-    size: int = 0,
-    mtime: int = 0,
-    linkname: bytes = b"",
-    devmajor: int = 0,
-    devminor: int = 0,
-    records: dict[bytes, bytes] | None = None,
-    use_pax: bool = False,
-) -> bytes:
-    """Give all the header blocks of one member.
+def build_header(header: Header) -> bytes:
+    """Give all the header blocks of one member, whose name goes out as it is.
 
-    `name` goes out as it is; `size` is in bytes, `mtime` in seconds. `records` are PAX records
-    that have no field; with them, or with `use_pax`, what does not fit becomes PAX records too.
+    With `records`, or where it `had_pax`, what does not fit becomes PAX records too.
     """
-    numbers = {b"uid": (uid, 8), b"gid": (gid, 8), b"size": (size, 12), b"mtime": (mtime, 12)}
+    name, linkname = header.name, header.linkname
+    numbers = {
+        b"uid": (header.uid, 8),
+        b"gid": (header.gid, 8),
+        b"size": (header.size, 12),
+        b"mtime": (header.mtime, 12),
+    }
     too_large = {
         key for key, (value, width) in numbers.items() if not 0 <= value < 8 ** (width - 1)
     }
     before = b""
     magic = _POSIX
-    if records or use_pax:
-        pax = dict(records or {})
+    if header.records or header.had_pax:
+        pax = dict(header.records)
         if len(name) > 100:
             pax[b"path"] = name
         if len(linkname) > 100:
@@ -62,31 +53,15 @@ def build_header(
             before += _extended(_LONG_NAME, b"L", name + b"\0", _GNU)
         if before or too_large:
             magic = _GNU
-    fields = {key: _number(value, width) for key, (value, width) in numbers.items()}
-    is_device = kind in (CHARDEV, BLOCKDEV)
+    fields = [_number(value, width) for value, width in numbers.values()]
+    devices = b"0000000\0" * 2
+    if header.kind in (CHARDEV, BLOCKDEV):
+        devices = _number(header.devmajor, 8) + _number(header.devminor, 8)
     return before + _block(
         name[:100].ljust(100, b"\0"),
-        b"%07o\0" % mode + fields[b"uid"] + fields[b"gid"] + fields[b"size"] + fields[b"mtime"],
-        bytes((kind,)) + linkname[:100].ljust(100, b"\0") + magic + bytes(64),
-        _number(devmajor, 8) + _number(devminor, 8) if is_device else b"0000000\0" * 2,
-    )
-
-
-def rebuild_header(name: bytes, header: Header) -> bytes:
-    """Build the headers of a member anew that goes out as `name`."""
-    return build_header(
-        name,
-        header.kind,
-        mode=header.mode,
-        uid=header.uid,
-        gid=header.gid,
-        size=header.size,
-        mtime=header.mtime,
-        linkname=header.linkname,
-        devmajor=header.devmajor,
-        devminor=header.devminor,
-        records=header.records,
-        use_pax=header.had_pax,
+        b"".join((b"%07o\0" % header.mode, *fields)),
+        bytes((header.kind,)) + linkname[:100].ljust(100, b"\0") + magic + bytes(64),
+        devices,
     )
 
 

@@ -26,7 +26,7 @@ from itertools import accumulate, compress
 
 from dimgx.layers.layerindex import LayerIndex
 from dimgx.layers.names import OPAQUE_MARKER, WHITEOUT_PREFIX, ancestors, name_of
-from dimgx.layers.tarfields import FILE
+from dimgx.layers.tarfields import FILE, Header
 from dimgx.layers.tarwrite import build_header
 from dimgx.merging.merge import merge_layers
 from dimgx.merging.merged import Merged
@@ -73,7 +73,7 @@ class Changeset:
         merged.numbers = [number for _, number in sorted(places)]
 
     def _build_markers(self, keys: list[bytes]) -> None:
-        headers = [build_header(name_of(key), FILE, mode=0o644) for key in keys]
+        headers = [build_header(Header(name_of(key), FILE, 0o644)) for key in keys]
         self.added.keys = keys
         self.added.codes = bytearray(len(keys))
         self.added.kinds = bytearray((FILE,)) * len(keys)

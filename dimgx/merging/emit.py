@@ -14,7 +14,6 @@ import re
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from copy import copy
 from itertools import islice, pairwise, starmap
 from operator import sub
 from typing import TYPE_CHECKING
@@ -23,11 +22,10 @@ from dimgx.errors import ImageError
 from dimgx.extent import Readable
 from dimgx.layers.layerindex import RENAME, REWRITE, LayerIndex
 from dimgx.layers.names import key_of, name_of
-from dimgx.layers.ownlayer import is_xattr_record
-from dimgx.layers.tarfields import BLOCK, DIRECTORY, LINK, Header
+from dimgx.layers.tarfields import BLOCK, DIRECTORY, LINK, Header, is_xattr_record
 from dimgx.layers.tarheader import read_header
 from dimgx.layers.tarpatch import PATCHED, patch_header, rename_header
-from dimgx.layers.tarwrite import END, build_header, rebuild_header
+from dimgx.layers.tarwrite import END, build_header
 from dimgx.merging.plan import NEW, Plan, Written
 
 if TYPE_CHECKING:
@@ -134,8 +132,8 @@ class Emitter:
             if code >= RENAME and self._is_renamed_in_place(layer, first + i, number + i):
                 total += starts[first + i + 1] - starts[first + i]
                 continue
-            name, header, _ = self._describe(number + i)
-            total += len(rebuild_header(name, header)) + -(-header.size // BLOCK) * BLOCK
+            header, _ = self._describe(number + i)
+            total += len(build_header(header)) + -(-header.size // BLOCK) * BLOCK
         return total
 
     def estimate(self) -> int:
@@ -165,11 +163,13 @@ class Emitter:
 
         return count_layers(self._plan, self._indexes, [tar.size for tar in self._tars])
 
-    def iter_headers(self) -> Iterator[tuple[bytes, Header, int]]:
-        """Yield, in order, each entry's name as it goes out, what its headers say, and the layer
-        that its content lies in. A hard link's size is 0, its `linkname` the name it goes to."""
+    def iter_headers(self) -> Iterator[Header]:
+        """Yield, in order, what each entry's headers say, with the name as it goes out.
+
+        A hard link's size is 0, its `linkname` the name it goes to.
+        """
         for number in self._plan.numbers:
-            yield self._describe(number)
+            yield self._describe(number)[0]
 
     def find(self, path: bytes) -> tuple[Header, int] | None:
         """Find an entry that is no directory; give its header and the layer of its content."""
@@ -177,14 +177,14 @@ class Emitter:
         i = bisect_left(numbers, key, key=self._key_of)
         if i == len(numbers) or self._key_of(numbers[i]) != key:
             return None
-        return self._describe(numbers[i])[1:]
+        return self._describe(numbers[i])
 
     def read_linkname(self, number: int) -> bytes:
         """Give the link target of a member by its number in the plan."""
         return self._read(*self._plan.locate(number)).linkname
 
     def iter_content(self, layer: int, header: Header) -> Iterator[bytes | memoryview]:
-        """Yield the content of a file that `iter_headers` gave; each piece is good until the next.
+        """Yield the content of a file that `find` gave; each piece is good until the next.
 
         Raises: ImageError where the layer's bytes are no longer there.
         """
@@ -227,7 +227,7 @@ class Emitter:
 
     def _read(self, layer: int, member: int) -> Header:
         tar, at = self._tars[layer], self._indexes[layer].starts[member]
-        header, _ = read_header(tar.read, at, tar.size)
+        header = read_header(tar.read, at, tar.size)
         if header is None:
             raise ImageError(f"the member at offset {at} is gone: the image changed meanwhile")
         return header
@@ -235,11 +235,11 @@ class Emitter:
     def _clamped(self, header: Header) -> Header:
         if self._clamp is None:
             return header
-        clamped = copy(header)
-        clamped.mtime = min(header.mtime, self._clamp)
         dropped = {b"atime", b"ctime"} | ({b"mtime"} if header.mtime >= self._clamp else set())
-        clamped.records = {k: v for k, v in header.records.items() if k not in dropped}
-        return clamped
+        return header._replace(
+            mtime=min(header.mtime, self._clamp),
+            records={k: v for k, v in header.records.items() if k not in dropped},
+        )
 
     def _key_of(self, number: int) -> bytes:
         if number in self._plan.names:
@@ -250,9 +250,8 @@ class Emitter:
             return index.keys[member]
         return index.implied[member - index.member_count - 1]
 
-    def _describe(self, number: int) -> tuple[bytes, Header, int]:
-        """Give an entry's name, what its headers are to say, and the layer of its content."""
-        name = name_of(self._key_of(number))
+    def _describe(self, number: int) -> tuple[Header, int]:
+        """Give what an entry's headers are to say, and the layer of its content."""
         written = self._plan.written.get(number)
         layer, member = self._plan.locate(number)
         if written is not None:
@@ -260,27 +259,27 @@ class Emitter:
         elif member < self._indexes[layer].member_count:
             header = self._read(layer, member)
         else:
-            header = _implied_directory()
-        return name, self._clamped(header), layer
+            header = Header(b"", DIRECTORY)  # that no layer has an entry for (rule 21)
+        return self._clamped(header)._replace(name=name_of(self._key_of(number))), layer
 
     def _combine(self, written: Written) -> tuple[Header, int]:
         """Put together the header of an inode's name, as the plan says."""
         attributes = self._read(*self._plan.locate(written.attributes))
         records = {k: v for k, v in attributes.records.items() if not is_xattr_record(k)}
         if written.content is None:
-            header = copy(attributes)
-            header.kind, header.linkname = LINK, name_of(written.link)
-            header.size = header.stored_size = header.devmajor = header.devminor = 0
-            header.sparse, header.records = None, records
+            header = attributes._replace(
+                kind=LINK, linkname=name_of(written.link), size=0, devmajor=0, devminor=0,
+                records=records, stored_size=0, sparse=None,
+            )  # fmt: skip
             return header, 0
         layer, member = self._plan.locate(written.content)
         header = self._read(layer, member)
         for other in (header, *(self._read(*self._plan.locate(n)) for n in written.xattrs)):
             records.update((k, v) for k, v in other.records.items() if is_xattr_record(k))
-        header = copy(header)
-        header.mode, header.mtime = attributes.mode, attributes.mtime
-        header.uid, header.gid = attributes.uid, attributes.gid
-        header.records, header.had_pax = records, header.had_pax or attributes.had_pax
+        header = header._replace(
+            mode=attributes.mode, uid=attributes.uid, gid=attributes.gid, mtime=attributes.mtime,
+            records=records, had_pax=header.had_pax or attributes.had_pax,
+        )  # fmt: skip
         return header, layer
 
     def _build_root(self) -> bytes:
@@ -288,8 +287,9 @@ class Emitter:
         for layer in reversed(range(len(self._indexes))):
             member = self._indexes[layer].root
             if member is not None:
-                return rebuild_header(b"./", self._clamped(self._read(layer, member)))
-        return build_header(b"./", DIRECTORY)
+                header = self._clamped(self._read(layer, member))
+                return build_header(header._replace(name=b"./"))
+        return build_header(Header(b"./", DIRECTORY))
 
     def _put(self, data: bytes) -> None:
         if len(data) > BUFFER - self._filled:
@@ -370,8 +370,8 @@ class Emitter:
 
     def _put_built(self, number: int) -> None:
         """Put an entry with new headers."""
-        name, header, layer = self._describe(number)
-        self._put(rebuild_header(name, header))
+        header, layer = self._describe(number)
+        self._put(build_header(header))
         self._put_content(layer, header)
 
     def _put_content(self, layer: int, header: Header) -> None:
@@ -392,8 +392,3 @@ def _zeros(count: int) -> Iterator[bytes]:
     while count > 0:
         yield zeros[:count]
         count -= BUFFER
-
-
-def _implied_directory() -> Header:
-    """Give the header of a directory that no layer has an entry for (rule 21)."""
-    return Header(name=b"", kind=DIRECTORY, mode=0o755)

@@ -17,8 +17,17 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from dimgx.layers.layerindex import LayerIndex
-from dimgx.layers.ownlayer import is_xattr_record
-from dimgx.layers.tarfields import BLOCK, DIRECTORY, FILE, LINK, PAX, SYMLINK, TYPES, parse_number
+from dimgx.layers.tarfields import (
+    BLOCK,
+    DIRECTORY,
+    FILE,
+    LINK,
+    PAX,
+    SYMLINK,
+    TYPES,
+    is_xattr_record,
+    parse_number,
+)
 from dimgx.merging.plan import Plan
 
 FS_BLOCK = 4096

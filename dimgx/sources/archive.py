@@ -57,7 +57,7 @@ class ArchiveFiles:
         offset = tarfields.BLOCK if read_at(0, tarfields.BLOCK)[156:157] == b"V" else 0
         try:
             while True:
-                header, _ = read_header(read_at, offset, extent.size)
+                header = read_header(read_at, offset, extent.size)
                 if header is None:
                     break
                 self._add(header)

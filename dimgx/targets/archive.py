@@ -18,7 +18,7 @@ from dimgx.digest import Tally
 from dimgx.encode import encoding
 from dimgx.errors import ImageError
 from dimgx.extent import Extent
-from dimgx.layers.tarfields import BLOCK, FILE, SYMLINK
+from dimgx.layers.tarfields import BLOCK, FILE, SYMLINK, Header
 from dimgx.layers.tarwrite import END, build_header
 from dimgx.targets.store import Slot
 
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
 
 def _header(name: str, size: int) -> bytes:
-    return build_header(name.encode(), FILE, mode=0o644, size=size)
+    return build_header(Header(name.encode(), FILE, 0o644, size=size))
 
 
 def _link_header(name: str, target: str) -> bytes:
-    return build_header(name.encode(), SYMLINK, mode=0o777, linkname=target.encode())
+    return build_header(Header(name.encode(), SYMLINK, 0o777, linkname=target.encode()))
 
 
 class FileArchive:
