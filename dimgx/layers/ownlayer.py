@@ -137,8 +137,7 @@ class OwnLayer:
             elif found > number:
                 links[number] = Link(target, None, found, spelled)
             elif found in links:
-                first = links[found]
-                links[number] = Link(first.target, first.member, first.following, spelled)
+                links[number] = links[found]._replace(spelled=spelled)
             else:
                 links[number] = Link(target, found, None, spelled)
         return links
@@ -150,9 +149,7 @@ class OwnLayer:
         carrier: Header | None = None
         for number, link in index.links.items():
             if link.member is not None and self._is_alike(number, link.member):
-                index.links[number] = Link(
-                    link.target, link.member, link.following, link.spelled, is_same=True
-                )
+                index.links[number] = link._replace(is_same=True)
                 continue
             header = self._read_header_at(index.starts[number])
             is_bare = not any(map(is_xattr_record, header.records))
@@ -166,9 +163,7 @@ class OwnLayer:
                     for key, value in header.records.items()
                     if is_xattr_record(key)
                 )
-            index.links[number] = Link(
-                link.target, link.member, link.following, link.spelled, is_same, is_bare
-            )
+            index.links[number] = link._replace(is_same=is_same, is_bare=is_bare)
 
     def _is_alike(self, number: int, other: int) -> bool:
         """Tell whether two members have but a header each, in which all attributes are spelled

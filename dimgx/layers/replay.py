@@ -179,7 +179,7 @@ class Replay:
             first = index.links.get(found.number)
             link = first or Link(target, found.number, None, spelled)
             node.kind, node.target = found.kind, found.target
-        index.links[number] = Link(link.target, link.member, link.following, spelled)
+        index.links[number] = link._replace(spelled=spelled)
         self._place(number, path_of(index.keys[number]), node)
 
     def _find_following(self) -> None:
@@ -193,7 +193,7 @@ class Replay:
             found = children.get(base)
             if found is None or found.number in (None, number) or found.kind == DIRECTORY:
                 continue
-            links[number] = Link(link.target, None, found.number, link.spelled)
+            links[number] = link._replace(following=found.number)
 
     def _collect(self) -> None:
         """Write the tree's keys into the index; what is not in the tree is no entry."""

@@ -27,6 +27,7 @@ from dimgx.layers.tarfields import (
     TYPES,
     is_xattr_record,
     parse_number,
+    parse_records,
 )
 from dimgx.merging.plan import Plan
 
@@ -201,11 +202,7 @@ class TarFigures:
         return at + BLOCK + (-(-size // BLOCK) * BLOCK if kind == FILE else 0)
 
     def _take_records(self, payload: bytes) -> None:
-        at = 0
-        while at < len(payload):
-            length = int(payload[at : payload.index(b" ", at)])
-            key, _, value = payload[at : at + length - 1].partition(b" ")[2].partition(b"=")
-            at += length
+        for key, value in parse_records(payload, 0):
             if key == b"size":
                 self._size = int(value)
             elif key == b"path":
