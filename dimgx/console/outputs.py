@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from dimgx.console.context import Chosen, Context
     from dimgx.console.options import Options
     from dimgx.console.targetname import TargetName
-    from dimgx.delivery import Result
     from dimgx.recipe import TreeOptions
 
 EXIT_DONE, EXIT_OUTDATED = 0, 5
