@@ -83,10 +83,10 @@ def test_image_that_changes_while_it_is_read_again_leaves_nothing(
 ) -> None:
     def late(*args: Any) -> Any:
         os.utime(app)
-        return open_encoder(*args)
+        return encoding(*args)
 
-    open_encoder = archive.open_encoder
-    monkeypatch.setattr(archive, "open_encoder", late)
+    encoding = archive.encoding
+    monkeypatch.setattr(archive, "encoding", late)
     before = left(tmp_path)
     with pytest.raises(SourceError, match="changed while it was read"):
         write(app, tmp_path / "out", form, keep_layers=True, compression="gzip")

@@ -183,7 +183,7 @@ def test_place_that_cannot_be_begun_is_left_at_once(
 
     monkeypatch.setattr(os, "ftruncate", fail)
     before = os.listdir("/dev/fd")
-    BlobCache(str(cache), LIMIT).open(Digest.of(b"data"), 4, Event()).close()
+    BlobCache(str(cache), LIMIT, str).open(Digest.of(b"data"), 4, Event()).close()
     assert os.listdir("/dev/fd") == before and not left_over(cache)
 
 
@@ -194,7 +194,7 @@ def test_interrupt_right_behind_the_end_of_a_file_is_not_a_bad_descriptor(
         close(fd)
         raise KeyboardInterrupt
 
-    slot = BlobCache(str(cache), LIMIT).open(Digest.of(b"data"), 4, Event())
+    slot = BlobCache(str(cache), LIMIT, str).open(Digest.of(b"data"), 4, Event())
     close = os.close
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(os, "close", interrupted)
