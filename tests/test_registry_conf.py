@@ -386,6 +386,24 @@ def test_proxy_that_does_not_let_plain_http_through(monkeypatch: pytest.MonkeyPa
         assert any("http://" in path for path, _ in proxy.requests)
 
 
+def test_passing_failure_of_plain_http_where_nobody_listens_for_tls(
+    faulty: FaultyRegistry,
+) -> None:
+    def forward(handler: Handler) -> bool:
+        handler.path = handler.path.removeprefix("http://registry.test")
+        if len(proxy.requests) == 1:
+            handler.cut()
+        else:
+            faulty.answer(handler)
+        return True
+
+    with faulty_registry() as proxy:
+        proxy.rules.append(forward)
+        proxies = Proxies(https="http://127.0.0.1:1", http=f"http://{proxy.host}")
+        options = {"proxies": proxies, "tls_verify": False}
+        assert flat("docker://registry.test/app:1", **options) == flat(faulty.reference())
+
+
 def test_passing_failure_of_a_proxy(
     faulty: FaultyRegistry, authority: Authority, tmp_path: Path
 ) -> None:

@@ -188,8 +188,9 @@ class RegistryClient:
         try:
             response = self._transport.send("GET", f"http://{self.host}{path}", headers)
         except DimgxError as exc:
-            # What may heal is tried again, by either.
-            raise problem if isinstance(problem, Transient) else exc from None
+            # What may heal is tried again, by either; where nobody listens for TLS, plain counts.
+            is_first = isinstance(problem, Transient) and not isinstance(problem, Refused)
+            raise problem if is_first else exc from None
         if response.status_code == 400:  # as those answer who want TLS
             response.close()
             raise problem
