@@ -307,6 +307,15 @@ def test_the_only_platform_that_is_stored(tmp_path: Path) -> None:
     assert dimgx("--platforms", "--platform", "s390x", path, ok=False).returncode == 2
 
 
+def test_what_is_wrong_with_another_platform_does_not_matter(tmp_path: Path) -> None:
+    blobs: dict[str, bytes] = {}
+    entry = add_image(blobs, ARM) | {"platform": ARM.platform()}
+    del blobs[ARM.id()]
+    path = f"oci:{layout(tmp_path, blobs, [entry])}"
+    assert "no image for linux/s390x; there is linux/arm64" in problem(path, platform="s390x")
+    assert f"{ARM.id()} is missing" in problem(path, platform=None)
+
+
 def test_no_platform_is_stored(tmp_path: Path) -> None:
     gone = {"mediaType": f"{OCI}.manifest.v1+json", "digest": "sha256:" + "3" * 64, "size": 7}
     path = f"oci:{layout(tmp_path, {}, [gone | {'platform': APP.platform()}])}"

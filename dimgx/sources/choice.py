@@ -190,11 +190,10 @@ def choose_variant(
         return best, []
     if len(stored) == 1 or len(candidate.variants) == 1:
         only = (stored or candidate.variants)[0]
-        if not only.is_sound:
-            return only, []
         if only.platform is None:
             warning = f"the image does not say its platform; taken for {wish}"
-            return only, [] if wanted is None else [warning]
+            # What is wrong with it comes first.
+            return only, [] if wanted is None or not only.is_sound else [warning]
         if wanted is None:
             return only, [f"the image is for {only.platform}, not for {default}"]
     if ranked:
