@@ -404,6 +404,18 @@ def test_manifest_that_an_index_lists_for_several_platforms(
     assert list(map(str, found)) == ["linux/arm64", "linux/amd64"]
 
 
+def test_manifest_that_two_indexes_list(faulty: FaultyRegistry) -> None:
+    """It stays the only one, which is taken on any machine."""
+    one = faulty.add(image(BASE, architecture="s390x"), "other")
+    one |= {"platform": {"os": "linux", "architecture": "s390x"}}
+    attestation = {"digest": f"sha256:{'0' * 64}", "size": 3}
+    attestation |= {"platform": {"os": "unknown", "architecture": "unknown"}}
+    inner = [faulty.add_index([one, *more], "inner") for more in ([], [attestation])]
+    faulty.add_index(inner, "outer")
+    with dimgx.open_image(faulty.reference("outer")) as found:
+        assert "the image is for linux/s390x" in found.warnings[0]
+
+
 def test_bad_entry_of_an_index_matters_only_when_it_is_chosen(
     faulty: FaultyRegistry, expected: bytes
 ) -> None:

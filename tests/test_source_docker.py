@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -332,6 +333,20 @@ def test_a_bad_config_matters_only_to_its_image(tmp_path: Path) -> None:
     assert "not valid JSON" in problem(path + ":example/other:2")
     with pytest.raises(dimgx.ImageError, match="not valid JSON"):
         dimgx.list_platforms(path + ":example/other:2")
+
+
+def test_configs_that_are_bad_are_not_kept(tmp_path: Path) -> None:
+    """One file has any number of names in an archive."""
+    members = [file("0", bytes(1 << 20)), *(hardlink(f"{k}", "0") for k in range(1, 50))]
+    entries = [{"Config": f"{k}", "Layers": [], "RepoTags": [f"app:{k}"]} for k in range(50)]
+    path = stored(tmp_path, archive([*members, file("manifest.json", to_json(entries))]))
+    tracemalloc.start()
+    try:
+        assert "holds 50 images" in problem(path)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 10 << 20
 
 
 def test_an_edited_config_is_warned_of(tmp_path: Path) -> None:

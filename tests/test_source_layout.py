@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from dimgx.sources import manifests
+from tests.dsl import file, hardlink
 from tests.opened import APP, ARM, BASE, OTHER, TOP, check, opened, problem, read, stored
 from tests.programs import dimgx, refused
 from tests.writers import (
@@ -17,6 +20,7 @@ from tests.writers import (
     Json,
     add_blob,
     add_image,
+    archive,
     dir_image,
     docker_members,
     image,
@@ -364,6 +368,52 @@ def test_nested_indexes(depth: int, tmp_path: Path) -> None:
         assert read(path) == [BASE, TOP]
     else:
         assert "nested deeper" in problem(path)
+
+
+def test_one_image_in_two_indexes(tmp_path: Path) -> None:
+    """It stays the only one, which is taken on any machine."""
+    blobs: dict[str, bytes] = {}
+    entry = add_image(blobs, ARM)
+    inner = [
+        add_blob(blobs, to_json({"manifests": [entry], "x": k}), f"{OCI}.index.v1+json")
+        for k in range(2)
+    ]
+    outer = add_blob(blobs, to_json({"manifests": inner}), f"{OCI}.index.v1+json")
+    path = f"oci:{layout(tmp_path, blobs, [outer])}"
+    with opened(path, platform=None) as found:
+        assert "the image is for linux/arm64" in found.warnings[0]
+
+
+def test_documents_that_are_many_bytes_in_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(manifests, "_MOST_BYTES", 80_000)
+    blobs: dict[str, bytes] = {}
+    entries = [add_image(blobs, image(BASE, config={"x": str(k) * 9000})) for k in range(10)]
+    assert "lists more than 80000 bytes" in problem(f"oci:{layout(tmp_path, blobs, entries)}")
+    path = f"oci:{layout(tmp_path / 'y', blobs, entries[:9])}"
+    assert read(f"{path}:{entries[8]['digest']}") == [BASE]
+
+
+def test_documents_that_are_bad_are_not_kept(tmp_path: Path) -> None:
+    """One file has any number of names in an archive."""
+    data = bytes(1 << 20)
+    files = [file("blobs/sha256/" + "0" * 64, data)]
+    entries = []
+    for k in range(1, 50):
+        files.append(hardlink(f"blobs/sha256/{k:064x}", files[0].name))
+        entry = {"mediaType": f"{OCI}.manifest.v1+json", "digest": f"sha256:{k:064x}"}
+        entries.append(entry | {"size": len(data)})
+    files.append(file("index.json", to_json({"manifests": entries})))
+    files.append(file("oci-layout", b'{"imageLayoutVersion":"1.0.0"}'))
+    path = stored(tmp_path, archive(files))
+    tracemalloc.start()
+    try:
+        assert "holds 49 images" in problem(path)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 10 << 20
 
 
 def test_an_index_that_lists_itself(tmp_path: Path) -> None:

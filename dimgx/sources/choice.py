@@ -77,6 +77,12 @@ class NoSuchImage(ImageError):
     """What was asked for is not among what there is."""
 
 
+def alone(problem: ImageError | SourceError) -> ImageError | SourceError:
+    """Give an error without what led to it, which would keep the document that was read."""
+    problem.__cause__ = problem.__context__ = None
+    return problem.with_traceback(None)
+
+
 def join_platforms(candidates: Iterable[Candidate]) -> list[Candidate]:
     """Make one of candidates that have the same names, or none, and differ in their platforms."""
     by_names: dict[tuple[str, ...], list[Candidate]] = {}

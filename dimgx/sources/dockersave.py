@@ -22,7 +22,7 @@ from dimgx.errors import ImageError
 from dimgx.image import Image, Layer, UnreadableBlob
 from dimgx.jsondoc import Fields
 from dimgx.oci import CONFIG_LIMIT, Config, HistoryStep, is_foreign_type, parse_config
-from dimgx.sources.choice import Candidate, Variant, join_platforms
+from dimgx.sources.choice import Candidate, Variant, alone, join_platforms
 from dimgx.sources.files import Files, check_digest
 
 _BLOB_PATH = re.compile(r"[./]*blobs/([a-z0-9]+)/([0-9a-f]+)")
@@ -91,7 +91,7 @@ class _Reader:
         try:
             config = self._config(entry)
         except ImageError as exc:
-            variant = Variant(None, (), exc)
+            variant = Variant(None, (), alone(exc))
         else:
             opener = partial(self._open, entry, config)
             variant = Variant(config.platform, (str(config.digest),), opener)

@@ -90,7 +90,7 @@ def _list_images(reader: ManifestReader, index: Index) -> list[Candidate]:
         known = found.get(entry.digest)
         if known is None:
             variants, digests = reader.look(entry)
-            known = Candidate((), (), tuple(variants), tuple(digests))
+            known = Candidate((), (), variants, tuple(digests))
         found[entry.digest] = known._replace(
             positions=(*known.positions, position),
             names=tuple(dict.fromkeys((*known.names, *_names(entry)))),

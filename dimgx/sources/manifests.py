@@ -3,7 +3,7 @@
 1. Entries of unknown media types, attestations, artifacts and signatures are not images; they are
    passed over even if their blobs are missing or bad.
 2. An entry that is bad or not stored still counts as an image: it fails when it is chosen.
-3. Indexes may hold indexes; their depth and number are bounded.
+3. Indexes may hold indexes; how deep, how many manifests and how many bytes in all is bounded.
 4. Each document is read once, however often it is listed: by its digest and stated size.
 
 Spec: image-spec image-index.md, manifest.md.
@@ -29,7 +29,7 @@ from dimgx.oci import (
     parse_document,
 )
 from dimgx.platforms import Platform
-from dimgx.sources.choice import Candidate, NoSuchImage, Variant
+from dimgx.sources.choice import Candidate, NoSuchImage, Variant, alone
 from dimgx.sources.files import check_digest
 
 if TYPE_CHECKING:
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 _DEEPEST_INDEX = 8
 _MOST_MANIFESTS = 10_000
+_MOST_BYTES = 512 << 20
+"""Bytes of documents that are kept."""
 
 Kind = Literal["manifest", "config"]
 """What a small blob holds; an index is a manifest here."""
@@ -75,7 +77,7 @@ class ManifestReader:
         """What the indexes list that were looked into."""
         self._documents: dict[tuple[Digest, int], Index | Manifest] = {}
         self._configs: dict[tuple[Digest, int], Config] = {}
-        self._count = 0
+        self._count = self._kept = 0
         self._others: dict[str, None] = {}
         """Media types of what is no image."""
 
@@ -91,7 +93,7 @@ class ManifestReader:
         variants, digests = self._look_into(document, 1)
         if not variants:
             raise self.problem() or NoSuchImage(f"{self._where} is an index that lists no image")
-        return Candidate((0,), names, tuple(variants), (str(descriptor.digest), *digests))
+        return Candidate((0,), names, _distinct(variants), (str(descriptor.digest), *digests))
 
     def problem(self) -> NoSuchImage | None:
         """Give the error that says what there is in the place of images, where something is."""
@@ -108,11 +110,17 @@ class ManifestReader:
             return False
         return True
 
-    def look(self, entry: Descriptor, depth: int = 0) -> tuple[list[Variant], list[str]]:
+    def look(self, entry: Descriptor) -> tuple[tuple[Variant, ...], list[str]]:
         """Give the images that an entry leads to, and the digests of the indexes between."""
+        variants, digests = self._look(entry, 0)
+        return _distinct(variants), digests
+
+    def _look(self, entry: Descriptor, depth: int) -> tuple[list[Variant], list[str]]:
         self._count += 1
         if self._count > _MOST_MANIFESTS:
             raise ImageError(f"{self._where} lists more than {_MOST_MANIFESTS} manifests")
+        if self._kept > _MOST_BYTES:
+            raise ImageError(f"{self._where} lists more than {_MOST_BYTES} bytes of manifests")
         digest = str(entry.digest)
         is_told = entry.platform is not None and entry.media_type not in INDEX_TYPES
         if self._store.is_far and is_told and entry.problem is None:
@@ -120,7 +128,8 @@ class ManifestReader:
         try:
             document = self._document(entry)
         except (ImageError, SourceError) as exc:
-            return [Variant(entry.platform, () if entry.problem else (digest,), exc)], []
+            ids = () if entry.problem else (digest,)
+            return [Variant(entry.platform, ids, alone(exc))], []
         if isinstance(document, Index):
             variants, digests = self._look_into(document, depth + 1)
             return variants, [digest, *digests]
@@ -141,7 +150,7 @@ class ManifestReader:
             if self.may_be_image(entry) and (entry.digest, entry.platform) not in known:
                 known.add((entry.digest, entry.platform))
                 self.nested.add(entry.digest)
-                below = self.look(entry, depth)
+                below = self._look(entry, depth)
                 variants += below[0]
                 digests += below[1]
         return variants, digests
@@ -160,7 +169,7 @@ class ManifestReader:
                 raise ImageError(f"{self._where} holds no image, but {what} in an image's form")
             config = self._config(manifest.config)
         except (ImageError, SourceError) as exc:
-            return Variant(descriptor.platform, ids, exc)
+            return Variant(descriptor.platform, ids, alone(exc))
         platform = descriptor.platform or config.platform
         opener = partial(_make_image, self._store, descriptor, manifest, config, platform)
         return Variant(platform, ids, opener)
@@ -189,7 +198,13 @@ class ManifestReader:
             raise ImageError(f"{what} has {len(data)} bytes, not {descriptor.size} as stated")
         if self._store.verify:
             check_digest(data, descriptor.digest, what)
+        self._kept += len(data)
         return data, what
+
+
+def _distinct(variants: list[Variant]) -> tuple[Variant, ...]:
+    """Give each image once, however many indexes lead to it."""
+    return tuple({(one.platform, one.ids or id(one)): one for one in variants}.values())
 
 
 def _make_image(
