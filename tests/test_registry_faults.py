@@ -442,6 +442,14 @@ def test_missing_entry_of_an_index_matters_only_when_it_is_chosen(
         dimgx.list_platforms(faulty.reference("gone"))
 
 
+def test_why_an_image_without_a_platform_cannot_be_read(faulty: FaultyRegistry) -> None:
+    entries = [faulty.add(image(BASE, architecture=name)) for name in ("amd64", "s390x", "ppc64")]
+    faulty.add_index(entries, "mixed")
+    faulty.rules.append(fails(403, 1, entries[0]["digest"]))
+    told = fault(faulty.reference("mixed"), ImageError)
+    assert "there is unknown, linux/s390x, linux/ppc64 (" in told and "is refused (403)" in told
+
+
 def test_index_that_holds_itself_in_ever_new_guises(faulty: FaultyRegistry) -> None:
     inner = faulty.add(APP)
     for depth in range(12):

@@ -205,7 +205,10 @@ def choose_variant(
     if ranked:
         return candidate.variants[min(ranked)[2]], []
     offered = _show_platforms(candidate.variants)
-    raise NoSuchImage(f"{where} holds no image for {wish}; there is {offered}")
+    # One that cannot be read may be what was asked for.
+    bad = (v.content for v in candidate.variants if v.platform is None and not v.is_sound)
+    reason = next((f" ({problem!s:.500})" for problem in bad), "")
+    raise NoSuchImage(f"{where} holds no image for {wish}; there is {offered}{reason}")
 
 
 def open_chosen(candidate: Candidate, variant: Variant, warnings: Iterable[str]) -> Image:
