@@ -65,8 +65,8 @@ class OwnTree:
     """aufs' own files, which only hard links can reach (rule 19)."""
     directories: list[bytes] = field(default_factory=list)
     """Targets of hard links that were directories when the links came."""
-    waiting: int = 0
-    """Hard links whose target may follow."""
+    bad: int = 0
+    """Hard links that can mean nothing, whatever follows."""
 
 
 def flatten(layers: Sequence[Sequence[Member]]) -> Inode:
@@ -257,13 +257,14 @@ def inode_of(own: OwnTree, member: Member, path: bytes = b"") -> Inode:
         return found
     if member.xattrs:
         raise Unspecified("xattrs of a link to what follows")
-    own.waiting += 1
     if path.startswith(wanted + b"/"):
         raise Unspecified("a link to the directory that it makes itself")
     if found is not None:
         own.directories.append(wanted)
     # What is no good now is none the better for what follows.
-    return Inode("h", later=NOWHERE if found is not None or wanted == path else wanted)
+    is_bad = found is not None or wanted == path
+    own.bad += is_bad
+    return Inode("h", later=NOWHERE if is_bad else wanted)
 
 
 def find_link_target(own: OwnTree, wanted: bytes) -> Inode | None:
@@ -294,15 +295,14 @@ def settle_links(own: OwnTree) -> None:
                 if found.later is not None:
                     raise Unspecified("links in a row to what follows")
                 directory.children[name] = found
-                own.waiting -= 1
 
     for path in own.directories:
         replaced = look_up(own.root, path)
         if replaced is not None and replaced.kind != "d":
             raise Unspecified("a link to what was a directory and is a file in the end")
     settle(own.root)
-    if own.waiting:
-        raise Unspecified("a link that leads nowhere, but is covered in its own layer")
+    if own.bad:
+        raise Unspecified("a link that can mean nothing, but is covered in its own layer")
 
 
 def set_attributes(inode: Inode, member: Member, *, is_link: bool = False) -> None:

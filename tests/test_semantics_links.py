@@ -276,6 +276,21 @@ CASES = [
         ["f a '1'", "h b = a"],
     ),
     case(
+        "42-a-file-over-a-link-to-nothing",
+        [[file("x")], [hardlink("a", "b"), file("a", "1"), hardlink("c", "a")]],
+        ["f a '1'", "h c = a", "f x ''"],
+    ),
+    case(
+        "42-a-directory-over-a-link-to-nothing",
+        [[hardlink("a", "b"), dir_("a"), file("a/x")]],
+        ["d a", "f a/x ''"],
+    ),
+    bad(
+        "42-a-file-over-a-link-to-a-link-to-nothing",
+        [[hardlink("a", "b"), file("a"), hardlink("b", "c")]],
+        "'b' is a hard link to 'c', which is nowhere",
+    ),
+    case(
         "42-a-symlink-over-a-symlink",
         [[symlink("a", "1"), symlink("a", "2")]],
         ["l a -> 2"],

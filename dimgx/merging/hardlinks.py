@@ -45,7 +45,7 @@ def find_inodes(
         at = number
         while at in links and at not in carriers:
             if at in passed:
-                raise _dangling(merged, number, "in a loop")
+                raise _dangling(merged, at, "in a loop")
             passed[at] = None
             link = links[at]
             if link.member is not None:
@@ -56,7 +56,9 @@ def find_inodes(
                 at = carriers.get(below, below)
                 break
             if link.following is None:
-                raise _dangling(merged, number, "which is nowhere")
+                if not merged.keys[at]:
+                    break  # it is no entry: its own layer has put another in its place
+                raise _dangling(merged, at, "which is nowhere")
             at = bases[depth] + link.following
         carrier = carriers.get(at, at)
         carriers.update(dict.fromkeys(passed, carrier))
