@@ -41,9 +41,7 @@ def open_flat_of(image: Image, recipe: Recipe) -> FlatTar:
             added = added_layers(recipe, space, stack)
             used += space.used
         layers = fetched(image, (*below, *chosen), recipe)
-        if recipe.memory is not None:
-            # What was kept of the source is there already.
-            recipe = recipe._replace(memory=max(0, recipe.memory - used))
+        recipe = _with_memory_used(recipe, used)
         flat = open_flat((*layers[len(below) :], *added), recipe, layers[: len(below)])
         flat.keep(stack.pop_all())
     return flat
@@ -60,15 +58,16 @@ def open_flow_of(image: Image, recipe: Recipe) -> Flow | None:
         return None
     from dimgx.extractor import open_flow
 
-    if recipe.memory is not None and image.spool is not None:
-        recipe = recipe._replace(memory=max(0, recipe.memory - image.spool.used))
+    if image.spool is not None:
+        recipe = _with_memory_used(recipe, image.spool.used)
     return open_flow(chosen_layers(image, recipe.layers), recipe)
 
 
 def with_pipes_kept(recipe: Recipe, resources: ExitStack) -> Recipe:
     """Give the recipe with what comes from pipes kept until `resources` is closed.
 
-    So what is laid on top can be read more than once: for its digest, and for each image.
+    So what is laid on top can be read more than once: for its digest, and for each image. What is
+    left of `memory` is for the rest.
 
     Raises: ImageError, SourceError, Cancelled.
     """
@@ -81,7 +80,15 @@ def with_pipes_kept(recipe: Recipe, resources: ExitStack) -> Recipe:
     for path, layer in zip(pipes, read, strict=True):
         assert isinstance(layer.blob, Extent)
         kept[path] = f"/dev/fd/{layer.blob.fd}"
-    return recipe._replace(add_layers=tuple(kept.get(path, path) for path in recipe.add_layers))
+    added = tuple(kept.get(path, path) for path in recipe.add_layers)
+    return _with_memory_used(recipe._replace(add_layers=added), space.used)
+
+
+def _with_memory_used(recipe: Recipe, used: int) -> Recipe:
+    """Give the recipe without the `used` bytes of its memory in which something is kept already."""
+    if recipe.memory is None:
+        return recipe
+    return recipe._replace(memory=max(0, recipe.memory - used))
 
 
 def _is_pipe(path: str | os.PathLike[str]) -> bool:

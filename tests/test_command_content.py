@@ -7,12 +7,18 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 import dimgx as package
+from dimgx import extractor
+from dimgx.console import command
+from dimgx.console.messages import Messages
+from dimgx.extractor import FlatTar
 from dimgx.flattening import open_flat_of
+from dimgx.image import Layer
 from dimgx.recipe import Recipe
 from tests.cases import flatten_members
 from tests.dsl import dir_, file, hardlink, layer, symlink, whiteout
@@ -207,6 +213,32 @@ def test_the_api_reads_a_pipe_once(place: Path, form: str) -> None:
         found.append(target.getvalue())
     writer.join()
     assert found[0] == found[1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="FIFOs")
+@pytest.mark.parametrize("is_command", [True, False])
+def test_what_is_kept_of_a_pipe_leaves_less_memory(
+    place: Path, is_command: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = []
+
+    def open_flat(layers: Sequence[Layer], recipe: Recipe, below: Sequence[Layer]) -> FlatTar:
+        left.append(recipe.memory)
+        return extractor_open_flat(layers, recipe, below)
+
+    extractor_open_flat = extractor.open_flat
+    monkeypatch.setattr(extractor, "open_flat", open_flat)
+    os.mkfifo("pipe")
+    writer = threading.Thread(target=Path("pipe").write_bytes, args=(OWN,))
+    writer.start()
+    if is_command:
+        words = ["--add-layer", "pipe", "--memory", "100000", "-t", "out.tar", "./app.tar"]
+        assert command.run(words, Messages()) == 0
+    else:
+        with package.open_image("./app.tar") as opened:
+            package.flatten(opened, "out.tar", record=True, add_layers=["pipe"], memory=100_000)
+    writer.join()
+    assert left == [100_000 - len(OWN)]
 
 
 def test_what_cannot_be_added(place: Path) -> None:

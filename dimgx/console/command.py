@@ -79,7 +79,9 @@ def _with_pipes_kept(context: Context, resources: ExitStack) -> Context:
     from dimgx.recipe import make_recipe
 
     recipe = with_pipes_kept(make_recipe(context.tar_options(None, None)), resources)
-    options = context.options._replace(add_layers=tuple(map(str, recipe.add_layers)))
+    options = context.options._replace(
+        add_layers=tuple(map(str, recipe.add_layers)), memory=recipe.memory
+    )
     return context._replace(options=options)
 
 
