@@ -247,6 +247,7 @@ class _GzipFile:
         part = self._source.take(len(view))
         # isal lets these pass, zlib does not. Headers of later members are not seen here.
         if 0 <= flags_at < len(part) and part[flags_at] & _GZIP_RESERVED:
+            self._source.give_back(len(part))
             raise ValueError("unknown flags in the header")
         view[: len(part)] = part
         return len(part)

@@ -355,6 +355,12 @@ def test_gzip_header_that_is_wrong_is_an_error(inflater, head, cut):
         decoded(head + encoded(TEXT, "gzip")[10:], "gzip", cut)
 
 
+def test_gzip_header_with_unknown_flags_is_told_with_its_place(inflater):
+    stream = HEADER_FAULTS[0][1] + encoded(TEXT, "gzip")[10:]
+    with pytest.raises(ImageError, match=r"\(.*unknown .*flags.*\), at byte 0:"):
+        decoded(stream, "gzip")
+
+
 @pytest.mark.parametrize("cut", [1000, 1 << 20])
 def test_gzip_header_without_an_end_is_an_error(inflater, cut):
     # zlib, which keeps nothing of it, looks for the end of a name as long as something comes.
