@@ -34,14 +34,13 @@ def open_flat_of(image: Image, recipe: Recipe) -> FlatTar:
     chosen = chosen_layers(image, recipe.layers)
     with ExitStack() as stack:
         stack.enter_context(image.using())
-        used = 0 if image.spool is None else image.spool.used
+        recipe = _with_memory_used(recipe, image.spool)
         added: tuple[Layer, ...] = ()
         if recipe.add_layers:
             space = stack.enter_context(SpoolSpace(recipe.memory, recipe.tmpdirs))
             added = added_layers(recipe, space, stack)
-            used += space.used
+            recipe = _with_memory_used(recipe, space)
         layers = fetched(image, (*below, *chosen), recipe)
-        recipe = _with_memory_used(recipe, used)
         flat = open_flat((*layers[len(below) :], *added), recipe, layers[: len(below)])
         flat.keep(stack.pop_all())
     return flat
@@ -58,8 +57,7 @@ def open_flow_of(image: Image, recipe: Recipe) -> Flow | None:
         return None
     from dimgx.extractor import open_flow
 
-    if image.spool is not None:
-        recipe = _with_memory_used(recipe, image.spool.used)
+    recipe = _with_memory_used(recipe, image.spool)
     return open_flow(chosen_layers(image, recipe.layers), recipe)
 
 
@@ -81,14 +79,14 @@ def with_pipes_kept(recipe: Recipe, resources: ExitStack) -> Recipe:
         assert isinstance(layer.blob, Extent)
         kept[path] = f"/dev/fd/{layer.blob.fd}"
     added = tuple(kept.get(path, path) for path in recipe.add_layers)
-    return _with_memory_used(recipe._replace(add_layers=added), space.used)
+    return _with_memory_used(recipe._replace(add_layers=added), space)
 
 
-def _with_memory_used(recipe: Recipe, used: int) -> Recipe:
-    """Give the recipe without the `used` bytes of its memory in which something is kept already."""
-    if recipe.memory is None:
+def _with_memory_used(recipe: Recipe, space: SpoolSpace | None) -> Recipe:
+    """Give the recipe without the memory in which something is kept already."""
+    if recipe.memory is None or space is None:
         return recipe
-    return recipe._replace(memory=max(0, recipe.memory - used))
+    return recipe._replace(memory=max(0, recipe.memory - space.used))
 
 
 def _is_pipe(path: str | os.PathLike[str]) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import dimgx as package
-from dimgx import extractor
+from dimgx import extractor, system
 from dimgx.console import command
 from dimgx.console.messages import Messages
 from dimgx.extractor import FlatTar
@@ -24,7 +24,7 @@ from tests.cases import flatten_members
 from tests.dsl import dir_, file, hardlink, layer, symlink, whiteout
 from tests.listing import list_tar
 from tests.programs import CHECKOUT, dimgx, flat_bytes, need, refused
-from tests.writers import docker_archive, image, oci_layout
+from tests.writers import compress, docker_archive, image, oci_layout
 
 BELOW = [
     dir_("etc", mode=0o750), file("etc/conf", "old"), file("usr/bin/app", "app", mode=0o755),
@@ -215,19 +215,30 @@ def test_the_api_reads_a_pipe_once(place: Path, form: str) -> None:
     assert found[0] == found[1]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="FIFOs")
-@pytest.mark.parametrize("is_command", [True, False])
-def test_what_is_kept_of_a_pipe_leaves_less_memory(
-    place: Path, is_command: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    left = []
+needs_memory_files = pytest.mark.skipif(
+    "memfd" not in system.FEATURES, reason="only Linux keeps files in memory here"
+)
+
+
+@pytest.fixture
+def left(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
+    """Give the memory that is left for the layers, each time that some are opened."""
+    found = []
+    real = extractor.open_flat
 
     def open_flat(layers: Sequence[Layer], recipe: Recipe, below: Sequence[Layer]) -> FlatTar:
-        left.append(recipe.memory)
-        return extractor_open_flat(layers, recipe, below)
+        found.append(recipe.memory)
+        return real(layers, recipe, below)
 
-    extractor_open_flat = extractor.open_flat
     monkeypatch.setattr(extractor, "open_flat", open_flat)
+    return found
+
+
+@needs_memory_files
+@pytest.mark.parametrize("is_command", [True, False])
+def test_what_is_kept_of_a_pipe_leaves_less_memory(
+    place: Path, is_command: bool, left: list[int | None]
+) -> None:
     os.mkfifo("pipe")
     writer = threading.Thread(target=Path("pipe").write_bytes, args=(OWN,))
     writer.start()
@@ -239,6 +250,20 @@ def test_what_is_kept_of_a_pipe_leaves_less_memory(
             package.flatten(opened, "out.tar", record=True, add_layers=["pipe"], memory=100_000)
     writer.join()
     assert left == [100_000 - len(OWN)]
+
+
+@needs_memory_files
+def test_what_is_added_gets_the_memory_that_the_image_leaves(
+    place: Path, left: list[int | None]
+) -> None:
+    (place / "own.tgz").write_bytes(compress(OWN, "gzip"))
+    stdin = io.BytesIO(compress((place / "app.tar").read_bytes(), "gzip"))
+    with package.open_image("-", stdin=stdin) as opened:
+        assert opened.spool is not None and opened.spool.used
+        for spare in (1, len(OWN), len(OWN) + 1):
+            memory = opened.spool.used + spare
+            package.flatten(opened, io.BytesIO(), add_layers=["own.tgz"], memory=memory)
+    assert left == [1, 0, 1]
 
 
 def test_what_cannot_be_added(place: Path) -> None:
