@@ -102,6 +102,8 @@ def test_malformed(target: str, problem: str) -> None:
         ("oci:/no/such", ("V1", "v2"), (None, "V1")),
         ("oci:/no/such:2", ("h/a:1", "1", "docker.io/library/b:2", "2"), ("b", "2")),
         ("oci:/no/such:b", ("a:1", "1", "b:latest", "latest"), ("b", "latest")),
+        # As containerd calls what it has by a digest.
+        ("oci-archive:/no/such.tar", (f"docker.io/library/app@{DIGEST}",), ("app", None)),
         ("docker-archive:/no/such.tar", (), (None, None)),
         # What archives hold may be no names at all.
         ("docker-archive:/no/such.tar", ("../../etc/passwd",), (None, None)),

@@ -129,6 +129,10 @@ def _name_of(image: Image) -> tuple[str | None, str | None]:
     if not _is_id(asked, image) and not (asked in image.tags and is_tag_alone(asked)):
         with suppress(UsageError):  # something that only its archive takes for a name
             names.insert(0, parse_image_name(asked))
+    for tag in image.tags:
+        if not is_tag_alone(tag):  # with a digest in the place of a tag it names the image, too
+            with suppress(UsageError):
+                names.append(parse_image_name(tag))
     for name in names:
         if isinstance(name, ImageName):
             own = name.familiar
