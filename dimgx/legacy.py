@@ -117,7 +117,8 @@ def extractlayers(
     that was pulled did, comes with it. The members are written as they are, whatever the format
     of `tar_file`.
 
-    Raises: ImageError for a layer that is damaged or not of that image; SourceError.
+    Raises: ImageError for a layer that is damaged or not of that image; SourceError; IndexError
+        where `layers` has no such index.
     """
     from dimgx.extractor import open_flat
     from dimgx.recipe import Recipe

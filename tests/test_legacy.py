@@ -205,6 +205,14 @@ def test_extract_what_is_no_ancestor() -> None:
         tree(client, layers, client.ids[2])
 
 
+def test_extract_an_index_that_there_is_not() -> None:
+    client = Client()
+    layers = inspectlayers(client, "top")[":layers"]
+    with pytest.raises(IndexError):
+        tree(client, layers, len(layers))
+    assert client.saved == []
+
+
 def test_extract_beside_other_members() -> None:
     """What was added before and after stays, compressed or not."""
     client = Client()
