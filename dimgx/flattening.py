@@ -70,7 +70,8 @@ def with_pipes_kept(recipe: Recipe, resources: ExitStack) -> Recipe:
     Raises: ImageError, SourceError, Cancelled.
     """
     pipes = [path for path in recipe.add_layers if _is_pipe(path)]
-    if not pipes:
+    # Without a path to what is kept (a /proc that is not mounted) a pipe serves for one reading.
+    if not pipes or not os.path.exists("/dev/fd"):
         return recipe
     space = resources.enter_context(SpoolSpace(recipe.memory, recipe.tmpdirs))
     kept = {}

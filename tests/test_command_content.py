@@ -23,7 +23,7 @@ from dimgx.recipe import Recipe
 from tests.cases import flatten_members
 from tests.dsl import dir_, file, hardlink, layer, symlink, whiteout
 from tests.listing import list_tar
-from tests.programs import CHECKOUT, dimgx, flat_bytes, need, refused
+from tests.programs import CHECKOUT, dimgx, flat_bytes, need, need_root, refused, run
 from tests.writers import compress, docker_archive, image, oci_layout
 
 BELOW = [
@@ -193,6 +193,20 @@ def test_a_tar_from_another_process_is_there_for_all_that_want_it(place: Path, w
         for output in outputs:
             output.unlink()
     assert found[0] and found[1:] == found[:1] * 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="name spaces of mounts")
+def test_a_pipe_is_read_where_no_descriptor_has_a_path(place: Path) -> None:
+    need_root()
+    (place / "own.tar").write_bytes(OWN)
+    os.mkfifo("pipe")
+    script = (
+        "mount -t tmpfs tmpfs /proc && { cat own.tar > pipe & }"
+        f" && exec {sys.executable} -m dimgx -t - --add-layer pipe ./app.tar"
+    )
+    done = run([need("unshare"), "--mount", need("sh"), "-c", script],
+               env={"PYTHONPATH": str(CHECKOUT)})  # fmt: skip
+    assert done.stdout == flat_bytes("./app.tar", "--add-layer", "own.tar")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="FIFOs")
