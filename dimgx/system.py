@@ -32,7 +32,8 @@ FEATURES: frozenset[str] = frozenset(
         "pread": hasattr(os, "pread") and hasattr(os, "pwrite"),
         "preadv": hasattr(os, "preadv"),
         "memfd": hasattr(os, "memfd_create"),
-        "tmpfile": hasattr(os, "O_TMPFILE"),
+        # By /proc alone such a file gets a name.
+        "tmpfile": hasattr(os, "O_TMPFILE") and os.path.exists("/proc/self/fd"),
         "affinity": hasattr(os, "sched_getaffinity"),
         "fadvise": hasattr(os, "posix_fadvise"),
         "flock": os.name == "posix" and hasattr(os, "O_DIRECTORY"),
@@ -173,15 +174,34 @@ def open_memory_file() -> int | None:
         return None
 
 
+def open_nameless_file(directory: str, mode: int) -> int | None:
+    """Give an empty file in `directory` that goes away with this process unless it gets a name.
+
+    None where the system, or a file system, has no such thing.
+    """
+    if "tmpfile" in FEATURES:
+        with suppress(OSError):
+            return os.open(directory, os.O_RDWR | os.O_TMPFILE | _O_CLOEXEC, mode)
+    return None
+
+
+def name_file(fd: int, path: str) -> None:
+    """Give a nameless file the name `path`.
+
+    Raises: OSError; FileExistsError where something has that name.
+    """
+    # Python follows the symlink, which leads to the file, only where it is given a directory.
+    os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd, follow_symlinks=True)
+
+
 def open_unlinked_file(directory: str) -> int:
     """Give an empty file in `directory` that goes away when it is closed, or with the process.
 
     Raises: OSError as `os.open` does.
     """
-    if "tmpfile" in FEATURES:
-        # It never has a name, so whatever ends this process leaves nothing.
-        with suppress(OSError):  # not every file system has this
-            return os.open(directory, os.O_RDWR | os.O_TMPFILE | _O_CLOEXEC, 0o600)
+    nameless = open_nameless_file(directory, 0o600)
+    if nameless is not None:
+        return nameless
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _O_BINARY | _O_TEMPORARY | _O_CLOEXEC
     path = os.path.join(directory, f".dimgx-{os.urandom(8).hex()}")
     try:

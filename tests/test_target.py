@@ -98,6 +98,20 @@ def test_an_old_file_is_whole_until_the_commit(tmp_path):
     assert path.read_bytes() == DATA
 
 
+@pytest.mark.parametrize("is_there", [False, True])
+def test_what_is_written_has_no_name_where_that_can_be(tmp_path, is_there):
+    nameless = system.open_nameless_file(str(tmp_path), 0o600)
+    if nameless is not None:
+        os.close(nameless)
+    if is_there:
+        (tmp_path / "out.tar").write_bytes(b"old")
+    target = open_target(str(tmp_path / "out.tar"), force=is_there)
+    target.write(DATA)
+    assert len(os.listdir(tmp_path)) == is_there + (nameless is None)
+    target.commit()
+    assert os.listdir(tmp_path) == ["out.tar"]
+
+
 def test_abort_leaves_nothing(tmp_path):
     target = open_target(str(tmp_path / "out.tar"), force=False)
     target.write(DATA)
@@ -127,7 +141,7 @@ def test_an_existing_file_is_refused(tmp_path):
 @pytest.mark.parametrize("has_links", [True, False])
 def test_a_file_that_appeared_meanwhile_is_not_replaced(tmp_path, monkeypatch, has_links):
     if not has_links:
-        monkeypatch.setattr(os, "link", fail_with(errno.EPERM))
+        without_hard_links(monkeypatch)
     path = tmp_path / "out.tar"
     target = open_target(str(path), force=False)
     target.write(DATA)
@@ -138,8 +152,14 @@ def test_a_file_that_appeared_meanwhile_is_not_replaced(tmp_path, monkeypatch, h
     assert os.listdir(tmp_path) == ["out.tar"]
 
 
-def test_a_file_system_without_hard_links(tmp_path, monkeypatch):
+def without_hard_links(monkeypatch):
+    # No file system has files without names then.
+    monkeypatch.setattr(system, "FEATURES", system.FEATURES - {"tmpfile"})
     monkeypatch.setattr(os, "link", fail_with(errno.EPERM))
+
+
+def test_a_file_system_without_hard_links(tmp_path, monkeypatch):
+    without_hard_links(monkeypatch)
     put(tmp_path / "out.tar")
     assert (tmp_path / "out.tar").read_bytes() == DATA
     assert os.listdir(tmp_path) == ["out.tar"]

@@ -4,9 +4,9 @@ Rules:
 
 1. Symlinks are followed first, as far as their text names what they lead to; that is replaced, not
    they.
-2. A regular file, old or new, is written under a temporary name in the same directory, synced
-   unless the caller has no use for that, and takes its place in one step. It has the replaced
-   file's mode and owner, or the mode that the umask gives.
+2. A regular file, old or new, is written without a name, else under a temporary one in the same
+   directory, synced unless the caller has no use for that, and takes its place in one step. It has
+   the replaced file's mode and owner, or the mode that the umask gives.
 3. Without `force` nothing is replaced, also nothing that appeared since the target was opened.
 4. What is no regular file (a device, a FIFO, /dev/fd/N, another process's pipe) is written in
    place. A directory is refused.
@@ -162,18 +162,25 @@ class FileTarget:
         self._force = force
         self._sync = sync
         self._fd = -1
+        self._is_nameless = False
         self._directory = os.path.dirname(place) or os.curdir
         # Short whatever the target's name, which may be as long as a name can be.
         self._temporary = os.path.join(self._directory, f".dimgx-{os.urandom(8).hex()}.tmp")
 
     def create(self) -> None:
-        """Make the temporary file."""
+        """Make the temporary file.
+
+        Where it can be it has no name, so that nothing is left whatever ends this process.
+        """
         replaced = self._replaced
+        # What replaces a private file is private from its first byte on.
+        mode = 0o600 if replaced else 0o666
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
         try:
-            # What replaces a private file is private from its first byte on.
-            self._fd = os.open(self._temporary, flags, 0o600 if replaced else 0o666)
+            nameless = system.open_nameless_file(self._directory, mode)
+            self._is_nameless = nameless is not None
+            self._fd = os.open(self._temporary, flags, mode) if nameless is None else nameless
             if replaced and hasattr(os, "fchown"):
                 mode = stat.S_IMODE(replaced.st_mode)
                 try:
@@ -222,11 +229,13 @@ class FileTarget:
         try:
             with translated(self._path):
                 self._writer.sync()
+                if self._is_nameless:
+                    self._give_name()
                 fd, self._fd = self._fd, -1
                 os.close(fd)
                 if self._force:
                     os.replace(self._temporary, self._place)
-                else:
+                elif not self._is_nameless:
                     self._publish_new()
                 # It is there, whole: a name that cannot be removed takes nothing from that.
                 self._remove_temporary()
@@ -250,6 +259,13 @@ class FileTarget:
             with suppress(OSError):
                 os.unlink(self._temporary)
             self._temporary = ""
+
+    def _give_name(self) -> None:
+        """Give the nameless file its name, or one that can take the place of what is there."""
+        try:
+            system.name_file(self._fd, self._temporary if self._force else self._place)
+        except FileExistsError as exc:
+            raise exists(self._path) from exc
 
     def _publish_new(self) -> None:
         """Give the file its name unless something has that name by now."""
