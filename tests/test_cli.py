@@ -893,15 +893,15 @@ def test_many_layers_where_few_files_may_be_open(place: Path, is_for_good: bool)
     assert (place / "o.tar").exists() != is_for_good
 
 
-@pytest.mark.parametrize("name", ["image.tar", ".dimgx-"])
-def test_too_many_files_are_told_so_whatever_was_to_be_opened(place: Path, name: str) -> None:
+@pytest.mark.parametrize("is_it", ["'image.tar' in path", "flags & os.O_RDWR"])
+def test_too_many_files_are_told_so_whatever_was_to_be_opened(place: Path, is_it: str) -> None:
     script = (
         "import errno, os, sys\n"
         "open_ = os.open\n"
-        "def few(path, *args):\n"
-        f"    if {name!r} in path:\n"
+        "def few(path, flags, *args):\n"
+        f"    if {is_it}:\n"
         "        raise OSError(errno.EMFILE, 'Too many open files')\n"
-        "    return open_(path, *args)\n"
+        "    return open_(path, flags, *args)\n"
         "os.open = few\n"
         "from dimgx.cli import main\n"
         "sys.exit(main(['-t', 'o.tar', './image.tar']))"
