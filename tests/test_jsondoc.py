@@ -26,6 +26,7 @@ def fields(text: str) -> Fields:
         (b'{"a":' * 100_000, "nested deeper"),
         (b"[" * 500 + b"]" * 500, "nested deeper"),
         (b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1), "nested deeper"),
+        (b'{"a":' * MAX_DEPTH + b"[]" + b"}" * MAX_DEPTH, "nested deeper"),
         (b"[" + b"9" * 5000 + b"]", "not valid JSON"),
         (b'["' + b"x" * (1 << 20) + b'"]', "at most"),
         (b'["a\nb"]', "not valid JSON"),
@@ -42,6 +43,7 @@ def test_what_go_reads_is_read() -> None:
     assert parse_json(b"\xef\xbb\xbf[1]", "doc", 99) == [1]
     assert parse_json(b'["\xff"]', "doc", 99) == ["\ufffd"]
     assert parse_json(b'{"a":1,"a":2}', "doc", 99) == {"a": 2}
+    assert parse_json(b"[1]", "doc", 3) == [1]
     assert parse_json(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH, "doc", 999)
     wide = b"[" + b",".join([b"[]"] * 1000) + b"]"
     assert len(parse_json(wide, "doc", 9999)) == 1000  # type: ignore[arg-type]
@@ -50,7 +52,13 @@ def test_what_go_reads_is_read() -> None:
 def test_keys_fit_in_any_case() -> None:
     found = fields('{"Config":"a","LAYERS":["b"],"x":null}')
     assert (found.text("config"), found.texts("layers")) == ("a", ["b"])
+    assert fields('{"a":"1","A":"2","a":"3"}').text("a") == "3"
     assert "x" not in found and found.has("x") and not found.has("y")
+
+
+def test_integers_have_63_bits() -> None:
+    assert fields('{"a":9223372036854775807}').integer("a") == (1 << 63) - 1
+    assert fields('{"a":0}').integer("a") == 0
 
 
 def test_lone_surrogates_become_replacement_characters() -> None:
