@@ -119,7 +119,6 @@ class _Reader:
             layers=layers,
             config=config,
             id=str(config.digest),
-            tags=entry.names,
             platform=config.platform,
             history=self._history(entry, config),
             # No engine minds, and people do edit configs in place.

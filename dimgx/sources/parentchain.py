@@ -130,7 +130,6 @@ class _Reader:
             layers=tuple(map(self._layer, ids)),
             config=parse_config(self._json(id)[1], f"{self._files.where}: {id:.64}/json"),
             id=id,
-            tags=tuple(tags.get(id, ())),
             platform=self.platform(id),
             history=tuple(self._step(own, tuple(tags.get(own, ()))) for own in ids),
         )
