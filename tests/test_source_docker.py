@@ -140,8 +140,10 @@ def test_several_images(vintage: Vintage, ref: str, picture: Any, tmp_path: Path
 @vintages
 def test_several_images_need_a_choice(vintage: Vintage, tmp_path: Path) -> None:
     path = stored(tmp_path, docker_archive(APP, OTHER, vintage=vintage))
-    for ref in ("", ":nothing", ":@2", ":@sha256:" + "0" * 64, ":example/app", ":fedcba98"):
+    refs = ["", ":nothing", ":@2", ":@sha256:" + "0" * 64, ":example/app", ":fedcba98"]
+    for ref in [*refs, f":example/app@sha256:{OTHER.id()}"]:
         text = problem(path + ref)
+        assert "digits" not in text
         for part in (
             "example/app:1.0",
             "example/other:2",
@@ -151,6 +153,11 @@ def test_several_images_need_a_choice(vintage: Vintage, tmp_path: Path) -> None:
             "linux/amd64",
         ):
             assert part in text
+
+
+def test_a_name_that_cannot_be_shown_as_it_is(tmp_path: Path) -> None:
+    path = stored(tmp_path, docker_archive(replace(APP, tags=("a\nb:1",)), OTHER))
+    assert f"'a\\nb:1' ({APP.id()[:12]}, @0, linux/amd64), example/other:2 (" in problem(path)
 
 
 def test_one_image_under_two_names(tmp_path: Path) -> None:
@@ -342,7 +349,7 @@ def test_configs_that_are_bad_are_not_kept(tmp_path: Path) -> None:
     path = stored(tmp_path, archive([*members, file("manifest.json", to_json(entries))]))
     tracemalloc.start()
     try:
-        assert "holds 50 images" in problem(path)
+        assert re.search("holds 50 images, .*, 38 more$", problem(path))
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dimgx.platforms import host_platform
 from dimgx.sources import manifests
 from tests.dsl import file, hardlink
 from tests.opened import APP, ARM, BASE, OTHER, TOP, check, opened, problem, read, stored
@@ -33,6 +34,7 @@ from tests.writers import (
 )
 
 GZIP = f"{OCI}.layer.v1.tar+gzip"
+GONE = {"digest": "sha256:" + "3" * 64, "size": 7}
 ATTESTATION = {
     "mediaType": f"{OCI}.manifest.v1+json",
     "digest": "sha256:" + "1" * 64,
@@ -83,6 +85,19 @@ def test_skopeos_dir(docker_types: bool, version: bool, tmp_path: Path) -> None:
     assert "no image for linux/arm64" in problem(f"dir:{directory}", platform="linux/arm64")
 
 
+@pytest.mark.parametrize(
+    ("document", "reason"),
+    [
+        ({"manifests": []}, "is an index that lists no image"),
+        ({"manifests": [{"artifactType": "application/x"} | GONE]}, "no image, but application/x"),
+        ({"config": GONE, "artifactType": "application/x"}, "but application/x in an image's form"),
+    ],
+)
+def test_a_dir_that_is_no_image(document: Json, reason: str, tmp_path: Path) -> None:
+    directory = write_files(tmp_path / "x", {"manifest.json": to_json(document)})
+    assert reason in problem(f"dir:{directory}")
+
+
 def test_a_dir_with_a_list(tmp_path: Path) -> None:
     blobs: dict[str, bytes] = {}
     listed = [add_image(blobs, one) | {"platform": one.platform()} for one in (ARM, APP)]
@@ -122,9 +137,27 @@ def test_the_first_of_equals_in_an_index_wins(tmp_path: Path) -> None:
 def test_nameless_images_of_one_platform_need_a_choice(tmp_path: Path) -> None:
     pictures = [replace(one, tags=()) for one in (OTHER, APP)]
     path = stored(tmp_path, oci_archive(*pictures))
-    text = problem(path)
-    assert OTHER.id()[:12] in text and APP.id()[:12] in text and "2 images" in text
+    ids = [one.id()[:12] for one in pictures]
+    assert problem(path).endswith(
+        f"holds 2 images, name one behind a colon: {ids[0]} (@0, linux/amd64),"
+        f" {ids[1]} (@1, linux/amd64)"
+    )
     assert read(path + ":@1") == read(f"{path}:{APP.id()[:20]}") == [BASE, TOP]
+    assert read(f"{path}:any/name@sha256:{OTHER.id()}") == [TOP]
+
+
+def test_nameless_images_of_which_one_says_no_platform_need_a_choice(tmp_path: Path) -> None:
+    pictures = [replace(OTHER, tags=(), architecture=None), replace(APP, tags=())]
+    text = problem(stored(tmp_path, oci_archive(*pictures, platforms=False)))
+    assert f"behind a colon: {pictures[0].id()[:12]} (@0), {APP.id()[:12]} (@1," in text
+
+
+def test_a_name_as_written_counts_before_a_completed_one(tmp_path: Path) -> None:
+    pictures = replace(APP, tags=("x",)), replace(OTHER, tags=("x:latest",))
+    path = stored(tmp_path, oci_archive(*pictures))
+    assert read(f"{path}:x") == [BASE, TOP]
+    assert read(f"{path}:x:latest") == [TOP]
+    assert "'docker.io/x' fits 2 images" in problem(f"{path}:docker.io/x")
 
 
 @pytest.mark.parametrize(
@@ -320,6 +353,18 @@ def test_what_is_wrong_with_another_platform_does_not_matter(tmp_path: Path) -> 
     assert f"{ARM.id()} is missing" in problem(path, platform=None)
 
 
+def test_several_platforms_are_stored_but_not_this_machines(tmp_path: Path) -> None:
+    blobs: dict[str, bytes] = {}
+    own = host_platform()._asdict()
+    gone = {"mediaType": f"{OCI}.manifest.v1+json", "digest": "sha256:" + "3" * 64, "size": 7}
+    inner = [gone | {"platform": own}]
+    for os in ("aix", "zos"):
+        inner.append(add_image(blobs, ARM) | {"platform": {"os": os, "architecture": "s390x"}})
+    listed = [add_blob(blobs, to_json({"manifests": inner}), f"{OCI}.index.v1+json")]
+    text = problem(f"oci:{layout(tmp_path, blobs, listed)}", platform=None)
+    assert "but does not hold it; it holds aix/s390x, zos/s390x" in text
+
+
 def test_no_platform_is_stored(tmp_path: Path) -> None:
     gone = {"mediaType": f"{OCI}.manifest.v1+json", "digest": "sha256:" + "3" * 64, "size": 7}
     path = f"oci:{layout(tmp_path, {}, [gone | {'platform': APP.platform()}])}"
@@ -450,7 +495,10 @@ def test_oci_layout_must_fit(version: str | None, reason: str, tmp_path: Path) -
 def test_index_json_must_be_there(tmp_path: Path) -> None:
     directory = oci_layout(tmp_path / "x", APP)
     (directory / "index.json").write_bytes(b'{"schemaVersion":2,"manifests":null}')
-    assert "holds no image" in problem(f"oci:{directory}")
+    assert problem(f"oci:{directory}") == f"{directory} holds no image"
+    manifest = {"config": {"digest": "sha256:" + "0" * 64, "size": 3}}
+    (directory / "index.json").write_bytes(to_json(manifest))
+    assert "index.json is no index" in problem(f"oci:{directory}")
     (directory / "index.json").unlink()
     assert "index.json is missing" in problem(f"oci:{directory}")
 
@@ -519,6 +567,7 @@ def test_a_foreign_layer_that_is_stored(tmp_path: Path) -> None:
         (set_layer(digest="md5:" + "0" * 32), "not known"),
         (lambda m: m["config"].update(digest="sha256:" + "6" * 64), "66666 is missing"),
         (lambda m: m["config"].update(size=1), "not 1 as stated"),
+        (lambda m: m["config"].update(size=1 << 30), "at most 16777216 are read"),
         (lambda m: m.update(manifests=[]), "at once"),
         (lambda m: m.update(schemaVersion=1), "schema 1"),
     ],
@@ -556,8 +605,12 @@ def test_no_layers(tmp_path: Path) -> None:
 
 
 def test_a_windows_image_is_refused_by_name(tmp_path: Path) -> None:
-    directory = oci_layout(tmp_path / "x", replace(APP, os="windows"))
+    picture = replace(APP, os="windows")
+    directory = oci_layout(tmp_path / "x", picture)
     assert "Windows" in problem(f"oci:{directory}", platform=None)
+    blobs: dict[str, bytes] = {}
+    listed = [add_image(blobs, picture) | {"platform": APP.platform()}]
+    assert "Windows" in problem(f"oci:{layout(tmp_path / 'y', blobs, listed)}")
 
 
 def test_docker_schema_1_is_refused_by_name(tmp_path: Path) -> None:

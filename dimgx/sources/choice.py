@@ -92,7 +92,7 @@ def join_platforms(candidates: Iterable[Candidate]) -> list[Candidate]:
     for names, group in by_names.items():
         variants = tuple(variant for one in group for variant in one.variants)
         platforms = {variant.platform for variant in variants}
-        if len(group) == 1 or None in platforms or len(platforms) < len(variants):
+        if None in platforms or len(platforms) < len(variants):
             joined += group
         else:
             positions = tuple(position for one in group for position in one.positions)
@@ -156,12 +156,9 @@ def _with_id(
     wanted = id_start(ref) or ref
     found = []
     for candidate in candidates:
-        if any(fits(_bare(digest), wanted) for digest in candidate.digests):
-            found.append(candidate)
-            continue
-        variants = tuple(
-            v for v in candidate.variants if any(fits(_bare(own), wanted) for own in v.ids)
-        )
+        variants = candidate.variants
+        if not any(fits(_bare(digest), wanted) for digest in candidate.digests):
+            variants = tuple(v for v in variants if any(fits(_bare(own), wanted) for own in v.ids))
         if variants:
             found.append(candidate._replace(variants=variants))
     return found
@@ -178,32 +175,30 @@ def choose_variant(
 
     Raises: NoSuchImage where there is none.
     """
-    default = host_platform()
-    wish = wanted or default
+    wish = wanted or host_platform()
     ranked = []
     for place, variant in enumerate(candidate.variants):
         rank = None if variant.platform is None else wish.rank(variant.platform)
         if rank is not None:
             ranked.append((not variant.is_stored, rank, place))
-    stored = [variant for variant in candidate.variants if variant.is_stored]
-    if ranked and (wanted is not None or not min(ranked)[0]):
+    there = tuple(v for v in candidate.variants if v.is_stored) or candidate.variants
+    if ranked:
         best = candidate.variants[min(ranked)[2]]
-        if stored and not best.is_stored:
+        if best in there:
+            return best, []
+        if wanted is not None or len(there) > 1:
             raise NoSuchImage(
                 f"{where} lists an image for {wish}, but does not hold it; it holds"
-                f" {_show_platforms(stored)}"
+                f" {_show_platforms(there)}"
             )
-        return best, []
-    if len(stored) == 1 or len(candidate.variants) == 1:
-        only = (stored or candidate.variants)[0]
+    if len(there) == 1:
+        only = there[0]
         if only.platform is None:
             warning = f"the image does not say its platform; taken for {wish}"
             # What is wrong with it comes first.
             return only, [] if wanted is None or not only.is_sound else [warning]
         if wanted is None:
-            return only, [f"the image is for {only.platform}, not for {default}"]
-    if ranked:
-        return candidate.variants[min(ranked)[2]], []
+            return only, [f"the image is for {only.platform}, not for {wish}"]
     offered = _show_platforms(candidate.variants)
     # One that cannot be read may be what was asked for.
     bad = (v.content for v in candidate.variants if v.platform is None and not v.is_sound)
