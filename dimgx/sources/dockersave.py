@@ -37,18 +37,16 @@ class _Entry(NamedTuple):
     layers: tuple[str, ...]
     names: tuple[str, ...]
     parent: str | None
-    media_types: dict[str, str]
+    media_types: dict[str, str | None]
     """Media types of layers by their diff_ids."""
 
 
-def list_saved(files: Files, document: object) -> list[Candidate]:
+def list_saved(files: Files, document: list[object]) -> list[Candidate]:
     """Give the images that manifest.json lists, which `document` is; the same image comes once.
 
-    Raises: ImageError where the document has another shape.
+    Raises: ImageError where an entry is malformed.
     """
     what = f"{files.where}: manifest.json"
-    if not isinstance(document, list):
-        raise ImageError(f"{what} is no list")
     entries: dict[tuple[str, tuple[str, ...]], _Entry] = {}
     for position, item in enumerate(document):
         entry = _parse_entry(Fields(item, f"{what}: [{position}]"), position)
@@ -70,7 +68,7 @@ def _parse_entry(fields: Fields, position: int) -> _Entry:
     if not config:
         raise ImageError(f"{fields.what} names no Config")
     media_types = {
-        diff_id: Fields(source, f"{fields.what}: LayerSources").text("mediatype") or ""
+        diff_id: Fields(source, f"{fields.what}: LayerSources").text("mediatype") or None
         for diff_id, source in fields.mapping("layersources").items()
     }
     names = tuple(filter(None, fields.texts("repotags")))
@@ -166,9 +164,13 @@ class _Reader:
         return found
 
     def _layer(
-        self, path: str, digest: Digest | None, diff_id: Digest | None, types: dict[str, str]
+        self,
+        path: str,
+        digest: Digest | None,
+        diff_id: Digest | None,
+        types: dict[str, str | None],
     ) -> Layer:
-        media_type = types.get(str(diff_id)) or None
+        media_type = types.get(str(diff_id))
         extent = self._files.find(path)
         if extent is not None:
             return Layer(extent, digest, None, diff_id, media_type)

@@ -237,16 +237,16 @@ def _make_image(
 
 def _make_layer(store: BlobStore, layer: Descriptor, diff_id: Digest | None) -> Layer:
     blob = store.find(layer)
-    problem = None
     if layer.is_encrypted:
         problem = "it is encrypted: decrypt the image first, as in `skopeo copy --decryption-key`"
     elif not layer.is_tar_layer:
         problem = f"it is no tar: its media type is {layer.media_type!r:.200}"
-    elif blob is None and layer.is_foreign:
+    elif blob is not None:
+        return Layer(blob, layer.digest, layer.size, diff_id, layer.media_type)
+    elif layer.is_foreign:
         problem = "it is not stored with the image, as its licence has it (a foreign layer)"
-    elif blob is None:
+    else:
         problem = "its blob is missing: pull or copy it again"
-    if problem is not None or blob is None:
-        # Whoever reads it says which layer it is.
-        blob = UnreadableBlob(f"{store.where}: {problem}", layer.size)
-    return Layer(blob, layer.digest, layer.size, diff_id, layer.media_type)
+    # Whoever reads it says which layer it is.
+    unread = UnreadableBlob(f"{store.where}: {problem}", layer.size)
+    return Layer(unread, layer.digest, layer.size, diff_id, layer.media_type)
