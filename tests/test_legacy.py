@@ -16,7 +16,7 @@ from tests import services
 from tests.dsl import dir_, file, layer, whiteout
 from tests.listing import list_tar
 from tests.services import Engine
-from tests.writers import archive
+from tests.writers import Json, archive, docker_archive, docker_archive_v1, image, v1_members
 
 ONE = {
     "Created": "2015-05-01T12:34:56.789012345Z",
@@ -190,6 +190,61 @@ def test_extract_asks_for_an_id_as_the_engine_spells_it(top: int | str) -> None:
     client = Spelling()
     layers = inspectlayers(client, "top")[":layers"]
     assert tree(client, layers[1:], top) == ["d d", "f d/1 'one'"]
+
+
+def test_extract_from_an_archive_that_names_its_images() -> None:
+    class Naming(Client):
+        def get_image(self, image: str) -> io.BytesIO:
+            return io.BytesIO(docker_archive_v1(picture))
+
+    client = Naming()
+    picture = image(*client.tars)
+    names = [member.name.decode() for member in v1_members(picture)]
+    client.ids = [name[:64] for name in reversed(names) if name.endswith("/layer.tar")]
+    layers = inspectlayers(client, "top")[":layers"]
+    assert tree(client, layers) == ["d d", "f d/1 'one'", "f d/4 'four'"]
+    assert tree(client, layers[3:], client.ids[4]) == ["d d", "f d/0 'zero'", "f d/1 'one'"]
+
+
+class Newer(Client):
+    """Gives archives as engines since 1.10 do: layers are of a history's steps, not of IDs."""
+
+    def __init__(self, count: int, *empty: bool) -> None:
+        super().__init__(count)
+        history: list[Json] = [{"empty_layer": one} for one in empty]
+        self.picture = image(*(self.tars[k] for k in (0, 1, 2, 4)), history=history)
+
+    def get_image(self, image: str) -> io.BytesIO:
+        return io.BytesIO(docker_archive(self.picture))
+
+
+def test_extract_of_a_history_the_last_steps_are_images_and_the_rest_is_the_base() -> None:
+    client = Newer(3, False, False, False, True, False)
+    layers = inspectlayers(client, client.ids[2])[":layers"]
+    top = client.ids[2]
+    assert tree(client, layers) == ["d d", "f d/1 'one'", "f d/4 'four'"]
+    assert tree(client, layers[:1], top) == tree(client, layers[:2], top) == ["d d", "f d/4 'four'"]
+    assert tree(client, layers[1:2], top) == []
+    assert tree(client, layers[2:], top) == ["d d", "f d/1 'one'"]
+
+
+def test_extract_where_each_step_is_an_image() -> None:
+    client = Newer(4, False, False, False, False)
+    layers = inspectlayers(client, client.ids[3])[":layers"]
+    assert tree(client, layers[2:], client.ids[3]) == ["d d", "f d/0 'zero'", "f d/1 'one'"]
+
+
+def test_extract_without_a_history_that_fits() -> None:
+    client = Newer(1)
+    layers = inspectlayers(client, client.ids[0])[":layers"]
+    assert tree(client, layers) == ["d d", "f d/1 'one'", "f d/4 'four'"]
+
+
+@pytest.mark.parametrize("client", [Newer(2), Newer(5, False, False, False, False)])
+def test_extract_with_more_ancestors_than_steps(client: Client) -> None:
+    layers = inspectlayers(client, client.ids[-1])[":layers"]
+    with pytest.raises(dimgx.ImageError, match="more ancestors than steps"):
+        tree(client, layers)
 
 
 def test_extract_nothing() -> None:
