@@ -15,6 +15,7 @@ from tests.dsl import Member, file, hardlink, symlink
 from tests.opened import APP, ARM, BASE, OTHER, TOP, check, opened, problem, read, stored
 from tests.writers import (
     Compression,
+    Picture,
     Vintage,
     archive,
     docker_archive,
@@ -258,18 +259,35 @@ def edit_manifest(members: list[Member], **values: Any) -> list[Member]:
     ]
 
 
-def test_ancestors_in_the_archive_name_their_steps(tmp_path: Path) -> None:
-    base = image(BASE, tags=("base:1",))
-    members = docker_members(base, APP)
+def with_parents(directory: Path, *pictures: Picture, parents: dict[int, int]) -> str:
+    """Store an archive of `pictures`, some of which name another as their parent."""
+    members = docker_members(*pictures)
     entries = json.loads(next(m.data for m in members if m.name == b"manifest.json"))
-    entries[1]["Parent"] = f"sha256:{base.id()}"
-    members.append(file("manifest.json", to_json(entries)))
-    with opened(stored(tmp_path, archive(members)) + ":example/app:1.0") as found:
-        assert [step.id for step in found.history] == [f"sha256:{base.id()}", None]
-        assert found.history[0].tags == ("base:1",)
-    entries[0]["Parent"] = entries[1]["Parent"] = f"sha256:{APP.id()}"
-    members.append(file("manifest.json", to_json(entries)))
-    assert read(stored(tmp_path, archive(members)) + ":@1") == [BASE, TOP]
+    for child, parent in parents.items():
+        entries[child]["Parent"] = f"sha256:{pictures[parent].id()}"
+    return stored(directory, archive([*members, file("manifest.json", to_json(entries))]))
+
+
+def test_ancestors_in_the_archive_name_their_steps(tmp_path: Path) -> None:
+    base, middle = image(BASE, tags=("base:1",)), image(BASE, TOP, tags=())
+    top = image(BASE, TOP, BASE)
+    path = with_parents(tmp_path, top, base, middle, parents={0: 2, 2: 1})
+    with opened(path + ":@0") as found:
+        ids = [f"sha256:{base.id()}", f"sha256:{middle.id()}", None]
+        assert [step.id for step in found.history] == ids
+        assert [step.tags for step in found.history] == [("base:1",), (), ()]
+    path = with_parents(tmp_path, base, APP, parents={0: 1, 1: 1})
+    assert read(path + ":@1") == [BASE, TOP]
+
+
+@pytest.mark.parametrize("history", [[], [{"created_by": "another"}], [{}] * 2, [{}] * 3])
+def test_a_parent_whose_history_is_no_beginning_names_no_step(
+    history: list[Any], tmp_path: Path
+) -> None:
+    parent = image(BASE, tags=(), history=history)
+    child = image(BASE, TOP, history=[{}, {}])
+    with opened(with_parents(tmp_path, parent, child, parents={1: 0}) + ":@1") as found:
+        assert [step.id for step in found.history] == [None, None]
 
 
 @pytest.mark.parametrize("link", [symlink, hardlink])
