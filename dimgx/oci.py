@@ -66,6 +66,7 @@ class Descriptor(NamedTuple):
     annotations: Mapping[str, str] = MappingProxyType({})
     platform: Platform | None = None
     artifact_type: str | None = None
+    """What it points at says that it is this, which is no image."""
     problem: ImageError | None = None
     """What is wrong with an entry of an index; its digest and size stand for nothing then."""
 
@@ -76,11 +77,6 @@ class Descriptor(NamedTuple):
             self.platform is not None
             and self.platform.os == self.platform.architecture == "unknown"
         )
-
-    @property
-    def is_artifact(self) -> bool:
-        """What it points at says that it is something else than an image."""
-        return bool(self.artifact_type) and self.artifact_type not in CONFIG_TYPES
 
     @property
     def is_tar_layer(self) -> bool:
@@ -112,6 +108,7 @@ class Manifest(NamedTuple):
     layers: tuple[Descriptor, ...]
     """Base to top."""
     artifact_type: str | None = None
+    """What it says that it is, which is no image."""
     media_type: str | None = None
     data: bytes = b""
     """The document itself."""
@@ -122,7 +119,7 @@ class Manifest(NamedTuple):
 
         cosign's signatures have an image's config, but no layer of theirs is a layer.
         """
-        if self.artifact_type and self.artifact_type not in CONFIG_TYPES:
+        if self.artifact_type:
             return False
         if self.config.media_type in CONFIG_TYPES:
             return not self.layers or any(layer.is_tar_layer for layer in self.layers)
@@ -209,9 +206,15 @@ def _make_descriptor(
         size=size,
         annotations=fields.text_mapping("annotations"),
         platform=None if platform is None else parse_platform_fields(platform),
-        artifact_type=fields.text("artifacttype") or None,
+        artifact_type=_artifact_type(fields),
         problem=problem,
     )
+
+
+def _artifact_type(fields: Fields) -> str | None:
+    """Give the type of an artifact, None where it is that of images or there is none."""
+    found = fields.text("artifacttype")
+    return None if not found or found in CONFIG_TYPES else found
 
 
 def parse_document(data: bytes, what: str, limit: int = MANIFEST_LIMIT) -> Index | Manifest:
@@ -235,7 +238,7 @@ def parse_document(data: bytes, what: str, limit: int = MANIFEST_LIMIT) -> Index
         return Manifest(
             config=parse_descriptor(config),
             layers=tuple(map(parse_descriptor, fields.objects("layers"))),
-            artifact_type=fields.text("artifacttype") or None,
+            artifact_type=_artifact_type(fields),
             media_type=fields.text("mediatype") or None,
             data=data,
         )

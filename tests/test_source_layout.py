@@ -285,6 +285,12 @@ def test_what_is_no_image_is_named(
     assert f"holds no image, but {kind}" in problem(f"oci:{path}")
 
 
+def test_an_image_may_be_listed_as_an_artifact_of_its_own_type(tmp_path: Path) -> None:
+    blobs: dict[str, bytes] = {}
+    listed = [add_image(blobs, APP) | {"artifactType": f"{OCI}.config.v1+json"}]
+    assert read(f"oci:{layout(tmp_path, blobs, listed)}") == [BASE, TOP]
+
+
 def test_children_listed_beside_their_index(tmp_path: Path) -> None:
     blobs: dict[str, bytes] = {}
     inner = [add_image(blobs, one) | {"platform": one.platform()} for one in (APP, ARM)]

@@ -105,7 +105,7 @@ class ManifestReader:
         """Tell whether an entry of an index says nothing else of itself (rule 1)."""
         if entry is None or entry.is_attestation:
             return False
-        if entry.artifact_type and entry.is_artifact:
+        if entry.artifact_type:
             self._others[entry.artifact_type] = None
             return False
         return True
