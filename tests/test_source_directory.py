@@ -109,6 +109,13 @@ def test_names_that_mean_something_else(tmp_path: Path) -> None:
         assert problem(f"docker-archive:{directory}")
 
 
+def test_a_document_has_a_limit_before_it_is_read(tmp_path: Path) -> None:
+    directory = write_files(tmp_path / "x", {"manifest.json": b""})
+    for size, reason in ((16 << 20, "not valid JSON"), ((16 << 20) + 1, "at most 16777216 are")):
+        os.truncate(directory / "manifest.json", size)
+        assert reason in problem(f"dir:{directory}")
+
+
 def test_a_blob_that_changes_meanwhile(tmp_path: Path) -> None:
     directory = oci_layout(tmp_path / "x", APP)
     with (
