@@ -80,16 +80,14 @@ def select(
 
 def _resolve(rows: Sequence[Row], spec: str) -> list[int] | None:
     """Give the indexes that `spec` names, None where it names no row."""
+    ambiguous: _AmbiguousError | None = None
     try:
         whole = _resolve_part(rows, spec)
-    except _AmbiguousError:
-        whole = None
-        if ":" not in spec.removeprefix("sha256:"):
-            raise
-    if whole is not None:
-        return whole
+        if whole is not None:
+            return whole
+    except _AmbiguousError as exc:
+        ambiguous = exc
     found: dict[int, list[int]] = {}
-    ambiguous: _AmbiguousError | None = None
     for place in (index for index, char in enumerate(spec) if char == ":"):
         try:
             first = _resolve_part(rows, spec[:place])
@@ -97,7 +95,7 @@ def _resolve(rows: Sequence[Row], spec: str) -> list[int] | None:
             if first is not None and last is not None:
                 found[place] = _range(rows, spec, first, last)
         except _AmbiguousError as exc:
-            ambiguous = exc
+            ambiguous = ambiguous or exc
     if len(found) > 1:
         readings = " or ".join(f"{spec[:place]} to {spec[place + 1 :]}" for place in found)
         raise _AmbiguousError(f"layer spec {spec} may mean {readings}; use @n")
@@ -114,16 +112,12 @@ def _resolve_part(rows: Sequence[Row], part: str) -> list[int] | None:
         index = int(position[1])
         index += len(rows) if index < 0 else 0
         return [index] if 0 <= index < len(rows) else None
-    matched_id = _ID.fullmatch(part)
-    if matched_id and len(matched_id[1]) == 64:
-        by_id = _by_prefix(rows, part, matched_id[1].lower())
-        if by_id:
-            return by_id
     by_tag = [index for index, row in enumerate(rows) if _has_tag(row, part)]
     if len(by_tag) > 1:
         raise _ambiguous(rows, part, by_tag)
     if by_tag:
         return by_tag
+    matched_id = _ID.fullmatch(part)
     return _by_prefix(rows, part, matched_id[1].lower()) if matched_id else None
 
 
@@ -134,12 +128,12 @@ def _by_prefix(rows: Sequence[Row], part: str, prefix: str) -> list[int] | None:
         matching = [
             hexdigits
             for hexdigits in (_hex(row.diff_id), _hex(row.image_id))
-            if hexdigits and hexdigits.startswith(prefix)
+            if hexdigits.startswith(prefix)
         ]
         if matching:
             hits.append(index)
             ids.add(matching[0])
-    if len(hits) > 1 and len(ids) > 1:
+    if len(ids) > 1:
         raise _ambiguous(rows, part, hits)
     return hits or None
 

@@ -73,7 +73,7 @@ ROWS = (
     ],
 )
 def test_specs(specs: list[str], expected: list[int]) -> None:
-    selection = select(ROWS, specs, strict=True)
+    selection = select(ROWS, iter(specs), strict=True)
     assert [found.position for found in selection.rows] == expected
 
 
@@ -91,7 +91,8 @@ def test_reverse_turns_the_list_round_before_rows_are_used_once(
     assert [found.position for found in select(ROWS, specs, reverse=True).rows] == expected
 
 
-UNKNOWN = ["@6", "@-7", "f00d", "ubuntu", "ubuntu:20.04", "@1:@9", "f00d:@1", "@1:f00d", "1"]
+UNKNOWN = ["@6", "@-7", "f00d", "ubuntu", "ubuntu:20.04", "@1:@9", "f00d:@1", "@1:f00d", "1",
+           "aa112cc"]  # fmt: skip
 
 
 @pytest.mark.parametrize("spec", UNKNOWN)
@@ -116,10 +117,40 @@ def test_bad_grammar_is_a_usage_error(spec: str) -> None:
         select(ROWS, [spec])
 
 
+def test_spec_of_an_image_without_rows_is_told_so() -> None:
+    with pytest.raises(LayerSpecError, match=r"named by @0; it has none$"):
+        select((), ["@0"], strict=True)
+
+
 @pytest.mark.parametrize("spec", ["aa", "sha256:aa", "a", "aa:@1", "@1:aa"])
 def test_ambiguous_prefix_names_its_candidates(spec: str) -> None:
-    with pytest.raises(LayerSpecError, match=r"ambiguous.*@0 aa11.*@1 aa22"):
+    with pytest.raises(LayerSpecError, match=r"ambiguous: @0 aa1100000000, @1 aa2200000000$"):
         select(ROWS, [spec])
+
+
+def test_candidates_are_shown_by_the_id_that_fits() -> None:
+    rows = (row(0, None, diff("b1")), row(1, "b2" * 32, diff("a")), row(2, "c" * 64, diff("b3")))
+    shown = "@0 b10000000000, @1 b2b2b2b2b2b2, @2 b30000000000"
+    with pytest.raises(LayerSpecError, match=f"ambiguous: {shown}$"):
+        select(rows, ["b"])
+
+
+@pytest.mark.parametrize(("count", "end"), [(8, "@7 a70000000000"), (10, "0 and 2 more")])
+def test_many_candidates_are_not_all_shown(count: int, end: str) -> None:
+    with pytest.raises(LayerSpecError, match=f"ambiguous: @0 a0.*{end}$"):
+        select([row(n, None, diff(f"a{n}")) for n in range(count)], ["a"])
+
+
+def test_tag_of_several_rows_is_ambiguous() -> None:
+    rows = (row(0, None, diff("a1"), "x:1"), row(1, None, None, "x:1"), row(2, None, diff("c1")))
+    for spec in ("x:1", "x:1:@2", "@2:x:1"):
+        with pytest.raises(LayerSpecError, match=r"x:1 is ambiguous: @0 a10000000000, @1 <none>$"):
+            select(rows, [spec])
+
+
+def test_range_whose_other_reading_is_ambiguous_is_taken() -> None:
+    rows = (*ROWS, row(6, None, diff("f1"), "a:1"))
+    assert [found.position for found in select(rows, ["a:1:dd"]).rows] == [6, 5]
 
 
 def test_range_that_may_be_split_in_two_ways_is_ambiguous() -> None:
@@ -136,5 +167,6 @@ def test_known_tag_wins_over_a_range() -> None:
 
 def test_range_between_interleaved_doubles_is_ambiguous() -> None:
     rows = tuple(row(n, None, diff("a1" if n % 2 else "b1")) for n in range(4))
-    with pytest.raises(LayerSpecError, match="ambiguous"):
-        select(rows, ["a1:b1"])
+    for spec in ("a1:b1", "b1:@0", "@3:a1"):
+        with pytest.raises(LayerSpecError, match="ambiguous"):
+            select(rows, [spec])
