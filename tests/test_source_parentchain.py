@@ -95,6 +95,8 @@ A, B, C = "a" * 64, "b" * 64, "c" * 64
         (v1((A, {"container_config": {"Cmd": 1}})), "no list"),
         (v1((A, {}), repositories={"x": {"1": B}}), "is missing"),
         (v1((A, {}), repositories={"x": {"1": "../../x"}}), "no ID"),
+        (v1((A, {}), repositories={"x": {"1": 1}}), "no ID"),
+        (v1((A, {}), repositories={"x": {"1": ""}}), "no ID"),
         (v1((A, {}), repositories={"x": []}), "no tags"),
         (v1((A, {}), repositories=[]), "no JSON object"),
         (v1(repositories={}), "no end|no image"),
@@ -103,6 +105,14 @@ A, B, C = "a" * 64, "b" * 64, "c" * 64
 )
 def test_broken_chains(data: bytes, reason: str, tmp_path: Path) -> None:
     assert re.search(reason, problem(stored(tmp_path, data)))
+
+
+def test_a_chain_that_is_broken_matters_only_to_its_image(tmp_path: Path) -> None:
+    path = stored(tmp_path, v1((A, {"os": 1, "architecture": "x"}), (B, {"parent": ""})))
+    assert "2 images" in problem(path)
+    assert "os is no string" in problem(f"{path}:{A}")
+    with opened(f"{path}:{B}") as found:
+        assert [(step.created_by, step.parent_id) for step in found.history] == [(None, None)]
 
 
 def test_a_long_chain_is_no_recursion(tmp_path: Path) -> None:

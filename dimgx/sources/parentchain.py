@@ -147,10 +147,10 @@ class _Reader:
             empty=False,
             created=fields.text("created"),
             created_by=" ".join(command) or None,
-            comment=fields.text("comment") or None,
-            author=fields.text("author") or None,
+            comment=fields.text("comment"),
+            author=fields.text("author"),
             id=id,
-            parent_id=fields.text("parent") or None,
+            parent_id=self.parent(id),
             tags=tags,
             size=_size_of(fields),
         )
