@@ -41,7 +41,7 @@ class ImageName(NamedTuple):
     @property
     def wanted(self) -> str:
         """What to ask the registry for: the digest, else the tag."""
-        return str(self.digest) if self.digest is not None else self.tag or "latest"
+        return str(self.digest or self.tag)
 
     @property
     def repository(self) -> str:

@@ -132,10 +132,4 @@ def host_platform() -> Platform:
 
 def platform_fields(platform: Platform | None) -> dict[str, str | None] | None:
     """Give the parts of a platform as they stand in the documents that dimgx writes."""
-    if platform is None:
-        return None
-    return {
-        "os": platform.os or None,
-        "architecture": platform.architecture or None,
-        "variant": platform.variant,
-    }
+    return None if platform is None else platform._asdict()

@@ -81,7 +81,7 @@ def parse_reference(
             )
     if colon and word in _NAMED:
         return Reference(text, _NAMED[word], None, _checked(rest, text))
-    if colon and word == "docker" and rest.startswith("//"):
+    if word == "docker" and rest.startswith("//"):
         return Reference(text, "docker", None, _checked(rest[2:], text))
     if _is_path(text, is_file):
         return _cut(text, "path", text, exists)

@@ -23,6 +23,7 @@ GOOD = [
     ("store/foo/bar", "docker.io", "store/foo/bar", "latest", None),
     ("ghcr.io/o/n:tag", "ghcr.io", "o/n", "tag", None),
     ("localhost/n", "localhost", "n", "latest", None),
+    ("host:65535/n", "host:65535", "n", "latest", None),
     ("localhost:5000/n:1", "localhost:5000", "n", "1", None),
     ("host:5000/n@sha256:" + F64, "host:5000", "n", None, "sha256:" + F64),
     (f"busybox:latest@{D}", "docker.io", "library/busybox", "latest", D),
@@ -73,6 +74,7 @@ BAD = [
     "1a3f5e7d" * 8, "docker-/docker", "-docker-/docker", "____/____", "_docker/_docker",
     "dock..er/docker", "dock_.er/docker", "dock-.er/docker", "docker/", "n:", "n:-foo", "n@foo",
     "n:" + "t" * 129, "this_is_not_a_valid_namespace_because_it_is_too_long" * 5 + "/docker",
+    "host:65536/n",
     "host:port/n", "n:a:b", "n\n", "n:tag\n", f"n@sha256:{F64}\n", "n@", "host/..", "host.x/a/../b",
 ]  # fmt: skip
 
@@ -92,6 +94,11 @@ def test_good_names(
 def test_bad_names(text: str) -> None:
     with pytest.raises(UsageError):
         parse_image_name(text)
+
+
+def test_a_name_with_capitals_is_told_of_them() -> None:
+    with pytest.raises(UsageError, match="'docker/Docker': names are in lower case"):
+        parse_image_name("docker/Docker")
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,14 @@ def test_the_best_of_several(wanted: str, offered: list[str], best: str | None) 
 def test_the_machine_has_a_platform() -> None:
     assert host_platform().os == "linux"
     assert host_platform().architecture
+    assert host_platform().rank(host_platform()) == 0
 
 
 def test_what_is_unknown_keeps_its_name() -> None:
     assert normal_platform("plan9", "sparc", "x") == Platform("plan9", "sparc", "x")
+
+
+def test_a_variant_of_any_length_is_the_last_to_be_taken() -> None:
+    ranks = [Platform("linux", "amd64").rank(normal_platform("linux", "amd64", v))
+             for v in ("v2", "9" * 5000)]  # fmt: skip
+    assert None not in ranks and ranks == sorted(ranks)  # type: ignore[type-var]

@@ -51,6 +51,9 @@ CASES = [
     ("docker-daemon:app:1", "docker-daemon", None, "app:1"),
     ("docker:dind", "docker-daemon", None, "docker:dind"),
     ("oci/thing:1", "docker-daemon", None, "oci/thing:1"),
+    ("dir", "docker-daemon", None, "dir"),
+    ("podman", "docker-daemon", None, "podman"),
+    ("docker-daemon:app@0123abc", "docker-daemon", None, "app@0123abc"),
     ("docker://debian:12", "docker", None, "debian:12"),
     ("docker://h:5/x", "docker", None, "h:5/x"),
     ("podman:app", "podman", None, "app"),
@@ -95,6 +98,7 @@ def test_what_is_no_reference_is_refused(text: str) -> None:
     with pytest.raises(UsageError) as raised:
         parse_reference(text, exists=FILES.__contains__, is_file=FILES.__contains__)
     assert str(raised.value).isprintable()
+    assert ("docker://[host" in str(raised.value)) == ("://" in text)
 
 
 @pytest.mark.parametrize("text", ["https://h/x", "docker://", "docker://https://h/x", "oras://y"])
