@@ -11,7 +11,7 @@ import pytest
 from dimgx.digest import Digest
 from dimgx.errors import ImageError
 from dimgx.image import Image, Layer, UnreadableBlob
-from dimgx.inspector import inspect, layers_of, list_rows
+from dimgx.inspector import Row, inspect, layers_of, list_rows
 from dimgx.oci import HistoryStep
 from tests.dsl import file, layer
 
@@ -129,9 +129,17 @@ def test_size_kind_decides_whose_size_is_shown(kind: str, expected: int) -> None
     step = HistoryStep(empty=False, size=42 if kind != "blob" else None)
     image = Image("x", (stored(ONE),), history=(step,), size_kind=kind)  # type: ignore[arg-type]
     assert [row.size for row in inspect(image).rows] == [expected]
+    unmeasured = inspect(image, sizes=False)
+    assert [row.size for row in unmeasured.rows] == [None if kind == "tar" else expected]
 
 
 def test_layers_of_rows_keep_their_order_and_leave_out_the_empty() -> None:
     image = two(STEP, EMPTY, STEP)
     rows = list_rows(image)
     assert layers_of(image, (rows[2], rows[1], rows[0])) == (image.layers[1], image.layers[0])
+
+
+@pytest.mark.parametrize("index", [-1, 2])
+def test_rows_of_another_image_have_no_layers(index: int) -> None:
+    with pytest.raises(ImageError, match="row @7 is not of x"):
+        layers_of(two(), [Row(7, layer_index=index)])

@@ -103,6 +103,9 @@ def test_names_that_mean_something_else(tmp_path: Path) -> None:
     manifest = [{"Config": "/etc/passwd", "Layers": []}]
     directory = write_files(tmp_path / "x", {"manifest.json": to_json(manifest)})
     assert "missing" in problem(f"docker-archive:{directory}")
+    for config, reason in (("manifest.json/x", "missing"), ("n" * 300, "too long")):
+        write_files(directory, {"manifest.json": to_json([{"Config": config, "Layers": []}])})
+        assert reason in problem(f"docker-archive:{directory}")
     for config in ("../secret", "a/../../secret", "x\0y"):
         manifest = [{"Config": config, "Layers": []}]
         write_files(directory, files | {"manifest.json": to_json(manifest)})
@@ -114,6 +117,10 @@ def test_a_document_has_a_limit_before_it_is_read(tmp_path: Path) -> None:
     for size, reason in ((16 << 20, "not valid JSON"), ((16 << 20) + 1, "at most 16777216 are")):
         os.truncate(directory / "manifest.json", size)
         assert reason in problem(f"dir:{directory}")
+
+
+def test_the_root_is_a_directory_like_any_other() -> None:
+    assert "is a root file system already" in problem("dir:/")
 
 
 def test_a_blob_that_changes_meanwhile(tmp_path: Path) -> None:
@@ -131,6 +138,9 @@ def test_everything_is_closed_again(tmp_path: Path) -> None:
     before = open_files()
     read(f"oci:{directory}")
     problem(f"oci:{directory}:nothing")
+    (tmp_path / "image.tar").write_bytes(oci_archive(APP))
+    read(f"oci-archive:{tmp_path}/image.tar")
+    problem(f"oci-archive:{tmp_path}/image.tar:nothing")
     read("-", oci_archive(APP, archive_compression="gzip"))
     assert not open_files() - before
 

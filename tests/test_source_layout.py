@@ -299,6 +299,21 @@ def test_children_listed_beside_their_index(tmp_path: Path) -> None:
     path = f"oci:{layout(tmp_path, blobs, [*inner, named])}"
     assert read(path) == [BASE, TOP]
     assert read(path, platform="linux/arm64") == [TOP, BASE]
+    inner[1]["annotations"] = {"org.opencontainers.image.ref.name": "app:1-arm"}
+    path = f"oci:{layout(tmp_path / 'y', blobs, [*inner, named])}"
+    assert read(path + ":app:1-arm", platform=None) == [TOP, BASE]
+    assert "holds 2 images" in problem(path)
+
+
+def test_one_image_under_two_names(tmp_path: Path) -> None:
+    blobs: dict[str, bytes] = {}
+    entry = add_image(blobs, APP)
+    names = [{"org.opencontainers.image.ref.name": name} for name in ("a", "b")]
+    listed = [entry | {"annotations": name} for name in names]
+    path = f"oci:{layout(tmp_path, blobs, listed)}"
+    for ref in ("", ":a", ":b", ":@0", ":@1"):
+        with opened(path + ref) as found:
+            assert found.tags == ("a", "b")
 
 
 def test_a_bad_entry_matters_only_when_it_is_chosen(tmp_path: Path) -> None:

@@ -225,6 +225,8 @@ def test_bytes_that_a_shell_took_for_text(data: bytes, tmp_path: Path) -> None:
     ("data", "reason"),
     [
         (b"Error: No such image: app\n", "begins with 'Error: No such image: app'"),
+        (b"\n" * 600, "no archive of an image: it is no tar, plain or compressed"),
+        (b"\x01" * 600, "no archive of an image: it is no tar, plain or compressed"),
         (b"PK\x03\x04" + bytes(600), "zip"),
         (b"hsqs" + bytes(600), "squashfs"),
         (b"{}" + b" " * 600, "JSON"),
@@ -252,7 +254,7 @@ def test_an_empty_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["./gone", "gone.tar", "oci:./gone", "docker-archive:gone:app"])
 def test_a_missing_file(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "gone" in problem(text) and "No such file" in problem(text)
+    assert "gone" in problem(text) and problem(text).endswith("No such file or directory")
 
 
 def test_who_means_a_registry_is_told_how_one_asks_it() -> None:
