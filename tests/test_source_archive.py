@@ -110,8 +110,8 @@ def test_what_cannot_be_read_is_refused_only_when_it_is_asked_for(files: Files) 
     for name in ("out", "deep/out", "hard", "../x", "a/../../x", ".."):
         with pytest.raises(ImageError, match=r"outside|circle"):
             files.find(name)
-    for name in ("dir", "fifo", "sparse"):
-        with pytest.raises(ImageError, match=name):
+    for name in ("dir", "fifo"):
+        with pytest.raises(ImageError, match=f"'{name}' is no regular file"):
             files.find(name)
     with pytest.raises(ImageError, match="pack the archive anew without tar's -S"):
         files.find("sparse")

@@ -225,6 +225,8 @@ def test_bytes_that_a_shell_took_for_text(data: bytes, tmp_path: Path) -> None:
     ("data", "reason"),
     [
         (b"Error: No such image: app\n", "begins with 'Error: No such image: app'"),
+        (bytes(1024), "is no container image"),
+        (b"x\0" * 7, "no tar"),
         (b"\n" * 600, "no archive of an image: it is no tar, plain or compressed"),
         (b"\x01" * 600, "no archive of an image: it is no tar, plain or compressed"),
         (b"PK\x03\x04" + bytes(600), "zip"),

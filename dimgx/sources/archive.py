@@ -67,7 +67,7 @@ class ArchiveFiles:
             raise ImageError(f"{where} is damaged: {exc}") from exc
 
     def _add(self, header: tarfields.Header) -> None:
-        parts = self._resolve((), _text(header.name), follow=False)
+        parts = self._resolve(_text(header.name), follow=False)
         member: Extent | _Link | _Other
         if header.kind == tarfields.FILE and header.sparse is None:
             offset = self._extent.offset + header.data_offset
@@ -77,7 +77,7 @@ class ArchiveFiles:
         elif header.kind == tarfields.LINK:
             target = _text(header.linkname)
             try:
-                now = self._members.get("/".join(self._resolve((), target, follow=False)))
+                now = self._members.get("/".join(self._resolve(target, follow=False)))
             except ImageError:  # it leads outside, which matters only if it is asked for
                 now = None
             member = now or _Link((), target)
@@ -86,18 +86,16 @@ class ArchiveFiles:
                 "a sparse member, which is not read: pack the archive anew without"
                 " tar's -S (bsdtar: with --no-read-sparse)"
             )
-        elif header.kind == tarfields.DIRECTORY:
-            member = _Other("a directory")
         else:
             member = _Other("no regular file")
         self._members["/".join(parts)] = member
 
-    def _resolve(self, base: tuple[str, ...], path: str, *, follow: bool) -> tuple[str, ...]:
-        """Give the components that `path` comes to, beginning in the directory `base`.
+    def _resolve(self, path: str, *, follow: bool) -> tuple[str, ...]:
+        """Give the components that `path` comes to from the archive's root.
 
         Raises: ImageError where it leads outside or in a circle.
         """
-        found = [] if path.startswith("/") else list(base)
+        found: list[str] = []
         pending = path.split("/")[::-1]
         links = 0
         while pending:
@@ -123,7 +121,7 @@ class ArchiveFiles:
         if not isinstance(member, Extent):
             if len(name) > MAX_PATH:
                 raise ImageError(f"{self.where}: a member's name of {len(name)} characters")
-            member = self._members.get("/".join(self._resolve((), name, follow=True)))
+            member = self._members.get("/".join(self._resolve(name, follow=True)))
         if isinstance(member, _Other):
             raise ImageError(f"{self.where}: {name!r:.200} is {member.kind}")
         assert not isinstance(member, _Link)

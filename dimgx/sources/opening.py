@@ -257,7 +257,7 @@ def _refuse_text(head: bytes, where: str) -> None:
 
 
 def _is_wide(letters: bytes, zeros: bytes) -> bool:
-    return len(zeros) > 7 and not any(zeros) and len(letters.replace(b"\0", b"")) > 7
+    return not any(zeros) and len(letters.replace(b"\0", b"")) > 7
 
 
 def _has_text_line_ends(head: bytes, least: int) -> bool:
