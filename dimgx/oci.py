@@ -86,7 +86,7 @@ class Descriptor(NamedTuple):
     @property
     def is_encrypted(self) -> bool:
         """The media type says that only the holder of a key can read the layer."""
-        return self.media_type is not None and "+encrypted" in self.media_type
+        return "+encrypted" in (self.media_type or "")
 
     @property
     def is_foreign(self) -> bool:
@@ -121,16 +121,15 @@ class Manifest(NamedTuple):
         """
         if self.artifact_type:
             return False
+        has_layer = any(layer.is_tar_layer for layer in self.layers)
         if self.config.media_type in CONFIG_TYPES:
-            return not self.layers or any(layer.is_tar_layer for layer in self.layers)
-        return self.config.media_type in _VAGUE_CONFIG_TYPES and any(
-            layer.is_tar_layer for layer in self.layers
-        )
+            return has_layer or not self.layers
+        return has_layer and self.config.media_type in _VAGUE_CONFIG_TYPES
 
     @property
     def other_type(self) -> str | None:
         """The media type that tells what it is, where it is no image."""
-        layers = (layer.media_type for layer in self.layers if not layer.is_tar_layer)
+        layers = (layer.media_type for layer in self.layers)
         types = (self.artifact_type, self.config.media_type, *layers)
         return next((one for one in types if one and one not in CONFIG_TYPES), None)
 

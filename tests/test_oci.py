@@ -71,6 +71,7 @@ IS_IMAGE = [
     ("artifact", manifest(EMPTY, LAYER), False),
     ("artifact type", manifest(CONFIG, LAYER, artifactType="application/x"), False),
     ("image as artifact type", manifest(CONFIG, LAYER, artifactType=CONFIG), True),
+    ("empty type", manifest("", LAYER), True),
     ("vague and empty", manifest("application/octet-stream"), False),
 ]
 
@@ -118,6 +119,7 @@ def test_an_index_may_list_nothing(value: dict[str, Any]) -> None:
     [
         ({}, "neither"),
         ({"schemaVersion": 1, "fsLayers": []}, "schema 1"),
+        ({"fsLayers": []}, "schema 1"),
         ({"schemaVersion": 1, "config": descriptor(), "layers": []}, "schema 1"),
         ({"manifests": [], "layers": [descriptor()]}, "at once"),
         ({"manifests": [], "config": descriptor()}, "at once"),

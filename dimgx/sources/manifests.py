@@ -144,11 +144,8 @@ class ManifestReader:
             raise ImageError(f"{self._where}: indexes are nested deeper than {_DEEPEST_INDEX}")
         variants: list[Variant] = []
         digests: list[str] = []
-        # One manifest may be listed for several platforms.
-        known = set()
         for entry in index.manifests:
-            if self.may_be_image(entry) and (entry.digest, entry.platform) not in known:
-                known.add((entry.digest, entry.platform))
+            if self.may_be_image(entry):
                 self.nested.add(entry.digest)
                 below = self._look(entry, depth)
                 variants += below[0]
@@ -203,7 +200,7 @@ class ManifestReader:
 
 
 def _distinct(variants: list[Variant]) -> tuple[Variant, ...]:
-    """Give each image once, however many indexes lead to it."""
+    """Give each image once for each of its platforms, however many indexes lead to it."""
     return tuple({(one.platform, one.ids or id(one)): one for one in variants}.values())
 
 
