@@ -80,14 +80,11 @@ def select(
 
 def _resolve(rows: Sequence[Row], spec: str) -> list[int] | None:
     """Give the indexes that `spec` names, None where it names no row."""
-    ambiguous: _AmbiguousError | None = None
-    try:
-        whole = _resolve_part(rows, spec)
-        if whole is not None:
-            return whole
-    except _AmbiguousError as exc:
-        ambiguous = exc
+    whole = _resolve_part(rows, spec)
+    if whole is not None:
+        return whole
     found: dict[int, list[int]] = {}
+    ambiguous: _AmbiguousError | None = None
     for place in (index for index, char in enumerate(spec) if char == ":"):
         try:
             first = _resolve_part(rows, spec[:place])
@@ -95,7 +92,7 @@ def _resolve(rows: Sequence[Row], spec: str) -> list[int] | None:
             if first is not None and last is not None:
                 found[place] = _range(rows, spec, first, last)
         except _AmbiguousError as exc:
-            ambiguous = ambiguous or exc
+            ambiguous = exc
     if len(found) > 1:
         readings = " or ".join(f"{spec[:place]} to {spec[place + 1 :]}" for place in found)
         raise _AmbiguousError(f"layer spec {spec} may mean {readings}; use @n")
