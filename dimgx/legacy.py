@@ -179,9 +179,8 @@ def _images_by_id(client: Client) -> dict[str, dict[str, Any]]:
 def _find(images: Mapping[str, dict[str, Any]], spec: str) -> dict[str, Any]:
     named = [image for image in images.values() if spec in image[":repo_tags"]]
     prefix = _hex(spec)
-    exact = [images[prefix]] if prefix in images else []
     alike = [image for id, image in images.items() if prefix and id.startswith(prefix)]
-    found = named or exact or alike
+    found = named or alike
     if not found:
         raise SourceError(f"there is no image {spec!r:.300}")
     if len(found) > 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from copy import deepcopy
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import dimgx
 from dimgx import extractlayers, imagekey, inspectlayers, normalizeimage
 from tests import services
-from tests.dsl import dir_, file, layer, whiteout
+from tests.dsl import chardev, dir_, file, hardlink, layer, symlink, whiteout
 from tests.listing import list_tar
 from tests.services import Engine
 from tests.writers import Json, archive, docker_archive, docker_archive_v1, image, v1_members
@@ -70,9 +71,16 @@ def test_times(told: object, moment: datetime) -> None:
     assert found.utcoffset() == moment.utcoffset()
 
 
-@pytest.mark.parametrize("desc", [{}, {"Id": "a"}, {"Id": "a", "Created": "soon"}])
-def test_what_is_no_image(desc: dict[str, Any]) -> None:
-    with pytest.raises(dimgx.SourceError):
+@pytest.mark.parametrize(
+    ("desc", "problem"),
+    [
+        ({"Created": 0}, "without an ID"),
+        ({"Id": "a"}, "no time"),
+        ({"Id": "a", "Created": "soon"}, "no time"),
+    ],
+)
+def test_what_is_no_image(desc: dict[str, Any], problem: str) -> None:
+    with pytest.raises(dimgx.SourceError, match=problem):
         normalizeimage(desc)
 
 
@@ -129,7 +137,9 @@ def test_image_specs(spec: str, place: int) -> None:
     assert inspectlayers(client, spec)[":layers"][0][":id"] == client.ids[place]
 
 
-@pytest.mark.parametrize(("spec", "problem"), [("nothing", "no image"), ("1", "ambiguous")])
+@pytest.mark.parametrize(
+    ("spec", "problem"), [("nothing", "no image"), ("sha256:", "no image"), ("1", "ambiguous")]
+)
 def test_image_specs_that_are_none(spec: str, problem: str) -> None:
     with pytest.raises(dimgx.SourceError, match=problem):
         inspectlayers(Client(), spec)
@@ -140,6 +150,19 @@ def test_sorting_by_age_puts_parents_first() -> None:
     images = [normalizeimage(one) for one in client.images(all=True)]
     newest_first = list(reversed(images))
     assert sorted(newest_first, key=imagekey) == images
+    strangers = [normalizeimage({"Id": f"{k}" * 64, "Created": k}) for k in (3, 1, 2)]
+    assert [one["Created"] for one in sorted(strangers, key=imagekey)] == [1, 2, 3]
+
+
+def test_images_that_are_each_others_parents_are_listed_once() -> None:
+    class Circle(Client):
+        def images(self, *, all: bool) -> list[dict[str, Any]]:
+            found = super().images(all=all)
+            found[0]["ParentId"] = self.ids[-1]
+            return found
+
+    client = Circle()
+    assert len(inspectlayers(client, "mid:1")[":layers"]) == 5
 
 
 def tree(client: Any, layers: Any, *more: Any) -> list[str]:
@@ -214,8 +237,9 @@ class Newer(Client):
         history: list[Json] = [{"empty_layer": one} for one in empty]
         self.picture = image(*(self.tars[k] for k in (0, 1, 2, 4)), history=history)
 
-    def get_image(self, image: str) -> io.BytesIO:
-        return io.BytesIO(docker_archive(self.picture))
+    def get_image(self, image: str) -> Any:
+        data = docker_archive(self.picture)
+        return iter([data[:3000], data[3000:]])
 
 
 def test_extract_of_a_history_the_last_steps_are_images_and_the_rest_is_the_base() -> None:
@@ -235,9 +259,20 @@ def test_extract_where_each_step_is_an_image() -> None:
 
 
 def test_extract_without_a_history_that_fits() -> None:
+    for client in (Newer(1), Newer(1, False)):
+        layers = inspectlayers(client, client.ids[0])[":layers"]
+        assert tree(client, layers) == ["d d", "f d/1 'one'", "f d/4 'four'"]
+
+
+def test_extract_of_a_damaged_layer_writes_nothing() -> None:
     client = Newer(1)
-    layers = inspectlayers(client, client.ids[0])[":layers"]
-    assert tree(client, layers) == ["d d", "f d/1 'one'", "f d/4 'four'"]
+    digests = [f"sha256:{k:064x}" for k in range(4)]
+    client.picture = replace(client.picture, config={"rootfs": {"diff_ids": digests}})
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        with pytest.raises(dimgx.ImageError, match="digest"):
+            extractlayers(client, inspectlayers(client, client.ids[0])[":layers"], tar)
+        assert tar.getnames() == [] and not out.getvalue()
 
 
 @pytest.mark.parametrize("client", [Newer(2), Newer(5, False, False, False, False)])
@@ -268,19 +303,32 @@ def test_extract_an_index_that_there_is_not() -> None:
     assert client.saved == []
 
 
+def facts(member: tarfile.TarInfo) -> tuple[object, ...]:
+    """Give what both who writes a member and who reads it know."""
+    keys = ("name", "type", "mode", "uid", "gid", "mtime", "linkname", "devmajor", "devminor")
+    return (*(getattr(member, key) for key in keys), member.size if member.isfile() else 0)
+
+
 def test_extract_beside_other_members() -> None:
     """What was added before and after stays, compressed or not."""
     client = Client()
     layers = inspectlayers(client, "top")[":layers"]
+    client.tars[4] = layer(
+        dir_("d", mode=0o700, mtime=7), file("d/4", b"four", uid=8), hardlink("d/5", "d/4"),
+        symlink("d/6", "4"), chardev("d/7", 1, 3),
+    )  # fmt: skip
+    names = ["before", "d", "d/1", "d/4", "d/5", "d/6", "d/7", "after"]
     for mode in ("w", "w:gz"):
         out = io.BytesIO()
         with tarfile.open(fileobj=out, mode=mode) as tar:  # type: ignore[call-overload]
             tar.addfile(tarfile.TarInfo("before"))
             extractlayers(client, layers, tar)
             tar.addfile(tarfile.TarInfo("after"))
+            known = [facts(member) for member in tar.getmembers()]
         out.seek(0)
         with tarfile.open(fileobj=out) as tar:
-            assert tar.getnames() == ["before", "d", "d/1", "d/4", "after"]
+            assert tar.getnames() == names
+            assert [facts(member) for member in tar.getmembers()] == known
 
 
 def test_a_real_engine(docker_engine: Engine) -> None:
