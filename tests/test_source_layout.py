@@ -200,6 +200,10 @@ def test_manifests_and_indexes_by_digest(tmp_path: Path) -> None:
     assert read(f"{path}:@{second['digest']}") == [TOP]
     assert "no image for linux/amd64" in problem(f"{path}:@{inner[1]['digest']}")
     assert "no image '@sha256:1" in problem(f"{path}:@sha256:1" + inner[1]["digest"][8:])
+    outer = add_blob(blobs, to_json({"manifests": [first, second]}), f"{OCI}.index.v1+json")
+    path = f"oci:{layout(tmp_path / 'y', blobs, [outer])}"
+    for digest in (first["digest"], outer["digest"]):
+        assert read(f"{path}:@{digest}") == [BASE, TOP]
 
 
 def layout(tmp_path: Path, blobs: dict[str, bytes], listed: list[Json] | None, **more: Any) -> Path:
@@ -284,6 +288,13 @@ def test_what_is_no_image_is_named(
     blobs: dict[str, bytes] = {}
     path = layout(tmp_path, blobs, [add(blobs)])
     assert f"holds no image, but {kind}" in problem(f"oci:{path}")
+
+
+def test_what_says_nothing_of_itself_is_no_image(tmp_path: Path) -> None:
+    blobs: dict[str, bytes] = {}
+    document = to_json({"config": GONE, "layers": []})
+    listed = [add_blob(blobs, document, f"{OCI}.manifest.v1+json")]
+    assert problem(f"oci:{layout(tmp_path, blobs, listed)}").endswith("holds no image")
 
 
 def test_an_image_may_be_listed_as_an_artifact_of_its_own_type(tmp_path: Path) -> None:
