@@ -310,10 +310,13 @@ def test_fifo_is_written_in_place(place: Path) -> None:
     assert (place / "pipe").is_fifo()
 
 
-def test_descriptor_is_written_in_place(place: Path) -> None:
-    script = 'exec "$@" -t /dev/fd/3 3>out'
+@pytest.mark.parametrize(
+    "target", ["/dev/fd/3", "/proc/self/fd/3", "/proc/thread-self/fd/3", "link"]
+)
+def test_descriptor_is_written_in_place(place: Path, target: str) -> None:
+    (place / "link").symlink_to("/dev/fd/3")
     done = subprocess.run(
-        ["sh", "-c", script, "sh", *command("./image.tar")],
+        ["sh", "-c", 'exec "$@" 3>out', "sh", *command("-t", target, "./image.tar")],
         cwd=place,
         env=ENVIRONMENT,
         capture_output=True,

@@ -34,7 +34,7 @@ def check_early(options: Options) -> None:
     from dimgx.targets.errors import translated
 
     _check_content(options)
-    _check_descriptors(options)
+    is_descriptor = _check_descriptors(options)
     target = options.target
     if target is None:
         check_stdout()
@@ -49,7 +49,7 @@ def check_early(options: Options) -> None:
 
         check_template(target.path)
         return
-    if target.path.startswith(("/dev/fd/", "/proc/self/fd/")):
+    if is_descriptor:
         return
     if not options.check:
         # What is there is looked at later, if it matters what it is.
@@ -59,13 +59,14 @@ def check_early(options: Options) -> None:
         os.stat(os.path.join(os.path.dirname(path) or os.curdir, ""))
 
 
-def _check_descriptors(options: Options) -> None:
+def _check_descriptors(options: Options) -> bool:
+    """See that what is to be written to is open, and tell whether the result goes there."""
     from dimgx.targets.singlefile import check_descriptor
 
-    result = None if options.target is None else options.target.path
-    for path in (result, options.write_config, options.report):
+    for path in (options.write_config, options.report):
         if path is not None:
             check_descriptor(path)
+    return options.target is not None and check_descriptor(options.target.path)
 
 
 def _check_content(options: Options) -> None:
@@ -227,8 +228,10 @@ def _place(target: TargetName) -> str | BinaryIO:
 
 
 def _target_warnings(target: TargetName) -> Sequence[str]:
-    """Give what is odd about the target's suffix; a device or a FIFO needs none."""
-    if target.path.startswith("/dev/fd/"):
+    """Give what is odd about the target's suffix; a device, a FIFO or a descriptor needs none."""
+    from dimgx.targets.singlefile import check_descriptor
+
+    if check_descriptor(target.path):
         return ()
     if os.path.exists(target.path) and not os.path.isfile(target.path):
         return ()

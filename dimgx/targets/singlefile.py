@@ -72,8 +72,8 @@ def open_target(
         return _registered(_own_stream(os.open(place, flags), path), resources)
 
 
-def check_descriptor(path: str) -> None:
-    """See that the descriptor that `path` stands for, if it does, is open.
+def check_descriptor(path: str) -> bool:
+    """Tell whether `path` stands for a descriptor, and see that it is open then.
 
     Files that are opened before `open_target` would get its number.
 
@@ -83,6 +83,7 @@ def check_descriptor(path: str) -> None:
         _, descriptor = _resolve(path)
         if descriptor is not None:
             os.fstat(descriptor)
+    return descriptor is not None
 
 
 def open_place(
