@@ -223,6 +223,95 @@ def test_wrong_command_line(args: list[str]) -> None:
         parse(*args)
 
 
+SITUATIONS = {
+    "list": ["image"],
+    "remote": ["docker://image"],
+    "platforms": ["--platforms", "image"],
+    "tar": ["-t", "x.tar", "image"],
+    "stdout": ["-t", "-", "image"],
+    "raw": ["-t", "x.tar", "--raw", "image"],
+    "check": ["-t", "x.tar", "--check", "image"],
+    "update": ["-t", "x.tar", "--update", "image"],
+    "several": ["-t", "{name}.tar", "image", "other"],
+    "archive": ["-t", "oci-archive:x.tar", "image"],
+    "oci": ["-t", "oci:x", "image"],
+    "dir": ["-t", "dir:x", "image"],
+    "keep": ["-t", "oci:x", "--keep-layers", "image"],
+    "squash": ["-t", "oci:x", "--squash-from", "@1", "image"],
+    "load": ["--load", "image"],
+    "import": ["--import", "image"],
+    "origin": ["--origin", "x.tar"],
+}
+RESULTS = "tar stdout raw check update several archive oci dir keep squash load import"
+
+
+def is_taken(*args: str) -> bool:
+    try:
+        parse(*args)
+    except UsageError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("options", "situations"),
+    [
+        ("-t=x.tar --json", "list remote"),
+        ("--load", "list remote load"),
+        ("--import", "list remote import"),
+        ("-q --threads=1", f"list remote {RESULTS}"),
+        (
+            "-l@0 -r -sl@0",
+            "list remote tar stdout raw check update several archive oci dir load import",
+        ),
+        ("-w --no-sync", "tar raw update several archive oci dir keep squash"),
+        ("-z", "tar stdout raw check update several archive"),
+        ("--compress-level=3", "archive oci squash"),
+        ("--format=tar", "tar stdout check update several"),
+        ("--raw", "tar stdout raw"),
+        ("--update", "tar update several archive oci dir keep squash"),
+        ("--check", "tar check several archive oci dir keep squash"),
+        (
+            "--include=a --strip-components=1 --prefix=a",
+            "tar stdout check update several archive oci dir load import",
+        ),
+        (
+            "--add-layer=a --clamp-mtime",
+            "tar stdout check update several archive oci dir squash load import",
+        ),
+        ("--root-entry", "tar stdout check update several load import"),
+        ("--layer-compression=gzip", "archive oci dir keep squash load"),
+        ("--tag=a", "archive oci keep squash load import"),
+        ("--squash-from=@1", "archive oci dir squash load"),
+        ("--keep-layers", "archive oci dir keep load"),
+        (
+            "--write-config=c.json",
+            "tar stdout raw update archive oci dir keep squash load import",
+        ),
+        (
+            "--report=r.json",
+            "tar stdout update several archive oci dir keep squash load import",
+        ),
+        ("--platforms", "list remote platforms"),
+        (
+            "--platform=linux/amd64 --host=unix:///x --pull=never --verify=all --memory=1G"
+            " --tmpdir=d",
+            f"list remote platforms {RESULTS}",
+        ),
+        (
+            "--creds=a:b --authfile=f --tls-verify --cert-dir=d --retry-time=1 --cache-dir=d"
+            " --cache-size=1G",
+            "remote",
+        ),
+        ("-v --log-level=INFO --log-format=x", f"list remote platforms {RESULTS} origin"),
+    ],
+)
+def test_option_is_taken_where_it_has_an_effect(options: str, situations: str) -> None:
+    for option in options.split():
+        taken = [name for name, words in SITUATIONS.items() if is_taken(option, *words)]
+        assert taken == situations.split(), option
+
+
 @pytest.mark.parametrize(
     ("args", "option"),
     [
