@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -66,23 +67,38 @@ def test_table_in_a_pipe_keeps_the_old_columns() -> None:
     assert format_table(listing(*ROWS), width=None, now_s=NOW_S) == TABLE
 
 
-def test_wide_cell_widens_its_column_for_all_rows() -> None:
-    rows = (Row(1, tags=("registry.example.com/team/app:1.2.3",)), Row(0, tags=("a:1",)))
+@pytest.mark.parametrize(("length", "tab"), [(22, 23), (23, 31), (30, 31), (38, 39), (39, 47)])
+def test_wide_cell_widens_its_column_for_all_rows(length: int, tab: int) -> None:
+    tag = "registry.example.com/".ljust(length, "x")
+    rows = (Row(1, tags=(tag,)), Row(0, tags=("a:1",)))
     lines = format_table(listing(*rows), width=None, now_s=NOW_S).splitlines()
-    assert len({line.index("\t") for line in lines}) == 1
-    assert [line.split("\t")[0].strip() for line in lines[1:]] == [
-        "registry.example.com/team/app:1.2.3",
-        "a:1",
-    ]
+    assert {line.index("\t") for line in lines} == {tab}
+    assert [line.split("\t")[0].strip() for line in lines[1:]] == [tag, "a:1"]
     # Two blanks at least between cells, whoever splits there.
     assert all(line.split("\t")[0].endswith(" ") for line in lines)
 
 
 def test_table_on_a_terminal_fits_it() -> None:
-    row = Row(0, id="a" * 64, size=1, created_by="RUN " + "x" * 300)
-    lines = format_table(listing(row), width=120, now_s=NOW_S).splitlines()
-    assert len(lines[1]) == 120
-    assert lines[1].endswith("xxx...")
+    def created_by(text: str, width: int) -> str:
+        row = Row(0, id="a" * 64, size=1, created_by=text)
+        heading, line = format_table(listing(row), width=width, now_s=NOW_S).splitlines()
+        assert width < 100 or len(line) == width
+        return line[heading.index("CREATED BY") :]
+
+    cut = created_by("x" * 300, 120)
+    assert cut == "x" * (len(cut) - 3) + "..."
+    assert created_by("x" * len(cut), 120) == "x" * len(cut)
+    # It says something at any width.
+    assert created_by("x" * 300, 10) == "x" * 17 + "..."
+
+
+@pytest.mark.parametrize("created_by", [None, "", " \n\t"])
+def test_what_is_absent_is_a_dash(created_by: str | None) -> None:
+    row = Row(0, created_by=created_by)
+    line = format_table(listing(row), width=None, now_s=NOW_S).splitlines()[1]
+    assert [cell.strip() for cell in line.split("\t")] == [
+        *("-", "<none>", "-", "-", "-", "-", "0", "-")
+    ]
 
 
 def test_unknown_size_makes_the_sums_above_it_unknown() -> None:
@@ -99,6 +115,7 @@ def test_unknown_size_makes_the_sums_above_it_unknown() -> None:
         ("x", "-"),
         ("0001-01-01T00:00:00Z", "-"),
         ("9999-12-31T23:59:59-12:00", "-"),
+        ("9999-12-31T24:00Z", "-"),
         ("2023-11-14T22:12:20", "a minute ago"),
         ("2023-11-14T23:12:20.9+01:00", "59 seconds ago"),
         ("20231114T221220.123456789Z", "59 seconds ago"),
@@ -108,6 +125,22 @@ def test_unknown_size_makes_the_sums_above_it_unknown() -> None:
 def test_created(created: str, expected: str) -> None:
     lines = format_table(listing(Row(0, created=created)), width=None, now_s=NOW_S).splitlines()
     assert lines[1].split("\t")[3].strip() == expected
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="cannot set its zone")
+def test_time_without_a_zone_is_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "XYZ+5")
+        time.tzset()
+        test_created("2023-11-14T22:12:20", "a minute ago")
+    time.tzset()
+
+
+def test_control_characters_are_shown_in_every_cell() -> None:
+    row = Row(0, id="\x1b[1m", parent_id="\x1b[2m", tags=("\x1b[3m",), created_by="\x1b[4m")
+    for width in (None, 80):
+        line = format_table(listing(row), width=width, now_s=NOW_S).splitlines()[1]
+        assert [part[:2] for part in line.split(r"\x1b[")[1:]] == ["3m", "1m", "2m", "4m"]
 
 
 def test_ids() -> None:
@@ -120,7 +153,9 @@ def test_ids() -> None:
         ("plain ü 漢", "plain ü 漢"),
         ("a\nb\tc\x1b\x7f", r"a\nb\tc\x1b\x7f"),
         ("\u202e\u2028", r"\u202e\u2028"),
-        (b"\xff".decode("utf-8", "surrogateescape"), r"\xff"),
+        ("ü\\\0", "ü\\\\x00"),
+        (b"\x80\xff".decode("utf-8", "surrogateescape"), r"\x80\xff"),
+        ("\udc7f\udd00", r"\udc7f\udd00"),
     ],
 )
 def test_escape(text: str, expected: str) -> None:
@@ -142,6 +177,12 @@ def test_json_meets_its_schema_and_keeps_every_key() -> None:
     assert document["rows"][2]["created_by"] == "ADD file:1\tin\n  / \x1b[31m"
     assert document["rows"][2]["comment"] == ""
     assert document["warnings"] == ["odd"]
+
+
+def test_json_is_ascii_whatever_the_encoding_of_the_output() -> None:
+    text = format_json(listing(Row(0, author="ü\udcff")))
+    assert text.isascii()
+    assert json.loads(text)["rows"][0]["author"] == "ü\udcff"
 
 
 def test_schema_is_a_schema() -> None:

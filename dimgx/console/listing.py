@@ -76,7 +76,7 @@ def format_table(listing: Listing, *, width: int | None, now_s: float) -> str:
     text = []
     for line in lines:
         cells = [cell.ljust(wide) for cell, wide in zip(line, widths, strict=False)]
-        text.append(separator.join([*cells, _cut(line[-1], room)]).rstrip() + "\n")
+        text.append(separator.join([*cells, _cut(line[-1], room)]) + "\n")
     return "".join(text)
 
 
@@ -93,7 +93,7 @@ def _cells(row: Row, virtual_size: int | None, now_s: float) -> tuple[str, ...]:
         _natural_size(row.size),
         _natural_size(virtual_size),
         str(row.position),
-        escape(" ".join(row.created_by.split())) if row.created_by else "-",
+        escape(" ".join((row.created_by or "").split())) or "-",
     )
 
 
