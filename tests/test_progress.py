@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import termios
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -20,6 +21,7 @@ from dimgx.recipe import Progress
         ("read", 0, None, "reading 0 B"),
         ("read", 1_234_567, None, "reading 1.2 MB"),
         ("read", 5, 0, "reading 5 B"),
+        ("pull", 5 * 10**15, None, "pulling 5000.0 TB"),
         ("write", 0, 1000, "writing [                        ]   0% 0.0 of 1.0 kB"),
         ("write", 1_200_000_000, 2_400_000_000, f"writing [{'#' * 12:24}]  50% 1.2 of 2.4 GB"),
         ("write", 999, 999, f"writing [{'#' * 24}] 100% 999 of 999 B"),
@@ -72,6 +74,16 @@ def test_it_is_not_drawn_too_often() -> None:
             line(Progress("read", done, None))
 
     assert 1 <= drawn(80, many).count("\r") < 50
+
+
+def test_it_is_drawn_again_and_at_once_where_something_else_begins() -> None:
+    def more(line: ProgressLine) -> None:
+        line(Progress("read", 1, None))
+        time.sleep(0.11)
+        line(Progress("read", 2, None))
+        line.pull(3, None)
+
+    assert drawn(80, more) == "\rreading 1 B\rreading 2 B\rpulling 3 B"
 
 
 def test_a_terminal_that_is_gone_does_not_end_the_work() -> None:

@@ -76,11 +76,9 @@ class Messages:
         """Write what was kept, in the order in which it came."""
         for (level, text), count in self._kept.items():
             self._write(level, text if count == 1 else f"{text} ({count} times)")
-        self._kept.clear()
 
     def fail(self, text: str) -> None:
-        """Write the one line that says what is wrong; what was kept is forgotten."""
-        self._kept.clear()
+        """Write the one line that says what is wrong."""
         self._write("ERROR", text)
 
     def _keep(self, level: str, text: str) -> None:

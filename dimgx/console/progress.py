@@ -44,7 +44,6 @@ class ProgressLine:
         with self._lock:
             if self._width:
                 self._draw("")
-                self._width = 0
 
     def _draw(self, text: str) -> None:
         try:
