@@ -85,7 +85,7 @@ def test_option_wins_over_the_suffix_with_a_warning() -> None:
     assert target("-C", "-t", "out.tgz").compression is None
 
 
-@pytest.mark.parametrize("path", ["-", "/dev/stdout"])
+@pytest.mark.parametrize("path", ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
 def test_standard_output_is_plain(path: str) -> None:
     found = target("-t", path)
     assert (found.is_stdout, found.compression, found.warnings) == (True, None, ())
@@ -206,6 +206,8 @@ def test_defaults() -> None:
         ["-t", "oci:", "image"],
         ["-t", "oci:x:", "image"],
         ["-t", "docker-daemon:x", "image"],
+        ["-t", "containers-storage:x", "image"],
+        ["-t", "podman:x", "image"],
         ["-t", "docker://x/y", "image"],
         ["--compress-level", "3", "-t", "docker-archive:x.tar", "image"],
         ["--compress-level", "10", "-t", "oci:x", "image"],

@@ -88,6 +88,7 @@ def _add_place(group: argparse._ArgumentGroup) -> None:
         "--output",
         metavar="TARGET",
         action=_Once,
+        type=text_of("a target"),
         help="write the flattened tar there, whole and verified or not at all; - is standard "
         "output; docker-archive:PATH[:NAME], oci-archive:PATH[:NAME], oci:DIR[:NAME] and dir:DIR "
         "write an image of one layer; {name} {tag} {digest} {short} {platform} {index} in it are "

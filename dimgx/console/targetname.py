@@ -81,10 +81,6 @@ def parse_target(text: str, form: Form | None, compression: _Asked) -> TargetNam
 
     Raises: UsageError where they contradict each other or name no target.
     """
-    if not text:
-        raise UsageError("the target is empty")
-    if "\0" in text:
-        raise UsageError("the target holds a NUL")
     path, spelled, name = _cut(text)
     if form is not None and spelled is not None and form != spelled:
         raise UsageError(f"--format {form} and the target {text!r:.300} contradict each other")
