@@ -173,9 +173,9 @@ def _left_out(unknown: Sequence[str]) -> str:
 
 def _show_platforms(context: Context) -> None:
     from dimgx import api
+    from dimgx.console.engines import engine_options
     from dimgx.console.listing import escape
     from dimgx.platforms import parse_platform
-    from dimgx.sources.endpoint import EngineOptions
 
     options = context.options
     (reference,) = options.images
@@ -184,7 +184,7 @@ def _show_platforms(context: Context) -> None:
         reference,
         stdin=context.stdin,
         registry=context.registry,
-        engine=EngineOptions.of(os.environ, host=options.host, pull=options.pull),
+        engine=engine_options(reference, options, None),
         verify=options.verify,
         memory=options.memory,
         tmpdir=context.tmpdirs,
