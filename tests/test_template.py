@@ -81,9 +81,11 @@ def test_malformed(target: str, problem: str) -> None:
     ("reference", "tags", "expected"),
     [
         ("debian", ("debian:latest",), ("debian", "latest")),
+        ("docker://debian", (), ("debian", "latest")),
         ("docker://debian:12", (), ("debian", "12")),
         ("docker://docker.io/library/debian:12", (), ("debian", "12")),
         ("podman:localhost/app:2", ("localhost/app:2",), ("localhost/app", "2")),
+        ("podman:app:2", ("localhost/app:2",), ("app", "2")),
         # By the name that was asked for, where there are several.
         ("docker-daemon:b:2", ("a:1", "b:2"), ("b", "2")),
         ("docker-archive:/no/such.tar:b:2", ("a:1", "b:2"), ("b", "2")),
@@ -95,6 +97,7 @@ def test_malformed(target: str, problem: str) -> None:
         ("docker-daemon:c0ffee", ("a:1",), ("a", "1")),
         ("docker-daemon:" + ID, ("a:1",), ("a", "1")),
         # A name that looks like an ID and is a name.
+        ("docker://c0ffee", (), ("c0ffee", "latest")),
         ("docker-daemon:c0ffee", ("a:1", "c0ffee:latest"), ("c0ffee", "latest")),
         (f"docker://app@{DIGEST}", (), ("app", None)),
         # In an OCI layout a word alone is a tag.
@@ -102,7 +105,10 @@ def test_malformed(target: str, problem: str) -> None:
         ("oci:/no/such", ("V1", "v2"), (None, "V1")),
         ("oci:/no/such:2", ("h/a:1", "1", "docker.io/library/b:2", "2"), ("b", "2")),
         ("oci:/no/such:b", ("a:1", "1", "b:latest", "latest"), ("b", "latest")),
+        ("oci:/no/such", ("a__b",), (None, None)),
+        ("oci:/no/such", ("h/A:1",), (None, None)),
         # As containerd calls what it has by a digest.
+        (f"oci-archive:/no/such.tar:h/app@{DIGEST}", ("a:1", f"h/app@{DIGEST}"), ("h/app", None)),
         ("oci-archive:/no/such.tar", (f"docker.io/library/app@{DIGEST}",), ("app", None)),
         ("docker-archive:/no/such.tar", (), (None, None)),
         # What archives hold may be no names at all.

@@ -124,9 +124,13 @@ def _name_of(image: Image) -> tuple[str | None, str | None]:
     from dimgx.images.resultnames import ResultName, is_tag_alone, own_names
     from dimgx.reference import parse_reference
 
-    asked = parse_reference(image.reference).name or ""
+    reference = parse_reference(image.reference)
+    asked = reference.name or ""
+    digits = (image.id or "").removeprefix("sha256:")
+    # No registry knows an ID; elsewhere what is the beginning of one is a name if it is an own one.
+    is_id = reference.transport != "docker" and digits.startswith(asked.removeprefix("sha256:"))
     names: list[ResultName] = list(own_names(image, asked))
-    if not _is_id(asked, image) and not (asked in image.tags and is_tag_alone(asked)):
+    if not is_id and not (asked in image.tags and is_tag_alone(asked)):
         with suppress(UsageError):  # something that only its archive takes for a name
             names.insert(0, parse_image_name(asked))
     for tag in image.tags:
@@ -135,20 +139,10 @@ def _name_of(image: Image) -> tuple[str | None, str | None]:
                 names.append(parse_image_name(tag))
     for name in names:
         if isinstance(name, ImageName):
-            own = name.familiar
-            return (own.removesuffix(f":{name.tag}") if name.tag else own), name.tag
+            return name.familiar.removesuffix(f":{name.tag}"), name.tag
         if is_tag_alone(name):
             return None, name
     return None, None
-
-
-def _is_id(text: str, image: Image) -> bool:
-    """Tell whether an image was asked for by the beginning of its ID, and not by a name."""
-    from dimgx.imagename import normal_name
-
-    digits = text.removeprefix("sha256:")
-    is_own = bool(image.id) and (image.id or "").removeprefix("sha256:").startswith(digits)
-    return is_own and normal_name(text) not in map(normal_name, image.tags)
 
 
 def _clean(field: str, value: str | None, template: str) -> str:
