@@ -356,6 +356,11 @@ TARGETS = [
     ("oci-archive:-", (), TargetName("-", "oci-archive", None)),
     ("./oci:out.tar", (), TargetName("./oci:out.tar", "tar", None)),
     ("C:\\out.tar", (), TargetName("C:\\out.tar", "tar", None)),
+    ("oci", (), TargetName("oci", "tar", None)),
+    ("podman", (), TargetName("podman", "tar", None)),
+    ("docker:out.tar", (), TargetName("docker:out.tar", "tar", None)),
+    ("s3://out.tar", (), TargetName("s3://out.tar", "tar", None)),
+    ("oci:layout", ("--format", "oci-dir"), TargetName("layout", "oci-dir", None)),
 ]
 
 

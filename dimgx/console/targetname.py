@@ -109,7 +109,7 @@ def target_path(text: str) -> str:
 def _cut(text: str) -> tuple[str, Form | None, str | None]:
     """Give path, form and name."""
     transport, colon, rest = text.partition(":")
-    if not colon or _DRIVE.match(text):
+    if not colon:
         return text, None, None
     if transport in _ENGINES:
         raise UsageError(f"{transport}: is no target: --load and --import hand an image to it")
