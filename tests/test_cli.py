@@ -166,6 +166,14 @@ def test_json_of_compressed_layers_has_both_sizes(tmp_path: Path) -> None:
     assert all(row["digest"] != row["diff_id"] for row in document["rows"])
 
 
+def test_ids_need_no_layer(tmp_path: Path) -> None:
+    picture = image(BASE, TOP, compression="gzip")
+    damaged = oci_archive(picture).replace(picture.blobs()[0][-8:], bytes(8))
+    (tmp_path / "i.tar").write_bytes(damaged)
+    assert run("oci-archive:i.tar", cwd=tmp_path).returncode == 2
+    assert len(run("-q", "oci-archive:i.tar", cwd=tmp_path).stdout.splitlines()) == 2
+
+
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
@@ -245,12 +253,27 @@ def test_verbose_tells_digests_and_size(place: Path) -> None:
     done = run("-v", "-z", "-t", "-", "./image.tar", cwd=place)
     lines = done.stderr.decode().splitlines()
     assert all(line.startswith("dimgx: ") for line in lines)
-    assert f"sha256:{PICTURE.id()}" in lines[0]
-    assert BASE_ID in lines[1]
+    assert lines[:3] == [
+        f"dimgx: ./image.tar: image sha256:{PICTURE.id()}, platform linux/amd64",
+        f"dimgx: layer 1/2: diff_id {BASE_ID}",
+        f"dimgx: layer 2/2: diff_id {TOP_ID}",
+    ]
     import hashlib
 
     wrote = f"{len(done.stdout)} bytes, sha256:{hashlib.sha256(done.stdout).hexdigest()}"
     assert lines[3] == f"dimgx: standard output: {wrote}"
+
+
+def test_what_is_odd_about_images_is_warned_of_once(place: Path) -> None:
+    pictures = [image(layer(file(name)), architecture="mips", tags=(f"{name}:1",)) for name in "ab"]
+    (place / "mips.tar").write_bytes(docker_archive(*pictures))
+    odd = r"dimgx: warning: the image is for linux/mips, not for \S+"
+    for words in ([], ["-q"], ["-t", "o.tar"], ["-t", "-", "--format", "oci-archive"]):
+        done = run(*words, "docker-archive:mips.tar:@0", cwd=place)
+        assert re.fullmatch(f"{odd}\n", done.stderr.decode())
+    both = ["docker-archive:mips.tar:@0", "docker-archive:mips.tar:@1"]
+    done = run("-t", "{name}.tar", *both, cwd=place)
+    assert re.fullmatch(rf"{odd} \(2 times\)\n", done.stderr.decode())
 
 
 def test_log_format_shapes_every_line(place: Path) -> None:
@@ -282,17 +305,37 @@ def test_clamp_mtime(place: Path) -> None:
 
 
 def test_temporary_files_lie_where_they_should(place: Path) -> None:
-    empty = place / "empty"
-    empty.mkdir()
-    data = (place / "image.tar").read_bytes()
-    args = ["--memory", "0", "-t", "-", "-"]
-    for done in (
-        run(*args, "--tmpdir", str(empty), stdin=data),
-        run(*args, stdin=data, DIMGX_TMPDIR=str(empty)),
-        run(*args, stdin=data, TMPDIR="/nowhere"),
-    ):
-        assert names(done.stdout) == NAMES
-    assert left(empty) == []
+    script = """if True:
+        import os, sys
+        from dimgx.cli import main
+
+        def hook(event, args):
+            if event == "open" and "-place" in str(args[0]):
+                os.write(1, (str(args[0]).partition("-place")[0] + "-place ").encode())
+
+        sys.addaudithook(hook)
+        sys.exit(main())
+    """
+    named, own, usual = (place / f"{name}-place" for name in ("named", "own", "usual"))
+
+    def places(*words: str, **environment: str) -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-c", script, "--memory", "0", "-t", "o.tar", "-w", *words, "-"],
+            input=(place / "image.tar").read_bytes(), cwd=place, capture_output=True,
+            env=ENVIRONMENT | environment, timeout=60, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert names((place / "o.tar").read_bytes()) == NAMES
+        return list(dict.fromkeys(done.stdout.decode().split()))
+
+    environment = {"DIMGX_TMPDIR": str(own), "TMPDIR": str(usual)}
+    places(**environment)  # none of them is there
+    for directory in (named, own, usual):
+        directory.mkdir()
+    assert places("--tmpdir", str(named), **environment) == [str(named)]
+    assert places(**environment) == [str(own)]
+    assert places(**environment | {"DIMGX_TMPDIR": ""}) == [str(usual)]
+    assert left(named) + left(own) + left(usual) == []
     missing = run("--tmpdir", "nowhere", "./image.tar", cwd=place)
     assert missing.returncode == 2
 
@@ -446,6 +489,21 @@ def test_platforms_are_escaped(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(docker_archive(image(layer(), os="li\n\x1b[31m")))
     done = run("--platforms", "a.tar", cwd=tmp_path)
     assert done.stdout.decode() == "li\\n\\x1b[31m/amd64\n"
+
+
+def test_platforms_of_an_image_that_does_not_say_its_own(tmp_path: Path) -> None:
+    (tmp_path / "a.tar").write_bytes(docker_archive(image(layer(), os="", architecture="")))
+    for words in ([], ["--platform", "arm64"]):
+        done = run("--platforms", *words, "a.tar", cwd=tmp_path)
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_platforms_are_of_configs_that_match_their_digest(tmp_path: Path) -> None:
+    changed = oci_archive(image(layer()), platforms=False).replace(b'"amd64"', b'"arm64"')
+    (tmp_path / "a.tar").write_bytes(changed)
+    assert_one_line(run("--platforms", "a.tar", cwd=tmp_path), 2)
+    done = run("--verify", "none", "--platforms", "a.tar", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, b"linux/arm64\n")
 
 
 def test_names_are_escaped_in_messages(tmp_path: Path) -> None:
