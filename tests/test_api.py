@@ -141,7 +141,8 @@ def test_flatten_nothing_is_an_error(
     [
         {"verify": False}, {"verify": "All"}, {"threads": 0}, {"threads": -1}, {"memory": -5},
         {"layers": "@0"}, {"add_layers": "/etc"}, {"add_layers": Path("/etc")}, {"paths": "/x"},
-        {"compression": "lz4"}, {"compression": "none"},
+        {"compression": "lz4"}, {"compression": "none"}, {"compression": "gzip", "level": 10},
+        {"level": 3},
     ],
     ids=str,
 )  # fmt: skip
@@ -255,6 +256,9 @@ def test_image_that_is_closed(tmp_path: Path) -> None:
             use()
     with pytest.raises(dimgx.UsageError, match="verify"):
         dimgx.open_image(tmp_path / "image.tar", verify="some")  # type: ignore[arg-type]
+    engine = dimgx.EngineOptions(pull="sometimes")  # type: ignore[arg-type]
+    with pytest.raises(dimgx.UsageError, match="pull"):
+        dimgx.open_image(tmp_path / "image.tar", engine=engine)
 
 
 def test_flatten_an_image_without_layers_is_an_empty_tar(tmp_path: Path) -> None:
@@ -273,17 +277,27 @@ def damaged(tmp_path: Path) -> str:
     return f"docker-archive:{path}"
 
 
-def test_damaged_image_leaves_nothing_at_the_target(tmp_path: Path) -> None:
+def one_layer(found: dimgx.Image, target: Any, **more: Any) -> object:
+    return dimgx.write_raw(found, target, layers=["@0"], **more)
+
+
+@pytest.mark.parametrize("make", [dimgx.flatten, one_layer])
+def test_damaged_image_leaves_nothing_at_the_target(
+    tmp_path: Path, make: Callable[..., object]
+) -> None:
     reference = damaged(tmp_path)
     with dimgx.open_image(reference) as found, pytest.raises(dimgx.ImageError, match="sha256"):
-        dimgx.flatten(found, tmp_path / "out.tar")
+        make(found, tmp_path / "out.tar")
     assert [path.name for path in tmp_path.iterdir()] == ["damaged.tar"]
 
 
-def test_damaged_image_gives_a_file_object_no_byte(tmp_path: Path) -> None:
+@pytest.mark.parametrize("make", [dimgx.flatten, one_layer])
+def test_damaged_image_gives_a_file_object_no_byte(
+    tmp_path: Path, make: Callable[..., object]
+) -> None:
     buffer = io.BytesIO()
     with dimgx.open_image(damaged(tmp_path)) as found, pytest.raises(dimgx.ImageError):
-        dimgx.flatten(found, buffer)
+        make(found, buffer)
     assert buffer.getvalue() == b""
 
 
@@ -294,13 +308,71 @@ def test_damaged_image_gives_a_stream_no_byte(tmp_path: Path) -> None:
             stream.read(1)
 
 
-def test_source_that_changes_meanwhile_is_an_error(opened: dimgx.Image, tmp_path: Path) -> None:
-    def touch(progress: dimgx.Progress) -> None:
-        os.utime(tmp_path / "image.tar", ns=(1, 1))
+def with_a_report(found: dimgx.Image, target: Any, **more: Any) -> object:
+    return dimgx.flatten(found, target, report=dimgx.Report(), **more)
 
-    with pytest.raises(dimgx.SourceError, match="changed"):
-        dimgx.flatten(opened, tmp_path / "out.tar", progress=touch)
-    assert not (tmp_path / "out.tar").exists()
+
+def by_a_stream(found: dimgx.Image, target: io.BytesIO, **more: Any) -> None:
+    with dimgx.open_stream(found, **more) as stream:
+        while data := stream.read(512):
+            target.write(data)
+
+
+def streamed(found: dimgx.Image, target: Any, **more: Any) -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dimgx.extractor.STREAMED", 0)
+        return dimgx.flatten(found, target, threads=2, **more)
+
+
+class Changing:
+    """An image that can be merged while it is decoded, and changes in a phase of the work."""
+
+    def __init__(self, tmp_path: Path, phase: str) -> None:
+        self.path, self.phase = tmp_path / "image.tar", phase
+        ordered = layer(dir_("bin"), file("bin/app"), whiteout("etc/old"))
+        self.path.write_bytes(docker_archive(image(BASE, ordered, compression="gzip")))
+
+    def enter(self, phase: str) -> None:
+        if phase == self.phase:
+            os.utime(self.path, ns=(1, 1))
+
+    def make(self, make: Callable[..., object], target: object) -> None:
+        opened = dimgx.open_image(self.path)
+        with opened as found, pytest.raises(dimgx.SourceError, match="changed"):
+            make(found, target, progress=lambda progress: self.enter(progress.phase))
+
+
+@pytest.mark.parametrize(
+    ("make", "phase"),
+    [
+        *((dimgx.flatten, phase) for phase in ("read", "write")),
+        *((with_a_report, phase) for phase in ("read", "write")),
+        (one_layer, "read"),
+        (streamed, "read"),
+    ],
+)
+def test_source_that_changes_meanwhile_gives_no_file(
+    tmp_path: Path, make: Callable[..., object], phase: str
+) -> None:
+    Changing(tmp_path, phase).make(make, tmp_path / "out.tar")
+    assert os.listdir(tmp_path) == ["image.tar"]
+
+
+@pytest.mark.parametrize("make", [dimgx.flatten, with_a_report, one_layer, by_a_stream])
+def test_source_that_changes_meanwhile_gives_no_byte_or_an_error(
+    tmp_path: Path, make: Callable[..., object]
+) -> None:
+    early = io.BytesIO()
+    Changing(tmp_path, "read").make(make, early)
+    assert early.getvalue() == b""
+
+    class Late(io.BytesIO):
+        def write(self, data: Any) -> int:
+            late.enter("write")
+            return super().write(data)
+
+    late = Changing(tmp_path, "write")
+    late.make(make, Late())
 
 
 def test_progress_is_told_while_a_stream_is_read() -> None:
