@@ -196,6 +196,7 @@ def test_existing_file_is_replaced_only_with_force(place: Path, option: str) -> 
     [
         ["-t", "o", "--report", "o"],
         ["-t", "o", "--write-config", "./o"],
+        ["-t", "o", "--report", "o/r"],
         ["-t", "o", "--report", "b", "--write-config", "b"],
         ["-t", "-", "--report", "-"],
         ["-t", "-", "--write-config", "-"],
@@ -271,7 +272,7 @@ def test_neither_is_in_a_target_that_is_a_directory(place: Path, target: str, op
     refuse()
     (place / "k").mkdir()
     refuse()
-    dimgx("--update", "-t", target, option, "r.json", "./image.tar")
+    dimgx("--update", "-t", target, option, "k.json", "./image.tar")
     refuse("-w")
     refuse("--update")
 

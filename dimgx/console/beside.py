@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from dimgx.console.targetname import DIRECTORY_FORMS, is_template
+from dimgx.console.targetname import is_template
 from dimgx.console.terminal import check_stdout, print_text
 from dimgx.errors import UsageError
 from dimgx.recipe import check_target
@@ -116,7 +116,7 @@ def check_apart(options: Options, targets: Iterable[TargetName]) -> None:
         root = os.path.realpath(target.path)
         roots.append(root)
         for path, place in zip(beside, places, strict=True):
-            if target.form in DIRECTORY_FORMS and place.startswith(os.path.join(root, "")):
+            if place.startswith(os.path.join(root, "")):
                 raise UsageError(
                     f"{path} would be inside the target {target.path}: name a place outside it"
                 )
