@@ -775,31 +775,44 @@ def test_signal_in_the_middle_leaves_nothing(
         assert (place / "o.tar.bz2").read_bytes() == b"old"
 
 
-def assert_terminated(place: Path, script: str, number: int = signal.SIGTERM) -> None:
+def assert_terminated(
+    place: Path, script: str, number: int = signal.SIGTERM, words: Sequence[str] = ("-t", "o.tar")
+) -> None:
     """See that a run ends by the signal that `script`, which runs before it, makes come."""
-    script += "from dimgx.cli import main\nsys.exit(main(['-t', 'o.tar', './image.tar']))"
+    script += f"from dimgx.cli import main\nsys.exit(main({[*words, './image.tar']}))"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=place, env=ENVIRONMENT, capture_output=True, check=False
     )
-    assert (done.returncode, done.stderr) == (-number, b"")
+    assert (done.returncode, done.stdout, done.stderr) == (-number, b"", b"")
     assert left(place) == ["image.tar"]
 
 
-def test_signal_that_comes_while_an_object_is_finalised_still_ends_the_run(place: Path) -> None:
+@pytest.mark.parametrize(
+    ("module", "function", "words"),
+    [
+        ("dimgx.console.outputs", "make", ["-t", "o.tar"]),
+        ("dimgx.api", "open_image", []),
+        ("dimgx.api", "list_platforms", ["--platforms"]),
+    ],
+)
+def test_signal_that_comes_while_an_object_is_finalised_still_ends_the_run(
+    place: Path, module: str, function: str, words: list[str]
+) -> None:
     """Python drops what a handler raises there."""
+    (place / "image.tar").write_bytes(gzip.compress((place / "image.tar").read_bytes()))
     script = (
-        "import os, signal, sys, dimgx.console.outputs\n"
+        f"import os, signal, sys, {module}\n"
         "class Dying:\n"
         "    def __del__(self):\n"
         "        os.kill(os.getpid(), signal.SIGTERM)\n"
         "        sum(range(1000))\n"
-        "make = dimgx.console.outputs.make\n"
-        "def late(*args):\n"
+        f"function = {module}.{function}\n"
+        "def late(*args, **more):\n"
         "    Dying()\n"
-        "    return make(*args)\n"
-        "dimgx.console.outputs.make = late\n"
+        "    return function(*args, **more)\n"
+        f"{module}.{function} = late\n"
     )
-    assert_terminated(place, script)
+    assert_terminated(place, script, words=words)
 
 
 def test_signal_that_comes_while_a_thread_is_started_leaves_that_alone(place: Path) -> None:

@@ -141,6 +141,7 @@ def _open(reference: str, context: Context) -> Image:
             registry=context.registry,
             engine=engine_options(reference, options, None if line is None else line.pull),
             progress=line,
+            cancel=context.cancel,
         )
 
 
@@ -188,6 +189,7 @@ def _show_platforms(context: Context) -> None:
         verify=options.verify,
         memory=options.memory,
         tmpdir=context.tmpdirs,
+        cancel=context.cancel,
     )
     print_text("".join(f"{escape(str(platform))}\n" for platform in found))
     if wish is not None and found and all(wish.rank(platform) is None for platform in found):
