@@ -150,7 +150,7 @@ def _rows_to_flatten(image: Image, rows: Sequence[Row], options: Options) -> Seq
 
     That is where layers are kept or squashed, and an image without layers, which is an empty tar.
 
-    Raises: LayerSpecError for a choice that comes to nothing.
+    Raises: LayerSpecError where no row is left.
     """
     if options.keep_layers or options.squash_from is not None:
         return None
@@ -161,8 +161,6 @@ def _rows_to_flatten(image: Image, rows: Sequence[Row], options: Options) -> Seq
             f"nothing is left to flatten: no row is named by {', '.join(options.layers)}; without a"
             " target the rows are listed"
         )
-    if all(row.is_empty for row in rows):
-        raise LayerSpecError("nothing is left to flatten: no chosen row has a layer")
     return rows
 
 
