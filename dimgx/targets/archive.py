@@ -94,10 +94,6 @@ class FileArchive:
             self.sha256 = tally.sha256
         self._target.commit()
 
-    def abort(self) -> None:
-        """Drop it."""
-        self._target.abort()
-
 
 class _Piece(NamedTuple):
     """A member that goes out in the end: its header, and where its content comes from."""
@@ -187,8 +183,3 @@ class StreamedArchive:
     def sha256(self) -> str | None:
         """Of these."""
         return self._tally.sha256
-
-    def abort(self) -> None:
-        """Forget it."""
-        self._pieces.clear()
-        self._target.abort()

@@ -66,6 +66,3 @@ class Store(Protocol):
     @property
     def sha256(self) -> str | None:
         """Of the archive, in hex, once it is published and where it was asked for."""
-
-    def abort(self) -> None:
-        """Drop everything, as far as it can be; does nothing after `publish`."""
