@@ -103,13 +103,11 @@ def parse_origin(text: str | bytes | None) -> Origin:
     Raises: NoOrigin where it is no record of dimgx, or a malformed one.
     """
     data = text.encode() if isinstance(text, str) else text or b""
-    if not data.startswith(b"{") or len(data) > LIMIT:
-        raise NoOrigin("there is no record of dimgx")
     try:
         record = Fields(parse_json(data, "the record", LIMIT), "the record of its origin")
         version = record.integer("dimgx")
         if version is None:
-            raise NoOrigin("there is no record of dimgx")
+            raise ImageError("there is no record of dimgx")
         if version != VERSION:
             return Origin((), version=version)
         return Origin(
@@ -130,8 +128,6 @@ def parse_origin(text: str | bytes | None) -> Origin:
             healthcheck=record.text("healthcheck"),
             platform=record.text("platform"),
         )
-    except NoOrigin:
-        raise
     except ImageError as exc:
         raise NoOrigin(str(exc)) from exc
 

@@ -137,8 +137,6 @@ def _read_images(path: str, packing: str | None, tmpdirs: Sequence[str]) -> list
             if files.is_cut:
                 return [one._replace(problem="damaged: the archive ends early") for one in made]
             return made
-        except NoOrigin:
-            raise
         except OSError as exc:
             raise SourceError(f"{path}: {exc.strerror or exc}") from exc
         except ImageError as exc:
