@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dimgx.digest import Digest
-    from dimgx.image import Image, Layer
+    from dimgx.image import Image
     from dimgx.oci import HistoryStep
     from dimgx.settings import Settings
 
@@ -131,17 +131,12 @@ def kept_steps(image: Image, rows: int) -> list[Json]:
     Where its history does not fit its layers a row is a layer, and has a step that names it.
     """
     if sum(not step.empty for step in image.history) != len(image.layers):
-        return [made_step("kept", [name_of(layer)], None, None) for layer in image.layers[:rows]]
+        ids = [str(layer.diff_id or layer.digest or "") for layer in image.layers[:rows]]
+        return [made_step("kept", [id], None, None) for id in ids]
     told = Fields(_parse(image), "the config").items("history")
     if len(told) == len(image.history):
         return [step if isinstance(step, dict) else {} for step in told[:rows]]
     return [_step_json(step) for step in image.history[:rows]]
-
-
-def name_of(layer: Layer) -> str | None:
-    """Give what a layer is known by, its diff_id if it is known."""
-    found = layer.diff_id or layer.digest
-    return None if found is None else str(found)
 
 
 def _step_json(step: HistoryStep) -> Json:
