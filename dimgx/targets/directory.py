@@ -75,10 +75,10 @@ class DirectoryStore:
         names = os.listdir(self._place)
         if not names:
             return
-        is_rest = all(map(_is_own, names)) and (
-            self._is_marked() or all(map(_TEMPORARY.fullmatch, names))
+        is_image = self._is_marked() and (
+            all(map(_is_own, names)) or any(name in _INDEXES for name in names)
         )
-        if not is_rest and not (self._is_marked() and any(name in _INDEXES for name in names)):
+        if not is_image and not all(map(_TEMPORARY.fullmatch, names)):
             raise SourceError(f"{self._path} is neither empty nor an image: name another directory")
         if not force:
             raise exists(self._path)
