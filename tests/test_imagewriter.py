@@ -7,6 +7,7 @@ import io
 import json
 import os
 import stat
+import tarfile
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import pairwise
@@ -375,17 +376,28 @@ def test_the_same_flat_tar_of_two_images_is_there_once(tmp_path: Path) -> None:
     # Not the same layers, so that it is found out only when both have been written.
     one = image(layer(file("a", b"1")), layer(file("b", b"2")), tags=("one:1",))
     two = image(layer(file("b", b"2"), file("a", b"1")), tags=("two:1",))
-    (tmp_path / "in.tar").write_bytes(docker_archive(one, two))
-    images = [dimgx.open_image(f"{tmp_path}/in.tar:@{n}", platform=PLATFORM) for n in (0, 1)]
+    other = image(layer(file("c", b"3")), tags=("other:1",))
+    (tmp_path / "in.tar").write_bytes(docker_archive(one, two, other))
+    images = [dimgx.open_image(f"{tmp_path}/in.tar:@{n}", platform=PLATFORM) for n in range(3)]
     for target in (io.BytesIO(), tmp_path / "out"):
-        write_images(images, target, form="docker-archive")
+        result = write_images(images, target, form="docker-archive")
         if isinstance(target, io.BytesIO):
             streamed = target.getvalue()
     for opened_image in images:
         opened_image.close()
     assert streamed == (tmp_path / "out").read_bytes()
+    assert (result.size, result.sha256) == (len(streamed), None)
     entries = json.loads(files_of(tmp_path / "out")["manifest.json"])
-    assert len(entries) == 2 and entries[0]["Layers"] == entries[1]["Layers"]
+    assert len(entries) == 3 and entries[0]["Layers"] == entries[1]["Layers"]
+    assert flat(f"{tmp_path}/out:other:1") == flat(f"{tmp_path}/in.tar:other:1")
+
+
+def test_members_of_an_archive_are_as_old_as_time_and_root_s(tmp_path: Path) -> None:
+    (tmp_path / "in.tar").write_bytes(docker_archive(image(BASE, TOP, BASE)))
+    write(f"{tmp_path}/in.tar", tmp_path / "out", "docker-archive", keep_layers=True)
+    with tarfile.open(tmp_path / "out") as archive:
+        found = {(m.type, m.mode, m.mtime, m.uid, m.gid) for m in archive}
+    assert found == {(tarfile.REGTYPE, 0o644, 0, 0, 0), (tarfile.SYMTYPE, 0o777, 0, 0, 0)}
 
 
 @pytest.mark.parametrize("form", FORMS[1:])
@@ -651,8 +663,6 @@ def docker_members_with_config(config: bytes) -> bytes:
 
 
 def test_a_layer_beyond_what_octal_digits_say() -> None:
-    import tarfile
-
     from dimgx.targets.archive import _header
 
     header = _header("a" * 64 + "/layer.tar", 9 << 30)

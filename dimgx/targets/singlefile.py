@@ -198,6 +198,11 @@ class FileTarget:
         with translated(self._path):
             self._writer.write(data)
 
+    @property
+    def end(self) -> int:
+        """Where the next bytes go."""
+        return self._writer.end
+
     def rewrite(self, data: bytes, offset: int) -> None:
         """Put `data` in the place of what was written at `offset`."""
         with translated(self._path):
