@@ -586,6 +586,24 @@ def test_a_layer_that_comes_again_is_checked_by_each_diff_id(
         write(reference, tmp_path / "out", form, keep_layers=True, verify=verify)
 
 
+def test_no_more_of_a_kept_layer_is_checked_than_is_wanted(tmp_path: Path) -> None:
+    diff_ids = [sha256(BASE), f"sha256:{'0' * 64}"]
+    picture = image(BASE, TOP, config={"rootfs": {"type": "layers", "diff_ids": diff_ids}})
+    reference = f"oci:{oci_layout(tmp_path / 'source', picture, default='gzip')}"
+    write(reference, tmp_path / "once", "oci-dir", keep_layers=True)
+    with pytest.raises(ImageError, match=r"layer 2/2 .* not sha256:000"):
+        write(reference, tmp_path / "all", "oci-dir", keep_layers=True, verify="all")
+    digest = manifest_of(tmp_path / "source")["layers"][1]["digest"]
+    blob = tmp_path / "source/blobs" / digest.replace(":", "/")
+    data = bytearray(blob.read_bytes())
+    data[4] ^= 1  # a time, which says nothing of the tar
+    blob.write_bytes(data)
+    with pytest.raises(ImageError, match=r"layer 2/2 .* its blob: digest"):
+        write(reference, tmp_path / "all", "oci-dir", keep_layers=True)
+    write(reference, tmp_path / "none", "oci-dir", keep_layers=True, verify="none")
+    assert flat(f"oci:{tmp_path}/none", verify="none") == flat(f"oci:{tmp_path}/once")
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_config_without_rootfs(tmp_path: Path, form: str) -> None:
     picture = image(BASE, TOP, config={"rootfs": None})
