@@ -43,9 +43,11 @@ def test_difference(wanted: Origin, reason: str) -> None:
     assert difference(wanted, wanted) is None
 
 
-def test_newer_record_is_incompatible() -> None:
+def test_record_of_another_version_is_outdated() -> None:
     told = difference(Origin((), version=2), TWO)
     assert told == "made by an incompatible version of dimgx (record 2, not 1)"
+    told = difference(Origin((), version=0), TWO)
+    assert told == "a run that was to replace it broke off"
 
 
 @pytest.mark.parametrize("field", ["settings", "healthcheck", "platform", "image"])
@@ -88,6 +90,9 @@ SETS = [
     ("misses nameless", [made(), made(layers=(C,))], [made(), made(layers=(B,))],
      f"misses image of layer {SHORT_B}"),
     ("holds nameless", [made("a:1"), made()], [made("a:1")], f"holds image of layer {SHORT_A} too"),
+    ("other nameless", [made(), made(layers=(B,))], [made(layers=(C,))],
+     f"misses image of layer {SHORT_C}"),
+    ("without anything", [made(), made(layers=())], [made()], "holds image without a name too"),
     ("only nameless", [made()], [made(layers=(B,))],
      f"layer 1 changed: {SHORT_A} -> {SHORT_B}"),
     ("lost its name", [made()], [made("a:1")], "misses image a:1"),
@@ -99,6 +104,9 @@ SETS = [
      "the compression changed: none -> gzip"),
     ("layers packed", [made("a:1", compression="none")], [made("a:1", compression="zstd")],
      "the layers' compression changed: none -> zstd"),
+    ("packed somehow", [made("a:1", packing="gzip", compression="zstd")], [made("a:1")], None),
+    ("mixed below", [made("a:1", compression="gzip", is_mixed=True)],
+     [made("a:1", compression="gzip")], None),
     ("form", [made("a:1")], [made("a:1")._replace(form="oci-archive")],
      "the form changed: docker-archive -> oci-archive"),
 ]  # fmt: skip
@@ -118,3 +126,8 @@ def test_image_of_another_program_is_current_where_layers_are_kept() -> None:
     assert why_outdated([theirs], [kept]) is None
     newer = kept._replace(origin=Origin((A, C), is_kept=True))
     assert why_outdated([theirs], [newer]) == f"layer 2 changed: {SHORT_B} -> {SHORT_C}"
+    mixed, packed = (
+        kept._replace(compression="gzip", is_mixed=is_mixed) for is_mixed in (True, False)
+    )
+    told = why_outdated([mixed], [packed])
+    assert told == "the layers' compression changed: mixed -> gzip"

@@ -182,11 +182,10 @@ def _names_differ(found: Sequence[Made], wanted: Sequence[Made]) -> str | None:
         if made.names:
             continue
         same = next((own for own in nameless if _difference(own, made) is None), None)
-        if same is not None:
-            nameless.remove(same)
-        elif len(wanted) > 1 or not nameless:
+        if same is None:
             return f"misses image {_top(made)}"
-    if nameless and len(found) > 1:
+        nameless.remove(same)
+    if nameless:
         return f"holds image {_top(nameless[0])} too"
     return None
 
