@@ -125,6 +125,19 @@ def test_the_same_bytes(tmp_path: Path, archive: Path, words: list[str]) -> None
 
 
 @needs_fork
+def test_their_length_is_that_of_the_whole(tmp_path: Path, archive: Path) -> None:
+    code = (
+        "import sys, dimgx; from dimgx import extractor; extractor.HALVED = 0\n"
+        "with dimgx.open_image(sys.argv[1]) as image:\n"
+        "    made = dimgx.flatten(image, sys.argv[2], threads=2, verify='none', record=True)\n"
+        "print(made.size, made.length)"
+    )
+    words = [sys.executable, "-c", code, archive, tmp_path / "out.tar"]
+    told = run(words, env={"PYTHONPATH": str(CHECKOUT)}).stdout.split()
+    assert list(map(int, told)) == [(tmp_path / "out.tar").stat().st_size] * 2
+
+
+@needs_fork
 def test_layers_that_were_decoded(tmp_path: Path) -> None:
     source = f"oci:{oci_layout(tmp_path / 'oci', image(*MANY), default='gzip')}"
     done, was_halved = in_halves(tmp_path, "--threads=2", "-t", tmp_path / "out.tar", source)

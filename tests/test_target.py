@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -546,6 +547,17 @@ def test_a_file_object(tmp_path):
         target.commit()
         assert (tmp_path / "out").read_bytes() == DATA + b"end"
         assert not file.closed
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="has no /dev/full")
+def test_what_a_buffer_cannot_get_rid_of_is_told_by_the_commit():
+    file = open("/dev/full", "wb")
+    target = open_stream_target(file)
+    target.write(b"few")
+    with pytest.raises(SourceError, match="/dev/full cannot be written: no space is left"):
+        target.commit()
+    with suppress(OSError):
+        file.close()
 
 
 def test_bytes_in_memory():
