@@ -130,7 +130,7 @@ class DirectoryStore:
         place = self._temporary_place()
         with translated(self._path):
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-            fd = os.open(place, flags | getattr(os, "O_CLOEXEC", 0), 0o666)
+            fd = os.open(place, flags, 0o666)
         writer = FileWriter(fd, is_synced=self._sync)
 
         def write(data: bytes | memoryview) -> None:

@@ -68,8 +68,8 @@ def open_target(
             return target
         if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        flags = os.O_WRONLY | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_CLOEXEC", 0)
-        return _registered(_own_stream(os.open(place, flags), path), resources)
+        fd = os.open(place, os.O_WRONLY | getattr(os, "O_NOCTTY", 0))
+        return _registered(_own_stream(fd, path), resources)
 
 
 def check_descriptor(path: str) -> bool:
@@ -137,7 +137,7 @@ def _name_of(file: BinaryIO) -> str:
 def _descriptor_of(file: BinaryIO) -> int | None:
     try:
         return file.fileno()
-    except (AttributeError, io.UnsupportedOperation):
+    except io.UnsupportedOperation:
         return None
 
 
@@ -177,7 +177,6 @@ class FileTarget:
         # What replaces a private file is private from its first byte on.
         mode = 0o600 if replaced else 0o666
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
         try:
             nameless = system.open_nameless_file(self._directory, mode)
             self._is_nameless = nameless is not None
