@@ -33,7 +33,7 @@ from tests.results import (
     reference_of,
     write,
 )
-from tests.writers import dir_image, docker_archive, image, oci_layout
+from tests.writers import dir_image, docker_archive, image, oci_layout, write_files
 
 OLD = image(layer(file("old", b"o" * 5000)), tags=("old:1",))
 directories = pytest.mark.parametrize("form", DIRECTORIES)
@@ -83,6 +83,7 @@ def test_force_replaces_an_image_of_either_form(
     write(app, tmp_path / "out", form, force=True)
     write(app, tmp_path / "fresh", form)
     assert files_of(tmp_path / "out") == files_of(tmp_path / "fresh") | {"README": b"mine"}
+    assert left(tmp_path / "out") == sorted(["README", *left(tmp_path / "fresh")])
 
 
 @directories
@@ -119,6 +120,27 @@ def test_a_foreign_directory_is_refused_with_force_too(
         with pytest.raises(SourceError, match="neither empty nor an image"):
             write(app, tmp_path / "out", form, force=force)
     assert left(tmp_path) == before
+
+
+_PART = {".dimgx-0123456789abcdef.part": b"x"}
+RESTS: dict[str, dict[str, bytes]] = {
+    "parts": _PART,
+    "no-index": {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}', f"blobs/sha256/{'a' * 64}": b"x"},
+    "no-manifest": {"version": b"Directory Transport Version: 1.1\n", "a" * 64: b"x", **_PART},
+}
+
+
+@pytest.mark.parametrize("what", RESTS)
+@directories
+def test_what_a_killed_run_left_is_replaced(
+    tmp_path: Path, app: str, form: str, what: str
+) -> None:
+    write_files(tmp_path / "out", RESTS[what])
+    with pytest.raises(SourceError, match="exists; use -w"):
+        write(app, tmp_path / "out", form)
+    write(app, tmp_path / "out", form, force=True)
+    write(app, tmp_path / "fresh", form)
+    assert left(tmp_path / "out") == left(tmp_path / "fresh")
 
 
 @directories
@@ -196,6 +218,19 @@ def test_a_file_that_another_run_is_writing_there_stays(
     other.commit()
     write(app, tmp_path / "fresh", form)
     assert files_of(tmp_path / "out") == files_of(tmp_path / "fresh") | {"mine": b"mine"}
+
+
+@directories
+def test_a_directory_that_gets_no_name_leaves_nothing(
+    tmp_path: Path, app: str, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_args: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "rename", fail)
+    with pytest.raises(SourceError, match="out cannot be written: no space is left"):
+        write(app, tmp_path / "out", form)
+    assert left(tmp_path) == ["source.tar"]
 
 
 def test_a_directory_made_meanwhile_is_not_replaced(tmp_path: Path) -> None:
