@@ -586,6 +586,24 @@ def test_a_layer_that_comes_again_is_checked_by_each_diff_id(
         write(reference, tmp_path / "out", form, keep_layers=True, verify=verify)
 
 
+@pytest.mark.parametrize("compression", [None, "gzip"])
+@pytest.mark.parametrize("form", ["docker-archive", "oci-dir"])
+def test_a_diff_id_of_another_algorithm_is_checked(
+    tmp_path: Path, form: str, compression: Any
+) -> None:
+    for data in (TOP, BASE):
+        diff_ids = [f"sha512:{hashlib.sha512(data).hexdigest()}"]
+        config = {"rootfs": {"type": "layers", "diff_ids": diff_ids}}
+        picture = image(BASE, compression=[compression], config=config)
+        (tmp_path / "in.tar").write_bytes(docker_archive(picture))
+        words = f"{tmp_path}/in.tar", tmp_path / "out", form
+        if data == TOP:
+            with pytest.raises(ImageError, match=r"layer 1/1 .*its tar: digest is sha512:"):
+                write(*words, keep_layers=True)
+    result = write(*words, keep_layers=True)
+    assert [str(one.diff_id) for one in result.images[0].layers] == diff_ids
+
+
 def test_no_more_of_a_kept_layer_is_checked_than_is_wanted(tmp_path: Path) -> None:
     diff_ids = [sha256(BASE), f"sha256:{'0' * 64}"]
     picture = image(BASE, TOP, config={"rootfs": {"type": "layers", "diff_ids": diff_ids}})

@@ -183,12 +183,12 @@ class KeptPart:
         is_wanted = self._verify == "all" or (self._verify == "once" and layer.digest is None)
         if compression is not None and (diff_id is None or is_wanted):
             plain = Tally(len)  # it goes nowhere
-            for piece in iter_decoded(passed(), compression):
+            for piece in self._decoded(passed(), compression):
                 plain.write(piece)
             self._check_tar(plain.digest)
-            diff_id = plain.digest
+            diff_id = diff_id or plain.digest
         else:
-            for _ in passed():
+            for _ in self._decoded(passed(), None) if is_wanted else passed():
                 pass
         digest = layer.digest or tally.digest
         if compression is None:
@@ -202,12 +202,21 @@ class KeptPart:
         self, chunks: Iterator[bytes | memoryview], compression: Compression | None, write: Write
     ) -> StoredLayer:
         def produce(write: Write) -> None:
-            for piece in iter_decoded(chunks, compression):
+            for piece in self._decoded(chunks, compression):
                 write(piece)
 
         stored = _write_coded(produce, self._coding, write)
         self._check_tar(stored.diff_id)
         return stored._replace(diff_id=self._layer.diff_id or stored.diff_id)
+
+    def _decoded(
+        self, chunks: Iterator[bytes | memoryview], compression: Compression | None
+    ) -> Iterator[bytes | memoryview]:
+        """Give the tar. Where its digest is none that is counted anyway, it is checked here."""
+        tar, stated = iter_decoded(chunks, compression), self._layer.diff_id
+        if self._verify == "none" or stated is None or stated.algorithm == "sha256":
+            return tar
+        return iter_verified(tar, stated, None, "its tar")
 
     def _check_tar(self, found: Digest) -> None:
         stated = self._layer.diff_id
