@@ -257,7 +257,7 @@ def foreign(place: Path) -> Iterator[tuple[str, bytes]]:
     yield "a packed docker save", docker_archive(APP, archive_compression="gzip")
     yield "an oci-archive", oci_archive(APP)
     broken = bytearray(build_global_header(b'{"dimgx":1,"layers":[]}') + BASE)
-    broken[3] ^= 1
+    broken[105] ^= 1  # in the mode
     yield "wrong checksum", bytes(broken)
     yield "random", os.urandom(4096)
 
@@ -301,6 +301,14 @@ def test_tar_that_lost_its_end_is_made_again(place: Path, left: int) -> None:
         assert told == "damaged: the tar ends early"
         update("-t", "out.tar", "./app.tar")
         assert (place / "out.tar").read_bytes() == data
+
+
+def test_tar_that_ends_within_zeros_but_no_block_has_lost_its_end(place: Path) -> None:
+    (place / "zeros.tar").write_bytes(docker_archive(image(layer(file("zeros", bytes(9000))))))
+    update("-t", "out.tar", "./zeros.tar")
+    with (place / "out.tar").open("r+b") as target:
+        target.truncate(7000)
+    assert check("-t", "out.tar", "./zeros.tar") == (5, "damaged: the tar ends early")
 
 
 PACKED = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")

@@ -118,9 +118,7 @@ def _extended_end(head: bytes) -> int:
 
 
 def _has_tar_end(extent: Extent) -> bool:
-    if extent.size % BLOCK or extent.size < 2 * BLOCK:
-        return False
-    return extent.read(extent.size - len(END), len(END)) == END
+    return not extent.size % BLOCK and extent.read(extent.size - len(END), len(END)) == END
 
 
 def _read_images(path: str, packing: str | None, tmpdirs: Sequence[str]) -> list[Made]:
