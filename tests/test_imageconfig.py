@@ -127,11 +127,11 @@ def test_steps_say_what_was_done(ids: list[str | None], text: str) -> None:
 
 
 def test_kept_steps_are_as_they_were() -> None:
-    history = [{"created_by": "a", "x": 1}, {"empty_layer": True, "Comment": "c"}, {}]
+    history = [{"created_by": "a", "x": 1}, {"empty_layer": True, "Comment": "c"}, {}, None]
     found = image(BARE | {"history": history})
-    found.layers = (None, None)  # type: ignore[assignment]  # only their number counts
+    found.layers = (None, None, None)  # type: ignore[assignment]  # only their number counts
     assert kept_steps(found, 2) == history[:2]
-    assert kept_steps(found, 9) == history
+    assert kept_steps(found, 9) == [*history[:3], {}]
 
 
 def test_kept_steps_of_an_image_without_its_own_history() -> None:

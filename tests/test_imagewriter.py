@@ -28,7 +28,7 @@ from dimgx import (
 )
 from dimgx.images.origin import parse_origin
 from dimgx.targets import archive
-from tests.dsl import file, layer
+from tests.dsl import file, layer, symlink
 from tests.opened import opened, plain
 from tests.results import (
     APP,
@@ -248,6 +248,13 @@ def test_rows_without_a_layer_are_nothing_to_flatten(tmp_path: Path, app: str) -
     with pytest.raises(LayerSpecError, match="nothing is left"):
         write(app, tmp_path / "out", "oci-dir", layers=["@1"])
     assert left(tmp_path) == ["source.tar"]
+
+
+def test_what_is_odd_in_the_tree_is_told(tmp_path: Path) -> None:
+    picture = image(layer(symlink("bin", "usr/bin"), file("usr/bin/x", b"1")))
+    rules = [dimgx.PathRule(is_included=False, pattern="usr")]
+    result = write(SOURCES["oci"](tmp_path, picture), tmp_path / "out", "oci-dir", paths=rules)
+    assert result.warnings == ("a symlink points at what is left out: 'bin' -> 'usr/bin'",)
 
 
 @forms
