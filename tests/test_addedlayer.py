@@ -19,6 +19,7 @@ import pytest
 from dimgx.errors import Cancelled, ImageError, SourceError
 from dimgx.extractor import open_flat
 from dimgx.image import Layer
+from dimgx.images import addedlayer
 from dimgx.images.addedlayer import open_added_layer
 from dimgx.recipe import Recipe
 from dimgx.spool import SpoolSpace
@@ -290,6 +291,24 @@ def test_a_file_that_is_cut_while_it_is_read(tmp_path: Path) -> None:
     with (
         pytest.raises(SourceError, match=r"/a changed while it was read: run this again$"),
         added(tmp_path, tick=lambda: os.truncate(tmp_path / "a", 10)),
+    ):
+        pass
+
+
+def test_a_file_that_is_another_when_it_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(path: bytes) -> int:
+        (tmp_path / "other").replace(os.fsdecode(path))
+        return open_read(path)
+
+    open_read = addedlayer.open_read
+    monkeypatch.setattr(addedlayer, "open_read", late)
+    for name in ("a", "other"):
+        (tmp_path / name).write_bytes(b"1")
+    with (
+        pytest.raises(SourceError, match=r"/a changed while it was read: run this again$"),
+        added(tmp_path),
     ):
         pass
 

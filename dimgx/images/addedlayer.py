@@ -186,7 +186,7 @@ def _iter_file(name: bytes, path: bytes, mode: int, seen: os.stat_result) -> Ite
     fd = open_read(path)
     try:
         status = os.fstat(fd)
-        if not os.path.samestat(status, seen) or status.st_size != seen.st_size:
+        if not os.path.samestat(status, seen):
             raise SourceError(changed)
         yield build_header(Header(name, FILE, mode, size=status.st_size, records=_records(fd)))
         left = status.st_size
