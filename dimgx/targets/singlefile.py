@@ -314,13 +314,12 @@ class _StreamTarget:
 
     def commit(self) -> None:
         with translated(self._name):
-            if not self._is_owner:
-                if hasattr(self._file, "flush"):
-                    self._file.flush()
-            elif not self._file.closed:
+            if self._is_owner:
                 with self._file as file:
                     if stat.S_ISBLK(os.fstat(file.fileno()).st_mode):
                         os.fsync(file.fileno())
+            elif hasattr(self._file, "flush"):
+                self._file.flush()
 
     def abort(self) -> None:
         if self._is_owner:
