@@ -404,6 +404,8 @@ def test_members_of_an_archive_are_as_old_as_time_and_root_s(tmp_path: Path) -> 
     write(f"{tmp_path}/in.tar", tmp_path / "out", "docker-archive", keep_layers=True)
     with tarfile.open(tmp_path / "out") as archive:
         found = {(m.type, m.mode, m.mtime, m.uid, m.gid) for m in archive}
+        (link,) = [archive.extractfile(m) for m in archive if m.issym()]
+        assert link is not None and link.read() == BASE
     assert found == {(tarfile.REGTYPE, 0o644, 0, 0, 0), (tarfile.SYMTYPE, 0o777, 0, 0, 0)}
 
 
@@ -450,6 +452,36 @@ def test_names_in_an_index(tmp_path: Path, app: str) -> None:
             "org.opencontainers.image.ref.name": "latest",
         },
     ]
+
+
+@pytest.mark.parametrize(
+    ("config", "platform"),
+    [
+        ({}, {"platform": {"architecture": "amd64", "os": "linux"}}),
+        ({"architecture": "arm", "variant": "v7"},
+         {"platform": {"architecture": "arm", "os": "linux", "variant": "v7"}}),
+        ({"architecture": ""}, {}),
+    ],
+)  # fmt: skip
+def test_what_an_index_says_of_an_image(
+    tmp_path: Path, config: dict[str, Any], platform: dict[str, Any]
+) -> None:
+    reference = SOURCES["docker-1.10"](tmp_path, image(BASE, config=config, tags=()))
+    with dimgx.open_image(reference) as found:
+        result = write_images([found], tmp_path / "out", form="oci-dir")
+    files, digest = files_of(tmp_path / "out"), str(result.images[0].digest)
+    assert json.loads(files["index.json"]) == {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": [
+            {
+                "mediaType": "application/vnd.oci.image.manifest.v1+json",
+                "digest": digest,
+                "size": len(files["blobs/" + digest.replace(":", "/")]),
+                **platform,
+            }
+        ],
+    }
 
 
 def test_a_tag_alone_is_a_name_in_oci_only(tmp_path: Path) -> None:
@@ -499,6 +531,16 @@ def test_kept_layers_are_the_same_layers(tmp_path: Path, form: str) -> None:
             if source != "docker-v1":
                 assert new.id == old.id
             assert len(new.history) == len(old.history)
+
+
+@pytest.mark.parametrize("form", FORMS[1:])
+def test_a_layer_that_nothing_names_is_there_once(tmp_path: Path, form: str) -> None:
+    reference = SOURCES["docker-v1"](tmp_path, image(BASE, TOP, BASE))
+    write(reference, tmp_path / "out", form, keep_layers=True)
+    assert list(files_of(tmp_path / "out").values()).count(BASE) == 1
+    assert not [name for name in left(tmp_path) if ".dimgx" in name]
+    with opened(reference_of(form, tmp_path / "out")) as found:
+        assert [plain(one) for one in found.layers] == [BASE, TOP, BASE]
 
 
 OCI_PATHS = [("oci-archive", "oci-dir", "oci-archive"), ("oci-dir", "oci-archive", "oci-dir")]
