@@ -211,6 +211,15 @@ def test_a_level_without_compression_has_no_effect(tmp_path: Path, app: str) -> 
     write(app, tmp_path / "a.gz", "oci-archive", level=3, keep_layers=True, compression="gzip")
 
 
+@pytest.mark.parametrize("form", DIRECTORIES)
+def test_a_directory_has_a_path_and_no_compression(tmp_path: Path, app: str, form: str) -> None:
+    stream: Any = io.BytesIO()
+    for target, options in ((stream, {}), (tmp_path / "out", {"compression": "gzip"})):
+        with pytest.raises(UsageError, match="is a directory: it is named by a path"):
+            write(app, target, form, **options)
+    assert (left(tmp_path), stream.getvalue()) == (["source.tar"], b"")
+
+
 @forms
 def test_settings_are_kept(tmp_path: Path, app: str, form: str) -> None:
     write(app, tmp_path / "out", form)

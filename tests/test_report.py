@@ -18,7 +18,7 @@ from dimgx.codec import Coding
 from dimgx.decode import iter_decoded
 from dimgx.imagewriter import write_images
 from dimgx.merging.pathrules import PathRule
-from dimgx.report import Output, Report, format_report
+from dimgx.report import Output, Report, format_report, name_of
 from tests.dsl import dir_, file, hardlink, layer, symlink, whiteout
 from tests.programs import need, run
 from tests.test_figures import check_with_tarfile, figures_of
@@ -290,3 +290,10 @@ def test_nothing_is_counted_without_one(
     monkeypatch.setattr("dimgx.merging.figures.TarFigures.write", never)
     monkeypatch.setattr("dimgx.merging.figures.count_layers", never)
     dimgx.flatten(opened, io.BytesIO())
+
+
+def test_a_target_is_called_by_its_path_or_the_name_that_it_says(tmp_path: Path) -> None:
+    with (tmp_path / "out").open("wb") as named, open(named.fileno(), "wb", closefd=False) as bare:
+        targets = (tmp_path / "out", str(tmp_path / "out"), named, bare, io.BytesIO())
+        path = str(tmp_path / "out")
+        assert list(map(name_of, targets)) == [path, path, path, "-", "-"]
