@@ -115,6 +115,7 @@ def test_layers_and_source(opened: dimgx.Image) -> None:
     assert part["platform"] == {"os": "linux", "architecture": "amd64", "variant": None}
     assert [one["diff_id"] for one in part["layers"]] == [str(one.diff_id) for one in opened.layers]
     assert [one["length"] for one in part["layers"]] == [len(BASE), len(TOP)]
+    assert [one["digest"] for one in part["layers"]] == [str(one.digest) for one in opened.layers]
     assert [one["stored_size"] for one in part["layers"]] == [one.size for one in opened.layers]
     figures = [(one["entries"], one["kept"], one["covered"], one["whiteouts"])
                for one in part["layers"]]  # fmt: skip
