@@ -113,6 +113,16 @@ def test_what_is_written_has_no_name_where_that_can_be(tmp_path, is_there):
     assert os.listdir(tmp_path) == ["out.tar"]
 
 
+def test_what_is_taken_back_is_gone(tmp_path):
+    target = open_target(str(tmp_path / "out.tar"), force=False)
+    target.write(DATA)
+    target.truncate(5)
+    assert target.end == 5
+    target.write(b"end")
+    target.commit()
+    assert (tmp_path / "out.tar").read_bytes() == DATA[:5] + b"end"
+
+
 def test_abort_leaves_nothing(tmp_path):
     target = open_target(str(tmp_path / "out.tar"), force=False)
     target.write(DATA)
