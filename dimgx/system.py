@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import stat
 import sys
 import threading
 from contextlib import suppress
@@ -36,8 +35,8 @@ FEATURES: frozenset[str] = frozenset(
         "tmpfile": hasattr(os, "O_TMPFILE") and os.path.exists("/proc/self/fd"),
         "affinity": hasattr(os, "sched_getaffinity"),
         "fadvise": hasattr(os, "posix_fadvise"),
-        "flock": os.name == "posix" and hasattr(os, "O_DIRECTORY"),
-        "fork": sys.platform == "linux" and hasattr(os, "fork"),
+        "flock": hasattr(os, "O_DIRECTORY"),
+        "fork": sys.platform == "linux",
         "procfs": os.path.exists("/proc/self/mountinfo"),
         "pipe size": os.path.exists("/proc/sys/fs/pipe-max-size"),
     }.items()
@@ -51,7 +50,6 @@ PIECE = 1 << 20
 STEP = 64 << 10
 _O_BINARY: int = getattr(os, "O_BINARY", 0)
 _O_TEMPORARY: int = getattr(os, "O_TEMPORARY", 0)
-_O_CLOEXEC: int = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOINHERIT", 0)
 _BUFFERED = (io.BufferedReader, io.BufferedWriter, io.BufferedRandom)
 # Where nothing tells how much memory is free; enough for most images, little for most machines.
 _MEMORY_GUESS = 1 << 30
@@ -65,7 +63,7 @@ def open_read(path: str | bytes) -> int:
 
     Raises: OSError as `os.open` does.
     """
-    return os.open(path, os.O_RDONLY | _O_BINARY | _O_CLOEXEC)
+    return os.open(path, os.O_RDONLY | _O_BINARY)
 
 
 def let_go(fd: int) -> None:
@@ -126,11 +124,12 @@ def read_into(fd: int, view: memoryview) -> int:
 
 def write_all(fd: int, data: bytes | memoryview) -> None:
     """Write all of `data`, waiting where `fd` is not ready to take it."""
-    written = _write_some(fd, data)
-    if written < len(data):
-        rest = memoryview(data)
-        while written < len(rest):
-            written += _write_some(fd, rest[written:])
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(fd, rest) :]
+        except BlockingIOError:  # somebody else made the pipe so, which we share with them
+            wait_writable(fd)
 
 
 def write_at(fd: int, data: bytes | memoryview, offset: int) -> None:
@@ -181,7 +180,7 @@ def open_nameless_file(directory: str, mode: int) -> int | None:
     """
     if "tmpfile" in FEATURES:
         with suppress(OSError):
-            return os.open(directory, os.O_RDWR | os.O_TMPFILE | _O_CLOEXEC, mode)
+            return os.open(directory, os.O_RDWR | os.O_TMPFILE, mode)
     return None
 
 
@@ -202,7 +201,7 @@ def open_unlinked_file(directory: str) -> int:
     nameless = open_nameless_file(directory, 0o600)
     if nameless is not None:
         return nameless
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _O_BINARY | _O_TEMPORARY | _O_CLOEXEC
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _O_BINARY | _O_TEMPORARY
     path = os.path.join(directory, f".dimgx-{os.urandom(8).hex()}")
     try:
         return os.open(path, flags, 0o600)
@@ -222,7 +221,7 @@ def lock_directory(path: str) -> int | None:
     """
     if "flock" not in FEATURES:
         return None
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _O_CLOEXEC)
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as exc:
@@ -255,13 +254,12 @@ def start_writing(fd: int, offset: int, size: int) -> None:
 
 
 def widen_pipe(fd: int) -> None:
-    """Let the pipe `fd` hold 1 MiB, so that writer and reader wait less; does nothing else."""
-    if "pipe size" not in FEATURES or not stat.S_ISFIFO(os.fstat(fd).st_mode):
-        return
-    # An error means that the user's pipes hold as much as they may.
-    with suppress(OSError):
-        if fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) < PIECE:
-            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIECE)
+    """Let `fd`, if it is a pipe, hold 1 MiB, so that writer and reader wait less."""
+    if "pipe size" in FEATURES:
+        # An error means that it is none, or that the user's pipes hold as much as they may.
+        with suppress(OSError):
+            if fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) < PIECE:
+                fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIECE)
 
 
 def usable_cpus() -> int:
@@ -278,10 +276,9 @@ def usable_cpus() -> int:
 
 def can_fork() -> bool:
     """Tell whether this process may fork: what other threads hold would stay held in the copy."""
-    if not {"fork", "procfs"} <= FEATURES:
-        return False
-    with suppress(OSError):
-        return len(os.listdir("/proc/self/task")) == 1
+    if "fork" in FEATURES:
+        with suppress(OSError):
+            return len(os.listdir("/proc/self/task")) == 1
     return False
 
 
@@ -326,17 +323,6 @@ def _read_some(fd: int, size: int, offset: int) -> bytes:
             return os.read(fd, size)
         finally:
             os.lseek(fd, position, os.SEEK_SET)
-
-
-def _write_some(fd: int, data: bytes | memoryview) -> int:
-    while True:
-        try:
-            return os.write(fd, data)
-        except OSError as exc:
-            # Somebody else has made the pipe that we share with them non-blocking.
-            if exc.errno not in (errno.EAGAIN, errno.EWOULDBLOCK):
-                raise
-        wait_writable(fd)
 
 
 def wait_writable(fd: int) -> None:
