@@ -86,9 +86,9 @@ def open_flat(layers: Sequence[Layer], recipe: Recipe, below: Sequence[Layer] = 
         )
         warnings = left_out.find_warnings(emitter.read_linkname) if left_out is not None else ()
         used = emitter.find_layers_used()
-        kept = {id(plain[i].spool) for i in used}
+        kept = {plain[i].spool for i in used}
         for layer in plain:
-            if layer.spool is not None and id(layer.spool) not in kept:
+            if layer.spool is not None and layer.spool not in kept:
                 layer.spool.close()
         recipe.mark("plan")
         return FlatTar(emitter, reading, recipe, stack.pop_all(), warnings, len(below))

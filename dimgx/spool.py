@@ -15,6 +15,8 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from contextlib import suppress
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from dimgx import system
@@ -42,7 +44,7 @@ class SpoolSpace:
         self._limit = 0
         self.used = 0
         """Bytes of memory that are counted now."""
-        self._spools: set[Spool] = set()
+        self._spools: list[Spool] = []
 
     def left(self) -> int:
         """Give how many bytes of the budget are left."""
@@ -55,8 +57,7 @@ class SpoolSpace:
             self._limit = limit
             fits = self.used + expected <= self._limit
         spool = Spool(self, in_memory=fits)
-        with self._lock:
-            self._spools.add(spool)
+        self._spools.append(spool)
         return spool
 
     def _find_limit(self) -> int:
@@ -90,32 +91,24 @@ class SpoolSpace:
 
         found = []
         for directory in self._tmpdirs or _default_tmpdirs():
-            try:
+            with suppress(OSError):
                 free = shutil.disk_usage(directory).free
-                found.append((system.is_in_memory(directory), free < size + _ROOM, directory))
-            except OSError as exc:
-                _raise_if_too_many(exc)
+                found.append((free < size + _ROOM, system.is_in_memory(directory), directory))
         # Stable: among equals the first one named. A small disk is better than none.
-        for in_memory, _, directory in sorted(found, key=lambda entry: (entry[1], entry[0])):
+        for _, in_memory, directory in sorted(found, key=itemgetter(0, 1)):
             try:
                 return system.open_unlinked_file(directory), directory, in_memory
             except OSError as exc:
-                _raise_if_too_many(exc)
+                if exc.errno in (errno.EMFILE, errno.ENFILE):
+                    raise  # no directory can help it
         tried = ", ".join(self._tmpdirs or _default_tmpdirs())
         raise SourceError(
             f"temporary files cannot be written in any of {tried}: name a directory with --tmpdir"
         )
 
-    def forget(self, spool: Spool) -> None:
-        """Take note that `spool` is closed."""
-        with self._lock:
-            self._spools.discard(spool)
-
     def close(self) -> None:
         """Close all spools that are still open."""
-        with self._lock:
-            spools = list(self._spools)
-        for spool in spools:
+        for spool in self._spools:
             spool.close()
 
     def __enter__(self) -> SpoolSpace:
@@ -179,12 +172,8 @@ class Spool:
             system.let_go(self._fd)
             self._fd = None
         self._space.release(self._charged)
-        self._charged = 0
-        self._space.forget(self)
 
     def _open_fd(self) -> int:
-        if self._is_closed:
-            raise ValueError("the spool is closed")
         if self._fd is None:
             self._move()
         assert self._fd is not None
@@ -226,12 +215,6 @@ class Spool:
                 f"temporary files in {self._directory}: {reason} after {offset} bytes of one: "
                 "name another directory with --tmpdir"
             ) from exc
-
-
-def _raise_if_too_many(exc: OSError) -> None:
-    """Raise `exc` again if it says of no directory in particular that it will not do."""
-    if exc.errno in (errno.EMFILE, errno.ENFILE):
-        raise exc
 
 
 def _default_tmpdirs() -> tuple[str, ...]:

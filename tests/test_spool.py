@@ -72,7 +72,7 @@ def test_moves_to_disk_beyond_the_budget(directory):
 def test_what_moved_to_disk_leaves_its_memory_to_others(directory, has_memory):
     with SpoolSpace(MIB, [directory]) as space:
         first, second = space.open(), space.open()
-        fill(first, 17)
+        fill(first, 20)
         fill(second, 16)
         assert second.is_in_memory == has_memory
 
@@ -110,9 +110,10 @@ def test_decoders_windows_are_counted(directory, has_memory):
         assert other.is_in_memory == has_memory
 
 
-def test_what_will_not_fit_begins_on_disk(directory):
+def test_what_will_not_fit_begins_on_disk(directory, has_memory):
     with SpoolSpace(MIB, [directory]) as space:
-        assert not space.open(expected=2 * MIB).is_in_memory
+        assert space.open(expected=MIB).is_in_memory == has_memory
+        assert not space.open(expected=MIB + 1).is_in_memory
 
 
 def test_free_memory_is_looked_at_again_for_each_spool(directory, has_memory, monkeypatch):
@@ -122,8 +123,11 @@ def test_free_memory_is_looked_at_again_for_each_spool(directory, has_memory, mo
         first = space.open()
         fill(first, 16)
         assert first.is_in_memory == has_memory
-        # Ours is a quarter of what would be free without us: 1 MiB is used, so nothing is left.
-        free = 3 * MIB
+        # Ours is a quarter of what would be free without us, of which 1 MiB is used.
+        free = 11 * MIB
+        assert space.left() == (2 * MIB if has_memory else 11 * MIB // 4)
+        free = 2 * MIB
+        assert space.left() == (0 if has_memory else MIB // 2)
         second = space.open()
         second.write(PIECE)
         assert not second.is_in_memory
@@ -173,14 +177,24 @@ def test_says_what_was_tried_where_no_directory_can_be_written(tmp_path):
     assert "--tmpdir" in str(caught.value)
 
 
-def test_a_disk_is_taken_before_memory_that_looks_like_one(tmp_path, monkeypatch):
-    shm, disk = tmp_path / "shm", tmp_path / "disk"
-    shm.mkdir()
-    disk.mkdir()
-    monkeypatch.setattr(system, "is_in_memory", lambda name: name == str(shm))
-    with SpoolSpace(0, [str(shm), str(disk)]) as space:
-        _, directory, in_memory = space.open_file(0)
-        assert (directory, in_memory) == (str(disk), False)
+@pytest.mark.parametrize(
+    ("full", "in_memory", "taken"),
+    [("", "", "c"), ("c", "", "b"), ("", "cb", "a"), ("ca", "b", "b"), ("abc", "c", "b")],
+    ids=["first", "room", "disk", "room-before-disk", "disk-where-none-has-room"],
+)
+def test_the_best_directory_is_taken(tmp_path, monkeypatch, full, in_memory, taken):
+    class Usage:
+        def __init__(self, name: str) -> None:
+            self.free = 1000 + (64 << 20) - (os.path.basename(name) in full)
+
+    monkeypatch.setattr("shutil.disk_usage", Usage)
+    monkeypatch.setattr(system, "is_in_memory", lambda name: os.path.basename(name) in in_memory)
+    for name in "abc":
+        (tmp_path / name).mkdir()
+    with SpoolSpace(0, [str(tmp_path / name) for name in "cba"]) as space:
+        fd, directory, is_memory = space.open_file(1000)
+        os.close(fd)
+    assert (os.path.basename(directory), is_memory) == (taken, taken in in_memory)
 
 
 def test_a_directory_in_memory_is_counted_as_memory(directory, monkeypatch):
@@ -195,20 +209,6 @@ def test_a_directory_in_memory_is_counted_as_memory(directory, monkeypatch):
         spool.close()
         other.close()
         assert space.try_reserve(MIB)
-
-
-def test_a_roomy_directory_is_taken_before_a_full_one(tmp_path, monkeypatch):
-    full, roomy = tmp_path / "full", tmp_path / "roomy"
-    full.mkdir()
-    roomy.mkdir()
-
-    class Usage:
-        def __init__(self, name: str) -> None:
-            self.free = 0 if name == str(full) else 1 << 40
-
-    monkeypatch.setattr("shutil.disk_usage", Usage)
-    with SpoolSpace(0, [str(full), str(roomy)]) as space:
-        assert space.open_file(0)[1] == str(roomy)
 
 
 @pytest.mark.parametrize(
