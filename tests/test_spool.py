@@ -43,7 +43,7 @@ def fill(spool, pieces):
         spool.write(PIECE)
 
 
-@pytest.mark.parametrize("memory", [0, 1, 100_000, MIB, 10 * MIB, None])
+@pytest.mark.parametrize("memory", [0, 1, 100_000, 2 * MIB, 10 * MIB, None])
 @pytest.mark.parametrize("pieces", [0, 1, 2, 40])
 def test_gives_back_what_was_written(directory, memory, pieces):
     with SpoolSpace(memory, [directory]) as space:
@@ -203,6 +203,7 @@ def test_a_directory_in_memory_is_counted_as_memory(directory, monkeypatch):
         spool = space.open()
         fill(spool, 20)
         assert spool.is_in_memory
+        assert space.used == spool.size == 20 * len(PIECE)
         other = space.open()
         other.write(PIECE)
         # Nothing can be refused there, and it is given back all the same.
