@@ -292,6 +292,61 @@ def test_a_sparse_file_is_written_out_while_it_comes(form: SparseForm) -> None:
         assert stream(tars, chance.randrange(1 << 30), part, 60) == flatten_layers(tars)
 
 
+def long(name: str) -> Member:
+    """Give a file so long that what is behind it may come after a part was merged."""
+    return file(name, "x" * 90_000)
+
+
+LATE = {
+    "whiteout": ([file("b"), long("d")], [file("a"), long("c"), whiteout("b")]),
+    "opaque": ([file("d/b"), long("e")], [dir_("d"), file("d/a"), long("d/c"), opaque("d")]),
+    "opaque root": ([file("b"), long("d")], [file("a"), long("c"), opaque("")]),
+    "name": ([file(".c"), long("d")], [whiteout("c"), long("-"), file(".c")]),
+}
+
+
+@pytest.mark.parametrize("what", LATE)
+def test_what_comes_behind_a_part_that_it_belongs_to_is_refused(what: str) -> None:
+    tars = [layer(*members) for members in LATE[what]]
+    refused = 0
+    for seed in range(10):
+        try:
+            found = stream(tars, seed, 1, 300)
+        except OutOfOrder:
+            refused += 1
+        else:
+            assert found == flatten_layers(tars)
+    assert refused
+
+
+HIDING = {
+    "nothing": [file("d/aa")],
+    "all": [opaque("")],
+    "file": [file("d/a")],
+    "whiteout": [whiteout("d/a")],
+    "directory": [dir_("d/a")],
+    "implied directory": [file("d/a/b")],
+    "parent that is a file": [file("d")],
+    "whiteout of the parent": [whiteout("d")],
+    "opaque parent": [opaque("d")],
+}
+
+
+@pytest.mark.parametrize("what", HIDING)
+def test_a_link_is_refused_whose_file_was_hidden_in_an_earlier_part(what: str) -> None:
+    lower = [file("d/a", "a"), long("m"), hardlink("n", "d/a")]
+    tars = [layer(*lower), layer(*HIDING[what], long("x"))]
+    refused = 0
+    for seed in range(10):
+        try:
+            found = stream(tars, seed, 1, 300)
+        except OutOfOrder:
+            refused += 1
+        else:
+            assert found == flatten_layers(tars)
+    assert (refused > 0) == (what not in ("nothing", "all"))
+
+
 def test_directories_without_entries_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rule 72: also where each step adds few."""
     tar = layer(*(file(f"{number:02}/a/b/c/f", "x" * 3000) for number in range(60)))

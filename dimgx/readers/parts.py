@@ -67,9 +67,8 @@ class LayerParts:
             keys = list(filter(None, keys))
         else:
             self._numbers.extend(range(first, first + len(keys)))
-        if edge and (
-            any(key <= edge for key in (*keys[:1], *new.implied, *new.whiteouts))
-            or any(key < edge for key in new.opaque)
+        if any(key <= edge for key in (*keys[:1], *new.implied, *new.whiteouts)) or any(
+            key < edge for key in new.opaque
         ):
             raise OutOfOrder
         index.starts[-1:] = new.starts
@@ -98,7 +97,7 @@ class LayerParts:
         part.keys = index.keys[first:end]
         part.codes = index.codes[first:end]
         part.kinds = index.kinds[first:end]
-        part.implied = sorted(_pop(index.implied, edge))
+        part.implied = _pop(index.implied, edge)
         part.whiteouts = _pop(index.whiteouts, edge)
         part.opaque = _pop(index.opaque, edge)
         self._say_again(part)
@@ -110,19 +109,17 @@ class LayerParts:
                 self.past[number - first] = link
             else:
                 part.links[number - first] = link._replace(member=link.member - first)
-        self._cut = end
-        if edge is not None:
-            self._edge = edge
+        self._cut, self._edge = end, edge or self._edge
         return part
 
     def hides(self, key: bytes) -> bool:
-        """Tell whether this layer hides the non-directory `key` of lower ones."""
+        """Tell whether this layer hides the non-directory `key` of lower ones, and not all."""
         directory = key + b"\0"
         above = ancestors(key)
         return (
             self._hides_below(key) or directory in self._implied or directory in self._names
             or any(self._hides_below(parent[:-1]) for parent in above)
-            or not self._opaque.isdisjoint((b"", *above))
+            or not self._opaque.isdisjoint(above)
         )  # fmt: skip
 
     def _say_again(self, part: LayerIndex) -> None:
