@@ -31,11 +31,14 @@ from tests.dsl import (
     END,
     Member,
     SparseForm,
+    chardev,
     dir_,
     file,
     hardlink,
     layer,
     opaque,
+    pax_header,
+    raw,
     sparse,
     symlink,
     whiteout,
@@ -297,6 +300,53 @@ def long(name: str) -> Member:
     return file(name, "x" * 90_000)
 
 
+def count_refused(*layers: Sequence[Member]) -> int:
+    """Merge layers in ten ways, which must give what is right or be refused; tell how many are.
+
+    In half of them it is all one part.
+    """
+    tars = [layer(*members) for members in layers]
+    refused = 0
+    for seed in range(10):
+        try:
+            found = stream(tars, seed, (1, 1 << 30)[seed % 2], 300)
+        except OutOfOrder:
+            refused += 1
+        else:
+            assert found == flatten_layers(tars)
+    return refused
+
+
+UNFIT = {
+    "names out of order": [file("b"), file("a")],
+    "names out of order later": [file("a"), file("b"), long("c"), file("e"), file("d")],
+    "name twice": [long("a"), file("a")],
+    "directory behind a file": [long("a"), dir_("a")],
+    "directory without an entry behind a file": [long("a"), file("a/b")],
+    "whiteout below a file": [long("a"), whiteout("a/b")],
+    "file behind a whiteout below it": [whiteout("a/b"), long("-"), file("a")],
+    "device as a whiteout": [long("a"), chardev("b", 0, 0)],
+    "global header": [raw(pax_header([(b"uid", b"7")], b"g")), file("a")],
+    "link to what is no entry": [file(".wh..wh.x", "x"), hardlink("a", ".wh..wh.x")],
+    "link to a symlink": [symlink("a", "b", mode=0o644), hardlink("c", "a")],
+    "link to a file behind it": [hardlink("a", "b"), file("b")],
+    "link to nothing": [file("a"), hardlink("b", "c")],
+    "link with another owner": [file("a"), hardlink("b", "a", uid=1)],
+    "link to a link with another owner": [file("a"), hardlink("b", "a"), hardlink("c", "b", gid=1)],
+}
+
+
+@pytest.mark.parametrize("what", UNFIT)
+def test_a_layer_in_which_the_order_matters_is_refused(what: str) -> None:
+    assert count_refused([file("b"), long("d")], UNFIT[what]) == 10
+
+
+def test_what_is_no_entry_and_links_to_links_are_not_refused() -> None:
+    upper = [file(".wh..wh.x"), whiteout("-"), file("a"), long("b"), file("c/.wh..wh.y")]
+    links = [hardlink("d", "a"), hardlink("e", "d"), whiteout("f"), long("g"), file("h")]
+    assert not count_refused([file("c/a"), long("d")], [*upper, *links])
+
+
 LATE = {
     "whiteout": ([file("b"), long("d")], [file("a"), long("c"), whiteout("b")]),
     "opaque": ([file("d/b"), long("e")], [dir_("d"), file("d/a"), long("d/c"), opaque("d")]),
@@ -307,16 +357,7 @@ LATE = {
 
 @pytest.mark.parametrize("what", LATE)
 def test_what_comes_behind_a_part_that_it_belongs_to_is_refused(what: str) -> None:
-    tars = [layer(*members) for members in LATE[what]]
-    refused = 0
-    for seed in range(10):
-        try:
-            found = stream(tars, seed, 1, 300)
-        except OutOfOrder:
-            refused += 1
-        else:
-            assert found == flatten_layers(tars)
-    assert refused
+    assert count_refused(*LATE[what])
 
 
 HIDING = {
@@ -335,15 +376,7 @@ HIDING = {
 @pytest.mark.parametrize("what", HIDING)
 def test_a_link_is_refused_whose_file_was_hidden_in_an_earlier_part(what: str) -> None:
     lower = [file("d/a", "a"), long("m"), hardlink("n", "d/a")]
-    tars = [layer(*lower), layer(*HIDING[what], long("x"))]
-    refused = 0
-    for seed in range(10):
-        try:
-            found = stream(tars, seed, 1, 300)
-        except OutOfOrder:
-            refused += 1
-        else:
-            assert found == flatten_layers(tars)
+    refused = count_refused(lower, [*HIDING[what], long("x")])
     assert (refused > 0) == (what not in ("nothing", "all"))
 
 
@@ -354,6 +387,17 @@ def test_directories_without_entries_are_bounded(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(growing, "MOST_IMPLIED", 1000)
     with pytest.raises(OutOfOrder):
         stream([tar], 1, 1, 200)
+
+
+def test_directories_that_whiteouts_speak_of_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = ((whiteout(f"{n:02}/a/f"), file(f"{n:02}-", "x" * 3000)) for n in range(60))
+    tar = layer(*(member for pair in pairs for member in pair))
+    assert stream([tar], 1, 1, 200) == flatten_layers([tar])
+    monkeypatch.setattr(growing, "MOST_MARKED", 60 * (2 + 4) - 1)
+    with pytest.raises(OutOfOrder):
+        stream([tar], 1, 1, 200)
+    monkeypatch.setattr(growing, "MOST_MARKED", 60 * (2 + 4))
+    assert stream([tar], 1, 1, 200) == flatten_layers([tar])
 
 
 # In a process of its own: pytest's has threads, and such a one does not fork. What makes parts and

@@ -66,7 +66,7 @@ class GrowingLayer:
         self._walk.go_on(size, is_whole=is_whole)
         index, own, first = self._walk.index, self._walk.own, self._taken
         if (
-            own.device_whiteouts or own.dropped or self._walk.global_from is not None
+            own.device_whiteouts or self._walk.global_from is not None
             or (is_whole and self._walk.position > size)
         ):  # fmt: skip
             raise OutOfOrder
