@@ -131,9 +131,9 @@ def encoding(write: Sink, coding: Coding) -> Iterator[Sink]:
 
 
 def open_encoder(
-    write: Sink, compression: Compression, level: int | None = None, threads: int = 1
+    write: Sink, compression: Compression, level: int | None, threads: int
 ) -> Encoder:
-    """Give an encoder that calls `write` with compressed bytes.
+    """Give an encoder with one thread or more that calls `write` with compressed bytes.
 
     Memory: two blocks of 1 MiB a thread for gzip, of 2.7 MB for bzip2; for xz a block of up to
     64 MiB and up to 674 MiB more a thread, and fewer threads where memory is short.
@@ -141,7 +141,6 @@ def open_encoder(
     Raises: UsageError for a level that there is not.
     """
     check_level(compression, level)
-    threads = max(1, threads)
     level = usual_level(compression) if level is None else level
     match compression:
         case "gzip":
@@ -308,7 +307,7 @@ def _xz_format(level: int) -> _Format:
             if stop.is_set():
                 return []
             pieces.append(coder.compress(block[start : start + _MIB]))
-        return [b"".join([*pieces, coder.flush()])]
+        return [*pieces, coder.flush()]
 
     return _Format(_xz_block_size(level), encode)
 
