@@ -57,20 +57,19 @@ def test_after_an_error_nothing_is_begun() -> None:
     ("size", "most", "expected"), [(1, 4, 1), (SHARE, 8, 3), (SHARE, 3, 2), (SHARE, 1, 1)]
 )
 def test_small_layers_share_a_thread(size: int, most: int, expected: int) -> None:
-    seen: set[int] = set()
-    all_begun = threading.Barrier(expected)
+    all_are_started = threading.Event()
 
     def check(tick: Advance) -> None:
-        if threading.get_ident() not in seen:
-            seen.add(threading.get_ident())
-            all_begun.wait(10)
+        assert all_are_started.wait(10)
 
+    before = running_threads()
     checks = Checks(count)
     for _ in range(3):
         checks.add(check, size)
     checks.start(most)
-    checks.join()
-    assert len(seen) == expected
+    assert len(running_threads() - before) == expected
+    all_are_started.set()
+    checks.wait()
 
 
 def test_who_waits_takes_part() -> None:

@@ -51,9 +51,10 @@ WRONG = [
 
 
 @pytest.mark.parametrize("text", WRONG, ids=repr)
-def test_what_is_no_digest_is_refused(text):
-    with pytest.raises(ImageError):
+def test_what_is_no_digest_is_refused_in_one_line(text):
+    with pytest.raises(ImageError) as caught:
         Digest.parse(text)
+    assert str(caught.value).isprintable()
 
 
 def run(digest, size, data=DATA, cut=1000):

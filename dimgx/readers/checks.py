@@ -58,7 +58,6 @@ class Checks:
                 thread.start()
             except RuntimeError:  # no more may be started: `wait` does what these leave
                 self._threads.remove(thread)
-                return
 
     def _work(self, forked: Forked | None, caught: type[BaseException] = BaseException) -> None:
         if forked is not None:

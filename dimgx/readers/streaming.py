@@ -155,10 +155,8 @@ class Flow:
             self._tick(answer.stored)
 
     def _give_orders(self) -> None:
-        left = [layer for layer in self._layers if not layer.pieces.is_whole]
-        if not left:
-            return
-        first = self._wanted or min(left, key=_behind)
+        left = (layer for layer in self._layers if not layer.pieces.is_whole)
+        first = self._wanted or min(left, key=_behind, default=None)
         for i, group in enumerate(self._groups):
             own = [layer for layer in group if not layer.pieces.is_whole]
             if not own:
