@@ -130,9 +130,7 @@ def encoding(write: Sink, coding: Coding) -> Iterator[Sink]:
         raise
 
 
-def open_encoder(
-    write: Sink, compression: Compression, level: int | None, threads: int
-) -> Encoder:
+def open_encoder(write: Sink, compression: Compression, level: int | None, threads: int) -> Encoder:
     """Give an encoder with one thread or more that calls `write` with compressed bytes.
 
     Memory: two blocks of 1 MiB a thread for gzip, of 2.7 MB for bzip2; for xz a block of up to
