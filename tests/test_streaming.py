@@ -26,6 +26,7 @@ from dimgx.layers.names import key_of, normalise
 from dimgx.merging import emit
 from dimgx.readers import decoders, growing, streaming
 from dimgx.readers.growing import OutOfOrder
+from dimgx.readers.pieces import Pieces
 from tests.cases import flatten_layers
 from tests.dsl import (
     END,
@@ -145,6 +146,31 @@ def in_order(members: Sequence[Member]) -> list[Member]:
 
 def sort_key(one: Member) -> bytes:
     return key_of(normalise(one.name, 0), is_directory=one.kind == "d")
+
+
+def test_pieces_are_one_behind_the_other() -> None:
+    coming, freed = [b"i", b"defgh"], []
+
+    def wait(at: int) -> bool:
+        pieces.is_whole = not coming
+        if coming:
+            pieces.append(memoryview(coming.pop()))
+        return not pieces.is_whole
+
+    pieces = Pieces(wait, freed.append)
+    pieces.append(memoryview(b"abc"))
+    assert pieces.size > 9
+    found = [pieces.view_or_read(at, 5, least) for at, least in ((0, 2), (0, 4), (3, 5), (4, 5))]
+    assert found == [b"abc", b"abcd", b"defgh", b"efghi"]
+    pieces.drop(2)
+    assert (freed, pieces.begin) == ([], 0)
+    for before in (3, 2):
+        pieces.drop(before)
+    assert (freed, pieces.begin) == ([b"abc"], 3)
+    assert [pieces.read(at, 2) for at in (6, 7, 8, 9)] == [b"gh", b"hi", b"i", b""]
+    assert pieces.size == 9
+    pieces.drop(9)
+    assert (freed, pieces.begin) == ([b"abc", b"defgh", b"i"], 9)
 
 
 SEEDS = st.integers(0, 1 << 30)
