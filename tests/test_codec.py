@@ -104,12 +104,24 @@ def test_sniff_knows_what_is_written(compression):
     assert codec.sniff(compress(MIXED, compression)[:16]) == compression
 
 
+XZ = lzma.compress(TEXT)
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 WINDOWS = [
     ("xz-0", lzma.compress(TEXT, preset=0), "xz", 1 << 18),
     ("xz-6", lzma.compress(TEXT, preset=6), "xz", 8 << 20),
     ("xz-9", lzma.compress(TEXT, preset=9), "xz", 64 << 20),
     ("plain", bytes(512), None, 0),
+    ("xz-largest", XZ[: XZ.index(b"\x21\x01") + 2] + b"\x28", "xz", 2 << 30),
+    ("xz-between", XZ[: XZ.index(b"\x21\x01") + 2] + b"\x15", "xz", 6 << 20),
+    ("xz-cut", XZ[: XZ.index(b"\x21\x01") + 2], "xz", 8 << 20),
+    ("bzip2", bz2.compress(TEXT), "bzip2", 4 << 20),
+    ("gzip", gzip.compress(TEXT), "gzip", 1 << 18),
     ("zstd-skippable", b"\x50\x2a\x4d\x18\4\0\0\0abcd", "zstd", 8 << 20),
+    ("zstd-cut", ZSTD_MAGIC + b"\0", "zstd", 8 << 20),
+    ("zstd-between", ZSTD_MAGIC + b"\0\x3b", "zstd", 11 << 14),
+    ("zstd-largest", ZSTD_MAGIC + b"\0\xff", "zstd", 2 << 30),
+    ("zstd-dictionary", ZSTD_MAGIC + b"\xa3ABCD\1\2\3\0\4", "zstd", 0x30201),
+    ("zstd-large-content", ZSTD_MAGIC + b"\xe0" + b"\xff" * 8, "zstd", 2 << 30),
 ]
 
 
