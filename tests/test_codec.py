@@ -17,7 +17,7 @@ from functools import cache
 
 import pytest
 
-from dimgx import codec, decode, encode, system
+from dimgx import codec, decode, encode, system, zstdframes
 from dimgx.errors import ImageError, SourceError, UsageError
 from tests.programs import CHECKOUT, need, run
 
@@ -442,6 +442,41 @@ def test_zstd_cut_off_anywhere_ends_early(first, second):
     for cut in range(1, len(frame)):
         with pytest.raises(ImageError, match=f"ends early, at byte {len(head) + cut}:"):
             decoded(head + frame[:cut], "zstd", 1000)
+
+
+@pytest.mark.parametrize("is_passed_over", [False, True])
+@pytest.mark.parametrize("descriptor", [n for n in range(256) if not n & 0x18])
+def test_zstd_frames_end_where_their_headers_say(descriptor, is_passed_over):
+    is_single = descriptor >> 5 & 1
+    fields = (0 if is_single else 1) + (0, 1, 2, 4)[descriptor & 3]
+    fields += (is_single, 2, 4, 8)[descriptor >> 6]
+    blocks = [(1 << 1 | 100 << 3).to_bytes(3, "little"), b"r", (1 | 3 << 3).to_bytes(3, "little")]
+    checksum = bytes(4 if descriptor & 4 else 0)
+    frame = b"".join([ZSTD_MAGIC, bytes([descriptor]), bytes(fields), *blocks, b"raw", checksum])
+    skippable = b"\x5f\x2a\x4d\x18\2\0\0\0ab"
+    data, borders = b"", set()
+    for part in (frame, skippable, frame):
+        data += part
+        borders.add(len(data))
+    ends = zstdframes.FrameEnds()
+    while ends.position < len(data):
+        if is_passed_over and ends.ahead:
+            ends.pass_over(ends.ahead)
+        else:
+            ends.follow(data[ends.position : ends.position + 1])
+        assert ends.is_at_end == (ends.position in borders)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"\x28\xb5\x2f\xfe\0", b"\x60\x2a\x4d\x18\0\0\0\0", ZSTD_MAGIC + b"\0\0\x07\0\0"],
+    ids=["magic", "skippable", "block"],
+)
+def test_what_is_no_zstd_frame_never_ends(data):
+    ends = zstdframes.FrameEnds()
+    for byte in data + bytes(20):
+        ends.follow(bytes([byte]))
+        assert not ends.is_at_end
 
 
 def test_zstd_of_skippable_frames_alone_is_empty():
