@@ -46,6 +46,16 @@ def test_the_only_thread_does_all() -> None:
         assert len({future.result() for future in futures} - {threading.get_ident()}) == 1
 
 
+@pytest.mark.parametrize("works", [1, 2, 5])
+def test_there_are_no_more_threads_than_work_or_than_there_may_be(works: int) -> None:
+    go = threading.Event()
+    with Workers(2) as pool:
+        futures = [pool.submit(go.wait, 10) for _ in range(works)]
+        assert len(pool.threads) == min(works, 2)
+        go.set()
+        assert all(future.result() for future in futures)
+
+
 def test_what_is_not_begun_is_cancelled() -> None:
     begun, go = threading.Event(), threading.Event()
 
