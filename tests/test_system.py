@@ -299,6 +299,23 @@ CPUS = [
         {"cpu,cpuacct/cpu.cfs_quota_us": "100000", "cpu,cpuacct/cpu.cfs_period_us": "100000"},
         1.0,
     ),
+    (
+        "v1-mounted-above-our-own-group",
+        V1.format(root="/docker/0123"),
+        "4:cpu,cpuacct:/docker/0123/sub\n",
+        {
+            "cpu,cpuacct/sub/cpu.cfs_quota_us": "100000",
+            "cpu,cpuacct/sub/cpu.cfs_period_us": "50000",
+        },
+        2.0,
+    ),
+    (
+        "v2-mounted-at-a-name-with-a-space",
+        V2.replace("/cgroup ", "/cgroup\\040x "),
+        "0::/a\n",
+        {"../cgroup x/a/cpu.max": "150000 100000\n"},
+        1.5,
+    ),
     ("nothing", "", "", {}, None),
     ("odd-lines", "x\n\n - \na b - c\n", "\n0\n:::\n", {}, None),
 ]
@@ -348,6 +365,13 @@ MEMORY = [
             "memory/a/memory.usage_in_bytes": "1",
         },
         None,
+    ),
+    (
+        "v2-without-a-stat",
+        V2,
+        "0::/a\n",
+        {"a/memory.max": "7000", "a/memory.current": "4000", "memory.max": "5000"},
+        3000,
     ),
     ("nothing", "", "", {}, None),
 ]
