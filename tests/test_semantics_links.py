@@ -163,6 +163,7 @@ CASES = [
     bad("38-in-a-loop", [[hardlink("a", "b"), hardlink("b", "a")]], in_model=False),
     bad("38-to-an-empty-name", [[file("x"), hardlink("b", "")]]),
     bad("38-to-the-root", [[file("x"), hardlink("b", "/")]]),
+    bad("38-to-the-root-where-names-come-twice", [[file("x"), file("x"), hardlink("b", "/")]]),
     bad("38-to-what-lies-below-a-file", [[file("x"), hardlink("b", "x/y")]]),
     bad("38-to-a-marker", [[file(".wh.x"), hardlink("b", ".wh.x")]]),
     case(

@@ -195,6 +195,18 @@ CASES = [
         ],
         ["f a 'shared'", "f c 'shared'", "d d", "h d/b = a"],
     ),
+    *[
+        case(
+            f"19-hard-links-into-it-where-names-come-twice-{order}",
+            [[*there, file("c", "1"), file("c", "2"), hardlink("d/b", ".wh..wh.plnk/1")]],
+            ["f a 'x'", "f c '2'", "d d", "h d/b = a"],
+            in_model=order == "before",
+        )
+        for order, there in [
+            ("before", [file(".wh..wh.plnk/1", "x"), hardlink("a", ".wh..wh.plnk/1")]),
+            ("behind", [hardlink("a", ".wh..wh.plnk/1"), file(".wh..wh.plnk/1", "x")]),
+        ]
+    ],
     case(
         "19-one-link-into-it",
         [[file(".wh..wh.plnk/7", "x", mode=0o600), hardlink("a", "./.wh..wh.plnk/7", mode=0o600)]],

@@ -68,14 +68,14 @@ class Replay:
             elif keys[number]:
                 self._place(number, path_of(keys[number]), _Node(number, kinds[number]))
             elif number in whiteouts:
-                index.whiteouts.append(self._marked(number, whiteouts[number]))
+                self._hide(number, whiteouts[number])
             elif number in opaque:
-                path = opaque[number]
-                index.opaque.append(self._marked(number, path, is_directory=True) if path else b"")
+                _, names = self._walk(opaque[number], number, create=False)
+                path = b"/".join(names)
+                index.opaque.append(key_of(path, is_directory=True) if names else b"")
             elif number in device_whiteouts:
-                path = device_whiteouts[number]
-                index.whiteouts.append(self._marked(number, path))
-                self._remove(number, path)
+                siblings, name = self._hide(number, device_whiteouts[number])
+                siblings.pop(name, None)
         self._find_following()
         self._collect()
 
@@ -89,7 +89,7 @@ class Replay:
         """
         offset = self._index.starts[number]
         entered, names = [self._root], list[bytes]()
-        left = path.split(b"/")[::-1] if path else []
+        left = path.split(b"/")[::-1]
         followed = length = 0
         while left:
             part = left.pop()
@@ -141,17 +141,12 @@ class Replay:
             node.children = old.children
         children[base] = node
 
-    def _remove(self, number: int, path: bytes) -> None:
+    def _hide(self, number: int, path: bytes) -> tuple[dict[bytes, _Node], bytes]:
+        """Note what a whiteout hides below; give the directory that it speaks of, and the name."""
         parent, _, base = path.rpartition(b"/")
-        children, _ = self._walk(parent, number, create=False)
-        children.pop(base, None)
-
-    def _marked(self, number: int, path: bytes, *, is_directory: bool = False) -> bytes:
-        """Give the key of a path that a marker names."""
-        parent, _, base = path.rpartition(b"/")
-        _, names = self._walk(path if is_directory else parent, number, create=False)
-        whole = names if is_directory else [*names, base]
-        return key_of(b"/".join(whole), is_directory=is_directory) if whole else b""
+        children, names = self._walk(parent, number, create=False)
+        self._index.whiteouts.append(key_of(b"/".join((*names, base)), is_directory=False))
+        return children, base
 
     def _link(self, number: int, spelled: bytes) -> None:
         """Place a hard link, with the inode that its target has at this moment."""
@@ -167,17 +162,13 @@ class Replay:
         node = _Node(number, LINK)
         if target == index.keys[number]:
             raise MalformedTar(f"a hard link {show(spelled)} to itself", offset)
-        if found is not None and found.kind == DIRECTORY:
+        if found is None:
+            link = Link(target, self._dropped.get(path))
+        elif found.kind == DIRECTORY:
             raise MalformedTar(f"a hard link to the directory {show(spelled)}", offset)
-        if path in self._dropped and self._dropped[path] < number:
-            first = index.links.get(self._dropped[path])
-            link = first or Link(target, self._dropped[path], None, spelled)
-        elif found is None:
-            link = Link(target, None, None, spelled)
         else:
             assert found.number is not None
-            first = index.links.get(found.number)
-            link = first or Link(target, found.number, None, spelled)
+            link = index.links.get(found.number) or Link(target, found.number)
             node.kind, node.target = found.kind, found.target
         index.links[number] = link._replace(spelled=spelled)
         self._place(number, path_of(index.keys[number]), node)
@@ -191,7 +182,7 @@ class Replay:
             parent, _, base = path_of(link.target).rpartition(b"/")
             children, _ = self._walk(parent, number, create=False)
             found = children.get(base)
-            if found is None or found.number in (None, number) or found.kind == DIRECTORY:
+            if found is None or found.number == number or found.kind == DIRECTORY:
                 continue
             links[number] = link._replace(following=found.number)
 
