@@ -13,14 +13,7 @@ from itertools import chain, compress, repeat
 from operator import itemgetter
 
 from dimgx.layers.layerindex import LayerIndex, Link
-from dimgx.layers.names import (
-    MAX_PATH,
-    MOST_IMPLIED,
-    ancestors,
-    check_implied,
-    key_of,
-    normalise,
-)
+from dimgx.layers.names import ancestors, check_implied, key_of, normalise
 from dimgx.layers.ownnames import Names, names_of
 from dimgx.layers.replay import Replay
 from dimgx.layers.tarbatch import find_kind
@@ -206,15 +199,14 @@ def find_implied(paths: Iterable[bytes], directories: set[bytes]) -> set[bytes]:
     implied = set(map(itemgetter(0), parents)) - directories
     implied.discard(b"")
     size = sum(map(len, implied))
+    check_implied(size)
     for path in tuple(implied):
         while path := path.rpartition(b"\0")[0]:
             if path in directories or path in implied:
                 break
             implied.add(path)
             size += len(path)
-            if size > MOST_IMPLIED:
-                break
-    check_implied(size)
+            check_implied(size)
     return implied
 
 
@@ -229,8 +221,6 @@ def link_target(spelled: bytes, offset: int) -> bytes:
 
     Raises: MalformedTar where it is empty, the root, or outside.
     """
-    if len(spelled) > MAX_PATH:
-        raise MalformedTar("a link target of more than 4096 bytes", offset)
     path = normalise(spelled, offset)
     if not path:
         raise MalformedTar(f"a hard link to {show(spelled)}", offset)
