@@ -29,6 +29,11 @@ CASES = [
         ["d a mode=700", "f a/b ''", "f a/c ''"],
     ),
     case(
+        "21-the-newest-entry-counts",
+        [[dir_("a", mode=0o700)], [dir_("a", mode=0o711)], [file("a/b")], [file("a/c")]],
+        ["d a mode=711", "f a/b ''", "f a/c ''"],
+    ),
+    case(
         "21-after-a-whiteout-old-attributes-are-gone",
         [[dir_("a", mode=0o700), file("a/x")], [whiteout("a")], [file("a/b")]],
         ["d a", "f a/b ''"],

@@ -117,29 +117,27 @@ class _Merge:
         """Give implied directories the attributes that show through from below (rule 21)."""
         if NEW not in self._codes:
             return
-        keys, order = self._keys, self._order
-        for place in find_kind(bytes(map(self._codes.__getitem__, numbers)), NEW):
+        codes = self._codes
+        for place in find_kind(bytes(map(codes.__getitem__, numbers)), NEW):
             number = numbers[place]
-            key = keys[number]
+            key = self._keys[number]
             limit = stretches[bisect_right(stretches, (bisect_left(unique, key), _NEVER)) - 1][1]
-            i = bisect_left(self._sorted, key)
-            while i < len(order) and self._sorted[i] == key and order[i] < limit:
-                if self._codes[order[i]] != NEW:
-                    numbers[place] = order[i]
-                    break
-                i += 1
+            entries = (n for n in self._find(key) if n < limit and codes[n] != NEW)
+            numbers[place] = next(entries, number)
+
+    def _find(self, key: bytes) -> list[int]:
+        """Give the members of all layers that have a key, newest first."""
+        i = bisect_left(self._sorted, key)
+        return self._order[i : bisect_right(self._sorted, key, i)]
 
     def find_below(self, key: bytes, depth: int) -> int | None:
         """Find the non-directory `key` in the tree that the layers below `depth` make (rule 36)."""
-        i = bisect_left(self._sorted, key)
         above = ancestors(key)
-        while i < len(self._order) and self._sorted[i] == key:
-            number = self._order[i]
+        for number in self._find(key):
             found = bisect_right(self._bases, number) - 1
             if found > depth:
                 between = range(depth + 1, found)
                 return None if any(self._hides(d, key, above) for d in between) else number
-            i += 1
         return None
 
     def _hides(self, depth: int, key: bytes, above: list[bytes]) -> bool:
