@@ -42,6 +42,7 @@ CASES = [
     ),
     case("12-removes-a-symlink", [[symlink("l", "t"), file("t")], [whiteout("l")]], ["f t ''"]),
     case("12-removes-a-subtree", [TREE, [whiteout("d")]], ["f e 'e'"]),
+    case("12-removes-what-replaced-a-file", [[file("d")], TREE, [whiteout("d")]], ["f e 'e'"]),
     case("12-in-a-directory", [TREE, [whiteout("d/s")]], ["d d", "f d/a 'a'", "f e 'e'"]),
     case(
         "12-exact-name-only",
@@ -250,6 +251,7 @@ CASES = [
         ],
         ["c x 0,1", "c y 1,0", "b z 0,0"],
     ),
+    case("20-a-v7-name-that-looks-like-one", [[file("a.wh.b", dialect="v7")]], ["f a.wh.b ''"]),
     case(
         "20-names-that-only-look-like-markers",
         [
