@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests import model
-from tests.dsl import Member, layer
+from tests.dsl import Member, file, layer, whiteout
 from tests.listing import list_tar
 
 if TYPE_CHECKING:
     from dimgx.extractor import FlatTar
 
 LayerMembers = Sequence[Member]
+TWICE = [file("~"), file("~")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,17 +94,24 @@ def flatten_members(layers: Sequence[LayerMembers], **options: Any) -> bytes:
 
 
 def check(case: Case) -> None:
-    """Run a case through the program; also flatten what comes out once more."""
+    """Run a case through the program; also flatten what comes out once more.
+
+    It must mean the same where a name in each layer comes twice, and the order of members matters.
+    """
+    replayed = [*([*TWICE, *members] for members in case.layers), [whiteout("~")]]
     if isinstance(case.expected, str):
         from dimgx.errors import ImageError
 
         with pytest.raises(ImageError, match=case.expected or None) as caught:
             flatten_members(case.layers)
         assert "\n" not in str(caught.value)
+        with pytest.raises(ImageError, match=case.expected or None):
+            flatten_members(replayed)
         return
     tar = flatten_members(case.layers)
     assert list_tar(tar) == case.expected
     assert flatten_layers([tar]) == tar, "flattening the flattened changes it"
+    assert flatten_members(replayed) == tar, "where a name comes twice it is not the same"
 
 
 def check_model(case: Case) -> None:

@@ -163,7 +163,6 @@ CASES = [
     bad("38-in-a-loop", [[hardlink("a", "b"), hardlink("b", "a")]], in_model=False),
     bad("38-to-an-empty-name", [[file("x"), hardlink("b", "")]]),
     bad("38-to-the-root", [[file("x"), hardlink("b", "/")]]),
-    bad("38-to-the-root-where-names-come-twice", [[file("x"), file("x"), hardlink("b", "/")]]),
     bad("38-to-what-lies-below-a-file", [[file("x"), hardlink("b", "x/y")]]),
     bad("38-to-a-marker", [[file(".wh.x"), hardlink("b", ".wh.x")]]),
     case(
@@ -175,6 +174,11 @@ CASES = [
         "39-to-a-dangling-symlink",
         [[symlink("a", "/no/such"), hardlink("b", "a", mode=0o777)]],
         ["l a -> /no/such", "h b = a"],
+    ),
+    case(
+        "39-and-leads-to-where-it-does",
+        [[dir_("t"), symlink("a", "t"), hardlink("b", "a", mode=0o777), file("b/x")]],
+        ["l a -> t", "h b = a", "d t", "f t/x ''"],
     ),
     case(
         "40-devices-and-fifos",
@@ -245,6 +249,18 @@ CASES = [
             ]
         ],
         ["f a 'x' user.a='1' user.b='2' user.c='3'", "h b = a"],
+    ),
+    case(
+        "41-they-are-added-in-the-order-of-the-layer",
+        [
+            [
+                hardlink("a", "d"),
+                file("b", "x"),
+                hardlink("c", "b", xattrs={"user.k": b"1"}),
+                hardlink("d", "b", xattrs={"user.k": b"2"}),
+            ]
+        ],
+        ["f a 'x' user.k='2'", "h b = a", "h c = a", "h d = a"],
     ),
     case(
         "42-a-later-file-wins",

@@ -38,6 +38,8 @@ NORMAL: list[Member] = [
     file("d/empty"),
     file("d/f", b"x" * 1500, mode=0o4755, mtime=1700000000),
     hardlink("d/h", "d/f", mode=0o4755, mtime=1700000000),
+    file("d/i", "x", uid=15, overlay={108: b"     17\0"}),
+    hardlink("d/j", "d/i", uid=15, overlay={116: b"      0\0"}),
     file("d/root", uname=b"root", gname=b"root"),
     file("g" * 150, "gnu", dialect="gnu"),
     fifo("p"),
