@@ -115,10 +115,7 @@ class TarFigures:
         chunk = self._held + data if self._held else data
         at, self._skip = self._skip, 0
         size = len(chunk)
-        while at + BLOCK <= size and not self._is_ended:
-            end = self._take(chunk, at)
-            if end is None:
-                break
+        while at + BLOCK <= size and (end := self._take(chunk, at)) is not None:
             at = end
         if at < size:
             self._held = bytes(chunk[at:])
@@ -168,11 +165,14 @@ class TarFigures:
         return self._blocks + sum(-(-size // room) for size in self._directories.values())
 
     def _take(self, chunk: bytes | memoryview, at: int) -> int | None:
-        """Count the header at `at`; give where the next is, None where some of it is to come."""
+        """Count the header at `at`; give where the next is.
+
+        None where some of it is to come, or at the end.
+        """
         kind = chunk[at + 156]
         if not kind:
             self._is_ended = True
-            return at
+            return None
         stated = parse_number(bytes(chunk[at + 124 : at + 136]), "the size", at)
         if kind in (PAX, _LONG_LINK, _LONG_NAME, _GLOBAL):
             end = at + BLOCK + stated

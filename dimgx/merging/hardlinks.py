@@ -16,7 +16,6 @@ from bisect import bisect_right
 from collections.abc import Callable
 
 from dimgx.errors import ImageError
-from dimgx.layers.layerindex import COPY
 from dimgx.layers.names import name_of, path_of
 from dimgx.layers.tarfields import show
 from dimgx.merging.merged import Merged
@@ -119,8 +118,7 @@ def _settle_inode(plan: Plan, merged: Merged, carrier: int, names: list[int]) ->
     if agreed and first == carrier:
         for number in names[1:]:
             link = links[number]
-            is_copied = link.is_bare and merged.codes[number] == COPY
-            if not is_copied or link.spelled != name_of(keys[carrier]):
+            if not link.is_bare or link.spelled != name_of(keys[carrier]):
                 plan.written[number] = Written(carrier, None, keys[carrier])
         return
     attributes = carrier if agreed else max((carrier, *numbers), key=_order_of(plan.bases))
