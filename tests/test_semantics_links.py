@@ -22,6 +22,11 @@ CASES = [
         for n, target in enumerate(["d/a", "./d/a", "/d/a", "d/../d//a", "no/../d/./a"])
     ],
     case(
+        "32-behind-a-marker-in-an-older-dialect",
+        [[whiteout("w", dialect="v7"), file("a", "x"), hardlink("b", "a")]],
+        ["f a 'x'", "h b = a"],
+    ),
+    case(
         "32-target-through-a-symlinked-directory-of-the-layer",
         [[file("t/a", "x"), symlink("l", "t"), hardlink("b", "l/a")]],
         ["f b 'x'", "l l -> t", "d t", "h t/a = b"],

@@ -101,8 +101,8 @@ CASES = [
         for kind, marker in [
             ("content", file(".wh.a", b"content" * 200)),
             ("hard-link", hardlink(".wh.a", ".wh..wh.plnk/0")),
-            ("dangling-hard-link", hardlink(".wh.a", "nothing")),
-            ("odd-hard-link", hardlink(".wh.a", "nothing", records=((b"size", b"0"),))),
+            ("hard-link-to-the-root", hardlink(".wh.a", "/")),
+            ("odd-hard-link", hardlink(".wh.a", "/", records=((b"size", b"0"),))),
             ("symlink", symlink(".wh.a", "b")),
             ("directory", dir_(".wh.a")),
             ("char-device-0-0", chardev(".wh.a", 0, 0)),

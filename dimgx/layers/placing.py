@@ -70,7 +70,7 @@ class Placing:
         """Give mode, owner and time of a member as spelled; None if it has more than one header."""
         assert self._attributes is not None
         i = bisect_right(self._attributes, number, key=attrgetter("base")) - 1
-        return self._attributes[i].find(number) if i >= 0 else None
+        return self._attributes[i].find(number)
 
     def take(self, joined: bytes, alone: dict[int, Header], pax: dict[int, PaxHeader]) -> None:
         """Take the members with the headers `joined`, one block for each, into the index.
