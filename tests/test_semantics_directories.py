@@ -287,6 +287,16 @@ CASES = [
     bad("29-a-loop", [[symlink("a", "b"), symlink("b", "a"), file("a/x")]]),
     bad("29-a-loop-of-one", [[symlink("a", "a"), file("a/x")]]),
     case(
+        "29-through-forty",
+        [[*(symlink(f"{n:02}", f"{n + 1:02}") for n in range(40)), file("00/x")]],
+        [*(f"l {n:02} -> {n + 1:02}" for n in range(40)), "d 40", "f 40/x ''"],
+    ),
+    bad(
+        "29-through-one-more",
+        [[*(symlink(f"{n:02}", f"{n + 1:02}") for n in range(41)), file("00/x")]],
+        "symlinks",
+    ),
+    case(
         "29-through-the-longest-targets",
         [[symlink("a", "." + "/" * 2046 + "b"), symlink("b", "." + "/" * 2046 + "c"), file("a/x")]],
         ["l a -> ." + "/" * 2046 + "b", "l b -> ." + "/" * 2046 + "c", "d c", "f c/x ''"],

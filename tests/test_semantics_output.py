@@ -29,7 +29,8 @@ from tests.dsl import (
     symlink,
     whiteout,
 )
-from tests.listing import list_tar, raw_members
+from tests.listing import list_tar, raw_members, read_tar, short_listing
+from tests.writers import compress
 
 NORMAL: list[Member] = [
     blockdev("b", 8, 1),
@@ -249,6 +250,22 @@ def test_70_a_global_header_is_not_copied() -> None:
     tar = flatten_members([[raw(pax_header([(b"uid", b"7")], b"g")), file("a"), file("b")]])
     assert list_tar(tar) == ["f a ''", "f b ''"]
     assert flatten_members([[file("a"), file("b")]]) == tar
+
+
+def test_71_layers_that_only_an_inode_is_put_together_of_are_kept() -> None:
+    """None of their members goes out as it is: content, xattrs, attributes, and the root's."""
+    layers = [
+        [file("a", "x")],
+        [hardlink("z", "a")],
+        [hardlink("b", "z", xattrs={"user.k": b"v"})],
+        [hardlink("c", "z", mode=0o600)],
+        [dir_("./", mode=0o700)],
+        [whiteout("a"), whiteout("b"), whiteout("c"), file("e")],
+    ]
+    tar = flatten_layers([compress(layer(*members), "gzip") for members in layers], root_entry=True)
+    root, *nodes = read_tar(tar, root_entry=True)
+    assert root.mode == 0o700
+    assert short_listing(nodes) == ["f e ''", "f z 'x' mode=600 user.k='v'"]
 
 
 def test_71_links_are_written_anew_where_names_change_places() -> None:
