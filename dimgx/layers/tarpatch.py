@@ -11,7 +11,6 @@ PATCHED = 4096
 """Bytes of a member in which all its headers have to be if it is renamed in place."""
 
 _DOT_SUM = ord(".") + ord("/")
-_POSIX = b"ustar\0"
 
 
 def patch_header(chunk: bytearray, at: int, code: int) -> None:
@@ -44,7 +43,7 @@ def rename_header(chunk: bytearray, at: int, code: int, name: bytes) -> bool:
     if not FILE <= chunk[at + 156] <= FIFO:
         return False
     chunk[at : at + 100] = name.ljust(100, b"\0")
-    if chunk[at + 345] and chunk[at + 257 : at + 263] == _POSIX:  # GNU has times there
+    if chunk[at + 345]:  # the name's prefix: a GNU header with times there is not in normal form
         chunk[at + 345 : at + 500] = bytes(155)
     if code & STRIP_OWNER:
         chunk[at + 265 : at + 329] = bytes(64)
