@@ -168,6 +168,7 @@ CASES = [
         ["f a 'xy' owner=3:0 mtime=4"],
         in_model=False,
     ),
+    case("49-an-empty-one", [[raw(pax_header([])), file("a")]], ["f a ''"], in_model=False),
     case(
         "49-the-last-of-two-records-counts",
         [pax((b"uid", b"1"), (b"uid", b"2"), then=file("a"))],
@@ -302,6 +303,19 @@ CASES = [
         "checksum",
         in_model=False,
     ),
+    *[
+        bad(
+            f"51-an-extended-header-of-{what}",
+            [[raw(extended(b"L", b"a", size=size)), file("a")]],
+            said,
+            in_model=False,
+        )
+        for what, size, said in [
+            ("a-negative-size", base256(-1, 12), "negative size"),
+            ("more-than-1-MiB", (1 << 20) + 1, "1 MiB"),
+        ]
+    ],
+    bad("51-a-symlink-without-a-target", [[symlink("a", "")]], "without a target", in_model=False),
     bad("51-a-size-beyond-the-end", [[file("a", "x", size=1 << 20)]], in_model=False),
     bad("51-a-huge-size", [[file("a", "x", size=8**11 - 1)]], in_model=False),
     *[

@@ -143,6 +143,7 @@ CASES = [
         )
         for n, name in enumerate(["./", "/", ".", "./.", "", "a/.."])
     ],
+    case("8-the-root-in-base-256", [[dir_("", slash=False, uid=1 << 25, dialect="gnu")]], []),
     *[
         bad(f"8-a-root-that-is-a-{kind}", [[member]], "root|name|directory")
         for kind, member in [

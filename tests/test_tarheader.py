@@ -68,6 +68,23 @@ def test_an_old_gnu_sparse_map_with_a_negative_length() -> None:
         header_of(old_gnu_sparse([*numbers, octal(0, 12), octal(512, 12)], octal(1024, 12)))
 
 
+@pytest.mark.parametrize(
+    "member",
+    [
+        file("s", typeflag=b"S", dialect="gnu", overlay={482: b"\1"}),
+        file(
+            "s",
+            b"1" * 512,
+            records=((b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0")),
+        ),
+    ],
+    ids=["old GNU", "1.0"],
+)
+def test_a_sparse_map_that_does_not_end(member: Member) -> None:
+    with pytest.raises(MalformedTar, match="does not end"):
+        header_in(member.encode())
+
+
 def test_a_sparse_map_with_an_odd_number_of_numbers() -> None:
     records = (b"GNU.sparse.size", b"1024"), (b"GNU.sparse.map", b"0,512,600")
     with pytest.raises(MalformedTar, match="odd"):

@@ -19,6 +19,7 @@ from tests.dsl import (
     base256,
     chardev,
     dir_,
+    extended,
     file,
     gnu_long,
     hardlink,
@@ -32,6 +33,7 @@ from tests.dsl import (
 from tests.test_model import members
 
 INNER = layer(file("inner", "i" * 700), dir_("in"), symlink("in/s", "t"))
+XATTR = {"user.a": b"1"}
 LONG = "n" * 90 + "/" + "m" * 90
 SMALL = [file(f"f{i}", b"x" * (i * 97 % 1500)) for i in range(40)]
 MIXED = [dir_("d"), *SMALL, symlink("s", "d"), hardlink("z", "f7"), whiteout("d/w"), dir_("e")]
@@ -54,6 +56,11 @@ TARS = {
     "PAX size": layer(*SMALL, raw(pax_header([(b"size", b"3")])), file("a", "abc", size=0)),
     "PAX in a row": layer(*SMALL, raw(pax_header([(b"path", b"p")]) * 2), file("a"), *MIXED),
     "PAX at the end": layer(*SMALL, raw(pax_header([(b"path", b"p")]))),
+    "PAX before a prefix": layer(*SMALL, file(LONG, mtime="1.5"), file(LONG + "2", xattrs=XATTR)),
+    "PAX path before a prefix": layer(*SMALL, raw(pax_header([(b"path", b"p")])), file(LONG)),
+    "PAX twice in one": layer(*SMALL, raw(pax_header([(b"path", b"p")] * 2)), file("a")),
+    "PAX too long": layer(*SMALL, raw(extended(b"x", b"99 path=p\n")), file("a"), *MIXED[-4:]),
+    "PAX too short": layer(*SMALL, raw(extended(b"x", b"9 path=p\n")), file("a"), *MIXED[-4:]),
     "times in PAX": layer(*SMALL, *(one.but(mtime="1.5") for one in MIXED)),
     "empty PAX": layer(raw(pax_header([])), *SMALL[:3], raw(pax_header([])), *SMALL[3:]),
     "global PAX": layer(*SMALL, raw(pax_header([(b"uid", b"7")], b"g")), *MIXED[-4:]),
