@@ -226,6 +226,11 @@ CASES = [
         ["d a", "d a/b", "l a/l -> ../t/u", "d t", "d t/u", "f t/u/x 'y'"],
     ),
     case(
+        "29-of-a-directory-beside-it",
+        [[dir_("a"), symlink("a/l", "t"), file("a/l/x")]],
+        ["d a", "l a/l -> t", "d a/t", "f a/t/x ''"],
+    ),
+    case(
         "29-the-directory-is-made",
         [[symlink("l", "t/u"), file("l/x")]],
         ["l l -> t/u", "d t", "d t/u", "f t/u/x ''"],

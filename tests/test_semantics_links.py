@@ -161,6 +161,8 @@ CASES = [
     ),
     bad("38-to-nothing-at-all", [[file("x"), hardlink("b", "a")]]),
     bad("38-to-a-directory", [[dir_("d"), hardlink("b", "d")]]),
+    bad("38-to-a-directory-that-follows", [[hardlink("b", "d"), dir_("d")]]),
+    bad("38-to-itself-by-a-symlink", [[symlink("l", "."), hardlink("b", "l/b")]], in_model=False),
     bad("38-to-an-implied-directory", [[file("d/x"), hardlink("b", "d")]]),
     bad("38-to-a-lower-directory", [[dir_("d")], [hardlink("b", "d")]]),
     bad("38-to-itself", [[hardlink("b", "b")]]),
@@ -301,6 +303,12 @@ CASES = [
         "42-a-file-over-a-link-to-nothing",
         [[file("x")], [hardlink("a", "b"), file("a", "1"), hardlink("c", "a")]],
         ["f a '1'", "h c = a", "f x ''"],
+    ),
+    bad(
+        "42-a-link-to-a-link-to-nothing-that-a-file-replaces",
+        [[hardlink("a", "b"), hardlink("c", "a"), file("a")]],
+        "'c' is a hard link to 'b', which is nowhere",
+        in_model=False,
     ),
     case(
         "42-a-directory-over-a-link-to-nothing",

@@ -129,8 +129,6 @@ class OwnLayer:
                 raise MalformedTar(f"a hard link {show(spelled)} to itself", starts[number])
             elif found > number:
                 links[number] = Link(target, None, found, spelled)
-            elif found in links:
-                links[number] = links[found]._replace(spelled=spelled)
             else:
                 links[number] = Link(target, found, None, spelled)
         return links

@@ -182,9 +182,8 @@ class Replay:
             parent, _, base = path_of(link.target).rpartition(b"/")
             children, _ = self._walk(parent, number, create=False)
             found = children.get(base)
-            if found is None or found.number == number or found.kind == DIRECTORY:
-                continue
-            links[number] = link._replace(following=found.number)
+            if found is not None and found.kind != DIRECTORY:
+                links[number] = link._replace(following=found.number)
 
     def _collect(self) -> None:
         """Write the tree's keys into the index; what is not in the tree is no entry."""
@@ -205,4 +204,3 @@ class Replay:
                         index.codes[child.number] = REWRITE
                 if child.children:
                     waiting.append((child_key, child.children))
-        index.implied.sort()
