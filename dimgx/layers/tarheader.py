@@ -180,8 +180,7 @@ def _parse(block: bytes, extended: _Extended, at: int) -> Header:
         linkname = targets.pop(0) if targets else cut(block[157:257])
     uid = _number(records, b"uid", block[108:116], at)
     gid = _number(records, b"gid", block[116:124], at)
-    is_negative = min(uid, gid) < 0
-    if is_negative:
+    if min(uid, gid) < 0:
         # Readers disagree on these. Docker hands them to the system, which takes 32 bits.
         uid, gid = uid & _ID_MASK, gid & _ID_MASK
     mode = parse_number(block[100:108], "the mode", at) & 0o7777
@@ -208,7 +207,6 @@ def _parse(block: bytes, extended: _Extended, at: int) -> Header:
         and typeflag in b"0123456"
         and len(names) < 2
         and not targets  # but the one that counts
-        and not is_negative
         # Whatever the field says, only files have data (rule 51).
         and (kind == FILE or not (stated or b"size" in records))
         and is_plain_owner(records.get(b"uname", owners[0]), uid)
