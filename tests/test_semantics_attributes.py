@@ -61,9 +61,18 @@ CASES = [
                 file("b", uname=b"root", gname=b"root", uid=5, gid=6),
                 file("c", uname=b"root", gname=b"root"),
                 file("d", records=((b"uname", b"daemon"), (b"gname", b"adm")), uid=1),
+                file("e", uname=b"joe", uid=1 << 25, dialect="gnu"),
+                file("f", gname=b"joe", gid=1 << 25, dialect="gnu"),
             ]
         ],
-        ["f a ''", "f b '' owner=5:6", "f c ''", "f d '' owner=1:0"],
+        [
+            "f a ''",
+            "f b '' owner=5:6",
+            "f c ''",
+            "f d '' owner=1:0",
+            "f e '' owner=33554432:0",
+            "f f '' owner=0:33554432",
+        ],
     ),
     case(
         "43-symlinks-have-an-owner-and-no-mode",

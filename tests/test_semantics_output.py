@@ -209,6 +209,11 @@ def test_70_extended_headers_that_not_every_reader_reads_alike_go(header: bytes)
     assert tar == layer(file("a", "x"), file("z", "end"))
 
 
+def test_70_a_pax_size_of_what_has_no_data_goes() -> None:
+    tar = flatten_members([[raw(pax_header([(b"size", b"512")])), symlink("l", "x"), file("z")]])
+    assert [member.records for member in raw_members(tar)] == [{}, {}]
+
+
 def test_70_a_long_size_of_a_pax_header_hides_no_name() -> None:
     """Eleven of its twelve digits lead to a payload that looks like a header."""
     value = b"v" * 300 + file("evil").encode() + b"w" * 600

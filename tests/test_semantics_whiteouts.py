@@ -57,6 +57,11 @@ CASES = [
         [[file("d/a")], [file("d/b")], [file("d/c")], [whiteout("d")]],
         [],
     ),
+    case(
+        "12-also-around-an-older-one",
+        [[file("d/s/x")], [whiteout("d/s"), file("d/s/y")], [whiteout("d"), file("e")]],
+        ["f e ''"],
+    ),
     case("12-not-of-layers-above", [[file("a")], [whiteout("a")], [file("a", "2")]], ["f a '2'"]),
     case(
         "12-a-name-like-a-marker-s",
