@@ -155,6 +155,7 @@ POINTING = [
     ("l", "nowhere", False),
     ("l", "a/nowhere", False),
     ("b/l", "../a/x", True),
+    ("b/l", "/a/x", True),
     ("b/l", "a/x", False),
     ("b/l", "../../../a/./x", True),
     ("b/l", "y", False),
@@ -166,6 +167,7 @@ POINTING = [
     ("l", "l", False),
     ("l", "gone-link", True),
     ("l", "b/to-root/a/x", True),
+    ("l", "b/up/x", True),
     ("l", "a/s", True),
     ("l", "a/s/t", True),
 ]
@@ -176,7 +178,8 @@ def test_a_symlink_that_points_at_what_is_left_out(name: str, target: str, is_wa
     members = [
         file("a/x"), file("a/s/t"), file("a/z"), file("b/y"), symlink("to-a", "/a"),
         symlink("to-b", "b"), symlink("loop", "loop"), symlink("gone-link", "b"),
-        symlink("b/to-root", "../../.."), symlink("to-x", "to-a/z"), symlink(name, target),
+        symlink("b/to-root", "../../.."), symlink("to-x", "to-a/z"), symlink("b/up", "../a"),
+        symlink(name, target),
     ]  # fmt: skip
     found = warnings_of([members], paths=rules("-a/x -a/s -gone-link -to-x"))
     if is_warned:
