@@ -53,6 +53,7 @@ OTHERWISE = {
     "41-and-it": "the first header wins",
     "41-no-xattrs": "the kernel refuses the made-up capability",
     "41-a-links": "ignores a link's xattrs",
+    "41-they": "refuses a link before its target",
     "42-a-directory-over-a-file": "the covered file has removed what lay below",
     "42-a-directory-over-a-link-to-nothing": "refuses",
     "42-a-file-over-a-link-to-nothing": "refuses",
