@@ -118,12 +118,7 @@ def make_adapter(waiting: Waiting, context: ssl.SSLContext | None) -> BaseAdapte
 
     from requests.adapters import HTTPAdapter
     from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
-    from urllib3._version import __version__ as urllib3_version
     from urllib3.connection import HTTPConnection, HTTPSConnection
-
-    if context is not None and urllib3_version.startswith("1."):
-        # It checks names itself, and cannot let OpenSSL do so where the host is an address.
-        context.check_hostname = False
 
     class Answer(HTTPResponse):
         _interim_left = _MOST_INTERIM

@@ -134,9 +134,8 @@ class Transport:
 
         # A user and a password in a URL, which a registry may choose, would count without `auth`.
         request = requests.Request(method, url, dict(headers), data=body, auth=lambda sent: sent)
-        host = host_of(url)
+        host, proxy = host_of(url), self._proxy_for(url)
         try:
-            proxy = self._proxy_for(url)
             # Not by way of Session.send, which reads the bodies of redirects whole.
             response = self._session.get_adapter(url).send(
                 request.prepare(),
@@ -147,7 +146,7 @@ class Transport:
             )
         except (requests.RequestException, OSError, ValueError) as exc:
             # The other's text may hold the URL, and with it a signature: it is dropped.
-            raise translate(exc, host, self._proxy_host(url)) from None
+            raise translate(exc, host, host_of(proxy) if proxy else None) from None
         if response.status_code == 407 and proxy is not None:
             response.close()
             raise _refused_by_proxy(host_of(proxy), host, "407")
@@ -157,13 +156,6 @@ class Transport:
         parts = urlsplit(url)
         port = parts.port or _PORTS[parts.scheme]
         return find_proxy(self._options.proxies, parts.scheme, parts.hostname or "", port)
-
-    def _proxy_host(self, url: str) -> str | None:
-        try:
-            proxy = self._proxy_for(url)
-        except (ValueError, KeyError):
-            return None
-        return host_of(proxy) if proxy else None
 
     def _make_session(self) -> Session:
         import requests
@@ -219,9 +211,6 @@ def read_body(response: Response, host: str, limit: int, what: str) -> bytes:
             found += piece
             if len(found) > limit:
                 raise ImageError(f"{what} has more than the {limit} bytes that are read")
-        # Older urllib3 does not look whether all has come.
-        if stated is not None and len(found) < stated and not _is_encoded(response):
-            raise Transient(f"{host} cut {what}")
         return bytes(found)
     finally:
         response.close()
@@ -231,10 +220,6 @@ def stated_length(response: Response) -> int | None:
     """Give how many bytes a body has by its header; None where that says nothing."""
     text = response.headers.get("Content-Length", "")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
-
-
-def _is_encoded(response: Response) -> bool:
-    return response.headers.get("Content-Encoding", "identity") != "identity"
 
 
 def host_of(url: str) -> str:
@@ -264,21 +249,19 @@ def _joined(url: str, location: str) -> str:
     return target
 
 
-def translate(exc: BaseException, host: str, proxy: str | None) -> DimgxError:
+def translate(exc: Exception, host: str, proxy: str | None) -> DimgxError:
     """Give our error for one of requests, urllib3, ssl or socket, without what could be secret."""
     import requests
     from urllib3.exceptions import ProxyError
 
-    if isinstance(exc, DimgxError):
-        return exc
     where = f"the proxy {proxy} to {host}" if proxy else host
-    is_of_proxy = bool(_find(exc, ProxyError)) or isinstance(exc, requests.exceptions.ProxyError)
+    is_of_proxy = _find(exc, ProxyError) is not None
     tunnel = next(filter(None, (_NO_TUNNEL.match(str(e)) for e in iter_causes(exc))), None)
     if tunnel is not None:
         return _refused_by_proxy(proxy, host, tunnel[1])
     if is_of_proxy:
         host = f"the proxy {proxy}"
-    problem = _tls_problem(exc, host, where, is_of_proxy=is_of_proxy)
+    problem = _tls_problem(exc, host, is_of_proxy=is_of_proxy)
     if problem is not None:
         return problem
     lookup = _find(exc, socket.gaierror)
@@ -300,12 +283,8 @@ def translate(exc: BaseException, host: str, proxy: str | None) -> DimgxError:
     return Transient(f"the connection to {where} broke" + (f": {reason}" if reason else ""))
 
 
-def _tls_problem(
-    exc: BaseException, host: str, where: str, *, is_of_proxy: bool
-) -> DimgxError | None:
+def _tls_problem(exc: Exception, host: str, *, is_of_proxy: bool) -> DimgxError | None:
     """Give our error where certificates or TLS are what is wrong."""
-    from urllib3.exceptions import SSLError
-
     certificate = next((e for e in iter_causes(exc) if _is_about_certificate(e)), None)
     if certificate is not None:
         reason = getattr(certificate, "verify_message", "it is for another host").rstrip(".")
@@ -316,20 +295,18 @@ def _tls_problem(
             f"the certificate of {host} cannot be trusted: {reason}; {way}, or give"
             " --tls-verify=false"
         )
-    tls = _find(exc, ssl.SSLError) or _find(exc, SSLError)
+    tls = _find(exc, ssl.SSLError)
     if tls is None:
         return None
-    reason = getattr(tls, "reason", None) or "the handshake failed"
+    reason = str(getattr(tls, "reason", None) or "the handshake failed")
     if reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"):
         if is_of_proxy:
             return NoConnection(f"{host} does not speak TLS: begin its URL with http://")
         return NotTLS(f"{host} does not speak TLS; --tls-verify=false lets plain http pass")
     if reason == "UNEXPECTED_EOF_WHILE_READING":
         return Cut(f"{host} cut the connection")
-    if "TIMED OUT" in str(reason).upper():
-        return Transient(f"{where} does not answer in time")
     return NoConnection(
-        f"TLS with {host} failed: {str(reason).lower().replace('_', ' ')}; a client certificate"
+        f"TLS with {host} failed: {reason.lower().replace('_', ' ')}; a client certificate"
         " goes into --cert-dir, and --tls-verify=false lets plain http pass"
     )
 
