@@ -107,14 +107,9 @@ def _missing_files(options: RegistryOptions) -> list[str]:
 
 def _with_tags(exc: DimgxError, client: RegistryClient | None, name: ImageName) -> DimgxError:
     """Give the error with the tags that may have been meant."""
-    if (
-        client is None
-        or not isinstance(exc, NotThere)
-        or name.digest is not None
-        or name.tag is None
-    ):
+    if client is None or not isinstance(exc, NotThere) or name.digest is not None:
         return exc
-    near = client.near_tags(name.tag)
+    near = client.near_tags(name.wanted)
     return NotThere(f"{exc}; near tags: {', '.join(near):.500}") if near else exc
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from threading import Event, Thread
 from typing import TYPE_CHECKING, NamedTuple
-from urllib.parse import quote
+from urllib.parse import urlsplit
 
 from dimgx.digest import Digest
 from dimgx.errors import DimgxError, ImageError, SourceError
@@ -98,7 +98,7 @@ class RegistryClient:
         what = f"the manifest {reference}"
         patience = Patience(0 if is_hasty else self._options.retry_time_s, self._stopped)
         while True:
-            response = self.get(f"manifests/{quote(reference, safe=':@')}", patience,
+            response = self.get(f"manifests/{reference}", patience,
                                 what, {"Accept": _ACCEPTED})  # fmt: skip
             try:
                 data = read_body(response, self.host, MANIFEST_LIMIT, f"{what} at {self.host}")
@@ -251,8 +251,6 @@ class RegistryClient:
 def _schemes(endpoint: RegistryEndpoint, options: RegistryOptions) -> tuple[str, ...]:
     if endpoint.scheme is not None:
         return (endpoint.scheme,)
-    host = endpoint.host.rpartition(":")[0] if ":" in endpoint.host else endpoint.host
-    if endpoint.host.startswith("["):
-        host = endpoint.host.partition("]")[0][1:]
+    host = urlsplit(f"//{endpoint.host}").hostname or ""
     is_near = is_loopback(host) and options.tls_verify is not True
     return ("https", "http") if endpoint.is_insecure or is_near else ("https",)

@@ -99,11 +99,8 @@ class Authorizer:
         with self._lock:
             if sent != self._header:  # another thread has a new one already
                 return True
-            challenges = parse_challenges(response.headers.get("WWW-Authenticate", ""))
-            order = {"bearer": 0, "basic": 1}
-            usable = sorted(
-                (c for c in challenges if c.scheme in order), key=lambda c: order[c.scheme]
-            )
+            found = parse_challenges(response.headers.get("WWW-Authenticate", ""))
+            usable = [one for kind in ("bearer", "basic") for one in found if one.scheme == kind]
             if not usable:
                 return False
             self._challenge = usable[0]
