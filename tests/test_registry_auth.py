@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -130,6 +132,36 @@ def test_token_that_expires_by_its_own_word(faulty: FaultyRegistry, expected: by
     assert flat(faulty.reference()) == expected
 
 
+@pytest.mark.parametrize(
+    ("stated", "passed_s", "is_renewed"),
+    [(300, 268.9, False), (300, 269, True), (None, 52.9, False), (None, 53, True), (1, 0.9, False)],
+)
+def test_token_is_renewed_shortly_before_it_expires(
+    faulty: FaultyRegistry,
+    expected: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    stated: int | None,
+    passed_s: float,
+    is_renewed: bool,
+) -> None:
+    now_s = [5000.0]
+    monkeypatch.setattr(
+        "dimgx.sources.tokens.time", SimpleNamespace(monotonic=lambda: now_s[0])
+    )
+
+    def time_passes(handler: Handler) -> bool:
+        if "/manifests/" in handler.path and "Authorization" in handler.headers:
+            now_s[0] += passed_s
+        return False
+
+    faulty.rules += [time_passes, wants_token(faulty, expires_in=stated)]
+    assert flat(faulty.reference()) == expected
+    assert len(token_queries(faulty)) == 1 + is_renewed
+    # It was not found out by being refused.
+    asked = [headers for path, headers in faulty.requests if not path.startswith("/token")]
+    assert all("Authorization" in headers for headers in asked[1:])
+
+
 def test_token_that_never_helps(faulty: FaultyRegistry) -> None:
     faulty.rules.append(wants_token(faulty, uses=0))
     told = fault(faulty.reference(), SourceError)
@@ -190,6 +222,62 @@ def test_realm_that_is_no_https_url(faulty: FaultyRegistry, realm: str) -> None:
     faulty.rules.append(wants_token(faulty, realm=realm or "%"))
     told = fault(faulty.reference(), SourceError, credentials=ANNA)
     assert "no https URL" in told
+
+
+def test_realm_with_a_query_of_its_own(faulty: FaultyRegistry, expected: bytes) -> None:
+    faulty.rules.append(wants_token(faulty, realm=f"http://{faulty.host}/token?tenant=7&x=%2F"))
+    assert flat(faulty.reference()) == expected
+    assert token_queries(faulty) == [
+        {"tenant": ["7"], "x": ["/"], "service": ["test"], "scope": ["repository:app:pull"]}
+    ]
+
+
+@pytest.mark.parametrize("challenge", [{}, {"WWW_Authenticate": 'Negotiate, Digest realm="x"'}])
+def test_challenge_that_cannot_be_met(faulty: FaultyRegistry, challenge: dict[str, str]) -> None:
+    faulty.rules.append(fails(401, times=9, **challenge))
+    assert "is refused (401)" in fault(faulty.reference(), SourceError, credentials=ANNA)
+    assert len(faulty.requests) == 1
+
+
+TOKEN = b"token-of-the-test"
+
+
+def answers_for_token(faulty: FaultyRegistry, status: int, body: bytes, **headers: str) -> Rule:
+    """Ask for TOKEN, which `body` may hold; no service is named."""
+
+    def rule(handler: Handler) -> bool:
+        if handler.path.startswith("/token"):
+            handler.send(status, body, **headers)
+        elif handler.headers.get("Authorization") == f"Bearer {TOKEN.decode()}":
+            return False
+        else:
+            realm = f"http://{faulty.host}/token"
+            handler.send(401, b"{}", WWW_Authenticate=f'Bearer realm="{realm}"')
+        return True
+
+    return rule
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (b'{"access_token": "%b"}' % TOKEN, {}),
+        # Short as it is, it is longer than what it stands for.
+        (gzip.compress(b'{"token": "%b"}' % TOKEN), {"Content_Encoding": "gzip"}),
+    ],
+)
+def test_forms_of_a_token_services_answer(
+    faulty: FaultyRegistry, expected: bytes, body: bytes, headers: dict[str, str]
+) -> None:
+    faulty.rules.append(answers_for_token(faulty, 200, body, **headers))
+    assert flat(faulty.reference()) == expected
+    assert token_queries(faulty) == [{"scope": ["repository:app:pull"]}]
+
+
+def test_token_service_that_answers_something_else(faulty: FaultyRegistry) -> None:
+    faulty.rules.append(answers_for_token(faulty, 418, b"{}"))
+    told = fault(faulty.reference(), SourceError)
+    assert told == f"the token service {faulty.host} answers with status 418"
 
 
 def test_failing_token_service(faulty: FaultyRegistry, expected: bytes) -> None:
@@ -343,6 +431,15 @@ def test_damaged_files(tmp_path: Path, data: str) -> None:
         find_credentials([str(place)], "h.io", "n", print)
 
 
+def test_file_that_cannot_be_read_is_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "auth.json").mkdir()
+    found, warnings = found_in(tmp_path, {"auths": {"h.io": {"auth": pair("u", "p")}}}, "h.io")
+    assert found is not None
+    files = [str(tmp_path / name) for name in ("auth.json", "config.json")]
+    assert find_credentials(files, "h.io", "n", warnings.append) == found
+    assert warnings == [f"the credentials in {files[0]} cannot be read: Is a directory"]
+
+
 def test_empty_file_is_passed_over(tmp_path: Path) -> None:
     place = tmp_path / "config.json"
     place.write_text("")
@@ -424,6 +521,19 @@ def test_helper_that_does_not_help(
     assert found is not None and found.user == "kept"
     assert [warning in text for text in warnings] == ([True] if warning else [])
     assert "s3cret" not in "".join(warnings)
+
+
+def test_helper_that_cannot_be_run_or_never_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_helper(tmp_path, monkeypatch, "one", "exec sleep 60")
+    monkeypatch.setattr("dimgx.sources.auth._HELPER_TIME_S", 0.1)
+    program = tmp_path / "bin/docker-credential-one"
+    for mode, reason in ((0o755, "it does not answer"), (0o644, "Permission denied")):
+        program.chmod(mode)
+        found, (told,) = found_in(tmp_path, {"credsStore": "one"}, "h.io")
+        assert found is None
+        assert told == f"{program.name}, which {tmp_path}/config.json names, failed: {reason}"
 
 
 def test_helper_cannot_be_just_any_program(tmp_path: Path) -> None:
