@@ -17,6 +17,7 @@ from dimgx.imagename import parse_image_name
 from dimgx.sources.proxies import find_proxy
 from dimgx.sources.registriesconf import RegistryEndpoint, find_endpoints
 from tests.dsl import file, layer
+from tests.programs import need, run
 from tests.registries import (
     PASSWORD,
     USER,
@@ -63,6 +64,10 @@ blocked = true
 [[registry]]
 prefix = "*.wild.com"
 insecure = true
+
+[[registry]]
+prefix = "*.moving.com"
+location = "new.com/below"
 
 [[registry]]
 prefix = "moved.wild.com"
@@ -120,6 +125,7 @@ def conf(tmp_path: Path) -> Path:
         ("a.b.wild.com/n", ["a.b.wild.com/n insecure"]),
         ("a.wild.com:99/n", ["a.wild.com:99/n insecure"]),
         ("wild.com/n", ["wild.com/n"]),
+        ("a.moving.com:99/o/n", ["new.com/below/o/n"]),
         ("moved.wild.com/n", ["new.com:5000/old/n"]),
         (f"moved.wild.com/n@{D}", ["near.com/n mirror", "new.com:5000/old/n"]),
         ("debian", ["hub.local/library/debian mirror", "docker.io/library/debian"]),
@@ -157,6 +163,28 @@ def test_malformed_registries_conf(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(SourceError, match=r"registries\.conf"):
         endpoints("x.com/n", path)
+
+
+def test_registries_conf_that_cannot_be_read_is_a_warning(conf: Path, tmp_path: Path) -> None:
+    (tmp_path / "place").mkdir()
+    (tmp_path / "old.conf").write_text("[registries.insecure]\nregistries = ['example.com']\n")
+    names = ("none", "old.conf/none", "place", "old.conf", conf.name)
+    options = RegistryOptions(conf_files=tuple(str(tmp_path / name) for name in names))
+    warnings: list[str] = []
+    found = find_endpoints(options, parse_image_name("blocked.com/badly"), warnings.append)
+    assert spell(found) == ["blocked.com/badly"]
+    assert warnings == [
+        f"{tmp_path}/place cannot be read, so what it says of registries is not known:"
+        " Is a directory",
+        f"{tmp_path}/old.conf is of the old version 1, which is not read",
+    ]
+    with pytest.raises(SourceError, match="is blocked by"):
+        find_endpoints(options, parse_image_name("blocked.com/bad"), print)
+    conf.write_text("#" * (4 << 20))
+    assert endpoints("blocked.com/bad", conf) == ["blocked.com/bad"]
+    conf.write_text("#" * ((4 << 20) + 1))
+    with pytest.raises(SourceError, match="more than the 4194304 bytes"):
+        endpoints("blocked.com/bad", conf)
 
 
 @pytest.mark.parametrize("location", ["[bad", "[1::2::3]:5000/x", "two words", "h.io:port/x", "/x"])
@@ -198,6 +226,17 @@ def test_settings_that_cannot_be_read(tmp_path: Path) -> None:
         broken.write_text(f'{{"registry-mirrors": ["{mirror}"]}}')
         with pytest.raises(SourceError, match="no http or https URL"):
             endpoints("debian", daemon=broken)
+
+
+def test_first_settings_of_a_docker_daemon_that_say_something_count(tmp_path: Path) -> None:
+    texts = (" ", '{"insecure-registries": ["x.com"]}', '{"insecure-registries": ["y.com"]}')
+    files = [tmp_path / f"daemon{number}.json" for number in range(4)]
+    for file_, text in zip(files[1:], texts, strict=True):
+        file_.write_text(text)
+    options = RegistryOptions(daemon_files=tuple(map(str, files)))
+    for host, is_insecure in (("x.com", True), ("y.com", False)):
+        (found,) = find_endpoints(options, parse_image_name(f"{host}/n"), print)
+        assert found.is_insecure == is_insecure
 
 
 def test_which_files_count(tmp_path: Path) -> None:
@@ -253,6 +292,23 @@ def test_named_credentials_are_not_for_mirrors(faulty: FaultyRegistry, tmp_path:
         assert not any("Authorization" in headers for _, headers in mirror.requests)
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_mirror_of_the_docker_daemon_is_reached_as_its_url_says(
+    faulty: FaultyRegistry, tmp_path: Path, scheme: str
+) -> None:
+    daemon = tmp_path / "daemon.json"
+    daemon.write_text(f'{{"registry-mirrors": ["{scheme}://{faulty.host}/hub"]}}')
+    # Docker Hub itself is out of reach.
+    options = {"daemon_files": (str(daemon),), "proxies": Proxies(https="http://127.0.0.1:1")}
+    if scheme == "http":
+        assert flat("docker://app:1", **options) == flat(faulty.reference())
+        assert faulty.requests[0][0] == "/v2/hub/library/app/manifests/1"
+    else:
+        told = fault("docker://app:1", TemporaryError, **options)
+        assert f"(before that the mirror {faulty.host}/hub/library/app: " in told
+        assert "does not speak TLS" in told and not faulty.requests
+
+
 @pytest.mark.parametrize("trouble", ["empty", "failing", "closed"])
 def test_mirror_that_does_not_help(faulty: FaultyRegistry, tmp_path: Path, trouble: str) -> None:
     with faulty_registry() as mirror:
@@ -292,6 +348,7 @@ def test_mirror_that_does_not_help(faulty: FaultyRegistry, tmp_path: Path, troub
         ("a.io, H.IO", "h.io", 443, False),
         ("10.0.0.0/8", "10.1.2.3", 443, False),
         ("10.0.0.0/8", "11.1.2.3", 443, True),
+        ("h.io, .io, 10.1.2.300", "10.1.2.3", 443, True),
         ("10.1.2.3", "10.1.2.3", 443, False),
         ("fc00::/7", "fc00::1", 443, False),
         ("[fc00::1]:443", "fc00::1", 443, False),
@@ -554,6 +611,46 @@ def test_bad_certificate_settings(tmp_path: Path) -> None:
         assert str(tmp_path) in fault("docker://127.0.0.1:1/n", SourceError, **options)
 
 
+def test_bad_client_certificates(authority: Authority, tmp_path: Path) -> None:
+    certificate, key = authority.issue(tmp_path / "own", "me", "DNS:me")
+    _, other = authority.issue(tmp_path / "own", "other", "DNS:me")
+    locked = tmp_path / "locked"
+    run([need("openssl"), "pkey", "-in", key, "-aes256", "-passout", "pass:x", "-out", locked])
+    placed = tmp_path / "placed"
+    placed.mkdir()
+    (placed / "me.key").write_bytes(key.read_bytes())
+
+    def told() -> str:
+        return fault("docker://127.0.0.1:1/n", SourceError, cert_dir=str(placed))
+
+    assert told() == f"{placed}: me.cert is missing, which me.key needs (CAs end in .crt)"
+    (placed / "me.cert").write_bytes(certificate.read_bytes())
+    fault("docker://127.0.0.1:1/n", TemporaryError, cert_dir=str(placed))  # nobody listens
+    unusable = f"{placed}/me.cert and its key cannot be used: "
+    for content, problem in (
+        (locked, "the key is encrypted: decrypt it first"),
+        (other, "they do not belong together"),
+        (certificate, "they are not in PEM form"),
+    ):
+        (placed / "me.key").write_bytes(content.read_bytes())
+        assert told() == unusable + problem
+    (placed / "me.key").unlink()
+    (placed / "me.key").mkdir()
+    assert told().startswith(unusable)
+
+
+def test_directory_of_authorities(authority: Authority, tmp_path: Path) -> None:
+    trusted = tmp_path / "trusted"
+    trusted.mkdir()
+    (trusted / "one.pem").write_bytes(authority.certificate.read_bytes())
+    with faulty_registry(authority, tmp_path) as registry:
+        registry.add(APP)
+        bundles = (str(trusted),)
+        assert "cannot be trusted" in fault(registry.reference(), SourceError, ca_bundles=bundles)
+        run([need("openssl"), "rehash", trusted])
+        assert flat(registry.reference(), ca_bundles=bundles)
+
+
 def test_bundles_of_the_environment(tmp_path: Path) -> None:
     environ = {"SSL_CERT_FILE": "/a", "REQUESTS_CA_BUNDLE": "/b", "CURL_CA_BUNDLE": "/a",
                "SSL_CERT_DIR": f"{tmp_path}{os.pathsep}/no/such"}  # fmt: skip
@@ -602,6 +699,9 @@ def test_server_that_hangs_up_on_tls_and_speaks_plain_http() -> None:
         reference = f"docker://127.0.0.1:{server.getsockname()[1]}/app:1"
         assert flat(reference) == flat(registry.reference())
         assert "cut" in fault(reference, TemporaryError, tls_verify=True, retry_time_s=0.3)
+        # So those answer who want TLS: then it is TLS that is tried again.
+        registry.rules.append(fails(400, times=99))
+        assert "cut the connection; tried" in fault(reference, TemporaryError, retry_time_s=0.3)
         server.shutdown(socket.SHUT_RDWR)
         thread.join(5)
 

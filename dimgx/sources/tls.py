@@ -110,5 +110,7 @@ def _trust(context: ssl.SSLContext, path: str) -> None:
 
 def _reason(exc: Exception) -> str:
     if isinstance(exc, ssl.SSLError):
+        if exc.reason == "KEY_VALUES_MISMATCH":
+            return "they do not belong together"
         return "they are not in PEM form" if exc.library else str(exc)
     return getattr(exc, "strerror", None) or str(exc)
