@@ -115,6 +115,28 @@ def test_cut_for_good_is_given_up(faulty: FaultyRegistry) -> None:
     assert "byte 100 of" in told and "--retry-time" in told
 
 
+def test_end_that_no_length_tells_from_a_cut(faulty: FaultyRegistry, expected: bytes) -> None:
+    def rule(handler: Handler) -> bool:
+        if BIG_PATH not in handler.path or handler.range_start():
+            return False
+        handler.send_response(200)
+        handler.end_headers()
+        handler.wfile.write(BIG[:1000])
+        handler.cut()
+        return True
+
+    faulty.rules.append(rule)
+    assert flat(faulty.reference()) == expected
+    ranges = [headers.get("Range") for path, headers in faulty.requests if BIG_PATH in path]
+    assert ranges == [None, "bytes=1000-"]
+
+
+def test_no_such_range_where_all_was_asked_for(faulty: FaultyRegistry) -> None:
+    faulty.rules.append(fails(416, times=9, part=BIG_PATH))
+    assert "ends before the range" in fault(faulty.reference(), ImageError)
+    assert sum(BIG_PATH in path for path, _ in faulty.requests) == 1
+
+
 @pytest.mark.parametrize("answer", ["200", "416", "wrong 206", "earlier 206", "no range 206"])
 def test_answers_to_a_range_request(faulty: FaultyRegistry, expected: bytes, answer: str) -> None:
     def rule(handler: Handler) -> bool:
@@ -203,6 +225,14 @@ def test_passing_failures(faulty: FaultyRegistry, expected: bytes, status: int, 
     assert flat(faulty.reference()) == expected
 
 
+@pytest.mark.parametrize("after", ["soon", "-1", "1.5", "Fri, 31 Dec 99999999999 23:59:59 GMT"])
+def test_retry_after_that_says_nothing(
+    faulty: FaultyRegistry, expected: bytes, after: str
+) -> None:
+    faulty.rules.append(fails(503, part="/manifests/", Retry_After=after))
+    assert flat(faulty.reference()) == expected
+
+
 def test_retry_after_0_is_no_leave_to_ask_at_once(faulty: FaultyRegistry) -> None:
     faulty.rules.append(fails(429, times=1000, Retry_After="0"))
     told = fault(faulty.reference(), TemporaryError, retry_time_s=1)
@@ -245,6 +275,23 @@ def test_nobody_there(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_host_that_is_not() -> None:
     told = fault("docker://no-such-host.invalid/app", dimgx.DimgxError)
     assert "no-such-host.invalid" in told
+
+
+def test_name_that_cannot_be_looked_up_at_the_moment(
+    faulty: FaultyRegistry, expected: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look_up, failures = socket.getaddrinfo, [socket.EAI_AGAIN]
+
+    def fail(*words: object, **more: object) -> object:
+        if failures:
+            raise socket.gaierror(failures.pop(), "try again")
+        return look_up(*words, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    assert flat(faulty.reference()) == expected
+    failures += [socket.EAI_AGAIN] * 2
+    told = fault(faulty.reference(), TemporaryError, retry_time_s=0)
+    assert told == f"the name of {faulty.host} cannot be looked up at the moment: try again later"
 
 
 def test_error_while_another_one_is_dealt_with() -> None:
@@ -290,6 +337,12 @@ def test_config_that_does_not_match(faulty: FaultyRegistry) -> None:
     digest = APP.id()
     faulty.blobs[digest] = faulty.blobs[digest].replace(b"amd64", b"arm64")
     assert digest in fault(faulty.reference(), ImageError)
+
+
+def test_config_of_another_size(faulty: FaultyRegistry) -> None:
+    faulty.blobs[APP.id()] += b"\n"
+    size = len(APP.config_json())
+    assert f"has more than the {size} bytes stated" in fault(faulty.reference(), ImageError)
 
 
 def test_manifest_that_does_not_match(faulty: FaultyRegistry) -> None:
