@@ -242,6 +242,18 @@ def test_second_reader_takes_over_when_the_first_gives_up(cache: Path) -> None:
     assert done.wait(60) and has(blobs, Digest.of(b"data"), 4)
 
 
+def test_who_is_stuck_is_not_waited_for(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dimgx.sources.blobcache._POLL_S", 0.0001)
+    blobs = BlobCache(str(cache), LIMIT, pytest.fail)
+    slot = blobs.open(Digest.of(b"data"), 4, Event())
+    slot.write(b"da")
+    put(BlobCache(str(cache), LIMIT, pytest.fail), b"data")  # which just goes by
+    assert not stored(cache) and len(left_over(cache)) == 1
+    slot.write(b"ta")
+    slot.commit()
+    assert has(blobs, Digest.of(b"data"), 4) and not left_over(cache)
+
+
 def test_waiting_can_be_cancelled(cache: Path) -> None:
     blobs = BlobCache(str(cache), LIMIT, pytest.fail)
     slot = blobs.open(Digest.of(b"data"), 4, Event())
@@ -271,6 +283,46 @@ def test_what_is_no_regular_file_is_no_blob(cache: Path, part: str) -> None:
     blobs = BlobCache(str(cache), LIMIT, pytest.fail)
     put(blobs, b"data")
     assert has(blobs, digest, 4) == (part == "blobs")
+
+
+def test_what_else_lies_in_a_cache_is_in_nobodys_way(cache: Path) -> None:
+    for part in ("blobs", "partial"):
+        (cache / part / "sha256" / "directory").mkdir(parents=True)
+        (cache / part / "sha256" / "link").symlink_to("nowhere")
+        (cache / part / "file").touch()
+    blobs = BlobCache(str(cache), 4, pytest.fail)
+    first, second = put(blobs, b"1111"), put(blobs, b"2222")
+    assert has(blobs, second, 4) and not has(blobs, first, 4)
+
+
+def test_another_users_blob_is_read_too(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    blobs = BlobCache(str(cache), LIMIT, pytest.fail)
+    digest = put(blobs, b"data")
+    monkeypatch.setattr(os, "utime", fail)
+    assert has(blobs, digest, 4)
+
+
+def test_full_disk_is_a_warning(
+    faulty: FaultyRegistry, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = flat(faulty.reference())
+    write = os.write
+
+    def fail(fd: int, data: bytes) -> int:
+        if f"/{cache.name}/" in os.readlink(f"/proc/self/fd/{fd}"):
+            if len(data) < 1000:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            data = data[:1000]
+        return write(fd, data)
+
+    monkeypatch.setattr(os, "write", fail)
+    (told,) = warnings_of(faulty, cache, tmp_path / "out.tar")
+    assert told == f"the cache at {cache} cannot be written: No space left on device"
+    assert (tmp_path / "out.tar").read_bytes() == expected
+    assert not stored(cache) and not left_over(cache)
 
 
 def test_cache_that_cannot_be_written_is_a_warning(faulty: FaultyRegistry, tmp_path: Path) -> None:
