@@ -66,6 +66,22 @@ prefix = "*.wild.com"
 insecure = true
 
 [[registry]]
+prefix = "*.deep.wild.com"
+location = "deep.com"
+
+[[registry]]
+prefix = "*.tie.com"
+insecure = true
+
+[[registry]]
+prefix = "a.tie.com"
+location = "b.com"
+
+[[registry]]
+prefix = "tagged.com/n:1"
+location = "other.com/m"
+
+[[registry]]
 prefix = "*.moving.com"
 location = "new.com/below"
 
@@ -125,6 +141,10 @@ def conf(tmp_path: Path) -> Path:
         ("a.b.wild.com/n", ["a.b.wild.com/n insecure"]),
         ("a.wild.com:99/n", ["a.wild.com:99/n insecure"]),
         ("wild.com/n", ["wild.com/n"]),
+        ("x.deep.wild.com/n", ["deep.com/n"]),
+        ("a.tie.com/n", ["b.com/n"]),
+        ("tagged.com/n:1", ["other.com/m"]),
+        ("tagged.com/n:12", ["tagged.com/n"]),
         ("a.moving.com:99/o/n", ["new.com/below/o/n"]),
         ("moved.wild.com/n", ["new.com:5000/old/n"]),
         (f"moved.wild.com/n@{D}", ["near.com/n mirror", "new.com:5000/old/n"]),
@@ -199,11 +219,11 @@ def test_location_that_is_no_place(tmp_path: Path, location: str) -> None:
 def test_settings_of_the_docker_daemon(tmp_path: Path, conf: Path) -> None:
     daemon = tmp_path / "daemon.json"
     daemon.write_text(
-        '{"registry-mirrors": ["https://m.local/", "http://n.local:5000/sub"],'
+        '{"registry-mirrors": ["https://m.local/", "http://n.local:5000/sub", "o.local:5001"],'
         ' "insecure-registries": ["in.local:5000", "10.0.0.0/8", "http://plain.local"]}'
     )
     hub = ["m.local/library/debian mirror", "n.local:5000/sub/library/debian mirror",
-           "docker.io/library/debian"]  # fmt: skip
+           "o.local:5001/library/debian mirror", "docker.io/library/debian"]  # fmt: skip
     assert endpoints("debian", daemon=daemon) == hub
     assert endpoints("quay.io/n", daemon=daemon) == ["quay.io/n"]
     for host in ("in.local:5000", "10.1.2.3:5000", "10.1.2.3", "plain.local", "plain.local:80"):
@@ -211,7 +231,9 @@ def test_settings_of_the_docker_daemon(tmp_path: Path, conf: Path) -> None:
     for host in ("in.local", "in.local:5001", "11.1.2.3"):
         assert endpoints(f"{host}/n", daemon=daemon) == [f"{host}/n"]
     # A table that names mirrors itself counts more.
-    assert endpoints("debian", conf, daemon=daemon)[0] == "hub.local/library/debian mirror"
+    assert endpoints("debian", conf, daemon=daemon) == [
+        "hub.local/library/debian mirror", "docker.io/library/debian"
+    ]  # fmt: skip
 
 
 def test_settings_that_cannot_be_read(tmp_path: Path) -> None:
