@@ -237,8 +237,6 @@ def _connect(endpoint: EngineEndpoint, options: EngineOptions, version: str) -> 
     from shutil import which
 
     config = os.path.join(options.docker_config, "config.json") if options.docker_config else None
-    if config is not None and not os.path.exists(config):
-        config = None
     _check_config(config)
     try:
         client = APIClient(
