@@ -96,10 +96,10 @@ def fake_engine(*, tls: ssl.SSLContext | None = None, **options: Any) -> Iterato
             query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
             engine.asked.append((path, query))
             engine.headers[path] = self.headers
-            if path == "/version":
-                value: Any = {"ApiVersion": engine.api, "Components": [{"Name": "Engine"}]}
-            elif path in engine.answers:
-                value = engine.answers[path](query)
+            if path in engine.answers:
+                value: Any = engine.answers[path](query)
+            elif path == "/version":
+                value = {"ApiVersion": engine.api, "Components": [{"Name": "Engine"}]}
             else:
                 value = 404
             if isinstance(value, bytes):

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import dimgx
-from dimgx import EngineOptions, SourceError
+from dimgx import EngineOptions, ImageError, SourceError
+from dimgx.platforms import host_platform
 from dimgx.sources import connection
 from tests import programs
 from tests.dsl import dir_, file, layer, whiteout
@@ -114,6 +115,64 @@ def test_answer_that_is_no_json() -> None:
     assert (code, "JSON" in told) == (2, True)
 
 
+def test_version_that_is_not_told() -> None:
+    with fake_engine() as engine:
+        engine.add(APP, b"")
+        options = EngineOptions(host=engine.url)
+        engine.answers["/version"] = lambda query: {}
+        with dimgx.open_image("app:1", engine=options) as found:
+            assert found.tags == ("app:1",)
+        engine.answers["/version"] = lambda query: 404
+        with pytest.raises(SourceError, match="does not tell its version: status 404"):
+            dimgx.open_image("app:1", engine=options)
+
+
+def test_id_that_is_none() -> None:
+    with fake_engine() as engine:
+        engine.add(APP, b"", inspect={"Id": "sha256:1"})
+        with pytest.raises(ImageError, match="'app:1': the image's ID: "):
+            dimgx.open_image("app:1", engine=EngineOptions(host=engine.url))
+
+
+def test_ambiguous_ids_are_shown_as_far_as_they_differ() -> None:
+    ids = ["ab" * 8 + f"{number}" * 48 for number in range(10)]
+    with fake_engine() as engine:
+        engine.answers["/images/json"] = lambda query: [
+            {"Id": f"sha256:{id}", "RepoTags": ["a:1"] if id.endswith("0") else None} for id in ids
+        ]
+        with pytest.raises(SourceError) as raised:
+            dimgx.open_image("abab", engine=EngineOptions(host=engine.url))
+    assert str(raised.value) == (
+        f"the ID abab is ambiguous at the Docker Engine at {engine.url}: {ids[0][:20]} (a:1), "
+        + "".join(f"{id[:20]}, " for id in ids[1:8])
+        + "2 more"
+    )
+
+
+def test_ancestor_that_was_removed_meanwhile() -> None:
+    gone = f"sha256:{'0' * 64}"
+    with fake_engine() as engine:
+        id = engine.add(APP, b"")
+        told = engine.answers[f"/images/{id}/history"]({})
+        told[-1]["Id"] = gone
+        with dimgx.open_image("app:1", engine=EngineOptions(host=engine.url)) as found:
+            assert [step.id for step in found.history] == [gone, None, id]
+            assert [step.empty for step in found.history] == [False, True, False]
+
+
+def test_image_for_another_machine() -> None:
+    picture = image(BASE, tags=("app:1",), architecture="s390x")
+    with fake_engine() as engine:
+        engine.add(picture, b"")
+        options = EngineOptions(host=engine.url)
+        with dimgx.open_image("app:1", engine=options) as found:
+            told = f"the image is for linux/s390x, not for {host_platform()}"
+            assert found.warnings == (told,)
+        engine.add(picture, b"", inspect={"Os": "windows"})
+        with pytest.raises(ImageError, match="Windows image"):
+            dimgx.open_image("app:1", engine=options)
+
+
 def test_history_that_leaves_open_which_steps_have_layers() -> None:
     """Two steps of no size, of which one has a layer: only the image's config tells."""
     nothing = layer(dir_("etc"))
@@ -131,6 +190,11 @@ def test_history_that_leaves_open_which_steps_have_layers() -> None:
             for place, step in enumerate(steps)
         ][::-1]  # fmt: skip
         engine.answers[f"/images/{id}/history"] = lambda query: told
+        # Nothing is saved just for the rows where they are not wanted.
+        options = EngineOptions(host=engine.url, are_rows_wanted=False)
+        with dimgx.open_image("app:1", engine=options) as found:
+            assert (found.history, len(found.layers)) == ((), 2)
+        assert not any(path.endswith("/get") for path, _ in engine.asked)
         document = json.loads(programs.dimgx("-H", engine.url, "--json", "app:1").stdout)
     assert [row["empty"] for row in document["rows"]] == [False, True, False]
     assert [row["size"] for row in document["rows"]] == [0, 0, 9]
@@ -142,6 +206,8 @@ def test_times_before_1970_and_of_the_year_one() -> None:
         told = [
             {"Id": id, "CreatedBy": "x", "Created": -62135596800, "Size": 1},
             {"Id": "<missing>", "CreatedBy": "x", "Created": -1, "Size": 0},
+            {"Id": "<missing>", "CreatedBy": "x", "Created": 10**15, "Size": 0},
+            {"Id": "<missing>", "CreatedBy": "x", "Created": True, "Size": 0},
             {"Id": "<missing>", "CreatedBy": "x", "Created": "2024-01-01T01:02:03.123456789+02:00",
              "Size": 1},
         ]  # fmt: skip
@@ -149,9 +215,10 @@ def test_times_before_1970_and_of_the_year_one() -> None:
         engine.answers["/images/app:1/json"](None).pop("Created")  # type: ignore[arg-type]
         done = programs.dimgx("-H", engine.url, "--json", "app:1")
         assert [row["created"] for row in json.loads(done.stdout)["rows"]] == [
-            "0001-01-01T00:00:00Z", "1969-12-31T23:59:59Z", "2024-01-01T01:02:03.123456789+02:00"
+            "0001-01-01T00:00:00Z", "1969-12-31T23:59:59Z", None, None,
+            "2024-01-01T01:02:03.123456789+02:00",
         ]  # fmt: skip
-        assert programs.dimgx("-H", engine.url, "app:1").stdout.count(b"\n") == 4
+        assert programs.dimgx("-H", engine.url, "app:1").stdout.count(b"\n") == 6
 
 
 ARM = image(TOP, BASE, tags=("app:1",), architecture="arm64", history=HISTORY)
@@ -212,6 +279,18 @@ def test_platforms_that_a_new_engine_has() -> None:
         code, problem = programs.refused("app:1", "-H", engine.url, "--platform", "linux/s390x")
     assert code == 2
     assert "'app:1' is for linux/amd64, linux/arm64, not for linux/s390x: with --pull" in problem
+
+
+def test_platform_with_a_variant_goes_to_a_new_engine() -> None:
+    named = {"os": "linux", "architecture": "arm", "variant": "v7"}
+    picture = image(BASE, tags=("app:1",), architecture="arm", variant="v7")
+    with fake_engine(api="1.51") as engine:
+        manifests = [{"Available": True, "ImageData": {"Platform": named}}]
+        told = {"Variant": "v7", "Manifests": manifests}
+        engine.add(picture, docker_archive(picture), inspect=told)
+        flat(engine, "app:1", "--platform", "linux/arm")
+        chosen = [json.loads(query["platform"]) for _, query in engine.asked if "platform" in query]
+    assert len(chosen) == 3 and all(one == named for one in chosen)
 
 
 def test_platform_of_an_old_engine_comes_from_the_index(tmp_path: Path) -> None:
