@@ -132,8 +132,9 @@ class Connection:
         from docker.errors import APIError, DockerException
 
         what = f"{self.endpoint}: the answer to pulling"
+        answers: Any = None
         try:
-            answers: Any = self._client.pull(name, stream=True, decode=True, platform=platform)
+            answers = self._client.pull(name, stream=True, decode=True, platform=platform)
             for answer in answers:
                 yield Fields(answer, what)
         except APIError as exc:
@@ -141,6 +142,8 @@ class Connection:
         except DockerException as exc:  # credentials, as a rule
             raise SourceError(f"{name:.300} cannot be pulled: {_one_line(exc)}") from exc
         except Exception as exc:
+            if answers is not None and _is_transport_error(exc):
+                raise self._broken_off("its answer") from exc
             _translate(exc, self.endpoint)
 
     def close(self) -> None:
@@ -180,10 +183,13 @@ class Connection:
         except Exception as exc:
             if not _is_transport_error(exc):
                 raise
-            raise TemporaryError(
-                f"the engine at {self.endpoint} broke off in the middle of {what}: look whether it"
-                " still runs and has room on its disk, and try again"
-            ) from exc
+            raise self._broken_off(what) from exc
+
+    def _broken_off(self, what: str) -> TemporaryError:
+        return TemporaryError(
+            f"the engine at {self.endpoint} broke off in the middle of {what}: look whether it"
+            " still runs and has room on its disk, and try again"
+        )
 
     def _read_document(self, response: Response) -> bytes:
         """Give all of a short answer."""
