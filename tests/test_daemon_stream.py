@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import dimgx
-from dimgx import EngineOptions, ImageError, SourceError
+from dimgx import EngineOptions, ImageError, SourceError, TemporaryError
 from dimgx.platforms import host_platform
 from dimgx.sources import connection
 from tests import programs
@@ -367,6 +367,25 @@ def test_credentials_go_with_a_pull(tmp_path: Path) -> None:
         with dimgx.open_image("registry.example:5000/app:1", engine=options):
             pass
         assert engine.headers["/images/create"]["X-Registry-Auth"]
+
+
+def test_pull_with_credentials_that_cannot_be_had(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text('{"credsStore": "not-there"}')
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    with fake_engine() as engine:
+        code, told = programs.refused("h.io/app:1", "-H", engine.url, "--pull", "always")
+    assert (code, told.startswith("dimgx: h.io/app:1 cannot be pulled: ")) == (2, True)
+    assert "docker-credential-not-there not installed" in told
+
+
+def test_engine_that_dies_while_it_pulls() -> None:
+    with fake_engine(cut=10) as engine:
+        engine.answers["/images/create"] = lambda query: b'{"status": "Downloading"}'
+        options = EngineOptions(host=engine.url, pull="always")
+        with pytest.raises(TemporaryError, match="broke off in the middle of its answer: look"):
+            dimgx.open_image("app:1", engine=options)
 
 
 @pytest.mark.parametrize("config", ["[]", '{"auths": [1]}', '{"auths": {"x": {"auth": "!!"}}}'])

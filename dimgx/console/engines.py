@@ -26,8 +26,12 @@ def engine_options(reference: str, options: Options, tick: Tick | None) -> Engin
     kind = kind_of(reference)
     if kind is None and options.host is None and options.pull == "never":
         return None
+    import warnings
+
     from dimgx.sources.endpoint import EngineOptions
 
+    # Of a credential helper that is missing the docker package warns besides failing.
+    warnings.filterwarnings("ignore", module=r"docker\.")
     # An image from elsewhere leaves `-H` to the engine that is to take it.
     is_others = kind is None and (options.load or options.import_)
     return EngineOptions.of(
