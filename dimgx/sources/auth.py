@@ -80,8 +80,6 @@ class _AuthFile(NamedTuple):
             for key, entry in auths.items()
             if isinstance(entry, dict)
         }
-        if is_old:
-            return cls(name, entries, None, {}, warn)
         store, helpers = fields.text("credsstore"), fields.text_mapping("credhelpers")
         return cls(name, entries, store, helpers, warn)
 

@@ -50,7 +50,7 @@ class RegistryEndpoint(NamedTuple):
 class _Mirror(NamedTuple):
     location: str
     is_insecure: bool
-    pulls: str
+    pulls: str | None
 
 
 class _Table(NamedTuple):
@@ -184,7 +184,7 @@ def _parse_table(table: Fields) -> _Table:
         _Mirror(
             _location(mirror),
             mirror.boolean("insecure"),
-            "digest-only" if by_digest else mirror.text("pull-from-mirror") or "all",
+            "digest-only" if by_digest else mirror.text("pull-from-mirror"),
         )
         for mirror in table.objects("mirror")
         if _location(mirror)
