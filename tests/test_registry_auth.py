@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,7 +33,7 @@ from tests.registries import (
     wants_token,
 )
 from tests.test_registry_faults import blob_store, redirects
-from tests.writers import Json, image, to_json
+from tests.writers import Json, image, sha256, to_json
 
 APP = image(layer(file("a", b"a")), layer(file("b", b"b")), layer(file("c", b"c")))
 ANNA = Credentials(USER, PASSWORD)
@@ -160,6 +161,24 @@ def test_token_is_renewed_shortly_before_it_expires(
     # It was not found out by being refused.
     asked = [headers for path, headers in faulty.requests if not path.startswith("/token")]
     assert all("Authorization" in headers for headers in asked[1:])
+
+
+def test_one_new_token_is_enough_for_all_that_wait(
+    faulty: FaultyRegistry, expected: bytes
+) -> None:
+    digests = tuple(map(sha256, APP.blobs("gzip")))
+    all_asked = threading.Barrier(len(digests), timeout=20)
+    answer = wants_token(faulty)
+
+    def rule(handler: Handler) -> bool:
+        if handler.path.endswith(digests) and "token-0" in handler.headers["Authorization"]:
+            all_asked.wait()
+            del handler.headers["Authorization"]
+        return answer(handler)
+
+    faulty.rules.append(rule)
+    assert flat(faulty.reference()) == expected
+    assert len(token_queries(faulty)) == 2
 
 
 def test_token_that_never_helps(faulty: FaultyRegistry) -> None:
@@ -313,6 +332,36 @@ def test_basic(faulty: FaultyRegistry, expected: bytes) -> None:
     assert "no credentials for it were found" in told and "a name that they do not have" in told
 
 
+def test_no_password_is_made_up_for_a_token(faulty: FaultyRegistry) -> None:
+    faulty.rules.append(wants_password)
+    own = Credentials(identity_token="identity-of-the-test", origin="x")
+    assert "tried was a token from x" in fault(faulty.reference(), SourceError, credentials=own)
+    assert not any("Authorization" in headers for _, headers in faulty.requests)
+
+
+@pytest.mark.parametrize(
+    ("own", "challenge"),
+    [
+        (ANNA, 'Basic realm="x"'),
+        (Credentials(registry_token="own-of-the-test"), 'Bearer realm="http://127.0.0.1:1/t"'),
+    ],
+)
+def test_what_is_refused_for_one_blob_is_not_sent_again(
+    faulty: FaultyRegistry, own: Credentials, challenge: str
+) -> None:
+    low = f"/blobs/sha256:{sha256(APP.blobs('gzip')[0])}"
+
+    def rule(handler: Handler) -> bool:
+        is_let_in = "Authorization" in handler.headers and low not in handler.path
+        if not is_let_in:
+            handler.send(401, b"{}", WWW_Authenticate=challenge)
+        return not is_let_in
+
+    faulty.rules.append(rule)
+    assert "is refused (401)" in fault(faulty.reference(), SourceError, credentials=own)
+    assert sum(low in path for path, _ in faulty.requests) == 1
+
+
 def test_forbidden(faulty: FaultyRegistry) -> None:
     def rule(handler: Handler) -> bool:
         said = {"errors": [{"code": "DENIED", "message": handler.headers["Authorization"]}]}
@@ -412,6 +461,14 @@ def test_oldest_form(tmp_path: Path) -> None:
     found, _ = found_in(tmp_path, document, "h.io", name=".dockercfg")
     assert found is not None and found.user == "u"
     assert found_in(tmp_path, document, "h.io")[0] is None
+    newer = {"auths": document}
+    assert found_in(tmp_path, newer, "h.io", name=".dockercfg")[0] == found
+
+
+def test_entry_that_holds_nothing_is_passed_over(tmp_path: Path) -> None:
+    auths = {"h.io/o": {}, "other.io": None, "h.io": {"auth": pair("u", "p")}}
+    found, warnings = found_in(tmp_path, {"auths": auths}, "h.io")
+    assert found is not None and found.user == "u" and not warnings
 
 
 @pytest.mark.parametrize(
@@ -435,14 +492,16 @@ def test_file_that_cannot_be_read_is_a_warning(tmp_path: Path) -> None:
     (tmp_path / "auth.json").mkdir()
     found, warnings = found_in(tmp_path, {"auths": {"h.io": {"auth": pair("u", "p")}}}, "h.io")
     assert found is not None
-    files = [str(tmp_path / name) for name in ("auth.json", "config.json")]
+    names = ("auth.json", "config.json/none", "config.json")
+    files = [str(tmp_path / name) for name in names]
     assert find_credentials(files, "h.io", "n", warnings.append) == found
     assert warnings == [f"the credentials in {files[0]} cannot be read: Is a directory"]
 
 
-def test_empty_file_is_passed_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize("data", ["", " \n"])
+def test_empty_file_is_passed_over(tmp_path: Path, data: str) -> None:
     place = tmp_path / "config.json"
-    place.write_text("")
+    place.write_text(data)
     assert find_credentials([str(place)], "h.io", "n", print) is None
 
 

@@ -82,6 +82,11 @@ prefix = "tagged.com/n:1"
 location = "other.com/m"
 
 [[registry]]
+prefix = "slash.com/"
+location = "https://end.com/below/"
+mirror = [{location = "http://near.com/"}, {insecure = true}, {location = ""}]
+
+[[registry]]
 prefix = "*.moving.com"
 location = "new.com/below"
 
@@ -141,6 +146,7 @@ def conf(tmp_path: Path) -> Path:
         ("a.b.wild.com/n", ["a.b.wild.com/n insecure"]),
         ("a.wild.com:99/n", ["a.wild.com:99/n insecure"]),
         ("wild.com/n", ["wild.com/n"]),
+        ("slash.com/n", ["near.com/n mirror", "end.com/below/n"]),
         ("x.deep.wild.com/n", ["deep.com/n"]),
         ("a.tie.com/n", ["b.com/n"]),
         ("tagged.com/n:1", ["other.com/m"]),
@@ -187,12 +193,15 @@ def test_malformed_registries_conf(tmp_path: Path, text: str) -> None:
 
 def test_registries_conf_that_cannot_be_read_is_a_warning(conf: Path, tmp_path: Path) -> None:
     (tmp_path / "place").mkdir()
-    (tmp_path / "old.conf").write_text("[registries.insecure]\nregistries = ['example.com']\n")
+    (tmp_path / "old.conf").write_text(
+        '[registries.insecure]\nregistries = ["x.com"]\n'
+        '[[registry]]\nlocation = "x.com"\nblocked = true\n'
+    )
     names = ("none", "old.conf/none", "place", "old.conf", conf.name)
     options = RegistryOptions(conf_files=tuple(str(tmp_path / name) for name in names))
     warnings: list[str] = []
-    found = find_endpoints(options, parse_image_name("blocked.com/badly"), warnings.append)
-    assert spell(found) == ["blocked.com/badly"]
+    found = find_endpoints(options, parse_image_name("x.com/n"), warnings.append)
+    assert spell(found) == ["x.com/n"]
     assert warnings == [
         f"{tmp_path}/place cannot be read, so what it says of registries is not known:"
         " Is a directory",
