@@ -182,8 +182,7 @@ def _keys(domain: str, path: str) -> Iterator[str]:
     hosts = _spellings(domain)
     for count in range(len(parts), 0, -1):
         for host in hosts:
-            if "//" not in host:
-                yield "/".join((host, *parts[:count]))
+            yield "/".join((host, *parts[:count]))
     yield from hosts
 
 
