@@ -99,7 +99,7 @@ def test_challenges_among_a_million_commas() -> None:
 
 def token_queries(registry: FaultyRegistry) -> list[dict[str, list[str]]]:
     parts = [urlsplit(path) for path, _ in registry.requests]
-    return [parse_qs(part.query) for part in parts if part.path == "/token"]
+    return [parse_qs(part.query, True) for part in parts if part.path == "/token"]
 
 
 def test_anonymous_token(faulty: FaultyRegistry, expected: bytes) -> None:
@@ -443,6 +443,7 @@ def test_forms_of_an_entry(tmp_path: Path) -> None:
         ({"auth": pair("u", ""), "identitytoken": "t"}, Credentials("u", "", "t", "")),
         ({"username": "u", "password": "p"}, Credentials("u", "p", "", "")),
         ({"auth": "dTpw\r\ncDpw\n"}, Credentials("u", "pp:p", "", "")),
+        ({"auth": pair("u", "p\0\0")}, Credentials("u", "p", "", "")),
         ({"registrytoken": "r"}, Credentials("", "", "", "r")),
         ({}, None),
     ):
@@ -477,6 +478,7 @@ def test_entry_that_holds_nothing_is_passed_over(tmp_path: Path) -> None:
         "{",
         "[]",
         '{"auths": {"h.io": {"auth": "%%%"}}}',
+        '{"auths": {"h.io": {"auth": "dTpw!"}}}',
         '{"auths": {"h.io": {"auth": 5}}}',
         '{"auths": {"h.io": {"auth": "\u00e9\u00e9"}}}',
     ],
@@ -554,10 +556,15 @@ def test_helper_with_an_identity_token(tmp_path: Path, monkeypatch: pytest.Monke
 def test_helper_is_asked_for_docker_hub_by_its_url(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script = 'read s; [ "$s" = https://index.docker.io/v1/ ] && ' + answers("u", "p")[13:]
-    make_helper(tmp_path, monkeypatch, "one", script)
-    found, _ = found_in(tmp_path, {"credsStore": "one"}, "docker.io")
-    assert found is not None and found.user == "u"
+    unknown = "echo 'credentials not found'; exit 1"
+    for server in ("https://index.docker.io/v1/", "docker.io"):
+        script = f'read s; [ "$s" = {server} ] || {{ {unknown}; }}; ' + answers("u", "p")[13:]
+        make_helper(tmp_path, monkeypatch, "one", script)
+        found, warnings = found_in(tmp_path, {"credsStore": "one"}, "docker.io")
+        assert found is not None and found.user == "u" and not warnings
+    make_helper(tmp_path, monkeypatch, "one", "exit 3")
+    found, (told,) = found_in(tmp_path, {"credsStore": "one"}, "docker.io")
+    assert found is None and told.endswith("failed for docker.io")
 
 
 @pytest.mark.parametrize(
@@ -567,6 +574,7 @@ def test_helper_is_asked_for_docker_hub_by_its_url(
         ("echo broken >&2; exit 3", "failed"),
         ("echo 'no json, but s3cret'", "no JSON"),
         ("echo 'credentials not found in native keychain'; exit 1", ""),
+        ("echo 'Not Found'; exit 1", ""),
     ],
 )
 def test_helper_that_does_not_help(
@@ -596,8 +604,8 @@ def test_helper_that_cannot_be_run_or_never_answers(
 
 
 def test_helper_cannot_be_just_any_program(tmp_path: Path) -> None:
-    found, warnings = found_in(tmp_path, {"credsStore": "/../../bin/sh"}, "h.io")
-    assert found is None and "no name of a credential helper" in warnings[0]
+    found, (told,) = found_in(tmp_path, {"credsStore": "/../../bin/sh"}, "h.io")
+    assert found is None and "no name of a credential helper" in told
 
 
 def test_missing_helper_warns_and_goes_on(faulty: FaultyRegistry, tmp_path: Path) -> None:

@@ -146,9 +146,11 @@ def test_what_was_used_longest_ago_goes(cache: Path) -> None:
 
 def test_wrong_size_does_not_drive_out_a_good_blob(cache: Path) -> None:
     blobs = BlobCache(str(cache), LIMIT, pytest.fail)
+    before = os.listdir("/dev/fd")
     digest = put(blobs, b"data")
     assert not has(blobs, digest, 5)
     assert has(blobs, digest, 4)
+    assert os.listdir("/dev/fd") == before
 
 
 def test_left_over_of_a_killed_process_is_taken_over(cache: Path) -> None:

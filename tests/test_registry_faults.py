@@ -89,6 +89,12 @@ def test_cut_again_and_again(faulty: FaultyRegistry, expected: bytes) -> None:
     assert flat(faulty.reference()) == expected
 
 
+def test_patience_begins_anew_with_what_arrives(faulty: FaultyRegistry, expected: bytes) -> None:
+    # To wait so often takes longer than `retry_time_s` in any case.
+    faulty.rules.append(cuts_at(*range(66_000, len(BIG), 66_000)))
+    assert flat(faulty.reference(), retry_time_s=0.26) == expected
+
+
 def test_cut_in_the_manifest_and_in_the_config(faulty: FaultyRegistry, expected: bytes) -> None:
     config = APP.config_json()
 
@@ -109,10 +115,12 @@ def test_cut_in_the_manifest_and_in_the_config(faulty: FaultyRegistry, expected:
     assert flat(faulty.reference()) == expected
 
 
-def test_cut_for_good_is_given_up(faulty: FaultyRegistry) -> None:
-    faulty.rules.append(cuts_at(*[100] * 1000))
+@pytest.mark.parametrize("step", [0, 1])
+def test_cut_for_good_is_given_up(faulty: FaultyRegistry, step: int) -> None:
+    """Also where a few bytes arrive each time."""
+    faulty.rules.append(cuts_at(*(100 + step * number for number in range(1000))))
     told = fault(faulty.reference(), TemporaryError, retry_time_s=0.6)
-    assert "byte 100 of" in told and "--retry-time" in told
+    assert "byte 10" in told and "--retry-time" in told
 
 
 def test_end_that_no_length_tells_from_a_cut(faulty: FaultyRegistry, expected: bytes) -> None:
@@ -218,7 +226,7 @@ def test_100_continue_without_end(
         assert flat(faulty.reference()) == expected
 
 
-@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 522])
 @pytest.mark.parametrize("part", ["/manifests/", "/blobs/"])
 def test_passing_failures(faulty: FaultyRegistry, expected: bytes, status: int, part: str) -> None:
     faulty.rules.append(fails(status, times=2, part=part, Retry_After="0"))
@@ -408,8 +416,9 @@ def test_answers_that_make_no_sense(faulty: FaultyRegistry) -> None:
         f"{faulty.host} answers with a web page, not with the manifest html: is it a registry, and"
         " does no login page or proxy stand before it?"
     )
-    faulty.rules.append(fails(418, times=9))
-    assert "418" in fault(faulty.reference(), SourceError)
+    for status in (418, 501):
+        faulty.rules[:] = [fails(status, times=9)]
+        assert f"answers with status {status}" in fault(faulty.reference(), SourceError)
 
 
 def test_missing_tag(faulty: FaultyRegistry) -> None:
@@ -417,8 +426,20 @@ def test_missing_tag(faulty: FaultyRegistry) -> None:
         faulty.add(APP, tag)
     told = fault(faulty.reference("v1.2.5"), SourceError)
     assert "near tags" in told and "v1.2.4" in told and "nightly" not in told
+    told = fault(faulty.reference("other"), SourceError)
+    assert "near tags: " in told and told.endswith("v1.2.4, nightly")
     faulty.rules.append(fails(500, times=9, part="/tags/"))
-    assert "404" in fault(faulty.reference("v1.2.5"), SourceError)
+    assert fault(faulty.reference("v1.2.5"), SourceError).endswith("manifest unknown")
+    for tags in (b'{"tags": null}', b'{"tags": [1, "v1.2.5\\u0007"]}', b"[]", b'{"tags": 5}'):
+        faulty.rules[:] = [lambda handler, tags=tags: tags_are(handler, tags)]
+        assert fault(faulty.reference("v1.2.5"), SourceError).endswith("manifest unknown")
+
+
+def tags_are(handler: Handler, body: bytes) -> bool:
+    if "/tags/" not in handler.path:
+        return False
+    handler.send(200, body)
+    return True
 
 
 # -- indexes -------------------------------------------------------------------------------------
@@ -658,6 +679,14 @@ def test_where_a_redirect_leads_cannot_ask_for_credentials(
         assert f"is refused by {host}, where {faulty.host} sends" in told
         assert len(other.requests) == 1  # no token was asked for
         assert not any("Authorization" in headers for _, headers in other.requests)
+
+
+def test_blob_store_that_refuses_is_named(faulty: FaultyRegistry) -> None:
+    with faulty_registry() as store:
+        store.rules.append(fails(403, times=9))
+        faulty.rules.append(redirects(f"http://{store.host}"))
+        told = fault(faulty.reference(), SourceError)
+        assert f"is refused by {store.host}, where {faulty.host} sends who asks" in told
 
 
 def test_redirect_within_the_registry_keeps_them(faulty: FaultyRegistry, expected: bytes) -> None:
