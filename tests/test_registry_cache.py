@@ -208,6 +208,7 @@ def test_second_reader_waits_for_the_first(cache: Path) -> None:
     blobs = BlobCache(str(cache), LIMIT, pytest.fail)
     data = random.Random(7).randbytes(5000)
     digest = Digest.of(data)
+    before = os.listdir("/dev/fd")
     slot = blobs.open(digest, len(data), Event())
     found: list[bytes] = []
 
@@ -225,7 +226,8 @@ def test_second_reader_waits_for_the_first(cache: Path) -> None:
     slot.commit()
     slot.close()
     thread.join()
-    assert found == [data]
+    assert found == [data] and not left_over(cache)
+    assert os.listdir("/dev/fd") == before
 
 
 def test_second_reader_takes_over_when_the_first_gives_up(cache: Path) -> None:
@@ -242,6 +244,56 @@ def test_second_reader_takes_over_when_the_first_gives_up(cache: Path) -> None:
     assert not done.is_set()
     slot.close()
     assert done.wait(60) and has(blobs, Digest.of(b"data"), 4)
+
+
+def test_who_gets_on_is_waited_for(cache: Path) -> None:
+    data = bytes(250)
+    blobs = BlobCache(str(cache), LIMIT, pytest.fail)
+    slot = blobs.open(Digest.of(data), len(data), Event())
+    left = [data[k : k + 1] for k in range(len(data))]
+
+    class Stopped(Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            if left:
+                slot.write(left.pop())
+            else:
+                slot.commit()
+            return False
+
+    found = blobs.open(Digest.of(data), len(data), Stopped())
+    assert b"".join(map(bytes, found.iter_stored() or ())) == data
+    found.close()
+
+
+def test_without_locks_each_process_keeps_to_itself(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    blobs = BlobCache(str(cache), LIMIT, pytest.fail)
+    slot = blobs.open(Digest.of(b"data"), 4, Event())
+    assert [path.suffix for path in left_over(cache)] == [f".{os.getpid()}"]
+    put(blobs, b"other")
+    slot.write(b"data")
+    slot.commit()
+    assert has(blobs, Digest.of(b"data"), 4) and not left_over(cache)
+
+
+def test_bad_blob_is_removed_at_once(cache: Path) -> None:
+    blobs = BlobCache(str(cache), LIMIT, pytest.fail)
+    digest = put(blobs, b"data")
+    before = os.listdir("/dev/fd")
+    (cache / "blobs/sha256" / digest.hex).write_bytes(b"dato")
+    blobs.open(digest, 4, Event()).close()
+    assert not stored(cache) and not left_over(cache)
+    assert os.listdir("/dev/fd") == before
+
+
+def test_directory_in_the_place_of_a_blob_is_a_warning(cache: Path) -> None:
+    (cache / "blobs/sha256" / Digest.of(b"data").hex).mkdir(parents=True)
+    warnings: list[str] = []
+    put(BlobCache(str(cache), LIMIT, warnings.append), b"data")
+    assert warnings == [f"the cache at {cache} cannot be written: Is a directory"]
+    assert not left_over(cache)
 
 
 def test_who_is_stuck_is_not_waited_for(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

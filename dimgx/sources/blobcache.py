@@ -82,12 +82,13 @@ class BlobCache:
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             os.makedirs(os.path.dirname(self._path("blobs", digest)), exist_ok=True)
-            fd = self._lock(path, stopped)
+            locked = self._lock(path, stopped)
         except OSError as exc:
             self.note(exc)
             return Slot()
-        if fd is None:
+        if locked is None:
             return Slot()
+        fd, path = locked
         with ExitStack() as stack:
             stack.callback(system.let_go, fd)
             stack.callback(_remove, path)
@@ -127,7 +128,7 @@ class BlobCache:
             stack.callback(system.let_go, fd)
             found = os.fstat(fd).st_size
             try:
-                is_right = _is_regular(fd) and _has_digest(fd, found, digest, stopped)
+                is_right = _has_digest(fd, found, digest, stopped)
             except (OSError, ImageError):  # a bad disk, or cut meanwhile: fetched again it is fine
                 is_right = False
             if is_right:
@@ -142,13 +143,16 @@ class BlobCache:
         _remove(path)
         return None
 
-    def _lock(self, path: str, stopped: Event) -> int | None:
-        """Open the file at `path` for this process alone; None where another one is stuck."""
+    def _lock(self, path: str, stopped: Event) -> tuple[int, str] | None:
+        """Open the file at `path`, or one beside it, for this process alone, and give its path.
+
+        None where another one is stuck.
+        """
         try:
             import fcntl
         except ImportError:  # no locks of this kind: the name is this process's own
             path = f"{path}.{os.getpid()}"
-            return os.open(path, _WRITE | os.O_TRUNC, 0o666)
+            return os.open(path, _WRITE | os.O_TRUNC, 0o666), path
         last, stalled = -1, 0
         while True:
             with ExitStack() as stack:
@@ -171,7 +175,7 @@ class BlobCache:
                     stack.callback(_remove, path)
                     os.ftruncate(fd, 0)
                     stack.pop_all()
-                    return fd
+                    return fd, path
 
     def _sweep(self) -> None:
         """Remove what nobody is fetching any more."""
