@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import random
 import shutil
@@ -142,6 +143,11 @@ def test_what_was_used_longest_ago_goes(cache: Path) -> None:
     assert stored(cache) == {Digest.of(b"5" * 2500).hex}
     put(blobs, b"6" * 3001)
     assert stored(cache) == {Digest.of(b"5" * 2500).hex}
+    # Nor does one stay that is larger than was said.
+    slot = blobs.open(Digest.of(b"7" * 3001), 3000, Event())
+    slot.write(b"7" * 3001)
+    slot.commit()
+    assert not stored(cache)
 
 
 def test_wrong_size_does_not_drive_out_a_good_blob(cache: Path) -> None:
@@ -244,6 +250,26 @@ def test_second_reader_takes_over_when_the_first_gives_up(cache: Path) -> None:
     assert not done.is_set()
     slot.close()
     assert done.wait(60) and has(blobs, Digest.of(b"data"), 4)
+
+
+def test_lock_of_a_file_that_was_stored_meanwhile_is_none(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs = BlobCache(str(cache), LIMIT, pytest.fail)
+    digest = Digest.of(b"data")
+    coming = [blobs.open(digest, 4, Event())]
+    coming[0].write(b"data")
+    flock = fcntl.flock
+
+    def late(fd: int, how: int) -> None:
+        if coming:
+            coming.pop().commit()
+        flock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    found = blobs.open(digest, 4, Event())
+    assert b"".join(map(bytes, found.iter_stored() or ())) == b"data"
+    found.close()
 
 
 def test_who_gets_on_is_waited_for(cache: Path) -> None:

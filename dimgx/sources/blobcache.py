@@ -207,8 +207,8 @@ class BlobCache:
                 continue
             found.append((entry.path == newest, status.st_mtime_ns, status.st_size, entry.path))
         total = sum(size for _, _, size, _ in found)
-        for is_newest, _, size, path in sorted(found):
-            if total <= self._limit or is_newest:
+        for _, _, size, path in sorted(found):
+            if total <= self._limit:
                 return
             _remove(path)
             total -= size
