@@ -282,8 +282,9 @@ def answers_for_token(faulty: FaultyRegistry, status: int, body: bytes, **header
     [
         (b'{"access_token": "%b"}' % TOKEN, {}),
         # Short as it is, it is longer than what it stands for.
-        (gzip.compress(b'{"token": "%b"}' % TOKEN), {"Content_Encoding": "gzip"}),
+        (gzip.compress(b'{"token": "%b"}' % TOKEN, mtime=0), {"Content_Encoding": "gzip"}),
     ],
+    ids=["access-token", "gzip"],
 )
 def test_forms_of_a_token_services_answer(
     faulty: FaultyRegistry, expected: bytes, body: bytes, headers: dict[str, str]
