@@ -105,21 +105,19 @@ class Reading:
         ordered = sorted(self._distinct, key=lambda layer: -(layer.blob.size or 0))
         if has_fetched(ordered):
             ordered = self._order_fetched()
-        plain = {layer: self._find_plain(layer) for layer in ordered}
-        tars = [tar for tar in plain.values() if tar is not None]
+        found = ((layer, self._find_plain(layer)) for layer in ordered)
+        plain = {layer: tar for layer, tar in found if tar is not None}
         for layer, tar in plain.items():
-            if tar is not None:
-                self._check_plain(layer, tar)
+            self._check_plain(layer, tar)
         # The workers begin after it, since a process with several threads cannot fork.
-        processes = self._cpu_count if len(tars) == len(plain) else 1
-        self._walkers.begin(tars, self._recipe.clamp_mtime, processes, self._checks)
+        processes = self._cpu_count if len(plain) == len(ordered) else 1
+        self._walkers.begin([*plain.values()], self._recipe.clamp_mtime, processes, self._checks)
         self._checks.start(processes, self._walkers.checking)
         indexes = self._walkers.collect()
-        self._begin_decoding([layer for layer in ordered if plain[layer] is None])
+        self._begin_decoding([layer for layer in ordered if layer not in plain])
         walked = {
             layer: self._in_context(layer, partial(self._walk, tar, None, indexes.get(tar)))
             for layer, tar in plain.items()
-            if tar is not None
         }
         if self._decoding:
             self._walk_decoded(walked)

@@ -85,12 +85,11 @@ class Walkers:
         It lacks tars that could not be walked; all of them, where other processes do not pay.
         """
         found: Indexes = {}
-        if self._others:
-            with suppress(ImageError):
-                for tar in self._own:
-                    found[tar] = walk_layer(
-                        tar.fd, tar.offset, tar.size, clamp_mtime_s=self._clamp_mtime_s
-                    )
+        with suppress(ImageError):
+            for tar in self._own:
+                found[tar] = walk_layer(
+                    tar.fd, tar.offset, tar.size, clamp_mtime_s=self._clamp_mtime_s
+                )
         for forked, fd, share in self._others:
             if forked.has_worked():
                 found.update(zip(share, _read(fd), strict=True))
