@@ -625,6 +625,28 @@ def test_what_cannot_be_merged_by_parts_is_merged_as_usual(
 
 
 @needs_fork
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--root-entry"], ["--include", "d1"], ["--strip-components", "1"], ["--prefix", "p"],
+        ["--threads", "1"], ["--add-layer", "own.tar"], [],
+    ],
+    ids=lambda words: " ".join(words) or "a layer twice",
+)  # fmt: skip
+def test_parts_are_not_tried_where_more_is_wanted_than_their_whole_tree(
+    tmp_path: Path, words: list[str]
+) -> None:
+    (tmp_path / "own.tar").write_bytes(layer(file("own")))
+    words = [str(tmp_path / word) if word == "own.tar" else word for word in words]
+    one, other = layer(dir_("d1"), file("d1/a", "a")), layer(file("d1/b", "b"))
+    path = write_image(tmp_path, [one, other] if words else [one, other, one])
+    options = ["--threads", "2", *words, "-t", tmp_path / "flat.tar", path]  # the last one counts
+    command = [sys.executable, "-W", "error", "-c", COUNTED, *options]
+    done = run(command, env={"PYTHONPATH": str(CHECKOUT)})
+    assert done.stderr.decode().splitlines()[-1] == "0 0 False 0 0"
+
+
+@needs_fork
 @pytest.mark.parametrize("what", ["a bit", "the end", "a header", "windows", "erofs"])
 def test_an_error_is_the_same_as_ever(tmp_path: Path, what: str) -> None:
     layers = many_layers(4)
