@@ -230,6 +230,14 @@ def test_write_all_waits_whatever_number_a_pipe_has():
         os.close(reader)
 
 
+def test_pread_leaves_the_position_where_it_was(tmp_path, features):
+    (tmp_path / "f").write_bytes(b"abcdef")
+    with open(tmp_path / "f", "rb", buffering=0) as file:
+        assert file.read(2) == b"ab"
+        assert system.pread(file.fileno(), 2, 3) == b"de"
+        assert file.read() == b"cdef"
+
+
 def test_widen_pipe_makes_it_wider_where_that_can_be(features):
     fcntl = pytest.importorskip("fcntl")
     reader, writer = os.pipe()
