@@ -21,7 +21,7 @@ from dimgx.sources.engine import translated
 from dimgx.sources.podman import Podman, ProgramDoor, ServiceDoor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from dimgx.platforms import Platform
 
@@ -33,6 +33,7 @@ class Imported(NamedTuple):
     """What goes with a plain tar."""
 
     names: tuple[str, ...]
+    """Each with its tag."""
     settings: Settings
     platform: Platform | None
 
@@ -130,14 +131,14 @@ class _Docker:
             "changes": docker_changes(self._sayable(what.settings)),
         }
         if name is not None:
-            params["repo"], params["tag"] = _split(name)
+            params["repo"], _, params["tag"] = name.rpartition(":")
         if what.platform is not None:
             params["platform"] = str(what.platform)
         answers = self._connection.post(self._connection.url("/images/create"), chunks, params)
         return next((answer.text("status") or "" for answer in reversed(answers)), "")
 
     def tag(self, id: str, name: str) -> None:
-        repository, tag = _split(name)
+        repository, _, tag = name.rpartition(":")
         url = self._connection.url(f"/images/{id}/tag")
         self._connection.post(url, (), {"repo": repository, "tag": tag})
 
@@ -180,12 +181,12 @@ class _PodmanService:
         }  # fmt: skip
         if name is not None:
             params["reference"] = name
-        params |= {key: value for key, value in _platform_words(what) if value}
+        params |= _platform_words(what)
         answers = self._door.post("/images/import", chunks, params)
         return next((answer.text("id") or "" for answer in answers), "")
 
     def tag(self, id: str, name: str) -> None:
-        repository, tag = _split(name)
+        repository, _, tag = name.rpartition(":")
         self._door.post(f"/images/{id}/tag", (), {"repo": repository, "tag": tag})
 
     def warnings(self, what: Imported) -> list[str]:
@@ -204,8 +205,8 @@ class _PodmanProgram:
         for change in podman_changes(what.settings):
             words += ["--change", change]
         spelled = {"os": "--os", "architecture": "--arch", "variant": "--variant"}
-        for key, value in _platform_words(what):
-            words += [spelled[key], value] if value else []
+        for key, value in _platform_words(what).items():
+            words += [spelled[key], value]
         said = self._door.feed(chunks, *words, "-", *((name,) if name else ()))
         return next(reversed(said.decode("utf-8", "replace").split()), "")
 
@@ -231,15 +232,7 @@ def _podman_warnings(settings: Settings) -> list[str]:
     ]
 
 
-def _platform_words(what: Imported) -> Iterator[tuple[str, str | None]]:
-    if what.platform is not None:
-        yield "os", what.platform.os
-        yield "architecture", what.platform.architecture
-        yield "variant", what.platform.variant
-
-
-def _split(name: str) -> tuple[str, str]:
-    """Give the repository and the tag of a name."""
-    head, slash, last = name.rpartition("/")
-    repository, _, tag = last.partition(":")
-    return head + slash + repository, tag or "latest"
+def _platform_words(what: Imported) -> dict[str, str]:
+    """Give what is known of the platform, by the service's names."""
+    known = {} if what.platform is None else what.platform._asdict()
+    return {key: value for key, value in known.items() if value}
