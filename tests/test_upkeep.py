@@ -8,6 +8,7 @@ import hashlib
 import json
 import lzma
 import os
+import re
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -348,6 +349,24 @@ def test_packed_tar_that_lost_its_end_is_made_again(
     assert check(*words) == (5, "damaged: the tar ends early")
     update(*words)
     assert path.read_bytes() == data
+
+
+SEEMING_ENDS = [(".tar.gz", rb"(?s)\0[\0\2\4\6].."), (".tar.xz", rb"YZ")]
+
+
+@pytest.mark.parametrize(("suffix", "end"), SEEMING_ENDS)
+def test_packed_tar_that_was_cut_behind_what_looks_like_an_end(
+    place: Path, suffix: str, end: bytes
+) -> None:
+    """As a length of whole blocks does, or the last two letters of a footer."""
+    big_archive(place)
+    update("-t", f"out{suffix}", "./big.tar")
+    data = (place / f"out{suffix}").read_bytes()
+    found = re.compile(end).search(data, 3 << 19)
+    assert found is not None
+    (place / f"out{suffix}").write_bytes(data[: found.end()])
+    told = (5, "damaged: the tar ends early")
+    assert check("-t", f"out{suffix}", "./big.tar") == told
 
 
 PACKERS = [
