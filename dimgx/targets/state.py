@@ -87,9 +87,9 @@ def _read_tar(extent: Extent, compression: Compression | None) -> Made | None:
     head = b""
     for piece in iter_decoded(pieces, compression):
         head += piece
-        if len(head) >= BLOCK and len(head) >= _extended_end(head):
+        if len(head) >= _extended_end(head):
             break
-    if len(head) < BLOCK or not _is_global(head):
+    if not _is_global(head):
         if compression is not None and not _IMAGE_MEMBER.fullmatch(cut(head[:100])):
             raise NoOrigin("there is no record of dimgx")
         return None
@@ -102,15 +102,14 @@ def _read_tar(extent: Extent, compression: Compression | None) -> Made | None:
 
 
 def _is_global(head: bytes) -> bool:
-    if head[156:157] != b"g" or cut(head[:100]) != GLOBAL_NAME:
-        return False
-    return check_sum(head[:BLOCK], 0)
+    is_named = head[156:157] == b"g" and cut(head[:100]) == GLOBAL_NAME
+    return is_named and len(head) >= BLOCK and check_sum(head[:BLOCK], 0)
 
 
 def _extended_end(head: bytes) -> int:
-    """Give where the payload of the global header that `head` begins with ends."""
+    """Give where the global header that `head` begins with ends, payload and all; else a block."""
     if not _is_global(head):
-        return 0
+        return BLOCK
     size = parse_number(head[124:136], "the size", 0)
     if not 0 <= size <= LIMIT + BLOCK:
         raise NoOrigin("there is no record of dimgx")
