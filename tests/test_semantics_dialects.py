@@ -401,6 +401,18 @@ CASES = [
         )
         for form in FORMS
     ],
+    case(
+        "52-a-map-of-what-is-no-file-says-nothing",
+        [pax((b"GNU.sparse.size", b"5"), (b"GNU.sparse.map", b"0,5"), then=dir_("d"))],
+        ["d d"],
+        in_model=False,
+    ),
+    bad(
+        "52-sparse-of-a-negative-size",
+        [[file("s", typeflag=b"S", dialect="gnu", overlay={483: base256(-5, 12)})]],
+        "sparse map",
+        in_model=False,
+    ),
     *[
         bad(
             f"52-sparse-map-{what}",

@@ -123,7 +123,7 @@ def read_header(read_at: Callable[[int, int], bytes], offset: int, end: int) -> 
             extended.is_normal = False
         typeflag = block[156]
         if typeflag not in EXTENDED:
-            header = set_sparse(_parse(block, extended, at), extended.records, block, read_at, end)
+            header = set_sparse(_parse(block, extended, at), extended.records, block, read_at)
             _check(header, end)
             return header
         size = parse_number(block[124:136], "the size", at)

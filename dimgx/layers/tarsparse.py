@@ -24,20 +24,19 @@ def set_sparse(
     records: dict[bytes, bytes],
     block: bytes,
     read_at: Callable[[int, int], bytes],
-    end: int,
 ) -> Header:
     """Find out whether a member is sparse, and give its header, completed then (rule 52).
 
-    `block` is its header, `records` are its PAX records; the tar ends at `end`.
+    `block` is its header, `records` are its PAX records.
 
     Raises: MalformedTar where its map makes no sense.
     """
     if block[156] == ord("S"):
         header, values = _gnu_sparse(header, block, read_at)
-    elif header.kind == FILE and any(key.startswith(b"GNU.sparse.") for key in records):
+    elif header.kind == FILE:
         version = records.get(b"GNU.sparse.major"), records.get(b"GNU.sparse.minor")
         if version == (b"1", b"0"):
-            header, numbers = _sparse_map_in_data(header, read_at, end)
+            header, numbers = _sparse_map_in_data(header, read_at)
         elif b"GNU.sparse.map" in records:
             numbers = records[b"GNU.sparse.map"].split(b",")
         elif records.get(b"GNU.sparse.numblocks") == b"0":
@@ -56,8 +55,8 @@ def set_sparse(
         raise MalformedTar("a sparse map of an odd length", header.offset)
     pieces = tuple(zip(values[::2], values[1::2], strict=True))
     at = 0
-    for start, length in pieces:
-        if start < at or start + length > header.size:
+    for start, length in (*pieces, (header.size, 0)):
+        if not at <= start <= start + length <= header.size:
             raise MalformedTar("a sparse map out of order or beyond the size", header.offset)
         at = start + length
     if sum(length for _, length in pieces) != header.stored_size:
@@ -88,8 +87,6 @@ def _gnu_sparse(
                 break
             start = parse_number(fields[k : k + 12], "a sparse offset", at)
             length = parse_number(fields[k + 12 : k + 24], "a sparse length", at)
-            if start < 0 or length < 0:
-                raise MalformedTar("a negative number in a sparse map", at)
             numbers += (start, length)
         if not more:
             break
@@ -102,13 +99,13 @@ def _gnu_sparse(
 
 
 def _sparse_map_in_data(
-    header: Header, read_at: Callable[[int, int], bytes], end: int
+    header: Header, read_at: Callable[[int, int], bytes]
 ) -> tuple[Header, list[bytes]]:
     """Read the map of form 1.0, which stands in whole blocks before the data.
 
     Gives the header with these taken off, and the numbers.
     """
-    limit = min(header.stored_size, MAX_SPARSE_MAP, end - header.data_offset)
+    limit = min(header.stored_size, MAX_SPARSE_MAP)
     text = b""
     used = 0
     needed = 1
