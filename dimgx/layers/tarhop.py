@@ -71,7 +71,7 @@ def hop(chunk: bytes | memoryview, at: int, limit: int) -> Hops | None:
     """
     words = memoryview(chunk)[: len(chunk) & -BLOCK].cast("Q")
     gaps = list(map(len, words[32::64].tobytes().split(_MAGIC)))
-    if len(gaps) < 3 or gaps[0] != 1:
+    if gaps[0] != 1:
         return None
     del gaps[0], gaps[-1]
     try:
