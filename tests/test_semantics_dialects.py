@@ -142,6 +142,21 @@ CASES = [
         ["f other 'abc' owner=7:8 mtime=9"],
         in_model=False,
     ),
+    *[
+        case(
+            f"49-a-name-that-is-overridden-is-no-marker-and-leads-nowhere-{what}",
+            [
+                [file("a", "x")],
+                [
+                    *pax((b"path", b"b"), *more, then=file(".wh.a")),
+                    *pax((b"path", b"c"), *more, then=file("../c")),
+                ],
+            ],
+            ["f a 'x'", f"f b ''{owner}", f"f c ''{owner}"],
+            in_model=False,
+        )
+        for what, more, owner in [("alone", [], ""), ("with-more", [(b"uid", b"5")], " owner=5:0")]
+    ],
     case(
         "49-linkpath",
         [

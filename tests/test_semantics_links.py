@@ -27,6 +27,22 @@ CASES = [
         ["f a 'x'", "h b = a"],
     ),
     case(
+        "32-behind-all-that-is-no-entry",
+        [
+            [
+                dir_("./"),
+                whiteout("v"),
+                chardev("w", 0, 0),
+                chardev(".wh.x", 0, 0),
+                file(".wh..wh.aufs"),
+                file("a", "x"),
+                file("b", "y"),
+                hardlink("c", "a"),
+            ]
+        ],
+        ["f a 'x'", "f b 'y'", "h c = a"],
+    ),
+    case(
         "32-target-through-a-symlinked-directory-of-the-layer",
         [[file("t/a", "x"), symlink("l", "t"), hardlink("b", "l/a")]],
         ["f b 'x'", "l l -> t", "d t", "h t/a = b"],

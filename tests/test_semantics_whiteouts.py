@@ -213,6 +213,11 @@ CASES = [
         ["f a 'x' mode=600"],
     ),
     case(
+        "19-a-link-to-a-file-beside-it",
+        [[file(".wh..wh.x", "x"), hardlink("a", ".wh..wh.x")]],
+        ["f a 'x'"],
+    ),
+    case(
         "19-a-link-before-it",
         [[hardlink("a", ".wh..wh.plnk/1"), file(".wh..wh.plnk/1", "x")]],
         ["f a 'x'"],
