@@ -25,6 +25,7 @@ from tests.dsl import (
     hardlink,
     layer,
     pax_header,
+    pax_record,
     raw,
     sparse,
     symlink,
@@ -38,6 +39,8 @@ LONG = "n" * 90 + "/" + "m" * 90
 SMALL = [file(f"f{i}", b"x" * (i * 97 % 1500)) for i in range(40)]
 MIXED = [dir_("d"), *SMALL, symlink("s", "d"), hardlink("z", "f7"), whiteout("d/w"), dir_("e")]
 DOTTED = [one.but(name=b"./" + one.name) for one in MIXED]
+# A header's first block of records, and behind it what looks like another header.
+HEADER_IN_PAX = pax_record(b"SCHILY.xattr.user.a", b"v" * 487 + INNER[:512])
 
 TARS = {
     "small": layer(*MIXED),
@@ -47,10 +50,20 @@ TARS = {
     "only a magic in a file": layer(file("a", (b"\0" * 257 + b"ustar" + bytes(250)) * 3), *SMALL),
     "a magic across blocks": layer(file("a", b"r".rjust(257 + 512) + b"usta".rjust(255)), *SMALL),
     "larger than a chunk": layer(file("a", b"a" * 40000), file("b"), file("c", b"c" * 300000)),
+    "much more than a chunk": layer(
+        *SMALL, file("a", (bytes(1024) + INNER).ljust((8**7) + 1024, b"\0")), *MIXED[-4:]
+    ),
     "huge claims": layer(*SMALL, file("a", "x", size=1 << 40)),
     "base-256 size": layer(*SMALL, file("a", "x" * 600, size=base256(600, 12)), *MIXED[-4:]),
     "sizes with blanks": layer(*SMALL, file("a", "x" * 600, size=b"00000001130 "), file("y")),
     "sizes that begin blank": layer(*SMALL, file("a", "x" * 600, size=b"       1130 "), file("y")),
+    "sizes of twelve digits": layer(*SMALL, file("a", "x" * 600, size=b"000000001130"), file("y")),
+    "PAX of twelve digits": layer(
+        *SMALL[:3],
+        file("pax", HEADER_IN_PAX, typeflag=b"x", size=b"%012o" % len(HEADER_IN_PAX)),
+        file("a"),
+        *MIXED,
+    ),
     "no number as a size": layer(*SMALL, file("a", "x", size=b"0000000000x\0"), file("y")),
     "PAX": layer(*(one.but(dialect="pax") for one in MIXED), file(LONG, "x", dialect="pax")),
     "PAX size": layer(*SMALL, raw(pax_header([(b"size", b"3")])), file("a", "abc", size=0)),
