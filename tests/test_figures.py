@@ -29,6 +29,7 @@ from tests.dsl import (
     dir_,
     fifo,
     file,
+    gnu_long,
     hardlink,
     layer,
     opaque,
@@ -152,6 +153,23 @@ def test_size_in_a_record_or_in_base_256() -> None:
         assert figures.blocks == (size >> 12) + 1
 
 
+@pytest.mark.parametrize(
+    "before", [pax_header([(b"linkpath", b"t" * 60)]), gnu_long(b"K", b"t" * 60)]
+)
+def test_a_long_target_counts_though_the_header_has_another(before: bytes) -> None:
+    found = [figures_of(tar).blocks for tar in (
+        before + layer(symlink("s", "x")), layer(symlink("s", "t" * 60)), layer(symlink("s", "x")),
+    )]  # fmt: skip
+    assert (found[0] - found[1], found[0] - found[2]) == (0, 1)
+
+
+@pytest.mark.parametrize("dialect", ["gnu", "pax"])
+def test_long_names_count_whole(dialect: str) -> None:
+    names = [f"d/{i:02}" + "n" * 110 for i in range(36)]
+    tar = layer(dir_("d"), *(file(name, dialect=dialect) for name in names))
+    assert figures_of(tar).blocks == 3  # one for the root, and two for 36 names of 8 + 112 bytes
+
+
 def test_global_header_is_no_entry() -> None:
     tar = pax_header([(b"comment", b"made by")], b"g") + layer(file("a", b"x"))
     assert figures_of(tar).total == 1
@@ -193,6 +211,12 @@ def count(*layers: Sequence[Member], **options: object) -> list[LayerFigures]:
         ([[dir_("./"), file("x")]], [(1, 1, 0)]),
         ([[file("x"), file("x")]], [(1, 1, 0)]),
         ([[], [file("x")]], [(0, 0, 0), (1, 1, 0)]),
+        ([[file("x")], [chardev(".wh.x", 0, 0)]], [(1, 0, 0), (0, 0, 1)]),
+        (
+            [[file("x")], [dir_(".wh.x"), opaque(".wh.x"), whiteout(".wh.x/y")]],
+            [(1, 0, 0), (0, 0, 1)],
+        ),
+        ([[file(".wh..wh.aufs"), file("x")]], [(1, 1, 0)]),
     ],
 )
 def test_layers(layers: list[list[Member]], expected: list[tuple[int, int, int]]) -> None:
