@@ -35,6 +35,7 @@ from tests.writers import compress
 NORMAL: list[Member] = [
     blockdev("b", 8, 1),
     chardev("c", 1, 3),
+    chardev("c2", 1, 3, overlay={329: b"      1\0"}),
     dir_("d", mode=0o700, uid=5, gid=6, mtime=7),
     file("d/empty"),
     file("d/f", b"x" * 1500, mode=0o4755, mtime=1700000000),
@@ -316,11 +317,30 @@ def test_72_the_longest_names_and_one_more() -> None:
             flatten_members([[file("ok"), too_long]])
 
 
-@pytest.mark.parametrize("top", ["Files", "Hives"])
-def test_73_windows_layers_are_refused_by_name(top: str) -> None:
-    layers = [[dir_("Files"), dir_("Files/Windows"), dir_("Hives"), file("Hives/System_Base")]]
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["Files/a", "Hives/System_Base"],
+        ["Files/Windows/a"],
+        ["Files/Windows/a", "Hives/System_Base", "UtilityVM/Files/a"],
+    ],
+)
+def test_73_windows_layers_are_refused_by_name(names: list[str]) -> None:
     with pytest.raises(ImageError, match="Windows"):
-        flatten_members(layers)
+        flatten_members([list(map(file, names))])
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["Files/a", "Files/Windows"],
+        ["Hives/a", "UtilityVM/a"],
+        ["Files/Windows/a", "Hives/a", "usr/a"],
+        ["Hives/a", *(f"Files/Windows/{number}" for number in range(70)), "usr/a"],
+    ],
+)
+def test_73_what_only_has_such_names_is_not(names: list[str]) -> None:
+    assert len(raw_members(flatten_members([list(map(file, names))]))) > len(names)
 
 
 @pytest.mark.parametrize(
@@ -354,6 +374,20 @@ def test_8_a_root_entry_on_request() -> None:
     ]  # fmt: skip
     assert flatten_layers([tar], root_entry=True) == tar
     assert list_tar(flatten_members(with_entries)) == ["f a ''", "f b ''"]
+
+
+@pytest.mark.parametrize("more", [{"dialect": "v7"}, {"records": ((b"SCHILY.ino", b"5"),)}])
+def test_70_what_is_written_anew_is_plain_up_to_100_bytes(more: dict[str, object]) -> None:
+    name, target = "n" * 100, "t" * 100
+    tar = flatten_members([[file(name, "x", **more), symlink("s", target, **more)]])
+    assert tar == layer(file(name, "x"), symlink("s", target))
+
+
+@pytest.mark.parametrize("dialects", [("v7", "gnu"), ("gnu", "v7"), ("v7", "v7"), ("gnu", "gnu")])
+def test_8_the_last_root_entry_of_a_layer_counts(dialects: tuple[str, str]) -> None:
+    members = [dir_("./", mode=0o700 + i, dialect=dialect) for i, dialect in enumerate(dialects)]
+    tar = flatten_members([members], root_entry=True)
+    assert list_tar(tar, root_entry=True) == ["d . mode=701"]
 
 
 def test_clamping_times() -> None:
