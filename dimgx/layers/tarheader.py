@@ -187,7 +187,7 @@ def _parse(block: bytes, extended: _Extended, at: int) -> Header:
     mtime = parse_number(block[136:148], "the time", at)
     stated = parse_number(block[124:136], "the size", at)
     size = _number(records, b"size", block[124:136], at)
-    if size < 0 or stated < 0:
+    if stated < 0:
         raise MalformedTar("a negative size in the header", at)
     device, owners = [0, 0], [b"", b""]
     if is_ustar or is_gnu:
