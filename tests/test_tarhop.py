@@ -40,7 +40,7 @@ SMALL = [file(f"f{i}", b"x" * (i * 97 % 1500)) for i in range(40)]
 MIXED = [dir_("d"), *SMALL, symlink("s", "d"), hardlink("z", "f7"), whiteout("d/w"), dir_("e")]
 DOTTED = [one.but(name=b"./" + one.name) for one in MIXED]
 # A header's first block of records, and behind it what looks like another header.
-HEADER_IN_PAX = pax_record(b"SCHILY.xattr.user.a", b"v" * 487 + INNER[:512])
+HEADER_IN_PAX = pax_record(b"SCHILY.xattr.user.a", b"v" * 487 + layer(file("a"))[:512])
 
 TARS = {
     "small": layer(*MIXED),
@@ -48,7 +48,9 @@ TARS = {
     "a tar's header in a file": layer(file("a", b"p" * 512 + INNER[:512]), *SMALL),
     "tars in tars": layer(file("a", layer(file("b", INNER), *SMALL[:9])), file("c", INNER)),
     "only a magic in a file": layer(file("a", (b"\0" * 257 + b"ustar" + bytes(250)) * 3), *SMALL),
-    "a magic across blocks": layer(file("a", b"r".rjust(257 + 512) + b"usta".rjust(255)), *SMALL),
+    "a magic across blocks": layer(
+        *SMALL, file("a", b"usta".rjust(264).ljust(512) + b"r".rjust(257)), *SMALL
+    ),
     "larger than a chunk": layer(file("a", b"a" * 40000), file("b"), file("c", b"c" * 300000)),
     "much more than a chunk": layer(
         *SMALL, file("a", (bytes(1024) + INNER).ljust((8**7) + 1024, b"\0")), *MIXED[-4:]
@@ -162,6 +164,13 @@ def test_dots_and_pax(where: str) -> None:
     assert isinstance(index, LayerIndex)
     assert index.keys[-2:] == [b"e\0", b"p"]
     assert index.keys[0] == b"d\0"
+
+
+@pytest.mark.parametrize(("what", "count"), [("sizes", len(SMALL) + 2), ("PAX", len(MIXED) + 4)])
+def test_twelve_digits_lead_where_they_say(what: str, count: int) -> None:
+    index = walk(TARS[f"{what} of twelve digits"], at_once=False, chunk=32 << 10)
+    assert isinstance(index, LayerIndex), index
+    assert index.member_count == count
 
 
 @pytest.mark.parametrize("cut", range(0, 3 * 512, 100))
