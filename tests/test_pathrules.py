@@ -90,6 +90,10 @@ def test_an_include_may_lose_all_that_it_matches() -> None:
     assert chosen("+a/b/x +c -x", TREE) == "a/ a/c c"
 
 
+def test_nothing_can_be_left_out_of_nothing() -> None:
+    assert chosen("-a", "") == ""
+
+
 def test_many_rules() -> None:
     many = " ".join(f"-n{i}" for i in range(400))
     names = " ".join(sorted(f"n{i}" for i in range(402)))

@@ -383,6 +383,15 @@ def test_70_what_is_written_anew_is_plain_up_to_100_bytes(more: dict[str, object
     assert tar == layer(file(name, "x"), symlink("s", target))
 
 
+@pytest.mark.parametrize("dialect", ["gnu", "ustar"])
+def test_70_long_names_that_are_written_anew_keep_their_form(dialect: str) -> None:
+    name, target = "n" * 150, "t" * 150
+    members = [file("a/../" + name, "x", dialect=dialect), symlink("./s", target, dialect=dialect)]
+    tar = flatten_members([members])
+    assert list_tar(tar) == [f"f {name} 'x'", f"l s -> {target}"]
+    assert [bool(one.records) for one in raw_members(tar)] == [dialect == "ustar"] * 2
+
+
 @pytest.mark.parametrize("dialects", [("v7", "gnu"), ("gnu", "v7"), ("v7", "v7"), ("gnu", "gnu")])
 def test_8_the_last_root_entry_of_a_layer_counts(dialects: tuple[str, str]) -> None:
     members = [dir_("./", mode=0o700 + i, dialect=dialect) for i, dialect in enumerate(dialects)]
