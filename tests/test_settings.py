@@ -47,6 +47,19 @@ def test_all_that_counts() -> None:
     )
 
 
+def test_a_health_check_has_all_its_times() -> None:
+    times = {"Interval": 1, "Timeout": 2, "StartPeriod": 3, "Retries": 4, "StartInterval": 5}
+    found = parsed({"Healthcheck": {"Test": ["CMD", "x"], **times}})
+    assert found.healthcheck == HealthCheck(("CMD", "x"), 1, 2, 3, 4, 5)
+    found = parsed({"Healthcheck": {"Test": ["NONE"]}})
+    assert found.healthcheck == HealthCheck(("NONE",)) == (("NONE",), 0, 0, 0, 0, 0)
+
+
+def test_volumes_are_sorted_and_what_is_not_said_is_empty() -> None:
+    assert parsed({"Volumes": {"/srv": {}, "/data": {}}}) == Settings(volumes=("/data", "/srv"))
+    assert parse_settings(Fields({}, "it")) == Settings()
+
+
 def test_digests_are_those_of_records_that_are_there() -> None:
     found = parsed(CONFIG)
     assert found.digest[7:] == "a45c835d7e315f26076d07ce3e3d9958c1f91ce086c27e107541a5a7fc678c9a"
