@@ -404,6 +404,42 @@ def test_proxies_of_the_environment() -> None:
     assert RegistryOptions.from_environment({"ALL_PROXY": "p"}).proxies.http == "p"
     cgi = {"HTTP_PROXY": "http://visitor", "REQUEST_METHOD": "GET"}
     assert RegistryOptions.from_environment(cgi).proxies.http == ""
+    small = {"no_proxy": "d", "NO_PROXY": "c", "http_proxy": "http://user:secret@b"}
+    found = RegistryOptions.from_environment(small).proxies
+    assert found.none == "d"
+    assert "secret" not in repr(found)
+    assert RegistryOptions.from_environment({}).proxies == Proxies()
+
+
+@pytest.mark.parametrize(
+    ("environ", "own"),
+    [
+        ({"HOME": "/h", "USERPROFILE": "/u"}, ("/h/.config/containers", "/h/.config/docker")),
+        ({"USERPROFILE": "/u"}, ("/u/.config/containers", "/u/.config/docker")),
+        ({"HOME": "/h", "XDG_CONFIG_HOME": "/c"}, ("/h/.config/containers", "/c/docker")),
+    ],
+)
+def test_places_of_certificates_and_of_dockers_settings(
+    environ: dict[str, str], own: tuple[str, str]
+) -> None:
+    found = RegistryOptions.from_environment(environ)
+    machines = ("/etc/containers/certs.d", "/etc/docker/certs.d")
+    assert found.cert_roots == (f"{own[0]}/certs.d", *machines)
+    assert found.daemon_files == ("/etc/docker/daemon.json", f"{own[1]}/daemon.json")
+
+
+def test_without_a_home_nothing_is_looked_for_below_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "registries.conf.d").mkdir()
+    (tmp_path / "registries.conf.d" / "a.conf").touch()
+    (tmp_path / "registries.conf").touch()
+    monkeypatch.chdir(tmp_path)
+    found = RegistryOptions.from_environment({})
+    assert found.cert_roots == ("/etc/containers/certs.d", "/etc/docker/certs.d")
+    assert found.daemon_files == ("/etc/docker/daemon.json",)
+    assert found.ca_bundles == ()
+    assert all(map(os.path.isabs, (*found.auth_files, *found.conf_files)))
 
 
 def test_through_a_proxy(faulty: FaultyRegistry) -> None:
