@@ -74,7 +74,7 @@ class RegistryOptions:
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> RegistryOptions:
         """Give what podman, skopeo and docker would use under `environ`."""
-        home = environ.get("HOME") or environ.get("USERPROFILE") or ""
+        home = environ.get("HOME") or environ.get("USERPROFILE", "")
         config = environ.get("XDG_CONFIG_HOME") or (home and os.path.join(home, ".config"))
         user = os.path.join(home, ".config", "containers") if home else ""
         return cls(
@@ -88,7 +88,7 @@ class RegistryOptions:
             proxies=Proxies(
                 http=_proxy(environ, "http_proxy"),
                 https=_proxy(environ, "https_proxy"),
-                none=environ.get("no_proxy") or environ.get("NO_PROXY") or "",
+                none=environ.get("no_proxy") or environ.get("NO_PROXY", ""),
             ),
             conf_files=_conf_files(environ, user),
             daemon_files=tuple(
@@ -103,7 +103,7 @@ def _ca_bundles(environ: Mapping[str, str]) -> tuple[str, ...]:
     """Give all that is named for OpenSSL, Go, requests or curl: who named one, trusts it."""
     files = [environ.get(n) for n in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")]
     directories = environ.get("SSL_CERT_DIR", "").split(os.pathsep)
-    there = [path for path in directories if path and os.path.isdir(path)]
+    there = [path for path in directories if os.path.isdir(path)]
     return tuple(dict.fromkeys([path for path in files if path] + there))
 
 
