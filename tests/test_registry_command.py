@@ -19,6 +19,7 @@ import pytest
 from dimgx.console.access import registry_options
 from dimgx.console.options import parse_args
 from dimgx.errors import UsageError
+from dimgx.registryoptions import RegistryOptions
 from tests.dsl import file, layer
 from tests.programs import dimgx, refused
 from tests.registries import (
@@ -94,6 +95,41 @@ def test_tls_verify_never_takes_the_image() -> None:
 
 def test_options_do_not_show_the_password() -> None:
     assert PASSWORD not in repr(parse_args(["--creds", f"u:{PASSWORD}", "docker://x"], "1"))
+
+
+def test_options_come_before_the_environment(tmp_path: Path) -> None:
+    (tmp_path / "auth.json").touch()
+    said = {"authfile": f"{tmp_path}/auth.json", "cache-dir": f"{tmp_path}/a/cache",
+            "cert-dir": "certs", "retry-time": "1.5", "cache-size": "1k"}  # fmt: skip
+    words = [f"--{name}={value}" for name, value in said.items()]
+    environ = {"DIMGX_CACHE_DIR": f"{tmp_path}/other", "REGISTRY_AUTH_FILE": "/other"}
+    found = registry_options(parse_args([*words, "--tls-verify=false", "docker://x"], "1"), environ)
+    assert found.auth_files == (said["authfile"],)
+    assert (found.cache_dir, found.cache_size) == (said["cache-dir"], 1024)
+    assert (found.cert_dir, found.retry_time_s, found.tls_verify) == ("certs", 1.5, False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "auth.json"]
+    nothing = parse_args(["docker://x"], "1")
+    assert registry_options(nothing, {"HOME": "/h"}) == RegistryOptions.from_environment(
+        {"HOME": "/h"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--creds", ":p"], "names no user"),
+        (["--creds", "u", "--password-stdin"], "standard input holds no password"),
+        (["--creds", "u"], "no terminal to ask at"),
+        (["--authfile", "none.json"], "--authfile none.json: No such file or directory"),
+        (["--cache-dir", "file/cache"], "--cache-dir file/cache: Not a directory"),
+    ],
+)
+def test_what_cannot_work_is_told_before_anything_is_asked(
+    words: list[str], problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    assert problem in refused("docker://127.0.0.1:1/x", *words, stdin=b"\n")[1]
 
 
 @pytest.mark.parametrize("buffering", [-1, 0])
