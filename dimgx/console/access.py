@@ -89,8 +89,8 @@ def _cache_dir(options: Options, environ: Mapping[str, str]) -> str | None:
             raise UsageError("--cache-size has no effect without --cache-dir or DIMGX_CACHE_DIR")
         return None
     try:
-        os.makedirs(named, exist_ok=True)
-    except FileExistsError:  # and no directory
+        os.makedirs(named)
+    except FileExistsError:  # as a directory or not
         pass
     except OSError as exc:
         raise SourceError(f"{what} {named}: {exc.strerror}") from exc
