@@ -355,6 +355,7 @@ def test_mirror_that_does_not_help(faulty: FaultyRegistry, tmp_path: Path, troub
             faulty.reference(), platform="linux/amd64", registry=options
         ) as found:
             assert "passed over the mirror" in found.warnings[0] and host in found.warnings[0]
+        assert len(mirror.requests) == (trouble != "closed")  # it is not tried again
         faulty.manifests.clear()
         told = fault(faulty.reference(), SourceError, conf_files=options.conf_files)
         assert "404" in told and host in told
@@ -666,6 +667,17 @@ def test_tls_does_not_stop_in_the_middle(authority: Authority, tmp_path: Path) -
         assert "from https to plain http" in told
         registry.rules[:] = [wants_token(registry)]
         assert flat(registry.reference(), cert_dir=str(authority.directory))
+
+
+def test_insecure_registry_may_lead_to_plain_http(authority: Authority, tmp_path: Path) -> None:
+    with faulty_registry(authority, tmp_path) as registry, faulty_registry() as proxy:
+        registry.add(APP)
+        proxy.blobs |= registry.blobs
+        blob_store(proxy)
+        registry.rules.append(redirects("http://elsewhere.test"))
+        options = {"tls_verify": False, "proxies": Proxies(http=f"http://{proxy.host}")}
+        assert flat(registry.reference(), **options)
+        assert all(path.startswith("http://elsewhere.test/v2/") for path, _ in proxy.requests)
 
 
 def test_bad_certificate_settings(tmp_path: Path) -> None:

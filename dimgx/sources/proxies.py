@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether `host`, without a port, is this machine itself."""
-    if host.lower() == "localhost":
+    """Tell whether `host`, as a split URL has it, is this machine itself."""
+    if host == "localhost":
         return True
     address = _address(host)
     return address is not None and address.is_loopback
@@ -26,7 +26,7 @@ def find_proxy(proxies: Proxies, scheme: str, host: str, port: int) -> str | Non
     Raises: SourceError where it is set to something else, as to a SOCKS proxy.
     """
     proxy = proxies.https if scheme == "https" else proxies.http
-    if not proxy or is_loopback(host) or _is_excepted(proxies.none, host.lower(), port):
+    if not proxy or is_loopback(host) or _is_excepted(proxies.none, host, port):
         return None
     url = proxy if "://" in proxy else f"http://{proxy}"
     if split_url(url) is None:  # not shown, as it may hold a password
@@ -71,6 +71,6 @@ def _split_port(rule: str) -> tuple[str, int | None]:
 
 def _address(host: str) -> IPv4Address | IPv6Address | None:
     try:
-        return ip_address(host.strip("[]"))
+        return ip_address(host)
     except ValueError:
         return None

@@ -241,7 +241,7 @@ class RegistryClient:
             patience = Patience(0, self._stopped)
             response = self.get("tags/list?n=1000", patience, "the list of tags", {})
             tags = json.loads(read_body(response, self.host, _TAGS_LIMIT, "the tags"))["tags"]
-            known = [tag for tag in tags or () if isinstance(tag, str) and tag.isprintable()]
+            known = [tag for tag in tags if isinstance(tag, str) and tag.isprintable()]
         except (DimgxError, ValueError, LookupError, TypeError, RecursionError):
             return ()
         near = get_close_matches(wanted, known[:5000], _MOST_TAGS_SHOWN, 0.4)

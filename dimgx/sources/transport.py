@@ -22,6 +22,7 @@ from dimgx.sources.connections import Waiting, iter_causes, make_adapter
 from dimgx.sources.patience import Transient
 from dimgx.sources.proxies import find_proxy, is_loopback
 from dimgx.sources.tls import Certificates, find_certificates, make_context
+from dimgx.sources.urls import split_url
 
 if TYPE_CHECKING:
     from requests import Response, Session
@@ -98,8 +99,7 @@ class Transport:
             hops.append(response)
             if method != "GET":
                 raise SourceError(f"{host_of(url)} redirects a {method}, which is not followed")
-            target = _joined(url, location)
-            self._check_redirect(url, target)
+            target = self._follow(url, location)
             if target in seen:
                 raise SourceError(f"{host_of(url)} redirects in a circle")
             seen.add(target)
@@ -116,16 +116,22 @@ class Transport:
         """Close all connections."""
         self._session.close()
 
-    def _check_redirect(self, url: str, target: str) -> None:
-        scheme, host = urlsplit(target).scheme, urlsplit(target).hostname or ""
-        if scheme not in _PORTS or not host:
+    def _follow(self, url: str, location: str) -> str:
+        """Give the URL that a redirect leads to, where that may be gone to."""
+        try:
+            target = urljoin(url, location)
+        except ValueError:
+            target = ""
+        parts = split_url(target)
+        if parts is None:
             raise SourceError(f"{host_of(url)} redirects to what is no http or https URL")
-        allowed = self.is_insecure or is_loopback(host)
-        if scheme == "http" and urlsplit(url).scheme == "https" and not allowed:
+        allowed = self.is_insecure or is_loopback(parts.hostname or "")
+        if parts.scheme == "http" and urlsplit(url).scheme == "https" and not allowed:
             raise SourceError(
                 f"{host_of(url)} redirects from https to plain http at {host_of(target)}, which"
                 " only --tls-verify=false allows"
             )
+        return target
 
     def _send_once(
         self, method: str, url: str, headers: Mapping[str, str], body: Mapping[str, str] | None
@@ -134,7 +140,7 @@ class Transport:
 
         # A user and a password in a URL, which a registry may choose, would count without `auth`.
         request = requests.Request(method, url, dict(headers), data=body, auth=lambda sent: sent)
-        host, proxy = host_of(url), self._proxy_for(url)
+        host, proxy = host_of(url), find_proxy(self._options.proxies, *_origin(url))
         try:
             # Not by way of Session.send, which reads the bodies of redirects whole.
             response = self._session.get_adapter(url).send(
@@ -151,11 +157,6 @@ class Transport:
             response.close()
             raise _refused_by_proxy(host_of(proxy), host, "407")
         return response
-
-    def _proxy_for(self, url: str) -> str | None:
-        parts = urlsplit(url)
-        port = parts.port or _PORTS[parts.scheme]
-        return find_proxy(self._options.proxies, parts.scheme, parts.hostname or "", port)
 
     def _make_session(self) -> Session:
         import requests
@@ -224,7 +225,7 @@ def stated_length(response: Response) -> int | None:
 
 def host_of(url: str) -> str:
     """Give host and port of a URL, and nothing of it that could be secret."""
-    return urlsplit(url).netloc.rpartition("@")[2] or "the registry"
+    return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def is_from_elsewhere(response: Response) -> bool:
@@ -235,18 +236,9 @@ def is_from_elsewhere(response: Response) -> bool:
     return any(_origin(hop.url) != _origin(response.url) for hop in response.history)
 
 
-def _origin(url: str) -> tuple[str, str, int | None]:
+def _origin(url: str) -> tuple[str, str, int]:
     parts = urlsplit(url)
-    return parts.scheme, (parts.hostname or "").lower(), parts.port or _PORTS.get(parts.scheme)
-
-
-def _joined(url: str, location: str) -> str:
-    try:
-        target = urljoin(url, location)
-        urlsplit(target).port  # noqa: B018  # raises where it is no number
-    except ValueError:
-        raise SourceError(f"{host_of(url)} redirects to what is no URL") from None
-    return target
+    return parts.scheme, parts.hostname or "", parts.port or _PORTS[parts.scheme]
 
 
 def translate(exc: Exception, host: str, proxy: str | None) -> DimgxError:
