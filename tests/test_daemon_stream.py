@@ -330,6 +330,9 @@ def test_pull_reports_and_fails_as_the_engine_says(tmp_path: Path) -> None:
         {"status": "Downloading", "id": "abc", "progressDetail": {"current": 5, "total": 10}},
         {"status": "Downloading", "id": "def", "progressDetail": {"current": 1, "total": 20}},
         {"status": "Extracting", "id": "abc", "progressDetail": {"current": 9, "total": 10}},
+        {"status": "Downloading", "id": "abc", "progressDetail": {}},
+        {"status": "Downloading", "progressDetail": {"current": 9, "total": 90}},
+        {"status": "Downloading", "id": "ghi", "progressDetail": {"total": 5}},
     ]
     lines = b"\r\n".join(json.dumps(answer).encode() for answer in answers)
     seen: list[tuple[int, int | None]] = []
@@ -342,7 +345,7 @@ def test_pull_reports_and_fails_as_the_engine_says(tmp_path: Path) -> None:
         with dimgx.open_image("app:1", engine=options):
             pass
         assert ("/images/create", {"tag": "1", "fromImage": "app"}) in engine.asked
-        assert seen == [(5, 10), (6, 30)]
+        assert seen == [(5, 10), (6, 30), (6, 35)]
         engine.answers["/images/create"] = lambda query: b'{"error": "denied: not yours"}'
         code, told = programs.refused("app:1", "-H", engine.url, "--pull", "always")
         assert (code, "denied: not yours" in told) == (2, True)
@@ -354,6 +357,56 @@ def test_pull_reports_and_fails_as_the_engine_says(tmp_path: Path) -> None:
         asked = len([path for path, _ in engine.asked if path == "/images/create"])
         programs.dimgx("-H", engine.url, "--pull", "missing", "-q", "app:1")
         assert asked == len([path for path, _ in engine.asked if path == "/images/create"])
+
+
+@pytest.mark.parametrize(("status", "kind"), [(404, SourceError), (500, TemporaryError)])
+def test_pull_that_is_refused(status: int, kind: type[dimgx.DimgxError]) -> None:
+    with fake_engine() as engine:
+        engine.add(APP, b"")
+        engine.answers["/images/create"] = lambda query: status
+        with pytest.raises(kind) as raised:
+            dimgx.open_image("app:1", engine=EngineOptions(host=engine.url, pull="always"))
+    where = f"the Docker Engine at {engine.url}"
+    assert type(raised.value) is kind
+    assert str(raised.value) == f"{where} cannot pull app:1: status {status}"
+
+
+def test_what_is_missing_is_pulled_where_that_is_wanted() -> None:
+    with fake_engine() as engine:
+
+        def pull(query: dict[str, str]) -> bytes:
+            engine.add(APP, b"")
+            told = {"current": 1, "total": 2}
+            return json.dumps(
+                {"status": "Downloading", "id": "abc", "progressDetail": told}
+            ).encode()
+
+        engine.answers["/images/create"] = pull
+        with pytest.raises(SourceError, match="has no image 'app:1'"):
+            dimgx.open_image("app:1", engine=EngineOptions(host=engine.url))
+        options = EngineOptions(host=engine.url, pull="missing")
+        with dimgx.open_image("app:1", engine=options) as found:
+            assert found.tags == ("app:1",)
+
+
+@pytest.mark.parametrize(
+    ("told", "image"),
+    [
+        ({"Config": {"Image": "app:1"}, "Image": "sha256:0"}, "app:1"),
+        ({"Config": {}, "Image": "sha256:0"}, "sha256:0"),
+        ({"Image": "sha256:0"}, "sha256:0"),
+        ({}, None),
+        ([], None),
+    ],
+)
+def test_container_of_that_name(told: object, image: str | None) -> None:
+    with fake_engine() as engine:
+        engine.answers["/images/json"] = lambda query: []
+        engine.answers["/containers/box/json"] = lambda query: told
+        with pytest.raises(SourceError) as raised:
+            dimgx.open_image("box", engine=EngineOptions(host=engine.url))
+    named = f"'box' is a container, not an image: its image is {image};"
+    assert str(raised.value).startswith(named) == (image is not None)
 
 
 def test_credentials_go_with_a_pull(tmp_path: Path) -> None:

@@ -134,12 +134,12 @@ def _pull(engine: Engine, name: str, platform: Platform | None, options: EngineO
             problem = answer.text("error")
             if problem:
                 raise _not_pulled(engine, name, Refused(0, problem))
-            detail, part = answer.fields("progressdetail"), answer.text("id")
-            if options.tick is None or part is None:
-                continue
-            total = detail.integer("total") if detail else None
             # Unpacking is reported in the same way, and is not to be counted again.
-            if total and detail is not None and answer.text("status") == "Downloading":
+            if options.tick is None or answer.text("status") != "Downloading":
+                continue
+            detail, part = answer.fields("progressdetail"), answer.text("id")
+            total = detail.integer("total") if detail else None
+            if detail and part is not None and total:
                 parts[part] = detail.integer("current") or 0, total
                 done, totals = zip(*parts.values(), strict=True)
                 options.tick(sum(done), sum(totals))
