@@ -269,6 +269,23 @@ def test_platform_goes_to_a_new_engine() -> None:
         assert told["image"]["id"] == "sha256:" + "1" * 64
 
 
+@pytest.mark.parametrize(
+    ("told", "is_config"),
+    [
+        ({}, True),
+        ({"RepoDigests": [f"app@sha256:{'2' * 64}"]}, True),
+        ({"RepoDigests": [f"app@sha256:{'1' * 64}"]}, False),
+        ({"Descriptor": {"digest": f"sha256:{'1' * 64}"}}, False),
+    ],
+)
+def test_id_that_is_of_a_config_or_of_a_manifest(told: dict[str, object], is_config: bool) -> None:
+    """The containerd store's IDs are manifests', which it tells in either way."""
+    with fake_engine() as engine:
+        engine.add(APP, b"", inspect={"Id": f"sha256:{'1' * 64}", **told})
+        with dimgx.open_image("app:1", engine=EngineOptions(host=engine.url)) as found:
+            assert found.is_id_of_config == is_config
+
+
 def test_platforms_that_a_new_engine_has() -> None:
     with fake_engine(api="1.51") as engine:
         add_stored(engine)
