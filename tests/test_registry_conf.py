@@ -378,7 +378,10 @@ def test_mirror_that_does_not_help(faulty: FaultyRegistry, tmp_path: Path, troub
         ("h.io:5000", "h.io", 443, True),
         ("h.io:5000", "h.io", 5000, False),
         ("a.io, H.IO", "h.io", 443, False),
+        ("a.io,h.io,b.io", "h.io", 443, False),
+        ("h.io:https", "h.io", 443, True),
         ("10.0.0.0/8", "10.1.2.3", 443, False),
+        ("10.9.8.7/8", "10.1.2.3", 443, False),
         ("10.0.0.0/8", "11.1.2.3", 443, True),
         ("h.io, .io, 10.1.2.300", "10.1.2.3", 443, True),
         ("10.1.2.3", "10.1.2.3", 443, False),
@@ -675,7 +678,8 @@ def test_insecure_registry_may_lead_to_plain_http(authority: Authority, tmp_path
         proxy.blobs |= registry.blobs
         blob_store(proxy)
         registry.rules.append(redirects("http://elsewhere.test"))
-        options = {"tls_verify": False, "proxies": Proxies(http=f"http://{proxy.host}")}
+        # As many write it, without a scheme.
+        options = {"tls_verify": False, "proxies": Proxies(http=proxy.host)}
         assert flat(registry.reference(), **options)
         assert all(path.startswith("http://elsewhere.test/v2/") for path, _ in proxy.requests)
 
