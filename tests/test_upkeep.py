@@ -331,6 +331,10 @@ def test_only_head_and_end_of_a_packed_tar_are_read(place: Path) -> None:
         assert check("-t", f"out{suffix}", "./big.tar") == (0, "up to date")
 
 
+# Of these nothing can be decoded of a block that is not there as a whole.
+LEAST_TOLD = {".tar.bz2": 950_000, ".tar.zst": 140_000}
+
+
 @pytest.mark.parametrize("suffix", PACKED)
 @pytest.mark.parametrize("level", [[], ["--compress-level", "9"]])
 def test_packed_tar_that_lost_its_end_is_made_again(
@@ -342,7 +346,8 @@ def test_packed_tar_that_lost_its_end_is_made_again(
     path = place / f"out{suffix}"
     data = path.read_bytes()
     assert check(*words) == (0, "up to date")
-    for lost in (*range(1, 40), 100, 511, 512, 4096, 65537):
+    kept = LEAST_TOLD.get(suffix, 4096)
+    for lost in (*range(1, 40), 100, 511, 512, 4096, 65537, len(data) - kept):
         path.write_bytes(data[:-lost])
         (found,) = read_state(str(path)) or ()
         assert found.problem == "damaged: the tar ends early", lost

@@ -85,7 +85,9 @@ def _read_tar(extent: Extent, compression: Compression | None) -> Made | None:
     """Give what a tar with a record in its head was made from; None for what may be an image."""
     pieces = (extent.read(at, _PIECE) for at in range(0, extent.size, _PIECE))
     head = b""
-    for piece in iter_decoded(pieces, compression):
+    # In steps so small that a record is read of a tar which is cut not far behind it.
+    room = memoryview(bytearray(BLOCK))
+    for piece in iter_decoded(pieces, compression, lambda: room):
         head += piece
         if len(head) >= _extended_end(head):
             break
