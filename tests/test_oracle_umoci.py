@@ -44,6 +44,7 @@ OTHERWISE = {
     "29-to-what-is-a-file-below": "refuses an entry below a lower file (22)",
     "30-usrmerge-without": "goes through a lower symlink",
     "31-": "goes through a lower symlink",
+    "32-behind-all": "makes the device (20)",
     "32-target-through-an-absolute": "a target's absolute symlink, moved, leads elsewhere",
     "37-before-its-target-and": "refuses",
     "37-before-its-target-in": "refuses",
