@@ -15,7 +15,7 @@ from dimgx.codec import Coding
 from dimgx.delivery import Result, emit, stream, write_flat
 from dimgx.digest import Tally
 from dimgx.errors import SourceError
-from dimgx.flattening import open_flat_of, with_pipes_kept
+from dimgx.flattening import fetch_all_of, open_flat_of, with_pipes_kept
 from dimgx.inspector import inspect as _inspect
 from dimgx.recipe import Recipe, Verify, check_target, check_word, directories, make_recipe
 from dimgx.tree import Tree
@@ -185,13 +185,15 @@ def flatten(
             recipe = with_pipes_kept(recipe, stack)
             head = _record(image, recipe, coding)
         opened = open_place(target, force=force, sync=sync, resources=stack)
+        fetch_all = None
         if report is None and isinstance(opened, FileTarget):
-            streamed = stream(image, opened, recipe, coding, head, is_hashed=sha256)
+            fetch_all = fetch_all_of(image, recipe, stack)
+            streamed = stream(image, opened, recipe, coding, head, fetch_all, is_hashed=sha256)
             if streamed is not None:
                 image.check_unchanged()
                 opened.commit()
                 return streamed
-        flat = stack.enter_context(open_flat_of(image, recipe))
+        flat = stack.enter_context(open_flat_of(image, recipe, fetch_all))
         tar = None if report is None else report.add_flat(image, flat)
         if not opened.is_atomic:
             flat.verify()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dimgx.image import Image
     from dimgx.images.rawlayer import RawLayer
     from dimgx.merging.figures import TarFigures
+    from dimgx.readers.fetchall import FetchAll
     from dimgx.readers.streaming import Flow
     from dimgx.recipe import Recipe
     from dimgx.targets import Target
@@ -67,6 +68,7 @@ def stream(
     recipe: Recipe,
     coding: Coding,
     head: bytes,
+    fetch_all: FetchAll | None,
     *,
     is_hashed: bool,
 ) -> Result | None:
@@ -78,7 +80,7 @@ def stream(
     """
     from dimgx.readers.growing import OutOfOrder
 
-    flow = open_flow_of(image, recipe)
+    flow = open_flow_of(image, recipe, fetch_all)
     if flow is None:
         return None
     with closing(flow):

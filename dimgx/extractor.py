@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dimgx.codec import HEAD, sniff
 from dimgx.errors import ImageError, UsageError
 from dimgx.extent import Extent
-from dimgx.image import Layer
+from dimgx.image import Layer, is_fetched
 from dimgx.layers.tarfields import FILE, LINK, TYPES, EntryType, show
 from dimgx.merging.emit import Emitter, Write
 from dimgx.merging.hardlinks import plan_tree
@@ -21,9 +21,11 @@ from dimgx.spool import SpoolSpace
 from dimgx.system import can_fork
 
 if TYPE_CHECKING:
+    from dimgx.image import Blob
     from dimgx.merging.changeset import Changeset
     from dimgx.merging.content import Content
     from dimgx.merging.figures import LayerFigures
+    from dimgx.readers.fetchall import FetchAll
     from dimgx.readers.streaming import Flow
 
 
@@ -94,43 +96,71 @@ def open_flat(layers: Sequence[Layer], recipe: Recipe, below: Sequence[Layer] = 
         return FlatTar(emitter, reading, recipe, stack.pop_all(), warnings, len(below))
 
 
-def open_flow(layers: Sequence[Layer], recipe: Recipe) -> Flow | None:
+def open_flow(
+    layers: Sequence[Layer], recipe: Recipe, fetch_all: FetchAll | None = None
+) -> Flow | None:
     """Give the flat tar of `layers`, lower to upper, to be merged while they are decoded.
 
     None where that does not pay or cannot be: where layers are small or lie plain, or something
-    else than their whole tree is wanted, or the system or the memory does not allow it.
+    else than their whole tree is wanted, or the system or the memory does not allow it. With
+    `fetch_all` they come over a network; it has begun to fetch them then.
     """
-    stored = [layer.blob for layer in layers if isinstance(layer.blob, Extent)]
+    sizes = [layer.blob.size or 0 for layer in layers]
     processes = recipe.worker_count
     if (
         processes == 1
-        or sum(blob.size for blob in stored) < STREAMED
-        or len(stored) < len(layers)
+        or sum(sizes) < STREAMED
         or len(set(layers)) < len(layers)
         or recipe.paths or recipe.strip_components or recipe.prefix is not None
         or recipe.root_entry
-        or any(sniff(blob.read(0, HEAD)) is None for blob in stored)
+        or not all(_is_streamed(layer.blob) for layer in layers)
         or not can_fork()
     ):  # fmt: skip
         return None
     from dimgx.readers.streaming import Flow
 
     space = SpoolSpace(recipe.memory, recipe.tmpdirs)
-    # Its callbacks are for this process alone.
-    reading = Reading(layers, recipe._replace(progress=None, cancel=None), space)
+    memory = space.left() - (sum(sizes) if fetch_all else 0)
     here = Reading(layers, recipe, space)
+
+    def tick(size: int) -> None:
+        # Of what comes over a network that is told which has come, decoded yet or not.
+        here.tick(fetch_all.size - here.done if fetch_all else size)
+
+    def check() -> None:
+        tick(0)
+        if fetch_all:
+            fetch_all.check()
+
     try:
-        return Flow(
-            [blob.size for blob in stored],
-            lambda number, room: reading.iter_decoded(layers[number], room),
+        shared = fetch_all.share(layers) if fetch_all else layers
+        # Its callbacks are for this process alone.
+        reading = Reading(shared, recipe._replace(progress=None, cancel=None), space)
+        flow = Flow(
+            sizes,
+            lambda number, room: reading.iter_decoded(shared[number], room),
             lambda: reading.done,
             processes=processes,
-            memory=space.left(),
+            memory=memory,
             clamp_mtime_s=recipe.clamp_mtime,
-            tick=here.tick,
+            tick=tick,
+            check=check,
+            has_begun=lambda number: not fetch_all or fetch_all.has_begun(layers[number]),
         )
     except (OSError, ValueError):
+        if fetch_all is not None:
+            fetch_all.close()
         return None
+    if fetch_all is not None:
+        fetch_all.begin()
+    return flow
+
+
+def _is_streamed(blob: Blob) -> bool:
+    """Tell whether a layer is worth decoding by pieces, as far as can be told without fetching."""
+    if isinstance(blob, Extent):
+        return sniff(blob.read(0, HEAD)) is not None
+    return is_fetched(blob)
 
 
 def _shape_of(recipe: Recipe, below_count: int) -> Changeset | Content | None:

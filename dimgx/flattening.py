@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from dimgx.errors import LayerSpecError
 from dimgx.extent import Extent
+from dimgx.image import has_fetched
 from dimgx.inspector import layers_of, list_rows
 from dimgx.layerspec import find_row, select
 from dimgx.spool import SpoolSpace
@@ -19,12 +20,15 @@ if TYPE_CHECKING:
     from dimgx.extractor import FlatTar
     from dimgx.image import Image, Layer
     from dimgx.inspector import Row
+    from dimgx.readers.fetchall import FetchAll
     from dimgx.readers.streaming import Flow
     from dimgx.recipe import Layers, Recipe
 
 
-def open_flat_of(image: Image, recipe: Recipe) -> FlatTar:
+def open_flat_of(image: Image, recipe: Recipe, fetch_all: FetchAll | None = None) -> FlatTar:
     """Read what `recipe` chooses of `image` and plan its flat tar; close that when done.
+
+    What `fetch_all` has of the layers is read from there.
 
     Raises: ImageError, SourceError, LayerSpecError, UsageError, Cancelled.
     """
@@ -41,12 +45,28 @@ def open_flat_of(image: Image, recipe: Recipe) -> FlatTar:
             added = added_layers(recipe, space, stack)
             recipe = _with_memory_used(recipe, space)
         layers = fetched(image, (*below, *chosen), recipe)
+        if fetch_all is not None:
+            layers = fetch_all.replace(layers)
+            recipe = _with_memory_used(recipe, fetch_all.space)
         flat = open_flat((*layers[len(below) :], *added), recipe, layers[: len(below)])
         flat.keep(stack.pop_all())
     return flat
 
 
-def open_flow_of(image: Image, recipe: Recipe) -> Flow | None:
+def fetch_all_of(image: Image, recipe: Recipe, resources: ExitStack) -> FetchAll | None:
+    """Give what fetches an image's layers all at once, until `resources` is closed.
+
+    None where they do not come over a network.
+    """
+    if not has_fetched(image.layers):
+        return None
+    from dimgx.readers.fetchall import FetchAll
+
+    space = resources.enter_context(SpoolSpace(recipe.memory, recipe.tmpdirs))
+    return resources.enter_context(FetchAll(space, recipe.check_cancelled))
+
+
+def open_flow_of(image: Image, recipe: Recipe, fetch_all: FetchAll | None) -> Flow | None:
     """Give the flat tar of what `recipe` chooses of `image`, merged while it is decoded.
 
     None where that does not pay or cannot be; close it when done.
@@ -58,7 +78,7 @@ def open_flow_of(image: Image, recipe: Recipe) -> Flow | None:
     from dimgx.extractor import open_flow
 
     recipe = _with_memory_used(recipe, image.spool)
-    return open_flow(chosen_layers(image, recipe.layers), recipe)
+    return open_flow(chosen_layers(image, recipe.layers), recipe, fetch_all)
 
 
 def with_pipes_kept(recipe: Recipe, resources: ExitStack) -> Recipe:

@@ -15,7 +15,7 @@ from dimgx.errors import ImageError, SourceError
 from dimgx.shared import Shared
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator
     from threading import Thread
     from typing import TypeGuard
 
@@ -51,6 +51,11 @@ def is_fetched(blob: Blob) -> TypeGuard[FetchedBlob]:
     """Tell whether a blob comes over a network."""
     # isinstance() with a protocol takes 20 us.
     return hasattr(blob, "abort")
+
+
+def has_fetched(layers: Iterable[Layer]) -> bool:
+    """Tell whether any of the layers comes over a network."""
+    return any(is_fetched(layer.blob) for layer in layers)
 
 
 class UnreadableBlob(NamedTuple):

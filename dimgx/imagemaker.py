@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dimgx.errors import LayerSpecError
 from dimgx.flattening import chosen_rows, open_flat_of, squashed_from
+from dimgx.image import has_fetched
 from dimgx.imagename import ImageName
 from dimgx.images.imageconfig import created_of, kept_steps, made_step, make_config, time_of
 from dimgx.images.layerparts import FlatPart, KeptPart, key_of
@@ -22,7 +23,6 @@ from dimgx.images.resultnames import LayoutName, own_names, parse_tag
 from dimgx.images.wanted import origin_of_image, origin_of_kept
 from dimgx.inspector import Row, layers_of, list_rows
 from dimgx.readers.fetchahead import FetchAhead
-from dimgx.readers.reading import has_fetched
 from dimgx.spool import SpoolSpace
 from dimgx.targets.forms import MadeImage
 

@@ -79,7 +79,8 @@ class Recipe(NamedTuple):
     threads: int | None = None
     """None for as many as there are CPUs to use."""
     memory: int | None = None
-    """Bytes of decoded layers that are kept in memory; None for a quarter of what is free."""
+    """Bytes of layers, decoded or fetched, that are kept in memory; None for a quarter of what is
+    free."""
     tmpdir: str | Sequence[str] | None = None
     """Where the rest is kept: the first of these directories that can be written."""
     progress: Callable[[Progress], None] | None = None

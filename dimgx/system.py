@@ -31,6 +31,7 @@ FEATURES: frozenset[str] = frozenset(
         "pread": hasattr(os, "pread") and hasattr(os, "pwrite"),
         "preadv": hasattr(os, "preadv"),
         "memfd": hasattr(os, "memfd_create"),
+        "eventfd": hasattr(os, "eventfd"),
         # By /proc alone such a file gets a name.
         "tmpfile": hasattr(os, "O_TMPFILE") and os.path.exists("/proc/self/fd"),
         "affinity": hasattr(os, "sched_getaffinity"),
@@ -171,6 +172,26 @@ def open_memory_file() -> int | None:
         return os.memfd_create("dimgx")
     except OSError:  # a sandbox that forbids it
         return None
+
+
+def open_counter() -> int:
+    """Give a descriptor of a number, 0 at first, that processes share; to be closed.
+
+    Raises: OSError where the system has no such thing, or too many files are open.
+    """
+    if "eventfd" not in FEATURES:
+        raise OSError(errno.ENOSYS, "there are no shared counters")
+    return os.eventfd(0)
+
+
+def add_to_counter(fd: int, number: int) -> None:
+    """Add to a counter, which wakes who waits for it."""
+    os.eventfd_write(fd, number)
+
+
+def take_from_counter(fd: int) -> int:
+    """Wait until a counter is not 0; give what it was, and set it to 0."""
+    return os.eventfd_read(fd)
 
 
 def open_nameless_file(directory: str, mode: int) -> int | None:

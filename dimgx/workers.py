@@ -68,10 +68,14 @@ class Workers:
                 if item is not None:
                     item[0].cancel()
 
+    def finish(self) -> None:
+        """Let the threads end when all is done; nothing more is submitted."""
+        self._waiting.put(None)
+
     def close(self) -> None:
         """Cancel all that is not begun, and wait until the threads have ended."""
         self.cancel()
-        self._waiting.put(None)
+        self.finish()
         for thread in self.threads:
             with suppress(RuntimeError):  # a signal came before it was started
                 thread.join()

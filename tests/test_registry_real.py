@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cases import flatten_layers
 from tests.dsl import file, layer, whiteout
 from tests.programs import dimgx, flat_bytes, need, refused, run
 from tests.registries import (
@@ -20,6 +21,7 @@ from tests.registries import (
     plain_environment,
     real_registry,
 )
+from tests.test_streaming import counted, many_layers, needs_fork
 from tests.writers import image, oci_layout
 
 BASE = layer(file("etc/base", b"below"), file("etc/old", bytes(300_000)))
@@ -162,6 +164,19 @@ def test_ways_to_trust(
     done = dimgx(*words, "-t", "-", f"docker://{guarded.host}/team/app:1")
     assert done.stderr == b""
     assert done.stdout == flat_bytes(f"oci:{oci_layout(tmp_path / 'x', APP)}:app")
+
+
+@needs_fork
+def test_layers_are_merged_while_they_come_over_tls(
+    guarded: RealRegistry, authority: Authority, tmp_path: Path
+) -> None:
+    layers = many_layers(22)
+    oci_layout(tmp_path / "app", image(*layers, tags=("app",)), default="zstd")
+    name = guarded.push(f"oci:{tmp_path / 'app'}:app", "team/large:1")
+    words = ["--creds", f"{USER}:{PASSWORD}", "--cert-dir", authority.directory, "--threads", "2"]
+    target = tmp_path / "flat.tar"
+    assert counted(*words, "--platform", "linux/amd64", "-t", target, name)[1:] == (True, "")
+    assert target.read_bytes() == flatten_layers(layers)
 
 
 def test_password_from_stdin(guarded: RealRegistry, authority: Authority) -> None:

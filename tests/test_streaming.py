@@ -82,7 +82,8 @@ class InTurn:
     def has_answers(self) -> bool:
         return any(self._queues) and self.random.random() < 0.5
 
-    def wait(self) -> list[decoders.Answer]:
+    def wait(self, check: Callable[[], None]) -> list[decoders.Answer]:
+        check()
         queue = self.random.choice([queue for queue in self._queues if queue])
         number, slot, is_urgent = queue.popleft()
         self.waiting[self._group_of[number]] -= 1
@@ -132,7 +133,8 @@ def stream(tars: Sequence[bytes], seed: int, part: int, slots: int) -> bytes:
         patch.setattr(emit, "DIRECT", chance.choice([512, 64 << 10]))
         flow = streaming.Flow(
             [len(tar) for tar in tars], decode, lambda: 0,
-            processes=2, memory=slots * SLOT, tick=lambda _: None,
+            processes=2, memory=slots * SLOT, tick=lambda _: None, check=lambda: None,
+            has_begun=lambda _: chance.random() < 0.7,
         )  # fmt: skip
         flow._decoders.random = chance  # type: ignore[attr-defined]
         flow.emit(lambda data: found.append(bytes(data)))
@@ -478,12 +480,12 @@ decoders._Coming.__init__ = killing
 ALL_KILLED = """
 from dimgx.readers import decoders
 wait = decoders.Decoders.wait
-def late(self):
+def late(self, check):
     with open(f"/proc/self/task/{os.getpid()}/children") as file:
         children = file.read().split()
     for pid in children:
         os.waitid(os.P_PID, int(pid), os.WEXITED | os.WNOWAIT)
-    return wait(self)
+    return wait(self, check)
 decoders.Decoders.wait = late
 decoders._Coming.__init__ = lambda *args: os.kill(os.getpid(), 9)
 """

@@ -196,8 +196,8 @@ def build_parser(version: str) -> argparse.ArgumentParser:
         "--memory",
         metavar="SIZE",
         type=size,
-        help="for decoded layers, as in 512M or 2G; beyond it they lie in a temporary file "
-        "(default: a quarter of what is free)",
+        help="for layers decoded or fetched, as in 512M or 2G; beyond it they lie in a temporary "
+        "file (default: a quarter of what is free)",
     )
     source.add_argument(
         "--tmpdir",

@@ -45,6 +45,7 @@ read meanwhile, and how many bytes of news follow in the process's own pipe."""
 _GOES_ON, _ENDED, _FAILED = range(3)
 _ANSWERS = 64
 """Answers that are read at once."""
+_AGAIN_MS = 100
 
 
 class DecodingFailed(Exception):
@@ -128,12 +129,14 @@ class Decoders:
         """Whether `wait` would not have to wait."""
         return bool(self._heard.poll(0))
 
-    def wait(self) -> list[Answer]:
-        """Wait for answers, and give one or more.
+    def wait(self, check: Callable[[], None]) -> list[Answer]:
+        """Wait for answers, and give one or more; `check` is called now and then.
 
-        Raises: DecodingFailed.
+        Raises: DecodingFailed; what `check` raises.
         """
-        if self._answers not in dict(self._heard.poll()):
+        while not (heard := dict(self._heard.poll(_AGAIN_MS))):
+            check()
+        if self._answers not in heard:
             raise DecodingFailed  # a process has ended
         data = os.read(self._answers, _ANSWERS * _ANSWER.size)
         if not data:

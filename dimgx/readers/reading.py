@@ -15,7 +15,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, nullcontext
 from functools import partial
 from itertools import chain, islice
@@ -27,7 +27,7 @@ from dimgx.decode import iter_decoded
 from dimgx.digest import Digest, iter_verified
 from dimgx.errors import Cancelled, ImageError
 from dimgx.extent import Extent
-from dimgx.image import Layer, is_fetched
+from dimgx.image import Layer, has_fetched, is_fetched
 from dimgx.layers.layerindex import LayerIndex
 from dimgx.layers.strangers import refuse_stranger, refuse_windows
 from dimgx.layers.tarwalk import walk_layer
@@ -280,11 +280,6 @@ class Reading:
                 index = walk_layer(tar.fd, tar.offset, tar.size, clamp_mtime_s=clamp)
         refuse_windows(index.keys)
         return PlainLayer(tar, index, spool)
-
-
-def has_fetched(layers: Iterable[Layer]) -> bool:
-    """Tell whether any of the layers comes over a network."""
-    return any(is_fetched(layer.blob) for layer in layers)
 
 
 def _outside(held: Semaphore, chunks: Iterator[_T]) -> Iterator[_T]:

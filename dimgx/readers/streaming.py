@@ -57,17 +57,22 @@ class Flow:
         memory: int,
         clamp_mtime_s: int | None = None,
         tick: Callable[[int], None],
+        check: Callable[[], None],
+        has_begun: Callable[[int], bool],
     ) -> None:
         """`decode(number, room)` decodes a layer, 0 is the lowest, into `room()` where it can.
 
         `sizes` are the stored bytes of each. At most `memory` bytes of decoded ones are held.
         `count_stored` gives how many stored bytes have been read in a process, and `tick` is called
-        with what that comes to here.
+        with what that comes to here. `check` is called now and then, and where it raises something,
+        this counts more than what is wrong with a layer. `has_begun` tells whether a layer can be
+        decoded already.
 
         Raises: OSError, ValueError where no process can be begun, or too little memory is given.
         """
         self._layers = [_Layer(i, size, self) for i, size in enumerate(sizes)]
         self._clamp, self._tick = clamp_mtime_s, tick
+        self._check, self._has_begun = check, has_begun
         self._groups = _divide(self._layers, processes)
         count = min(memory, MOST) // SLOT
         self._spare = SPARE[0] + SPARE[1] * len(self._layers)
@@ -96,6 +101,7 @@ class Flow:
             self._merge(written)
             written(END)
         except (DecodingFailed, ImageError) as exc:
+            self._check()
             raise OutOfOrder from exc
 
     def close(self) -> None:
@@ -141,7 +147,7 @@ class Flow:
         self._give_orders()
         if not any(self._decoders.waiting):
             raise OutOfOrder  # all slots are taken by what waits for something else
-        for answer in self._decoders.wait():
+        for answer in self._decoders.wait(self._check):
             layer = self._layers[answer.layer]
             if answer.size:
                 piece = self._decoders.view(answer.slot, answer.size)
@@ -161,14 +167,19 @@ class Flow:
             own = [layer for layer in group if not layer.pieces.is_whole]
             if not own:
                 continue
-            layer = first if first in own else min(own, key=_behind)
+            # A process that waits for what has not begun to come cannot decode another.
+            best = self._wanted if self._wanted in own else min(own, key=self._rank)
             while self._slots:
                 is_short = self._is_short
-                if is_short and layer is not first:
+                layer = first if is_short else best
+                if layer not in own:
                     break
                 if self._decoders.waiting[i] >= (LITTLE_AHEAD if is_short else AHEAD):
                     break
                 self._decoders.order(layer.number, self._slots.take(i), is_urgent=is_short)
+
+    def _rank(self, layer: _Layer) -> tuple[bool, bytes, int]:
+        return not self._has_begun(layer.number), *_behind(layer)
 
     def _emit_part(self, edge: bytes | None, write: Write) -> None:
         """Merge and write all layers up to the key `edge`."""
