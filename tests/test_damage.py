@@ -16,6 +16,7 @@ import dimgx
 from dimgx.errors import DimgxError, ImageError
 from tests.cases import flatten_layers
 from tests.dsl import (
+    Member,
     chardev,
     dir_,
     file,
@@ -228,3 +229,36 @@ def test_an_interrupted_pipe_is_an_error(tmp_path: Path) -> None:
         assert os.listdir(tmp_path) == []
     tar = run_dimgx("-t", "-", "-", stdin=archive).stdout
     assert tar == flatten_layers([LOWER, UPPER])
+
+
+MANY = [file(f"f{n}", bytes(1000)) for n in range(4000)]
+"""More than is written at once, as is the one below."""
+ONE = [file("big", bytes(8 << 20))]
+
+
+@pytest.mark.parametrize("members", [MANY, ONE], ids=["many", "one"])
+def test_an_image_that_is_cut_while_it_is_written_out(
+    members: list[Member], tmp_path: Path
+) -> None:
+    path = tmp_path / "image.tar"
+    path.write_bytes(docker_archive(image(layer(*members))))
+
+    def cut(now: dimgx.Progress) -> None:
+        if now.phase == "write":
+            os.truncate(path, 3 << 20)
+
+    with (
+        dimgx.open_image(path) as found,
+        pytest.raises(ImageError, match=r"^a layer's tar ends [0-9]+ bytes early: it changed"),
+    ):
+        dimgx.flatten(found, tmp_path / "flat.tar", progress=cut)
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_an_image_that_is_cut_while_its_files_are_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / "image.tar"
+    path.write_bytes(docker_archive(image(layer(*ONE))))
+    with dimgx.open_image(path) as found, dimgx.open_tree(found) as tree:
+        os.truncate(path, 3 << 20)
+        with pytest.raises(ImageError, match=r"^a layer's tar ends [0-9]+ bytes early: it changed"):
+            list(tree.open(b"big"))
