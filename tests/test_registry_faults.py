@@ -425,6 +425,13 @@ def test_schema_1(faulty: FaultyRegistry, media_type: str, document: dict[str, o
     assert "schema 1" in fault(faulty.reference("old"), ImageError)
 
 
+def test_schema_1_by_a_digest_without_its_signatures(faulty: FaultyRegistry) -> None:
+    digest = f"sha256:{'1' * 64}"
+    media_type = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+    faulty.manifests[digest] = (media_type, to_json({"schemaVersion": 1}))
+    assert "schema 1" in fault(f"docker://{faulty.host}/app@{digest}", ImageError)
+
+
 def test_answers_that_make_no_sense(faulty: FaultyRegistry) -> None:
     faulty.manifests["text"] = ("text/plain", b"log in first")
     assert "not valid JSON" in fault(faulty.reference("text"), ImageError)

@@ -136,14 +136,14 @@ class _Repository:
 
         Raises: ImageError where it is not what its digest says, or is malformed.
         """
-        digest = self._check(fetched)
-        what = f"{self.where}: the manifest {digest}"
+        # Asked first: its digest is that of the text without the signatures which it carries.
         if fetched.media_type.startswith(_SCHEMA_1):
             raise ImageError(
-                f"{what} is of Docker's old schema 1, which is not read: push the image anew with"
-                " a client of this decade"
+                f"{self.where}: the manifest is of Docker's old schema 1, which is not read: push"
+                " the image anew with a client of this decade"
             )
-        document = parse_document(fetched.data, what)
+        digest = self._check(fetched)
+        document = parse_document(fetched.data, f"{self.where}: the manifest {digest}")
         descriptor = Descriptor(fetched.media_type or None, digest, len(fetched.data))
         names = (self._name.familiar,) if self._name.tag else ()
         return ManifestReader(self).candidate(descriptor, document, names)
@@ -151,12 +151,10 @@ class _Repository:
     def _check(self, fetched: FetchedManifest) -> Digest:
         wanted = self._name.digest
         if wanted is None:
-            digest = Digest.of(fetched.data)
-            stated = fetched.stated_digest
-            if not self.verify or not stated or fetched.media_type.startswith(_SCHEMA_1):
-                return digest
+            if not self.verify or not fetched.stated_digest:
+                return Digest.of(fetched.data)
             try:
-                wanted = Digest.parse(stated)
+                wanted = Digest.parse(fetched.stated_digest)
             except ImageError as exc:
                 raise ImageError(f"{self.where}: its Docker-Content-Digest: {exc}") from None
         if self.verify:
