@@ -200,6 +200,18 @@ def test_history_that_leaves_open_which_steps_have_layers() -> None:
     assert [row["size"] for row in document["rows"]] == [0, 0, 9]
 
 
+def test_history_of_other_steps_than_the_config_has() -> None:
+    """The layers themselves are the rows then."""
+    picture = image(BASE, TOP, tags=("app:1",), history=[{"created_by": "x"}, {"created_by": "y"}])
+    with fake_engine() as engine:
+        history = [{"Id": "<missing>", "CreatedBy": "RUN z", "Size": 0}] * 3
+        engine.add(picture, docker_archive(picture), history=history)
+        rows = json.loads(programs.dimgx("-H", engine.url, "--json", "app:1").stdout)["rows"]
+    assert [(row["diff_id"], row["created_by"]) for row in rows[::-1]] == [
+        (diff_id, None) for diff_id in picture.diff_ids()
+    ]
+
+
 def test_times_before_1970_and_of_the_year_one() -> None:
     with fake_engine() as engine:
         id = engine.add(APP, b"")

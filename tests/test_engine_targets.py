@@ -10,7 +10,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from dimgx import EngineOptions
+from dimgx import EngineOptions, SourceError
 from dimgx.settings import HealthCheck, Settings
 from dimgx.sources.engines import open_target_engine
 from dimgx.targets.engine import EngineTarget, Imported
@@ -173,6 +173,15 @@ def test_start_interval_of_a_health_check(api: str, is_taken: bool) -> None:
             target.import_tar((), what)
     said = fake.asked[-1][1]["changes"]
     assert said == f'HEALTHCHECK {"--start-interval=5ns " if is_taken else ""}CMD ["x"]'
+
+
+def test_engine_that_does_not_tell_what_it_has_loaded() -> None:
+    with fake_engine() as fake:
+        fake.answers["/images/load"] = lambda query: {"stream": "done"}
+        target = EngineTarget(open_target_engine("docker", EngineOptions(fake.url)))
+        problem = pytest.raises(SourceError, match="does not tell what it has loaded")
+        with closing(target), problem:
+            target.load(())
 
 
 def test_what_is_for_builds(place: Path, engine: Engine) -> None:
