@@ -258,15 +258,12 @@ def find_empty(
 ) -> list[bool] | None:
     """Tell of each step whether it brought no layer; None where that cannot be told.
 
-    `counts` gives how many layers there are after some of the steps, `total` after the last.
+    `counts` gives how many layers there are after some of the steps before the last, in their
+    order, `total` after the last.
     """
     found: list[bool] = []
     below = 0
-    marks = [
-        *((i, counts[i]) for i in sorted(counts) if i < len(steps) - 1),
-        (len(steps) - 1, total),
-    ]
-    for index, count in marks:
+    for index, count in (*counts.items(), (len(steps) - 1, total)):
         part = steps[len(found) : index + 1]
         empty = _find_empty_between(part, count - below)
         if empty is None:
