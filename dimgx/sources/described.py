@@ -31,7 +31,7 @@ class Described(NamedTuple):
     images: tuple[tuple[int, str], ...] = ()
     """Ancestors that are images of their own: how many layers they have, and their IDs."""
     lengths: tuple[int | None, ...] = ()
-    """Bytes of the layers' plain tars, of all layers or of none."""
+    """Bytes of the layers' plain tars where they are known, of all layers or of none."""
     settings: Settings | None = None
     """How it is run."""
     is_content: bool = False

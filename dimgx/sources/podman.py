@@ -55,10 +55,7 @@ class Podman:
         steps = _steps_of(image)
         if len(sizes) == len(steps):
             steps = [step._replace(size=size) for step, size in zip(steps, sizes, strict=True)]
-        lengths: tuple[int | None, ...] = ()
-        layered = [step.size for step in steps if not step.empty]
-        if len(layered) == len(diff_ids) and len(sizes) == len(steps):
-            lengths = tuple(layered)
+        layered = tuple(step.size for step in steps if not step.empty)
         images = []
         for count, ancestor in self._ancestors(image, steps):
             own = full_id(ancestor.text("id"), ancestor.what)
@@ -75,7 +72,7 @@ class Podman:
             diff_ids=diff_ids,
             steps=tuple(steps),
             images=tuple(images),
-            lengths=lengths,
+            lengths=layered if len(layered) == len(diff_ids) else (),
             settings=parse_settings(image, is_health_known=not _is_oci(image)),
         )
 
