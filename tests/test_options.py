@@ -109,7 +109,8 @@ def test_compression(option: str, expected: str | None) -> None:
         ("512m", 512 << 20),
         ("2G", 2 << 30),
         ("1GiB", 1 << 30),
-        ("1.5k", 1536),
+        ("1.3k", 1331),
+        (" 2G ", 2 << 30),
         ("3MB", 3_000_000),
         ("1 TiB", 1 << 40),
         ("7B", 7),
@@ -167,6 +168,8 @@ def test_defaults() -> None:
         ["--verify", "twice", "image"],
         ["--threads", "0", "image"],
         ["--threads", "-2", "image"],
+        ["--threads", "1_0", "image"],
+        ["--threads", "10000", "image"],
         ["--memory", "much", "image"],
         ["--memory", "-1", "image"],
         ["--memory", "9" * 400, "image"],
@@ -312,6 +315,26 @@ def test_option_is_taken_where_it_has_an_effect(options: str, situations: str) -
     for option in options.split():
         taken = [name for name, words in SITUATIONS.items() if is_taken(option, *words)]
         assert taken == situations.split(), option
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("-W image", "-w/-W has no effect without a target (-t)"),
+        ("-z image", "a compression has no effect without a target (-t)"),
+        ("--exclude a image", "--include and --exclude have no effect without a target (-t)"),
+        ("--add-layer a image", "--add-layer has no effect without a target (-t)"),
+        ("--tag a -t x.tar image", "--tag has no effect on a plain tar: choose the form of an"
+                                   " image (--format)"),
+        ("-r --keep-layers --load image", "-r/-R has no effect with --keep-layers"),
+        ("--load --import image", "--load and --import exclude each other"),
+        ("-t x.tar --load image", "-t and --load exclude each other"),
+    ],
+)  # fmt: skip
+def test_options_are_told_as_they_are_written(line: str, told: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(*line.split())
+    assert str(caught.value) == told
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ class _PrintCompletion(argparse.Action):
             if not action.option_strings:
                 action.nargs = "*"  # hidden while options and images are parsed in turn
             elif str(action.metavar).startswith("[="):
-                action.nargs, action.choices = 0, None  # the next word is another one
+                action.nargs = 0  # the next word is another one
             action.metavar = None  # zsh would take what follows a colon in it for a command
             if action.dest in _FILES:
                 action.complete = shtab.FILE  # type: ignore[attr-defined]  # shtab's own protocol

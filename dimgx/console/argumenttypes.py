@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 # argparse takes `-:name`, an image on standard input, for an option; this stands in for its dash.
 DASH = "\0stdin"
 _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
-_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]+)?) *([kmgt]?)(i?b)?", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]+)?) *([kmgt]?)(i?b|)", re.IGNORECASE)
 
 
 def size(text: str) -> int:
@@ -21,7 +21,7 @@ def size(text: str) -> int:
     if not match:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size, as in 512M or 2GiB")
     number, unit, suffix = match.groups()
-    base = 1000 if (suffix or "").lower() == "b" and unit else 1024
+    base = 1000 if suffix.lower() == "b" else 1024
     return int(float(number) * base ** _UNITS[unit.lower()])
 
 

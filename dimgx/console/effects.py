@@ -173,13 +173,13 @@ def _check_several(said: dict[str, Any], target: TargetName | None) -> None:
 
     if target is None and not said["load"] and not said["import_"]:
         raise UsageError("several images are not looked at at once: name one, or a target (-t)")
-    piped = sum(parse_reference(text).transport == "stdin" for text in said["images"])
+    found = [parse_reference(text) for text in said["images"]]
+    piped = sum(one.transport == "stdin" for one in found)
     if piped > (0 if said["password_stdin"] else 1):
         raise UsageError("standard input can be read once only")
     if said["creds"] is not None:
         from dimgx.imagename import parse_image_name
 
-        found = (parse_reference(text) for text in said["images"])
         names = [one.name for one in found if one.transport == "docker" and one.name]
         hosts = dict.fromkeys(parse_image_name(name).domain for name in names)
         if len(hosts) > 1:  # a password is for one of them, and not for the others to see
@@ -187,7 +187,7 @@ def _check_several(said: dict[str, Any], target: TargetName | None) -> None:
                 f"--creds is for one registry, and the images are of {' and '.join(hosts)}:"
                 " `podman login` and `docker login` keep what each wants"
             )
-    if said["tags"] or (target and target.name):
+    if said["tags"]:
         raise UsageError("--tag names one image, and there are several")
     if target is not None and not is_template(target.path) and target.form != "docker-archive":
         raise UsageError(
