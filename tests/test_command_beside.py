@@ -138,9 +138,10 @@ def test_what_is_up_to_date_keeps_its_report(place: Path, target: str, words: li
     assert done.stderr == b"dimgx: warning: all is up to date, so r.json is not written\n"
     assert left(place) == sorted({name.partition("/")[0] for name in before} - {"r.json"})
 
-    done = dimgx("--update", "-t", target, "--report", "-", "./image.tar")
-    document = valid(done.stdout)
-    assert (document["images"], document["outputs"]) == ([], [])
+    for stream in ("-", "/dev/stdout"):
+        done = dimgx("--update", "-t", target, "--report", stream, "./image.tar")
+        document = valid(done.stdout)
+        assert (document["images"], document["outputs"], done.stderr) == ([], [], b"")
 
 
 @pytest.mark.parametrize("words", [[], ["--keep-layers"], ["--exclude", "/srv/y"]])

@@ -271,7 +271,7 @@ def is_taken(*args: str) -> bool:
         ),
         ("-w --no-sync", "tar raw update several archive oci dir keep squash"),
         ("-z", "tar stdout raw check update several archive"),
-        ("--compress-level=3", "archive oci squash"),
+        ("--compress-level=0", "archive oci squash"),
         ("--format=tar", "tar stdout check update several"),
         ("--raw", "tar stdout raw"),
         ("--update", "tar update several archive oci dir keep squash"),

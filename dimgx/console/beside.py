@@ -68,7 +68,7 @@ class Beside:
         """
         if self._config is not None:
             self._config.commit()
-        elif self._config_text:
+        else:  # there may be nothing to print
             print_text(self._config_text)
         if report is None:
             return
