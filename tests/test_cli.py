@@ -300,8 +300,10 @@ def test_clamp_mtime(place: Path) -> None:
     done = run(*args, cwd=place, SOURCE_DATE_EPOCH="1000")
     with tarfile.open(fileobj=io.BytesIO(done.stdout)) as tar:
         assert [member.mtime for member in tar] == [1000, 5]
-    for bad in ("", "now", "-1", "1.5"):
+    for bad in ("", "now", "-1", "1.5", "²", "9" * 13):
         assert run(*args, cwd=place, SOURCE_DATE_EPOCH=bad).returncode == 1
+    # What nothing asks for may be anything.
+    assert run("-t", "-", "./n.tar", cwd=place, SOURCE_DATE_EPOCH="now").returncode == 0
 
 
 def test_temporary_files_lie_where_they_should(place: Path) -> None:
