@@ -10,15 +10,12 @@ from dimgx.console.targetname import STDOUT_TARGETS
 from dimgx.errors import SourceError
 
 if TYPE_CHECKING:
-    from typing import BinaryIO
+    from typing import BinaryIO, TextIO
 
 
-def is_terminal(stream: object) -> bool:
-    """Tell whether a person is at the other end of `stream`."""
-    try:
-        return stream is not None and bool(stream.isatty())  # type: ignore[attr-defined]  # a file
-    except ValueError:  # closed
-        return False
+def is_terminal(stream: TextIO | None) -> bool:
+    """Tell whether a person is at the other end of `stream`; Python has None where it is closed."""
+    return stream is not None and stream.isatty()
 
 
 def terminal_width() -> int | None:
@@ -40,7 +37,7 @@ def is_stdout(path: str) -> bool:
         is_same = os.path.samefile(path, sys.stdout.fileno())
         # What goes there does not get mixed up.
         return is_same and not os.path.samefile(path, os.devnull)
-    except (OSError, ValueError):  # there is no such file, or no descriptor
+    except OSError:  # there is no such file, or no descriptor
         return False
 
 
