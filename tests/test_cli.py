@@ -262,6 +262,29 @@ def test_verbose_tells_digests_and_size(place: Path) -> None:
 
     wrote = f"{len(done.stdout)} bytes, sha256:{hashlib.sha256(done.stdout).hexdigest()}"
     assert lines[3] == f"dimgx: standard output: {wrote}"
+    assert lines[4:] == [f"dimgx: the tar in it: {len(gzip.decompress(done.stdout))} bytes"]
+    plain = run("-v", "-t", "-", "./image.tar", cwd=place)
+    assert len(plain.stderr.splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("data", "facts", "first"),
+    [
+        (docker_archive_v1(PICTURE), "image HEX, platform linux/amd64", "no digest"),
+        (
+            oci_archive(PICTURE),
+            "image sha256:HEX, manifest sha256:HEX, platform linux/amd64",
+            f"blob sha256:HEX, diff_id {BASE_ID}",
+        ),
+    ],
+)
+def test_verbose_tells_the_digests_that_there_are(
+    tmp_path: Path, data: bytes, facts: str, first: str
+) -> None:
+    (tmp_path / "a.tar").write_bytes(data)
+    lines = run("-v", "./a.tar", cwd=tmp_path).stderr.decode().splitlines()
+    for line, told in zip(lines, (f"./a.tar: {facts}", f"layer 1/2: {first}"), strict=False):
+        assert re.fullmatch(told.replace("HEX", "[0-9a-f]{64}"), line.removeprefix("dimgx: "))
 
 
 def test_what_is_odd_about_images_is_warned_of_once(place: Path) -> None:
@@ -607,6 +630,8 @@ def run_redirected(redirection: str, *args: str, cwd: Path) -> subprocess.Comple
         (["./image.tar"], 1, 2),
         (["-h"], 1, 2),
         (["-V"], 1, 2),
+        (["--load", "-H", "unix:///no/such", "./image.tar"], 1, 2),
+        (["--report", "-", "-t", "none.tar", "./image.tar"], 1, 2),
         (["-"], 0, 2),
         (["-t", "o.tar", "./image.tar"], 0, 0),
         (["-t", "o.tar", "./image.tar"], 1, 0),
@@ -618,7 +643,9 @@ def test_closed_standard_file(place: Path, args: list[str], closed: int, code: i
     done = run_redirected("<&-" if closed == 0 else f"{closed}>&-", *args, cwd=place)
     assert done.returncode == code
     if code and closed != 2:
-        assert_one_line(done, code)
+        stream = "output" if closed else "input"
+        assert f"standard {stream} is closed" in assert_one_line(done, code)
+    assert "none.tar" not in left(place)
     if "o.tar" in args:
         assert names((place / "o.tar").read_bytes()) == NAMES
 

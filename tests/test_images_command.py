@@ -92,6 +92,9 @@ def test_verbose_tells_what_was_written(tmp_path: Path, app: str) -> None:
     told = dimgx("-v", "-t", f"oci:{tmp_path}/dir", app).stderr.decode()
     (descriptor,) = manifest_of(tmp_path / "dir")["layers"]
     assert f"layer {descriptor['digest']}, {descriptor['size']} bytes" in told
+    (tmp_path / "bare.tar").write_bytes(docker_archive(image(BASE, tags=())))
+    told = dimgx("-v", "-t", f"dir:{tmp_path}/bare", f"{tmp_path}/bare.tar").stderr.decode()
+    assert "dimgx: no name: image sha256:" in told
 
 
 def config_name(path: Path) -> str:

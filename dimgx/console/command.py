@@ -213,7 +213,7 @@ def _show(chosen: Chosen, options: Options) -> None:
 
 
 def _tell_image(image: Image, messages: Messages) -> None:
-    facts = [f"image {image.id}" if image.id else "an image without an ID"]
+    facts = [f"image {image.id}"]
     if image.digest:
         facts.append(f"manifest {image.digest}")
     if image.platform:
