@@ -60,7 +60,7 @@ class Listing(NamedTuple):
     """The rows of an image, newest first, and what all of them share."""
 
     reference: str
-    id: str | None
+    id: str
     digest: str | None
     tags: tuple[str, ...]
     platform: Platform | None
@@ -86,9 +86,7 @@ def list_rows(image: Image) -> tuple[Row, ...]:
         return ()
     top = rows[-1]
     tags = dict.fromkeys((*image.tags, *top.tags))
-    rows[-1] = top._replace(
-        id=image.id or top.id, image_id=image.id or top.image_id, tags=tuple(tags)
-    )
+    rows[-1] = top._replace(id=image.id, image_id=image.id, tags=tuple(tags))
     return tuple(rows)
 
 

@@ -17,7 +17,7 @@ ONE = Digest.of(b"1")
 
 
 def image(config: dict[str, Any] | str | None, platform: str | None = None) -> Image:
-    found = Image("x", ())
+    found = Image("x", (), id="1")
     if config is not None:
         data = config if isinstance(config, str) else json.dumps(config)
         found.config = parse_config(data.encode(), "the config")

@@ -112,13 +112,13 @@ def test_sizes_are_not_measured_unless_wanted() -> None:
 @pytest.mark.parametrize("threads", [1, 4])
 def test_damaged_layer_is_an_error(threads: int) -> None:
     packed = gzip.compress(TWO)[:-9]
-    image = Image("x", (stored(packed, TWO), stored(packed, TWO)))
+    image = Image("x", (stored(packed, TWO), stored(packed, TWO)), id=ID)
     with pytest.raises(ImageError):
         inspect(image, threads=threads)
 
 
 def test_layer_that_cannot_be_read_has_no_size() -> None:
-    image = Image("x", (stored(ONE), Layer(UnreadableBlob("it is not stored here"))))
+    image = Image("x", (stored(ONE), Layer(UnreadableBlob("it is not stored here"))), id=ID)
     assert [row.size for row in inspect(image).rows] == [None, len(ONE)]
 
 
@@ -127,7 +127,7 @@ def test_layer_that_cannot_be_read_has_no_size() -> None:
 )
 def test_size_kind_decides_whose_size_is_shown(kind: str, expected: int) -> None:
     step = HistoryStep(empty=False, size=42 if kind != "blob" else None)
-    image = Image("x", (stored(ONE),), history=(step,), size_kind=kind)  # type: ignore[arg-type]
+    image = Image("x", (stored(ONE),), id=ID, history=(step,), size_kind=kind)  # type: ignore[arg-type]
     assert [row.size for row in inspect(image).rows] == [expected]
     unmeasured = inspect(image, sizes=False)
     assert [row.size for row in unmeasured.rows] == [None if kind == "tar" else expected]

@@ -9,7 +9,7 @@ from dimgx.images.resultnames import familiar_names, own_names, parse_names, par
 
 
 def names(tags: tuple[str, ...], asked: str | None = None) -> list[str]:
-    return list(map(str, own_names(Image("x", (), tags=tags), asked)))
+    return list(map(str, own_names(Image("x", (), id="1", tags=tags), asked)))
 
 
 TABLE = [

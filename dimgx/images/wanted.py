@@ -67,7 +67,8 @@ def _origin_of(image: Image, recipe: Recipe) -> Origin:
 
 def _with_config(origin: Origin, image: Image) -> Origin:
     """Add what an image form carries on of an image's config, as far as its source tells it."""
-    settings, id = settings_of(image), image.id
+    settings = settings_of(image)
+    id: str | None = image.id
     if not image.is_id_of_config:
         id = None if image.config is None else str(image.config.digest)
     return origin._replace(

@@ -160,7 +160,7 @@ class _Reader:
         for variant in chain.from_iterable(one.variants for one in candidates):
             with suppress(ImageError):
                 image = variant.open()
-                found.setdefault(image.id or "", []).append(image.layers)
+                found.setdefault(image.id, []).append(image.layers)
         return found
 
     def _layer(
