@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -390,6 +390,26 @@ def test_tar_that_another_program_packed_again_has_its_end(
     with (place / f"out.tar.{suffix}").open("wb") as packed:
         subprocess.run([*program.split(), "-c", "-q", "out.tar"], stdout=packed, check=True)
     assert check("-t", f"out.tar.{suffix}", "./big.tar") == (0, "up to date")
+
+
+LIBRARY: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress, "bzip2": bz2.compress,
+    "xz": lambda data: lzma.compress(data, preset=0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("compression", LIBRARY)
+def test_end_of_a_tar_that_another_program_packed(tmp_path: Path, compression: str) -> None:
+    """That of bzip2 lies at any bit of a byte."""
+    path, pack = tmp_path / "out.tar", LIBRARY[compression]
+    record = pack(build_global_header(b'{"dimgx":1,"layers":[]}'))
+    for number in range(24):
+        data = record + pack(layer(file("a", b"%d" % number)))
+        for lost in (0, 1, 4, 12):
+            path.write_bytes(data[: len(data) - lost])
+            (found,) = read_state(str(path)) or ()
+            assert found.packing == compression
+            assert found.problem == ("damaged: the tar ends early" if lost else None), number
 
 
 def test_target_that_is_neither_file_nor_directory(place: Path) -> None:
