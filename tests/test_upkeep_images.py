@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from dimgx.images.origin import NoOrigin
+from dimgx.targets.state import read_state
 from tests.dsl import dir_, file, layer, whiteout
 from tests.programs import dimgx, need, refused, run
 from tests.test_upkeep import check, refused_origin, update
@@ -374,6 +377,29 @@ def test_archive_that_was_cut_is_not_up_to_date(place: Path, part: float) -> Non
         assert check("-t", target, "./app.tar")[0] == 5
         update("-w", "-t", target, "./app.tar")
         assert Path("out.tar").read_bytes() == data
+
+
+ID = "ab" * 32
+FIRST = ("./", "blobs/", "././blobs/sha256/", "oci-layout", "index.json", "repositories", "etc/")
+FIRST += (ID, f"{ID}/", f"{ID}.json", f"{ID}.tar", f"./{ID}/layer.tar", "manifest.json")
+
+
+@pytest.mark.parametrize("name", FIRST)
+@pytest.mark.parametrize("is_packed", [True, False])
+def test_archive_of_images_is_told_by_its_first_member(
+    tmp_path: Path, name: str, is_packed: bool
+) -> None:
+    """If it is packed, since all of it has to be decoded to look at the rest."""
+    first = layer(dir_(name.rstrip("/")) if name.endswith("/") else file(name, b""), end=b"")
+    data = first + docker_archive(APP)
+    path = tmp_path / "out.tar"
+    path.write_bytes(gzip.compress(data) if is_packed else data)
+    if is_packed and name == "etc/":
+        with pytest.raises(NoOrigin):
+            read_state(str(path))
+        return
+    (found,) = read_state(str(path)) or ()
+    assert (found.form, found.is_ours, found.problem) == ("docker-archive", False, None)
 
 
 # -- several images ------------------------------------------------------------------------------

@@ -47,8 +47,7 @@ _NO_RECORD = "no record of what it was made from: --update writes one"
 _PIECE = 64 << 10
 # The members that archives of images begin with: what does not is not decoded in search of them.
 _IMAGE_MEMBER = re.compile(
-    rb"(?:\./)*(?:blobs/.*|oci-layout|index\.json|manifest\.json|repositories"
-    rb"|[0-9a-f]{64}(?:[/.].*)?|)"
+    rb"(?:\./)*(?:blobs/|oci-layout|index\.json|manifest\.json|repositories|[0-9a-f]{64}|\Z)"
 )
 
 
@@ -92,7 +91,7 @@ def _read_tar(extent: Extent, compression: Compression | None) -> Made | None:
         if len(head) >= _extended_end(head):
             break
     if not _is_global(head):
-        if compression is not None and not _IMAGE_MEMBER.fullmatch(cut(head[:100])):
+        if compression is not None and not _IMAGE_MEMBER.match(cut(head[:100])):
             raise NoOrigin("there is no record of dimgx")
         return None
     payload = head[BLOCK : _extended_end(head)]
