@@ -255,12 +255,10 @@ class _BlockEncoder:
             raise SourceError(
                 "memory is too short to compress: use fewer threads or a lower level"
             ) from exc
-        if self._header:
-            self._write(self._header)
-            self._header = b""
-        for piece in pieces:
+        for piece in (self._header, *pieces):
             if piece:
                 self._write(piece)
+        self._header = b""
         self._free.append(buffer)
 
 

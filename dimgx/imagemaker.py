@@ -120,9 +120,8 @@ class ImageMaker:
             self.report.add_kept(image, image.layers)
         stored = tuple(self._keep(image, image.layers))
         config, manifest = image.config, image.manifest
-        has_rootfs = config is not None and config.diff_ids is not None
         guards = manifest is not None and self._form.has_manifest
-        if config is not None and (has_rootfs or guards):
+        if config is not None and (config.diff_ids is not None or guards):
             data = config.data
         else:
             diff_ids = [layer.diff_id for layer in stored]
@@ -205,7 +204,7 @@ class ImageMaker:
         ids = [row.diff_id or row.digest for row in rows]
         below = tuple(row.diff_id or row.digest for row in recipe.below if not row.is_empty)
         key = None if None in (*ids, *below) else ("flattened", below, *ids)
-        if key is not None and key in self._known:
+        if key in self._known:
             if self.report is not None:
                 self.report.add_again(image, self._figures[key])
             return self._known[key]

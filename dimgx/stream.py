@@ -70,8 +70,7 @@ class _Channel:
         """Let the reader meet `error` next, whatever was written before."""
         with self._changed:
             self._pieces.clear()
-            self._is_ended, self._error = True, error
-            self._changed.notify_all()
+            self.end(error)
 
     def stop(self) -> None:
         with self._changed:

@@ -163,7 +163,6 @@ class FileTarget:
         self._force = force
         self._sync = sync
         self._fd = -1
-        self._is_nameless = False
         self._directory = os.path.dirname(place) or os.curdir
         # Short whatever the target's name, which may be as long as a name can be.
         self._temporary = os.path.join(self._directory, f".dimgx-{os.urandom(8).hex()}.tmp")
