@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -104,6 +104,25 @@ def test_breaking_off_reaches_the_reader() -> None:
 def test_no_thread_for_the_reader_is_told() -> None:
     with pytest.raises(SourceError, match=r"no more threads may be started: .*pids\.max"):
         Pushed(b"".join)
+
+
+@pytest.mark.parametrize("is_good", [True, False])
+def test_what_is_pulled_is_closed_before_its_end_is_seen(is_good: bool) -> None:
+    closed: list[bool] = []
+
+    def produce(write: Callable[[bytes], object]) -> None:
+        write(b"x")
+        if not is_good:
+            raise StopIteration("no more")
+
+    with open_pulled(produce, lambda: closed.append(True)) as file:
+        assert file.read(1) == b"x"
+        if is_good:
+            assert file.read() == b""
+        else:
+            with pytest.raises(StopIteration, match="no more"):
+                file.read()
+        assert closed == [True]
 
 
 @pytest.mark.usefixtures("no_threads")
