@@ -82,6 +82,23 @@ def test_checks_are_made_there() -> None:
     assert said(script) == ["good there", "good there", "alone here", "30"]
 
 
+def test_checks_that_end_where_they_are_told_of_are_each_made() -> None:
+    """What is said of the first must not end the second."""
+    script = """
+def even(tick):
+    tick(8 << 20)
+    say("even")
+
+def empty(tick):
+    say("empty")
+
+check(empty, even, bad).join()
+print(sum(counted) >> 20)
+"""
+    expected = ["empty there", "even there", "bad there", "bad here", "alone here", "17"]
+    assert said(script) == expected
+
+
 def test_an_error_is_found_again_and_told_here() -> None:
     script = """
 try:
