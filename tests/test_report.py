@@ -22,7 +22,7 @@ from dimgx.report import Output, Report, format_report, name_of
 from tests.dsl import dir_, file, hardlink, layer, symlink, whiteout
 from tests.programs import need, run
 from tests.test_figures import check_with_tarfile, figures_of
-from tests.writers import image, oci_archive
+from tests.writers import docker_archive_v1, image, oci_archive
 
 SCHEMA = json.loads(
     (Path(__file__).parent.parent / "docs" / "report.schema.json").read_text(encoding="utf-8")
@@ -234,6 +234,16 @@ def test_image_form_to_a_pipe_counts_once(opened: dimgx.Image) -> None:
     (output,) = document["outputs"]
     assert (output["target"], output["size"]) == ("-", len(sink.getvalue()))
     assert output["sha256"] == hashlib.sha256(sink.getvalue()).hexdigest()
+
+
+def test_digests_that_a_source_does_not_state_are_null(tmp_path: Path) -> None:
+    (tmp_path / "image.tar").write_bytes(docker_archive_v1(image(BASE)))
+    report = Report()
+    with dimgx.open_image(f"docker-archive:{tmp_path / 'image.tar'}") as found:
+        dimgx.flatten(found, io.BytesIO(), report=report)
+    (part,) = checked(report)["images"]
+    (told,) = part["layers"]
+    assert (part["digest"], told["digest"], told["diff_id"]) == (None, None, None)
 
 
 def test_one_image_under_two_names_is_told_twice(opened: dimgx.Image, tmp_path: Path) -> None:
