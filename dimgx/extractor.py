@@ -123,9 +123,13 @@ def open_flow(
     memory = space.left() - (sum(sizes) if fetch_all else 0)
     here = Reading(layers, recipe, space)
 
+    decoded = 0
+
     def tick(size: int) -> None:
-        # Of what comes over a network that is told which has come, decoded yet or not.
-        here.tick(fetch_all.size - here.done if fetch_all else size)
+        nonlocal decoded
+        decoded += size
+        # What comes over a network counts by halves: as it comes, and as it is decoded.
+        here.tick((fetch_all.size + decoded) // 2 - here.done if fetch_all else size)
 
     def check() -> None:
         tick(0)
