@@ -210,19 +210,24 @@ def test_program_that_reaches_no_registry(alone: Engine) -> None:
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_pull_is_not_waited_for_when_it_is_stopped(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+@pytest.mark.parametrize("stage", ["pull", "save"])
+def test_program_is_not_waited_for_when_it_is_stopped(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stage: str, name: str
 ) -> None:
-    """The program that pulls says more than a pipe holds, and goes on for as long as it is let."""
+    """It says more than a pipe holds, and goes on for as long as it is let."""
     path, begun = tmp_path / "bin" / "podman", tmp_path / "begun"
     path.parent.mkdir()
+    layers = [f"sha256:{'1' * 64}"]
+    told = {"Id": "2" * 64, "Os": "linux", "RootFS": {"Layers": layers}, "History": [{}]}
     path.write_text(
-        f'#!/bin/sh\n[ "$1" = pull ] || exit 1\n'
+        f'#!/bin/sh\n[ "$1" = image ] && echo \'[{json.dumps(told)}]\' && exit\n'
+        f'[ "$1" = history ] && echo "[]" && exit\n[ "$1" = {stage} ] || exit 1\n'
         f'head -c 200000 /dev/zero\necho $$ >"{begun}"\nexec sleep 600\n'
     )
     path.chmod(0o755)
     env = {"PATH": f"{path.parent}:/usr/bin:/bin", "PYTHONPATH": str(programs.CHECKOUT)}
-    command = [sys.executable, "-m", "dimgx", "--pull", "always", "podman:x"]
+    pull = ["--pull", "always"] if stage == "pull" else []
+    command = [sys.executable, "-m", "dimgx", *pull, "-t", tmp_path / "out.tar", "podman:x"]
     with subprocess.Popen(command, env=env, stderr=subprocess.PIPE) as process:
         while not (begun.exists() and (pid := begun.read_text().strip())):
             assert process.poll() is None

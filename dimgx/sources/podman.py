@@ -11,6 +11,7 @@ Spec: Podman's libpod API; podman-image-inspect(1), podman-history(1), podman-sa
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,7 +28,7 @@ from dimgx.sources.daemon import clean_tags, full_id, layers_of, parse_images, r
 from dimgx.sources.described import Described
 
 _DOCUMENT_LIMIT = 64 << 20
-_PIECE = 1 << 20
+_PIECE = 1 << 16  # what a pipe holds
 _MOST_ANCESTORS = 1000
 # Layers that were pushed with zstd, which Docker's manifests do not know.
 _BAD_FORM = ("zstd", "manifest conversion")
@@ -239,8 +240,10 @@ class ProgramDoor:
             command = [*self._command, "save", "--format", form, "--", id]
             with _start(command, errors.fileno()) as process:
                 assert process.stdout is not None
+                fd = process.stdout.fileno()
                 try:
-                    while piece := process.stdout.read(_PIECE):
+                    # One read at a time: between those of a whole piece no signal is heard.
+                    while piece := os.read(fd, _PIECE):
                         yield piece
                 except BaseException:
                     process.kill()
