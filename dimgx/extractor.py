@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dimgx.codec import HEAD, sniff
 from dimgx.errors import ImageError, UsageError
 from dimgx.extent import Extent
-from dimgx.image import Layer, is_fetched
+from dimgx.image import Layer, is_assembled, is_fetched
 from dimgx.layers.tarfields import FILE, LINK, TYPES, EntryType, show
 from dimgx.merging.emit import Emitter, Write
 from dimgx.merging.hardlinks import plan_tree
@@ -105,7 +105,7 @@ def open_flow(
     else than their whole tree is wanted, or the system or the memory does not allow it. With
     `fetch_all` they come over a network; it has begun to fetch them then.
     """
-    sizes = [layer.blob.size or 0 for layer in layers]
+    sizes = [layer.weight or 0 for layer in layers]
     processes = recipe.worker_count
     if (
         processes == 1
@@ -164,7 +164,7 @@ def _is_streamed(blob: Blob) -> bool:
     """Tell whether a layer is worth decoding by pieces, as far as can be told without fetching."""
     if isinstance(blob, Extent):
         return sniff(blob.read(0, HEAD)) is not None
-    return is_fetched(blob)
+    return is_fetched(blob) or is_assembled(blob)
 
 
 def _shape_of(recipe: Recipe, below_count: int) -> Changeset | Content | None:

@@ -58,6 +58,19 @@ def has_fetched(layers: Iterable[Layer]) -> bool:
     return any(is_fetched(layer.blob) for layer in layers)
 
 
+class AssembledBlob(Blob, Protocol):
+    """A plain tar that is put together while it is read."""
+
+    @property
+    def estimate(self) -> int:
+        """About how many bytes that are."""
+
+
+def is_assembled(blob: Blob) -> TypeGuard[AssembledBlob]:
+    """Tell whether a blob is put together while it is read."""
+    return hasattr(blob, "estimate")
+
+
 class UnreadableBlob(NamedTuple):
     """A layer that is not there or that nobody here can read, which matters only to who tries."""
 
@@ -113,6 +126,11 @@ class Layer(NamedTuple):
     def stored_size(self) -> int | None:
         """Bytes of the stored blob, stated or found; None where neither is known yet."""
         return self.blob.size if self.size is None else self.size
+
+    @property
+    def weight(self) -> int | None:
+        """About how many bytes are read of it; None where nothing tells."""
+        return self.blob.estimate if is_assembled(self.blob) else self.stored_size
 
     def name_among(self, layers: Sequence[Layer]) -> str:
         """Tell for people which of `layers` this is: `layer 3/7 sha256:...`, 1 is the lowest."""

@@ -178,6 +178,16 @@ def build_parser(version: str) -> argparse.ArgumentParser:
         help="when the engine is to fetch the image first (default: never)",
     )
     source.add_argument(
+        "--direct",
+        **FLAG,
+        const=True,
+        help="read an image of an engine of this machine from the engine's own files, where that "
+        "can be (by root; default)",
+    )
+    source.add_argument(
+        "--no-direct", dest="direct", **FLAG, const=False, help="have the engine save it always"
+    )
+    source.add_argument(
         "--verify",
         choices=("once", "all", "none"),
         help="check each layer against one digest (default), against both of its digests, or "

@@ -24,7 +24,7 @@ def kind_of(reference: str) -> str | None:
 def engine_options(reference: str, options: Options, tick: Tick | None) -> EngineOptions | None:
     """Give how the engine of an image is asked; None where nothing says anything about one."""
     kind = kind_of(reference)
-    if kind is None and options.host is None and options.pull == "never":
+    if kind is None and options.host is None and options.pull == "never" and options.direct:
         return None
     import warnings
 
@@ -38,6 +38,7 @@ def engine_options(reference: str, options: Options, tick: Tick | None) -> Engin
         os.environ,
         host=None if is_others else options.host,
         pull=options.pull,
+        is_direct=options.direct,
         tick=tick,
         are_rows_wanted=bool(options.layers or options.squash_from)
         or not (options.check or options.update),

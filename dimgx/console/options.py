@@ -39,6 +39,7 @@ class Options(NamedTuple):
     platforms: bool = False
     host: str | None = None
     pull: Literal["never", "missing", "always"] = "never"
+    direct: bool = True
     threads: int | None = None
     memory: int | None = None
     tmpdir: str | None = None

@@ -67,7 +67,7 @@ class Reading:
         self._pool: Workers | None = None
         self._decoding: dict[Future[Spool], Layer] = {}
         self._distinct = dict.fromkeys(layers)
-        sizes = [layer.stored_size for layer in self._distinct]
+        sizes = [layer.weight for layer in self._distinct]
         self._total = None if None in sizes else sum(filter(None, sizes))
         self.done = 0
         """How many bytes of stored layers have been read."""
@@ -102,7 +102,7 @@ class Reading:
 
     def read_all(self) -> list[PlainLayer]:
         """Read every layer once, however often it stands in the image."""
-        ordered = sorted(self._distinct, key=lambda layer: -(layer.blob.size or 0))
+        ordered = sorted(self._distinct, key=lambda layer: -(layer.weight or 0))
         if has_fetched(ordered):
             ordered = self._order_fetched()
         found = ((layer, self._find_plain(layer)) for layer in ordered)
@@ -188,7 +188,9 @@ class Reading:
         if self._stopped:
             raise Cancelled("cancelled")
         self.done += size
-        self._recipe.tell("read", self.done, self._total)
+        # What is put together may come to some more than was thought.
+        total = None if self._total is None else max(self.done, self._total)
+        self._recipe.tell("read", self.done, total)
 
     def _in_context(self, layer: Layer, work: Callable[[], _T]) -> _T:
         """Do something with a layer; an error says with which."""

@@ -18,8 +18,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from dimgx.digest import Digest
-from dimgx.errors import ImageError
-from dimgx.image import SizeKind
+from dimgx.errors import DimgxError, ImageError
+from dimgx.image import Image, SizeKind
 from dimgx.jsondoc import Fields
 from dimgx.oci import HistoryStep, parse_platform_fields
 from dimgx.platforms import Platform
@@ -28,6 +28,7 @@ from dimgx.sources.connection import Connection, Refused, quoted
 from dimgx.sources.described import Described
 
 if TYPE_CHECKING:
+    from contextlib import ExitStack
     from datetime import datetime
 
 _MISSING = "<missing>"
@@ -91,6 +92,22 @@ class DockerEngine:
             is_content="descriptor" in image or id in digests,
             platforms=platforms,
         )
+
+    def open_stored(
+        self, described: Described, resources: ExitStack, *, verify: bool
+    ) -> Image | None:
+        """Give an image that it has described as it lies in its own files, if they are here."""
+        if not self.connection.has_local_files:
+            return None
+        what = f"{self.where}: what it tells of itself"
+        try:
+            info = Fields(self.connection.get(self.connection.url("/info"), "itself"), what)
+        except DimgxError:
+            return None
+        from dimgx.sources.dockerstore import open_stored
+
+        id = Digest.parse(described.id)
+        return open_stored(info, id, described.diff_ids, resources, verify=verify)
 
     def iter_saved(self, id: str, platform: Platform | None) -> Iterator[bytes]:
         """Yield the archive of an image."""

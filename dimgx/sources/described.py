@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import ExitStack
 
     from dimgx.digest import Digest
-    from dimgx.image import SizeKind
+    from dimgx.image import Image, SizeKind
     from dimgx.jsondoc import Fields
     from dimgx.oci import HistoryStep
     from dimgx.platforms import Platform
@@ -54,6 +55,14 @@ class Engine(Protocol):
 
     def describe(self, name: str, platform: Platform | None) -> Described:
         """Give what it tells of an image, for `platform` where it can choose."""
+
+    def open_stored(
+        self, described: Described, resources: ExitStack, *, verify: bool
+    ) -> Image | None:
+        """Give an image that it has described as it lies in its own files.
+
+        None where they cannot be read here. What has to be open is so until `resources` is closed.
+        """
 
     def iter_saved(self, id: str, platform: Platform | None) -> Iterator[bytes]:
         """Yield the archive of an image.

@@ -37,6 +37,8 @@ class EngineOptions(NamedTuple):
     """Where it listens, as `docker -H` has it; comes before all else."""
     pull: Pull = "never"
     """When the engine is told to fetch the image first."""
+    is_direct: bool = True
+    """Its own files are read where they can be; else it is to save the image."""
     docker_host: str | None = None
     docker_context: str | None = None
     docker_config: str | None = None
@@ -62,6 +64,7 @@ class EngineOptions(NamedTuple):
         pull: Pull = "never",
         tick: Tick | None = None,
         are_rows_wanted: bool = True,
+        is_direct: bool = True,
     ) -> EngineOptions:
         """Take what counts from `environment`; what is empty there counts as absent."""
 
@@ -72,6 +75,7 @@ class EngineOptions(NamedTuple):
         return cls(
             host=host,
             pull=pull,
+            is_direct=is_direct,
             docker_host=get("DOCKER_HOST"),
             docker_context=get("DOCKER_CONTEXT"),
             docker_config=get("DOCKER_CONFIG"),

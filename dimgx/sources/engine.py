@@ -4,7 +4,8 @@
 2. Rows come from its history; a step that is an image of its own has that image's ID and tags.
 3. Layers wait. The first that is read has the engine save the lowest image of its own that holds
    all that are wanted, once, into the spool; from then on it is an archive like any other.
-4. What was saved must have the layers that were told, else the image has changed meanwhile.
+4. Where the engine's own files can be read, they are; then nothing is saved.
+5. What was saved must have the layers that were told, else the image has changed meanwhile.
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ def open_engine_image(
         resources.callback(engine.close)
         described = _describe(engine, reference, platform, options)
         saved = _Saved(engine, described, spool, verify)
+        if options.is_direct and _fits(described, platform):
+            saved.find(resources)
         if not _fits(described, platform):
             if described.may_hold_more:
                 # The engine cannot tell of other platforms than its own, but saves them too.
@@ -86,7 +89,11 @@ def open_engine_image(
             size_kind=engine.size_kind,
             warnings=tuple(_platform_warnings(described.platform, platform)),
         )
-        image.fetch, image.fetch_whole = saved.fetch, saved.whole
+        if saved.is_found:
+            image.layers = saved.fetch(image.layers, None)
+        else:
+            image.fetch = saved.fetch
+        image.fetch_whole = saved.whole
         image.resources.push(resources.pop_all())
         return image
 
@@ -212,6 +219,13 @@ class _Saved:
         self._lock = threading.Lock()
         self._archive: Image | None = None
         self._is_whole = False
+        self.is_found = False
+        """It lies in the engine's own files, and is not saved."""
+
+    def find(self, resources: ExitStack) -> None:
+        """Look for the image in the engine's own files."""
+        self._archive = self._engine.open_stored(self._described, resources, verify=self._verify)
+        self.is_found = self._is_whole = self._archive is not None
 
     def fetch(self, layers: Sequence[Layer], tick: Tick | None) -> tuple[Layer, ...]:
         """Give `layers` with their blobs at hand; `tick` is told of bytes done and in all."""

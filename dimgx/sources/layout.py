@@ -29,7 +29,7 @@ from dimgx.sources.files import Files
 from dimgx.sources.manifests import LIMITS, Kind, ManifestReader
 
 
-class _StoredBlobs:
+class StoredBlobs:
     """Blobs that lie in files; `locate` gives the names under which one may lie, best first."""
 
     is_far = False
@@ -47,6 +47,11 @@ class _StoredBlobs:
 
     def find(self, layer: Descriptor) -> Extent | None:
         return next(filter(None, map(self._files.find, self._locate(layer.digest))), None)
+
+
+def blob_paths(digest: Digest) -> tuple[str, ...]:
+    """Give where a blob lies in an OCI layout, and in whatever else keeps blobs so."""
+    return (f"blobs/{digest.algorithm}/{digest.hex}",)
 
 
 def list_layout(files: Files) -> list[Candidate]:
@@ -67,7 +72,7 @@ def list_layout(files: Files) -> list[Candidate]:
     index = parse_document(data, f"{files.where}: index.json", CONFIG_LIMIT)
     if isinstance(index, Manifest):
         raise ImageError(f"{files.where}: index.json is no index")
-    blobs = _StoredBlobs(files, lambda d: (f"blobs/{d.algorithm}/{d.hex}",))
+    blobs = StoredBlobs(files, blob_paths)
     return _list_images(ManifestReader(blobs), index)
 
 
@@ -76,7 +81,7 @@ def list_directory(files: Files, data: bytes) -> list[Candidate]:
 
     Raises: ImageError where it is neither a manifest nor an index, or lists no image.
     """
-    blobs = _StoredBlobs(files, lambda d: (d.hex, f"{d.hex}.manifest.json"))
+    blobs = StoredBlobs(files, lambda d: (d.hex, f"{d.hex}.manifest.json"))
     document = parse_document(data, f"{files.where}: manifest.json")
     descriptor = Descriptor(None, Digest.of(data), len(data))
     return [ManifestReader(blobs).candidate(descriptor, document)]

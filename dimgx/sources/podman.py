@@ -15,10 +15,10 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from dimgx.errors import SourceError, TemporaryError
-from dimgx.image import SizeKind
+from dimgx.image import Image, SizeKind
 from dimgx.jsondoc import Fields, parse_json
 from dimgx.oci import HistoryStep, parse_platform_fields
 from dimgx.platforms import Platform
@@ -87,6 +87,12 @@ class Podman:
                 raise
             return []
         return [fields.integer("size") for fields in reversed(told.objects("steps"))]
+
+    def open_stored(
+        self, described: Described, resources: ExitStack, *, verify: bool
+    ) -> Image | None:
+        """Give an image that it has described as it lies in its own files, if they are here."""
+        return None
 
     def iter_saved(self, id: str, platform: Platform | None) -> Iterator[bytes]:
         """Yield the archive of an image: Docker's form, in which Podman need not compress layers.

@@ -1,0 +1,144 @@
+"""The Docker Engine's own store: images read from its files, so that it need not save them.
+
+The engine writes all of an image to its disk before it sends the first byte of it; reading what it
+keeps takes a fraction of that. It says where that is. Two kinds of store are known:
+
+1. overlay2: layers lie unpacked, each with a record of its tar (`tarsplit`). Where the engine uses
+   the kernel's redirects, or files without data, files are not where the record says.
+2. containerd's: blobs lie as they were pulled or built.
+
+What is there has its digest for a name, and is checked like any other image. An engine that is seen
+through a forwarded socket may mean files of another machine: what is not here, whole, it saves.
+
+Spec: moby image/fs.go, layer/filestore.go; containerd docs/content-flow.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from dimgx.digest import Digest
+from dimgx.errors import DimgxError
+from dimgx.image import Image, Layer, UnreadableBlob
+from dimgx.jsondoc import Fields
+from dimgx.oci import CONFIG_LIMIT, MANIFEST_LIMIT, Descriptor, parse_config, parse_document
+from dimgx.sources.files import DirectoryFiles, check_digest
+from dimgx.sources.layout import StoredBlobs, blob_paths
+from dimgx.sources.manifests import ManifestReader
+from dimgx.sources.tarsplit import SplitTar
+
+_CONTENT = "io.containerd.content.v1.content"
+_CONTAINERD = Path("/var/lib/containerd", _CONTENT)
+"""Where containerd keeps blobs that the engine did not start itself."""
+_CACHE_ID = re.compile(r"[0-9A-Za-z-]+")
+
+
+def open_stored(
+    info: Fields, id: Digest, diff_ids: Sequence[Digest], resources: ExitStack, *, verify: bool
+) -> Image | None:
+    """Give the image `id` with these layers as it lies in the store; None where it is not there.
+
+    `info` is what the engine tells of itself. What has to be open is so until `resources` is
+    closed.
+    """
+    root = Path(info.text("dockerrootdir") or "")
+    status = dict(_iter_pairs(info))
+    if not root.is_absolute():
+        return None
+    try:
+        if status.get("driver-type") == "io.containerd.snapshotter.v1":
+            return _open_blobs(root, id, diff_ids, resources, verify=verify)
+        if info.text("driver") == "overlay2" and status.get("Native Overlay Diff") == "true":
+            return _open_unpacked(root, id, diff_ids, verify=verify)
+    except (OSError, ValueError, DimgxError):
+        pass  # it is not as expected: the engine knows better
+    return None
+
+
+def _iter_pairs(info: Fields) -> Iterator[tuple[str, str]]:
+    for item in info.items("driverstatus"):
+        if isinstance(item, list) and len(item) == 2 and all(isinstance(v, str) for v in item):
+            yield item[0], item[1]
+
+
+def _open_unpacked(
+    root: Path, id: Digest, diff_ids: Sequence[Digest], *, verify: bool
+) -> Image | None:
+    images, layers = root / "image/overlay2/imagedb", root / "image/overlay2/layerdb"
+    path = images / "content" / id.algorithm / id.hex
+    with path.open("rb") as file:
+        data = file.read(CONFIG_LIMIT + 1)
+    if verify:
+        check_digest(data, id, f"{path}")
+    config = parse_config(data, f"{path}")
+    if config.diff_ids != tuple(diff_ids):
+        return None
+    return Image(
+        reference=f"{root}",
+        layers=tuple(
+            Layer(_find_unpacked(root, layers / chain_id.algorithm / chain_id.hex), diff_id=diff_id)
+            for diff_id, chain_id in zip(diff_ids, chain_ids(diff_ids), strict=True)
+        ),
+        config=config,
+        id=str(id),
+        platform=config.platform,
+        history=config.history,
+    )
+
+
+def chain_ids(diff_ids: Sequence[Digest]) -> Iterator[Digest]:
+    """Yield the ChainID of each layer: that of itself over those below it.
+
+    Spec: image-spec config.md, Layer ChainID.
+    """
+    below: Digest | None = None
+    for diff_id in diff_ids:
+        if below is not None:
+            joined = hashlib.sha256(f"{below} {diff_id}".encode()).hexdigest()
+            below = Digest.parse(f"sha256:{joined}")
+        else:
+            below = diff_id
+        yield below
+
+
+def _find_unpacked(root: Path, layer: Path) -> SplitTar:
+    """Give the layer whose entry in the store is `layer`.
+
+    Raises: OSError, ValueError where it is not all there.
+    """
+    name = (layer / "cache-id").read_text("ascii")
+    if not _CACHE_ID.fullmatch(name):
+        raise ValueError(name)
+    record, directory = layer / "tar-split.json.gz", root / "overlay2" / name / "diff"
+    for path in (record, directory):
+        os.stat(path)
+    return SplitTar(f"{record}", f"{directory}", int((layer / "size").read_text("ascii")))
+
+
+def _open_blobs(
+    root: Path, id: Digest, diff_ids: Sequence[Digest], resources: ExitStack, *, verify: bool
+) -> Image | None:
+    for content in (root / "containerd/daemon" / _CONTENT, _CONTAINERD):
+        files = DirectoryFiles(f"{content}", f"{content}", resources, verify=verify)
+        data = files.read(f"blobs/{id.algorithm}/{id.hex}", MANIFEST_LIMIT)
+        if data is None:
+            continue
+        if verify:
+            check_digest(data, id, f"{content}: {id}")
+        reader = ManifestReader(StoredBlobs(files, blob_paths))
+        document = parse_document(data, f"{content}: {id}")
+        candidate = reader.candidate(Descriptor(None, id, len(data)), document)
+        for variant in candidate.variants:
+            if not variant.is_sound:
+                continue
+            image = variant.open()
+            is_whole = not any(isinstance(layer.blob, UnreadableBlob) for layer in image.layers)
+            if is_whole and [layer.diff_id for layer in image.layers] == list(diff_ids):
+                image.watches = tuple(files.watches())
+                return image
+    return None
