@@ -92,6 +92,7 @@ def test_child_is_that_of_a_container(docker: Engine) -> None:
 def test_same_bytes_as_from_the_saved_archive(docker: Engine, hard_cases: bytes) -> None:
     saved = docker.run("save", "hard/cases:1")
     assert programs.dimgx("-t", "-", "-", stdin=saved).stdout == hard_cases
+    assert flat("hard/cases:1", docker, "--no-direct") == hard_cases
 
 
 def test_rows_are_those_of_docker_history(docker: Engine) -> None:
@@ -166,34 +167,42 @@ def test_row_is_found_by_id_tag_and_place(docker: Engine) -> None:
         assert dimgx.select(base_to_top, ["@-1"]).rows == (top,)
 
 
+def saving(engine: Engine) -> EngineOptions:
+    """Ask an engine that is to save what it has."""
+    return EngineOptions(host=engine.url, is_direct=False)
+
+
 def test_only_the_topmost_chosen_image_is_saved(docker: Engine) -> None:
     name = "localhost:5000/team/child"
-    with dimgx.open_image(name, engine=EngineOptions(host=docker.url)) as image:
+    with dimgx.open_image(name, engine=saving(docker)) as image:
         row = dimgx.inspect(image).rows[-1]
         with dimgx.open_tree(image, layers=[row]) as tree:
             assert "bin/busybox" in {entry.path.decode() for entry in tree}
         assert image.spool is not None
         # Saved by a name, an archive also tells the name.
         base = max(len(docker.run("save", name)) for name in (row.id or "", *row.tags))
-        assert image.spool.used <= base < len(docker.run("save", name))
+        assert 0 < image.spool.used <= base < len(docker.run("save", name))
 
 
 def test_chosen_layers_are_those_of_the_archive(docker: Engine) -> None:
     saved = docker.run("save", "hard/cases:1")
     for spec in ("@3:@7", "@12", "@5"):
         expected = programs.dimgx("-l", spec, "-t", "-", "-", stdin=saved).stdout
-        assert flat("hard/cases:1", docker, "-l", spec) == expected
+        for more in ((), ("--no-direct",)):
+            assert flat("hard/cases:1", docker, "-l", spec, *more) == expected
 
 
 def test_nothing_is_saved_for_a_listing(docker: Engine) -> None:
-    with dimgx.open_image("hard/cases:1", engine=EngineOptions(host=docker.url)) as image:
+    with dimgx.open_image("hard/cases:1", engine=saving(docker)) as image:
         dimgx.inspect(image)
         assert image.spool is not None
         assert image.spool.used == 0
 
 
-def test_layer_can_be_read_without_flattening(docker: Engine) -> None:
-    with dimgx.open_image("hard/cases:1", engine=EngineOptions(host=docker.url)) as image:
+@pytest.mark.parametrize("is_direct", [True, False])
+def test_layer_can_be_read_without_flattening(docker: Engine, is_direct: bool) -> None:
+    engine = EngineOptions(host=docker.url, is_direct=is_direct)
+    with dimgx.open_image("hard/cases:1", engine=engine) as image:
         layer = image.layers[0]
         assert layer.diff_id is not None
         state = layer.diff_id.new_hash()
@@ -204,12 +213,12 @@ def test_layer_can_be_read_without_flattening(docker: Engine) -> None:
 
 def test_progress_and_cancelling_while_the_engine_saves(docker: Engine) -> None:
     seen: list[tuple[str, int]] = []
-    with dimgx.open_image("hard/cases:1", engine=EngineOptions(host=docker.url)) as image:
+    with dimgx.open_image("hard/cases:1", engine=saving(docker)) as image:
         with dimgx.open_tree(image, progress=lambda p: seen.append((p.phase, p.done))):
             pass
         assert seen[0] == ("read", 0)
     with (
-        dimgx.open_image("hard/cases:1", engine=EngineOptions(host=docker.url)) as image,
+        dimgx.open_image("hard/cases:1", engine=saving(docker)) as image,
         pytest.raises(dimgx.Cancelled),
     ):
         dimgx.open_tree(image, cancel=lambda: True)

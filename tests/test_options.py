@@ -297,6 +297,7 @@ def is_taken(*args: str) -> bool:
             "--report=r.json",
             "tar stdout update several archive oci dir keep squash load import",
         ),
+        ("--direct --no-direct", f"list {RESULTS}"),
         ("--platforms", "list remote platforms"),
         (
             "--platform=linux/amd64 --host=unix:///x --pull=never --verify=all --memory=1G"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dimgx.console.targetname import is_template
 from dimgx.console.terminal import is_stdout
 from dimgx.errors import UsageError
+from dimgx.reference import parse_reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 _SPELLINGS = {
     "force": "-w/-W",
     "sync": "--sync/--no-sync",
+    "direct": "--direct/--no-direct",
     "compression": "a compression",
     "target": "-t",
     "layers": "-l",
@@ -31,6 +33,7 @@ _REGISTRY = (
     "creds", "password_stdin", "authfile", "tls_verify", "cert_dir", "retry_time", "cache_dir",
     "cache_size",
 )  # fmt: skip
+_ENGINES = ("docker-daemon", "podman")
 _CHOSEN_LAYERS = ("layers", "reverse", "strict")
 _CONTENT = ("paths", "strip_components", "prefix", "add_layers", "root_entry", "clamp_mtime")
 _IMAGE = ("layer_compression", "tags", "squash_from", "keep_layers")
@@ -38,7 +41,8 @@ _FILE = ("compression", "compress_level", "update", "check", "format", "raw")
 _BESIDE = ("write_config", "report")
 _OF_A_RESULT = ("force", "sync", *_FILE, *_CONTENT, *_IMAGE, *_BESIDE)
 _NOT_WITH_PLATFORMS = (
-    "target", "load", "import_", *_CHOSEN_LAYERS, "json", "quiet", "threads", *_OF_A_RESULT
+    "target", "load", "import_", *_CHOSEN_LAYERS, "json", "quiet", "threads", "direct",
+    *_OF_A_RESULT,
 )  # fmt: skip
 _NOT_WITH_RAW = (*_CONTENT, "format", "update", "check", "report")
 _NOT_WITH_KEEP_LAYERS = (*_CHOSEN_LAYERS, "squash_from", *_CONTENT)
@@ -96,11 +100,13 @@ def _rules(
     is_beside = any(said[name] not in (None, "-") for name in _BESIDE)
     of_files = () if is_beside else ("force", "sync")
     is_remote = any(image.startswith("docker://") for image in said["images"])
+    is_at_engine = any(parse_reference(image).transport in _ENGINES for image in said["images"])
     keeps_coding = (
         said["keep_layers"] and not said["layer_compression"] and target and not target.compression
     )
     return (
         (not is_remote, _REGISTRY, "on an image that is not docker://"),
+        (not is_at_engine, ("direct",), "on an image that is at no engine"),
         (said["platforms"], _NOT_WITH_PLATFORMS, "with --platforms"),
         (not has_result, _OF_A_RESULT, "without a target (-t)"),
         (has_result, ("json",), "with a target (-t)"),
@@ -169,8 +175,6 @@ def _check_several(said: dict[str, Any], target: TargetName | None) -> None:
     """See that several images have somewhere to go."""
     if len(said["images"]) < 2:
         return
-    from dimgx.reference import parse_reference
-
     if target is None and not said["load"] and not said["import_"]:
         raise UsageError("several images are not looked at at once: name one, or a target (-t)")
     found = [parse_reference(text) for text in said["images"]]

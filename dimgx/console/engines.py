@@ -24,7 +24,7 @@ def kind_of(reference: str) -> str | None:
 def engine_options(reference: str, options: Options, tick: Tick | None) -> EngineOptions | None:
     """Give how the engine of an image is asked; None where nothing says anything about one."""
     kind = kind_of(reference)
-    if kind is None and options.host is None and options.pull == "never" and options.direct:
+    if kind is None and options.host is None and options.pull == "never":
         return None
     import warnings
 

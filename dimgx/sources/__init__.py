@@ -77,16 +77,9 @@ def open_image(
 
 
 def _refuse_engine(reference: Reference, engine: EngineOptions | None) -> None:
-    if engine is None:
-        return
-    given = {
-        "--host": engine.host,
-        "--pull": engine.pull != "never",
-        "--no-direct": not engine.is_direct,
-    }
-    for option, is_given in given.items():
-        if is_given:
-            raise UsageError(f"{option} has no effect: {reference.text!r:.300} is at no engine")
+    if engine is not None and (engine.host or engine.pull != "never"):
+        option = "--host" if engine.host else "--pull"
+        raise UsageError(f"{option} has no effect: {reference.text!r:.300} is at no engine")
 
 
 def list_platforms(

@@ -1,0 +1,203 @@
+"""The Docker Engine's images read from its own files, against what it saves."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import dimgx
+from dimgx import EngineOptions
+from tests import programs, services
+from tests.dsl import file, layer, symlink, whiteout
+from tests.services import Engine
+from tests.writers import docker_archive, image
+
+NAME = "direct/app:1"
+BASE = layer(file("etc/kept", b"base" * 999), file(b"etc/\xff", b"not UTF-8"), file("gone", b"x"))
+TOP = layer(whiteout("gone"), symlink("link", "/etc"), file("etc/new", b"top"), file("empty", b""))
+PICTURE = image(BASE, TOP, layer(), tags=(NAME,))
+SAVED = docker_archive(PICTURE)
+
+
+@pytest.fixture(scope="module")
+def docker(docker_engine: Engine) -> Iterator[Engine]:
+    docker_engine.run("load", stdin=SAVED)
+    yield docker_engine
+    docker_engine.run("image", "rm", NAME)
+
+
+def options(engine: Engine, *, is_direct: bool = True) -> EngineOptions:
+    return EngineOptions(host=engine.url, is_direct=is_direct)
+
+
+def stored(engine: Engine, place: int) -> Path:
+    """Give the directory that the files of a layer lie in."""
+    told = json.loads(engine.run("image", "inspect", NAME))[0]["GraphDriver"]["Data"]
+    return Path([told["UpperDir"], *told["LowerDir"].split(":")][::-1][place])
+
+
+@contextmanager
+def moved_away(path: Path) -> Iterator[None]:
+    aside = path.with_name(f"{path.name}-aside")
+    path.rename(aside)
+    try:
+        yield
+    finally:
+        aside.rename(path)
+
+
+def entry_of(engine: Engine, place: int) -> Path:
+    """Give what the engine's store knows of a layer."""
+    (entry,) = (
+        path.parent
+        for path in (engine.directory / "root").glob("image/overlay2/layerdb/sha256/*/cache-id")
+        if path.read_text() == stored(engine, place).parent.name
+    )
+    return entry
+
+
+@pytest.mark.parametrize("words", [(), ("--threads", "1"), ("-l", "@0"), ("--verify", "all")])
+def test_same_bytes_as_from_what_is_saved(docker: Engine, words: tuple[str, ...]) -> None:
+    expected = programs.dimgx("-t", "-", *words, "-", stdin=SAVED).stdout
+    for more in ((), ("--no-direct",)):
+        assert programs.flat_bytes(NAME, "-H", docker.url, *words, *more) == expected
+
+
+@pytest.mark.parametrize("is_direct", [True, False])
+def test_nothing_is_saved_where_files_can_be_read(docker: Engine, is_direct: bool) -> None:
+    with dimgx.open_image(NAME, engine=options(docker, is_direct=is_direct)) as found:
+        with dimgx.open_tree(found) as tree:
+            assert b"etc/new" in {entry.path for entry in tree}
+        assert found.spool is not None
+        assert (found.spool.used == 0) == is_direct
+
+
+def test_listing_is_the_same(docker: Engine) -> None:
+    direct, saved = (
+        programs.dimgx("-H", docker.url, "--json", *more, NAME).stdout
+        for more in ((), ("--no-direct",))
+    )
+    assert direct == saved
+
+
+@pytest.mark.parametrize(
+    "words", [("--format", "oci-archive"), ("--keep-layers", "--format", "docker-archive")]
+)
+def test_images_are_those_of_what_is_saved(
+    docker: Engine, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    made = []
+    for number, more in enumerate(((), ("--no-direct",))):
+        target = tmp_path / f"{number}.tar"
+        programs.dimgx("-H", docker.url, "-q", "-t", target, *words, *more, NAME)
+        made.append(target.read_bytes())
+    assert made[0] == made[1]
+
+
+def test_layer_of_the_store_as_it_is(docker: Engine) -> None:
+    raw = programs.dimgx("-H", docker.url, "--raw", "-l", "@0", "-t", "-", NAME).stdout
+    assert raw == BASE
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda path: path.write_bytes(b"BASE" * 999), "layer 1/3"),
+        (lambda path: path.write_bytes(b"short"), "etc/kept"),
+        (lambda path: path.unlink(), "etc/kept"),
+    ],
+    ids=["changed", "cut", "removed"],
+)
+def test_files_that_were_changed(docker: Engine, tmp_path: Path, change: object, told: str) -> None:
+    path = stored(docker, 0) / "etc/kept"
+    data, status = path.read_bytes(), path.stat()
+    try:
+        change(path)  # type: ignore[operator]
+        code, problem = programs.refused(NAME, "-H", docker.url, "-t", tmp_path / "x.tar")
+    finally:
+        path.write_bytes(data)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert (code, list(tmp_path.iterdir())) == (2, [])
+    assert told in problem
+
+
+def test_link_in_a_layer_leads_nowhere(docker: Engine, tmp_path: Path) -> None:
+    """Not even where digests are not checked."""
+    outside, inside = tmp_path / "outside", stored(docker, 0) / "etc"
+    outside.mkdir()
+    (outside / "kept").write_bytes(b"mine" * 999)
+    with moved_away(inside):
+        inside.symlink_to(outside)
+        try:
+            code, told = programs.refused(
+                NAME, "-H", docker.url, "--verify", "none", "-t", tmp_path / "x.tar"
+            )
+        finally:
+            inside.unlink()
+    assert code == 2
+    assert "--no-direct" in told
+
+
+def is_direct(engine: Engine) -> bool:
+    with dimgx.open_image(NAME, engine=options(engine)) as found:
+        return found.fetch is None
+
+
+def test_what_is_not_there_as_expected_is_saved(docker: Engine) -> None:
+    assert is_direct(docker)
+    entry = entry_of(docker, 1)
+    for name in ("cache-id", "size", "tar-split.json.gz"):
+        with moved_away(entry / name):
+            assert not is_direct(docker)
+    with moved_away(entry / "cache-id"):
+        expected = programs.dimgx("-t", "-", "-", stdin=SAVED).stdout
+        assert programs.flat_bytes(NAME, "-H", docker.url) == expected
+
+
+def test_who_is_not_root_has_it_saved(docker: Engine) -> None:
+    script = (
+        f"import os, sys; sys.path.insert(0, {str(programs.CHECKOUT)!r});"
+        "import docker, encodings.utf_8_sig, socket, dimgx.api, dimgx.platforms;"
+        "import dimgx.sources.engines, dimgx.sources.formats, dimgx.sources.layout;"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534);"
+        "engine = dimgx.EngineOptions(host=sys.argv[1]);"
+        f"sys.exit(dimgx.open_image({NAME!r}, engine=engine).fetch is None)"
+    )
+    path = Path(docker.url.removeprefix("unix://"))
+    path.chmod(0o666)
+    with programs.public_directory() as directory:
+        os.link(path, directory / "socket")
+        url = f"unix://{directory}/socket"
+        done = subprocess.run([sys.executable, "-c", script, url], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("word", ["--direct", "--no-direct"])
+def test_choice_for_an_image_that_is_at_no_engine(tmp_path: Path, word: str) -> None:
+    (tmp_path / "a.tar").write_bytes(SAVED)
+    code, told = programs.refused(tmp_path / "a.tar", word)
+    assert (code, "has no effect on an image that is at no engine" in told) == (1, True)
+
+
+def test_what_else_engines_put_into_layers(docker: Engine) -> None:
+    docker.build("direct/made", {"root/bin/busybox": services.busybox()}, MADE)
+    saved = docker.run("save", "direct/made")
+    expected = programs.dimgx("-t", "-", "-", stdin=saved).stdout
+    assert programs.flat_bytes("direct/made", "-H", docker.url) == expected
+    docker.run("image", "rm", "direct/made")
+
+
+MADE = r"""FROM scratch
+COPY root/ /
+SHELL ["/bin/busybox", "sh", "-ec"]
+RUN PATH=/; b=/bin/busybox; $b mkdir -p /a/b/c /d; echo 1 >/a/b/c/f; $b ln /a/b/c/f /d/hard; \
+    $b dd if=/dev/zero of=/sparse bs=1 count=1 seek=3000000; $b mkfifo /d/p; $b ln -s /a /d/link
+RUN /bin/busybox rm -r /a; /bin/busybox mkdir /a; echo 2 >/a/f
+"""
