@@ -81,21 +81,19 @@ def encode_table(rows: Sequence[Row]) -> str:
 
 def served_table(rows: Sequence[Row]) -> str:
     """Images that a registry or an engine serves: each command's time, dimgx's ratios beside."""
-    heads = ("image", "command", "s", "CPU s", "ratio", "aim", "met", "the save's share", "output")
+    heads = ("image", "command", "s", "CPU s", "ratio", "aim", "met", "output")
     lines = []
     for row in rows:
         if "failure" in row:
-            lines.append((row["title"], row["failure"], *[""] * 7))
+            lines.append((row["title"], row["failure"], *[""] * 6))
         for name, times in row["times"].items():
             end = {"none": "", "once": "_verified"}.get(name)
-            cells = ["", "", "", ""]
+            cells = ["", "", ""]
             if end is not None:
-                share = row.get(f"share{end}")
                 cells = [
                     pair(row[f"ratio{end}"], row[f"ratio{end}_of_minima"]),
                     number(row.get(f"aim{end}"), 1),
                     yes(row.get(f"is_met{end}")),
-                    "" if share is None else f"{share:.0%}",
                 ]
             shown = f"dimgx --verify {name}" if end is not None else name
             lines.append((row["title"], shown, seconds(times), number(times.get("cpu_s")),
