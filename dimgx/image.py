@@ -189,6 +189,8 @@ class Image:
         """What was odd but usable, one sentence each."""
         self.watches: tuple[Watch, ...] = ()
         """The open files that the image is read from, where they could change meanwhile."""
+        self.store: str | None = None
+        """The directory of an engine's own files that the layers are read from."""
         self.spool: SpoolSpace | None = None
         """Where what had to be kept of the source lies."""
         self.fetch: Fetch | None = None

@@ -77,6 +77,7 @@ def test_nothing_is_saved_where_files_can_be_read(docker: Engine, is_direct: boo
             assert b"etc/new" in {entry.path for entry in tree}
         assert found.spool is not None
         assert (found.spool.used == 0) == is_direct
+        assert found.store == (str(docker.directory / "root") if is_direct else None)
 
 
 def test_listing_is_the_same(docker: Engine) -> None:
@@ -85,6 +86,12 @@ def test_listing_is_the_same(docker: Engine) -> None:
         for more in ((), ("--no-direct",))
     )
     assert direct == saved
+
+
+def test_verbose_tells_where_it_is_read_from(docker: Engine) -> None:
+    for more, expected in (((), True), (("--no-direct",), False)):
+        told = programs.dimgx("-H", docker.url, "-v", "-t", "-", *more, NAME).stderr.decode()
+        assert (f"read from {docker.directory}/root" in told) == expected
 
 
 @pytest.mark.parametrize(
@@ -147,7 +154,7 @@ def test_link_in_a_layer_leads_nowhere(docker: Engine, tmp_path: Path) -> None:
 
 def is_direct(engine: Engine) -> bool:
     with dimgx.open_image(NAME, engine=options(engine)) as found:
-        return found.fetch is None
+        return found.store is not None
 
 
 def test_what_is_not_there_as_expected_is_saved(docker: Engine) -> None:
@@ -168,7 +175,7 @@ def test_who_is_not_root_has_it_saved(docker: Engine) -> None:
         "import dimgx.sources.engines, dimgx.sources.formats, dimgx.sources.layout;"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534);"
         "engine = dimgx.EngineOptions(host=sys.argv[1]);"
-        f"sys.exit(dimgx.open_image({NAME!r}, engine=engine).fetch is None)"
+        f"sys.exit(dimgx.open_image({NAME!r}, engine=engine).store is not None)"
     )
     path = Path(docker.url.removeprefix("unix://"))
     path.chmod(0o666)

@@ -218,6 +218,8 @@ def _tell_image(image: Image, messages: Messages) -> None:
         facts.append(f"manifest {image.digest}")
     if image.platform:
         facts.append(f"platform {image.platform}")
+    if image.store:
+        facts.append(f"read from {image.store}")
     messages.tell(f"{image.reference}: {', '.join(facts)}")
     for index, layer in enumerate(image.layers):
         names = []

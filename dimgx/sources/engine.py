@@ -52,9 +52,10 @@ def open_engine_image(
     with ExitStack() as resources:
         resources.callback(engine.close)
         described = _describe(engine, reference, platform, options)
-        saved = _Saved(engine, described, spool, verify)
+        stored = None
         if options.is_direct and _fits(described, platform):
-            saved.find(resources)
+            stored = engine.open_stored(described, resources, verify=verify)
+        saved = _Saved(engine, described, spool, verify, stored)
         if not _fits(described, platform):
             if described.may_hold_more:
                 # The engine cannot tell of other platforms than its own, but saves them too.
@@ -89,8 +90,12 @@ def open_engine_image(
             size_kind=engine.size_kind,
             warnings=tuple(_platform_warnings(described.platform, platform)),
         )
-        if saved.is_found:
-            image.layers = saved.fetch(image.layers, None)
+        if stored is not None:
+            image.layers = tuple(
+                here._replace(length=layer.length)
+                for here, layer in zip(stored.layers, image.layers, strict=True)
+            )
+            image.watches, image.store = stored.watches, stored.reference
         else:
             image.fetch = saved.fetch
         image.fetch_whole = saved.whole
@@ -209,23 +214,21 @@ class _Pending(NamedTuple):
 
 
 class _Saved:
-    """What the engine saves of an image, once it is needed."""
+    """What the engine saves of an image, once it is needed; nothing where it lies at hand."""
 
     def __init__(
-        self, engine: Engine, described: Described, spool: SpoolSpace, verify: bool
+        self,
+        engine: Engine,
+        described: Described,
+        spool: SpoolSpace,
+        verify: bool,
+        stored: Image | None,
     ) -> None:
         self._engine, self._described = engine, described
         self._spool, self._verify = spool, verify
         self._lock = threading.Lock()
-        self._archive: Image | None = None
-        self._is_whole = False
-        self.is_found = False
-        """It lies in the engine's own files, and is not saved."""
-
-    def find(self, resources: ExitStack) -> None:
-        """Look for the image in the engine's own files."""
-        self._archive = self._engine.open_stored(self._described, resources, verify=self._verify)
-        self.is_found = self._is_whole = self._archive is not None
+        self._archive = stored
+        self._is_whole = stored is not None
 
     def fetch(self, layers: Sequence[Layer], tick: Tick | None) -> tuple[Layer, ...]:
         """Give `layers` with their blobs at hand; `tick` is told of bytes done and in all."""
