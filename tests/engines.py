@@ -186,6 +186,7 @@ class Docker:
     """The command `docker` with a daemon."""
 
     def __init__(self, host: str) -> None:
+        self.host = host
         self._command = [need("docker"), "-H", host]
 
     def run(self, *words: str | Path, stdin: bytes = b"", ok: bool = True, **env: str) -> bytes:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import shutil
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
 
 from tests.cases import flatten_members
-from tests.dsl import dir_, file, layer
+from tests.dsl import Member, dir_, file, layer
 from tests.engines import (
     Docker,
     agreed,
@@ -109,6 +110,21 @@ def test_export_shows_what_we_flatten(docker: Docker, tmp_path: Path) -> None:
     exported = docker.export("example/app:1.0")
     ours = without_dockers_own(read_tar(flatten_members(layers)))
     assert listed(ours) == listed(unpacked(exported, tmp_path / "tree"))
+
+
+def is_kept(member: Member) -> bool:
+    """Tell whether Docker keeps a member's content: not a marker's, so it cannot save that."""
+    return not (member.data and b"/.wh." in b"/" + member.name)
+
+
+def test_files_of_the_engine_give_the_same_bytes(docker: Docker, tmp_path: Path) -> None:
+    path = tmp_path / "image.tar"
+    cases = [case for case in AGREED if all(map(is_kept, chain.from_iterable(case.layers)))]
+    layers = [layer(*members) for members in together(cases)]
+    path.write_bytes(docker_archive(image(*layers, tags=["example/direct:1"])))
+    docker.run("load", "-i", path)
+    direct = flat_bytes("example/direct:1", "-H", docker.host)
+    assert direct == flat_bytes(str(path))
 
 
 @pytest.mark.parametrize("vintage", VINTAGES)
