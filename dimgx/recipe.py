@@ -31,7 +31,7 @@ class Progress(NamedTuple):
     done: int
     """Bytes: pulled by an engine, of stored layers while reading, of the tar while writing."""
     total: int | None
-    """Bytes that it will be, about; None where that is not known."""
+    """Bytes that it will be, about, and no fewer than are done; None where that is not known."""
 
 
 class TreeOptions(TypedDict, total=False):
@@ -116,6 +116,8 @@ class Recipe(NamedTuple):
         """
         self.check_cancelled()
         if self.progress is not None:
+            # An estimate may turn out too low.
+            total = None if total is None else max(done, total)
             self.progress(Progress(phase, done, total))
 
 

@@ -20,6 +20,7 @@ from dimgx.digest import Digest, Tally, iter_verified
 from dimgx.encode import encoding
 from dimgx.errors import ImageError
 from dimgx.extent import Extent
+from dimgx.image import is_assembled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterator
@@ -138,9 +139,11 @@ class KeptPart:
 
     @property
     def is_repeatable(self) -> bool:
-        """It lies on a disk as it is to be stored."""
+        """It lies on a disk as it is to be stored, in one piece or many."""
         blob = self._layer.blob
-        return isinstance(blob, Extent) and sniff(blob.read(0, HEAD)) in self._allowed
+        if isinstance(blob, Extent):
+            return sniff(blob.read(0, HEAD)) in self._allowed
+        return is_assembled(blob) and None in self._allowed
 
     def emit(self, write: Write) -> StoredLayer:
         """Write it."""

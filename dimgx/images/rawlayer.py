@@ -33,7 +33,7 @@ class RawLayer:
         (layer,) = fetched(image, layers, recipe)
         self._recipe = recipe
         self._done = 0
-        self._total = layer.size or layer.blob.size
+        self._total = layer.weight
         self._part = KeptPart(
             layer,
             layers[0].name_among(image.layers),

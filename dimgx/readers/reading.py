@@ -188,9 +188,7 @@ class Reading:
         if self._stopped:
             raise Cancelled("cancelled")
         self.done += size
-        # What is put together may come to some more than was thought.
-        total = None if self._total is None else max(self.done, self._total)
-        self._recipe.tell("read", self.done, total)
+        self._recipe.tell("read", self.done, self._total)
 
     def _in_context(self, layer: Layer, work: Callable[[], _T]) -> _T:
         """Do something with a layer; an error says with which."""
@@ -233,7 +231,6 @@ class Reading:
 
     def _decode(self, layer: Layer) -> Spool:
         """Decode a layer into the spool. Runs in a worker."""
-        # Not left to the collector: it may hold a connection.
         with self._cpus, closing(self.iter_decoded(layer)) as pieces:
             spool = self._space.open()
             for piece in pieces:
@@ -251,8 +248,9 @@ class Reading:
         """
         chunks = layer.blob.iter_chunks()
         with ExitStack() as stack:
+            # Not left to the collector: it may hold a connection, or files.
+            stack.callback(getattr(chunks, "close", lambda: None))
             if is_fetched(layer.blob):
-                stack.callback(getattr(chunks, "close", lambda: None))
                 chunks = _outside(self._cpus, chunks)
             verify = self._recipe.verify
             digest = None if verify == "none" else layer.digest
