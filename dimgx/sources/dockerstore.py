@@ -46,11 +46,10 @@ def open_stored(
     `info` is what the engine tells of itself. What has to be open is so until `resources` is
     closed.
     """
-    root = Path(info.text("dockerrootdir") or "")
-    status = dict(_iter_pairs(info))
-    if not root.is_absolute():
-        return None
     try:
+        root, status = Path(info.text("dockerrootdir") or ""), dict(_iter_pairs(info))
+        if not root.is_absolute():
+            return None
         if status.get("driver-type") == "io.containerd.snapshotter.v1":
             return _open_blobs(root, id, diff_ids, resources, verify=verify)
         if info.text("driver") == "overlay2" and status.get("Native Overlay Diff") == "true":
@@ -111,13 +110,13 @@ def _find_unpacked(root: Path, layer: Path) -> SplitTar:
 
     Raises: OSError, ValueError where it is not all there.
     """
-    name = (layer / "cache-id").read_text("ascii")
-    if not _CACHE_ID.fullmatch(name):
-        raise ValueError(name)
+    name, size = ((layer / part).read_text("ascii") for part in ("cache-id", "size"))
+    if not (_CACHE_ID.fullmatch(name) and size.isdecimal()):
+        raise ValueError(layer)
     record, directory = layer / "tar-split.json.gz", root / "overlay2" / name / "diff"
     for path in (record, directory):
         os.stat(path)
-    return SplitTar(f"{record}", f"{directory}", int((layer / "size").read_text("ascii")))
+    return SplitTar(f"{record}", f"{directory}", int(size))
 
 
 def _open_blobs(
