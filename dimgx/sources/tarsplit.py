@@ -4,8 +4,8 @@ Beside a layer's files engines keep what else its tar had, so that the tar comes
 byte and matches its diff_id. This record is JSON, a document a line, gzipped: bytes of the tar as
 base64 (type 2), or a file (type 1), whose content belongs there.
 
-Whoever made the layer chose its links. So none is followed: nothing outside of the layer's
-directory is reached, whether digests are checked or not.
+Whoever made the layer chose its names, links and devices. So no link is followed, and nothing is
+opened but regular files below the layer's directory, whether digests are checked or not.
 
 Spec: vbatts/tar-split tar/storage; moby layer/layer_store.go; containers/storage layers.go.
 """
@@ -15,11 +15,12 @@ from __future__ import annotations
 import os
 import stat
 from binascii import a2b_base64
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from typing import NamedTuple
 
 from dimgx import system
-from dimgx.errors import ImageError, SourceError
+from dimgx.errors import ImageError
 from dimgx.layers.tarfields import show
 
 PIECE = 1 << 19
@@ -27,6 +28,7 @@ _RECORD_PIECE = 1 << 18
 _FILE, _SEGMENT = 1, 2
 _FILE_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _DIRECTORY_FLAGS = _FILE_FLAGS | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_PATH", 0)
+_ODD = frozenset((b"", b".", b".."))
 _HINT = "--no-direct has the engine itself save the image"
 
 
@@ -46,82 +48,91 @@ class SplitTar(NamedTuple):
         return None
 
     def iter_chunks(self) -> Iterator[memoryview]:
-        """Yield the bytes in order, in pieces of at most 512 KiB; each is good until the next.
+        """Yield the bytes in order, in pieces of 512 KiB or, the last, less.
 
-        Raises: SourceError where a file is not there as it was; ImageError where the record is
-            damaged.
+        Each is good until the next. Memory: beside that the longest line of the record.
+
+        Raises: ImageError where the record is damaged, or a file is not there as it was.
         """
         buffer, filled = memoryview(bytearray(PIECE)), 0
-        for part in self._iter_parts():
-            if isinstance(part, _File):
-                fd, left = part
-                while left:
-                    count = system.read_into(fd, buffer[filled : filled + left])
-                    if not count:
-                        raise SourceError(f"{self.directory}: a file was cut short: {_HINT}")
-                    left -= count
-                    filled += count
-                    if filled == PIECE:
-                        yield buffer
-                        filled = 0
-                continue
-            rest = part
-            while rest:
-                piece = rest[: PIECE - filled]
-                buffer[filled : filled + len(piece)] = piece
-                filled += len(piece)
-                rest = rest[len(piece) :]
-                if filled == PIECE:
-                    yield buffer
-                    filled = 0
+        with _Directory(self.directory) as directory, closing(_iter_record(self.record)) as parts:
+            for part in parts:
+                if isinstance(part, bytes):
+                    while part:
+                        piece = part[: PIECE - filled]
+                        buffer[filled : filled + len(piece)] = piece
+                        filled += len(piece)
+                        part = part[len(piece) :]
+                        if filled == PIECE:
+                            yield buffer
+                            filled = 0
+                    continue
+                name, left = part
+                fd = directory.open(name, left)
+                try:
+                    while left:
+                        count = system.read_into(fd, buffer[filled : filled + left])
+                        if not count:
+                            raise directory.problem(name, "it was cut short meanwhile")
+                        left -= count
+                        filled += count
+                        if filled == PIECE:
+                            yield buffer
+                            filled = 0
+                except OSError as exc:
+                    raise directory.problem(name, exc.strerror) from exc
+                finally:
+                    os.close(fd)
         if filled:
             yield buffer[:filled]
 
-    def _iter_parts(self) -> Iterator[bytes | _File]:
-        """Yield bytes of the tar, and files that stay open until the next."""
-        try:
-            with _Directory(self.directory) as directory:
-                for entry in _iter_record(self.record):
-                    kind = entry["type"]
-                    if kind == _SEGMENT:
-                        yield a2b_base64(entry["payload"] or "")
-                    elif kind == _FILE and entry.get("size"):
-                        yield from directory.open(_name_of(entry), entry["size"])
-        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as exc:
-            raise ImageError(f"{self.record} is damaged: {_HINT}") from exc
 
+def _iter_record(path: str) -> Generator[bytes | tuple[bytes, int], None, None]:
+    """Yield what a tar is made of: bytes, and names of files with their sizes.
 
-class _File(NamedTuple):
-    """The content of a file: that many bytes of an open one."""
-
-    fd: int
-    size: int
-
-
-def _iter_record(path: str) -> Iterator[dict[str, Any]]:
+    Raises: ImageError where the record is not there, or damaged.
+    """
     import gzip
     import io
     import json
+    import zlib
 
-    with gzip.open(path) as file, io.BufferedReader(file) as lines:
-        while some := lines.readlines(_RECORD_PIECE):
-            # Many at once, which is three times as fast.
-            yield from json.loads(b"[%b]" % b",".join(some))
-
-
-def _name_of(entry: dict[str, Any]) -> bytes:
-    # The other form is for what is not UTF-8.
-    return a2b_base64(entry["name_raw"]) if "name_raw" in entry else entry["name"].encode()
+    try:
+        if not os.stat(path).st_size:  # which counts as nothing, gzipped
+            raise EOFError
+        with gzip.open(path) as file, io.BufferedReader(file) as lines:
+            while some := lines.readlines(_RECORD_PIECE):
+                # Many at once, which is three times as fast.
+                for entry in json.loads(b"[%b]" % b",".join(some)):
+                    kind = entry["type"]
+                    if kind == _SEGMENT:
+                        yield a2b_base64(entry["payload"] or b"")
+                    elif kind != _FILE:
+                        raise ValueError(kind)
+                    # What has no content, such as a directory, has an entry all the same.
+                    elif size := entry.get("size"):
+                        raw = entry.get("name_raw")  # for what is not UTF-8
+                        name = a2b_base64(raw) if raw else entry["name"].encode()
+                        yield name, int(size)
+    except (
+        OSError, EOFError, zlib.error, RecursionError,
+        ValueError, KeyError, TypeError, AttributeError, OverflowError,
+    ) as exc:  # fmt: skip
+        what = getattr(exc, "strerror", None) or "it is damaged"
+        raise ImageError(f"{path}: {what}: {_HINT}") from exc
 
 
 class _Directory:
-    """Opens what lies below a directory, following no links. A context manager."""
+    """Opens regular files below a directory, following no links. A context manager."""
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._root = os.open(path, _DIRECTORY_FLAGS)
         self._inner: bytes | None = None
         self._fd = -1
+        try:
+            self._root = os.open(path, _DIRECTORY_FLAGS)
+        except OSError as exc:
+            raise ImageError(f"{path}: {exc.strerror}: {_HINT}") from exc
 
     def __enter__(self) -> _Directory:
         return self
@@ -130,45 +141,41 @@ class _Directory:
         self._leave()
         os.close(self._root)
 
-    def open(self, name: bytes, size: int) -> Iterator[_File]:
-        """Yield a file, which is open until it is asked for the next.
+    def open(self, name: bytes, size: int) -> int:
+        """Give the descriptor of a file, which the caller closes.
 
-        Raises: SourceError where it is not there with `size` bytes.
+        Raises: ImageError where it is not there with `size` bytes.
         """
         inner, _, own = name.rpartition(b"/")
+        if own in _ODD:
+            inner, _, own = os.path.normpath(b"/" + name).rpartition(b"/")
         try:
             if inner != self._inner:
                 self._enter(inner)
-            fd = os.open(own, _FILE_FLAGS, dir_fd=self._fd)
-        except OSError as exc:
-            raise self._problem(name, f"{exc.strerror}") from exc
-        try:
-            status = os.fstat(fd)
+            # Not of what is open: to open a pipe waits, and to open a device may do anything.
+            status = os.lstat(own, dir_fd=self._fd)
             if not stat.S_ISREG(status.st_mode) or status.st_size != size:
-                raise self._problem(name, f"it is no file of {size} bytes any more")
-            yield _File(fd, size)
-        finally:
-            os.close(fd)
+                raise self.problem(name, f"it is no file of {size} bytes any more")
+            return os.open(own, _FILE_FLAGS, dir_fd=self._fd)
+        except (OSError, ValueError) as exc:
+            raise self.problem(name, getattr(exc, "strerror", None) or f"{exc}") from exc
+
+    def problem(self, name: bytes, what: str | None) -> ImageError:
+        """Give the error that says what is wrong with a file."""
+        return ImageError(f"{self._path}: {show(name)}: {what}: {_HINT}")
 
     def _enter(self, inner: bytes) -> None:
+        """Open the directory that most names that follow are in."""
         self._leave()
-        # Most names that follow are in the same directory.
-        fd = os.dup(self._root)
-        try:
-            for name in os.path.normpath(b"/" + inner).split(b"/"):
-                if name:
-                    below = os.open(name, _DIRECTORY_FLAGS, dir_fd=fd)
-                    os.close(fd)
-                    fd = below
-        except OSError:
-            os.close(fd)
-            raise
-        self._fd, self._inner = fd, inner
+        self._fd = os.dup(self._root)
+        for name in os.path.normpath(b"/" + inner).split(b"/"):
+            if name:
+                below = os.open(name, _DIRECTORY_FLAGS, dir_fd=self._fd)
+                os.close(self._fd)
+                self._fd = below
+        self._inner = inner
 
     def _leave(self) -> None:
-        if self._inner is not None:
+        if self._fd >= 0:
             os.close(self._fd)
-            self._inner = None
-
-    def _problem(self, name: bytes, what: str) -> SourceError:
-        return SourceError(f"{self._path}: {show(name)}: {what}: {_HINT}")
+        self._fd, self._inner = -1, None
