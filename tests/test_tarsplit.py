@@ -140,7 +140,10 @@ LAYERS: dict[str, list[Member]] = {
         for size in range(max(0, near - 1), min(near + 2, len(BYTES) + 1))
     ],
     "larger than pieces": [file("a", BYTES * 4 + b"a"), file("b"), file("c", BYTES)],
-    "directories in turn": [file(f"{n % 3}/{n % 2}/{n}", f"{n}") for n in range(20)],
+    "directories in turn": [
+        *(file(f"{n % 3}/{n % 2}/{n}", f"{n}") for n in range(20)),
+        *(file("e/" * depth + "f", f"{depth}") for depth in (3, 4, 2, 0, 300, 1, 3)),
+    ],
 }  # fmt: skip
 
 

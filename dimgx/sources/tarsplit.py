@@ -15,9 +15,10 @@ from __future__ import annotations
 import os
 import stat
 from binascii import a2b_base64
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
-from typing import NamedTuple
+from itertools import chain
+from typing import Any, NamedTuple
 
 from dimgx import system
 from dimgx.errors import ImageError
@@ -58,11 +59,12 @@ class SplitTar(NamedTuple):
         with _Directory(self.directory) as directory, closing(_iter_record(self.record)) as parts:
             for part in parts:
                 if isinstance(part, bytes):
-                    while part:
-                        piece = part[: PIECE - filled]
+                    at = 0
+                    while at < len(part):
+                        piece = part[at : at + PIECE - filled]
                         buffer[filled : filled + len(piece)] = piece
+                        at += len(piece)
                         filled += len(piece)
-                        part = part[len(piece) :]
                         if filled == PIECE:
                             yield buffer
                             filled = 0
@@ -92,34 +94,42 @@ def _iter_record(path: str) -> Generator[bytes | tuple[bytes, int], None, None]:
 
     Raises: ImageError where the record is not there, or damaged.
     """
-    import gzip
-    import io
-    import json
-    import zlib
+    from dimgx.decode import iter_decoded
 
     try:
-        if not os.stat(path).st_size:  # which counts as nothing, gzipped
-            raise EOFError
-        with gzip.open(path) as file, io.BufferedReader(file) as lines:
-            while some := lines.readlines(_RECORD_PIECE):
-                # Many at once, which is three times as fast.
-                for entry in json.loads(b"[%b]" % b",".join(some)):
-                    kind = entry["type"]
-                    if kind == _SEGMENT:
-                        yield a2b_base64(entry["payload"] or b"")
-                    elif kind != _FILE:
-                        raise ValueError(kind)
-                    # What has no content, such as a directory, has an entry all the same.
-                    elif size := entry.get("size"):
-                        raw = entry.get("name_raw")  # for what is not UTF-8
-                        name = a2b_base64(raw) if raw else entry["name"].encode()
-                        yield name, int(size)
+        with open(path, "rb") as file:
+            stored = iter(lambda: file.read(_RECORD_PIECE), b"")
+            for entry in _iter_documents(iter_decoded(stored, "gzip")):
+                kind = entry["type"]
+                if kind == _SEGMENT:
+                    yield a2b_base64(entry["payload"] or b"")
+                elif kind != _FILE:
+                    raise ValueError(kind)
+                # What has no content, such as a directory, has an entry all the same.
+                elif size := entry.get("size"):
+                    raw = entry.get("name_raw")  # for what is not UTF-8
+                    name = a2b_base64(raw) if raw else entry["name"].encode()
+                    yield name, int(size)
     except (
-        OSError, EOFError, zlib.error, RecursionError,
+        OSError, ImageError, RecursionError,
         ValueError, KeyError, TypeError, AttributeError, OverflowError,
     ) as exc:  # fmt: skip
         what = getattr(exc, "strerror", None) or "it is damaged"
         raise ImageError(f"{path}: {what}: {_HINT}") from exc
+
+
+def _iter_documents(pieces: Iterable[bytes | memoryview]) -> Iterator[Any]:
+    """Yield JSON documents of a line each."""
+    import json
+
+    held: list[bytes] = []
+    for piece in chain(pieces, (b"\n",)):
+        lines, newline, rest = bytes(piece).rpartition(b"\n")
+        if newline:
+            # All at once, which is three times as fast.
+            yield from json.loads(b"[%b]" % b"".join((*held, lines)).replace(b"\n", b","))
+            held = []
+        held.append(rest)
 
 
 class _Directory:
@@ -127,10 +137,12 @@ class _Directory:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._inner: bytes | None = None
-        self._fd = -1
+        self._inner = b""
+        """Where the last file was, as that was spelled."""
+        self._names: list[bytes] = []
+        """The names on the way there, whose directories are open behind the first of `_fds`."""
         try:
-            self._root = os.open(path, _DIRECTORY_FLAGS)
+            self._fds = [os.open(path, _DIRECTORY_FLAGS)]
         except OSError as exc:
             raise ImageError(f"{path}: {exc.strerror}: {_HINT}") from exc
 
@@ -138,8 +150,8 @@ class _Directory:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._leave()
-        os.close(self._root)
+        for fd in self._fds:
+            os.close(fd)
 
     def open(self, name: bytes, size: int) -> int:
         """Give the descriptor of a file, which the caller closes.
@@ -153,10 +165,10 @@ class _Directory:
             if inner != self._inner:
                 self._enter(inner)
             # Not of what is open: to open a pipe waits, and to open a device may do anything.
-            status = os.lstat(own, dir_fd=self._fd)
+            status = os.lstat(own, dir_fd=self._fds[-1])
             if not stat.S_ISREG(status.st_mode) or status.st_size != size:
                 raise self.problem(name, f"it is no file of {size} bytes any more")
-            return os.open(own, _FILE_FLAGS, dir_fd=self._fd)
+            return os.open(own, _FILE_FLAGS, dir_fd=self._fds[-1])
         except (OSError, ValueError) as exc:
             raise self.problem(name, getattr(exc, "strerror", None) or f"{exc}") from exc
 
@@ -165,17 +177,12 @@ class _Directory:
         return ImageError(f"{self._path}: {show(name)}: {what}: {_HINT}")
 
     def _enter(self, inner: bytes) -> None:
-        """Open the directory that most names that follow are in."""
-        self._leave()
-        self._fd = os.dup(self._root)
-        for name in os.path.normpath(b"/" + inner).split(b"/"):
-            if name:
-                below = os.open(name, _DIRECTORY_FLAGS, dir_fd=self._fd)
-                os.close(self._fd)
-                self._fd = below
+        """Open a directory, and those above it that are not open."""
+        names = [name for name in os.path.normpath(b"/" + inner).split(b"/") if name]
+        while self._names != names[: len(self._names)]:
+            self._names.pop()
+            os.close(self._fds.pop())
+        for name in names[len(self._names) :]:
+            self._fds.append(os.open(name, _DIRECTORY_FLAGS, dir_fd=self._fds[-1]))
+            self._names.append(name)
         self._inner = inner
-
-    def _leave(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd, self._inner = -1, None
