@@ -155,8 +155,9 @@ def _is_out_of_files(exc: BaseException) -> bool:
     """Tell whether too many files are open: whatever was to be opened, there is one thing to do."""
     import errno
 
-    cause = exc.__cause__ or exc
-    return isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE)
+    while exc.__cause__ is not None:
+        exc = exc.__cause__
+    return isinstance(exc, OSError) and exc.errno in (errno.EMFILE, errno.ENFILE)
 
 
 def _exit_code(exc: DimgxError) -> int:

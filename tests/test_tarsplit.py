@@ -47,9 +47,10 @@ from tests.dsl import (
     whiteout,
 )
 from tests.leftovers import open_files
+from tests.opened import opened
 from tests.programs import CHECKOUT, need_root, run
 from tests.test_streaming import many_layers
-from tests.writers import Picture, image, sha256, to_json
+from tests.writers import Picture, docker_archive, image, sha256, to_json
 
 Json = dict[str, Any]
 
@@ -384,9 +385,9 @@ print(len(parts), file=sys.stderr)
 """
 
 
-def flattened(opened: Image, target: Path | None, **options: Any) -> tuple[bytes, str]:
+def flattened(stored: Image, target: Path | None, **options: Any) -> tuple[bytes, str]:
     """Flatten to a file, or else to a pipe; give what was written, and what was said."""
-    layers = [(list(one.blob), f"{one.diff_id}") for one in opened.layers]  # type: ignore[call-overload]
+    layers = [(list(one.blob), f"{one.diff_id}") for one in stored.layers]  # type: ignore[call-overload]
     asked = to_json([target and f"{target}", layers, options])
     command = [sys.executable, "-W", "error", "-c", FLATTEN]
     done = run(command, stdin=asked, env={"PYTHONPATH": str(CHECKOUT)}, ok=False)
@@ -414,10 +415,10 @@ def test_an_image_is_flattened_as_from_an_archive(tmp_path: Path, way: str) -> N
 @needs_fork
 def test_it_is_merged_while_it_is_put_together(tmp_path: Path) -> None:
     tars = many_layers(2, count=3, largest=400_000)
-    opened = image_of(tmp_path, tars)
+    stored = image_of(tmp_path, tars)
     for options in ({"threads": 2}, {"threads": 3, "memory": 32 << 20}, {"verify": "none"}):
         target = tmp_path / f"{len(options)}.tar"
-        found, said = flattened(opened, target, **{"threads": 2, "force": True, **options})
+        found, said = flattened(stored, target, **{"threads": 2, "force": True, **options})
         assert found == flatten_layers(tars)
         assert int(said) > 3
 
@@ -426,7 +427,7 @@ def test_it_is_merged_while_it_is_put_together(tmp_path: Path) -> None:
 @pytest.mark.parametrize("what", ["changed", "gone"])
 def test_a_wrong_layer_is_told(tmp_path: Path, threads: int, what: str) -> None:
     tars, target = many_layers(3), tmp_path / "flat.tar"
-    opened = image_of(tmp_path, tars)
+    stored = image_of(tmp_path, tars)
     names = list(split(tars[1])[1])
     path = Path(os.fsdecode(os.fsencode(tmp_path / "1/diff") + b"/" + names[7]))
     if what == "gone":
@@ -435,10 +436,10 @@ def test_a_wrong_layer_is_told(tmp_path: Path, threads: int, what: str) -> None:
     else:
         path.write_bytes(path.read_bytes()[::-1])
         problem = "its tar: digest is"
-    found, said = flattened(opened, target, threads=threads)
+    found, said = flattened(stored, target, threads=threads)
     assert found == b""
     assert not target.exists()
-    assert f"ImageError: layer 2/4 {opened.layers[1].diff_id}: {problem}" in said
+    assert f"ImageError: layer 2/4 {stored.layers[1].diff_id}: {problem}" in said
 
 
 def test_layers_are_listed_with_their_sizes(tmp_path: Path) -> None:
@@ -450,17 +451,64 @@ def test_layers_are_listed_with_their_sizes(tmp_path: Path) -> None:
 
 def test_raw_and_kept_layers_go_to_a_pipe_without_being_stored(tmp_path: Path) -> None:
     tars, before = many_layers(5, count=2), open_files()
-    opened, target = image_of(tmp_path, tars), io.BytesIO()
+    stored, target = image_of(tmp_path, tars), io.BytesIO()
     told: list[Progress] = []
     nowhere: Any = {"memory": 0, "tmpdir": f"{tmp_path}/none"}
-    dimgx.write_raw(opened, target, layers=["@1"], progress=told.append, **nowhere)
+    dimgx.write_raw(stored, target, layers=["@1"], progress=told.append, **nowhere)
     assert target.getvalue() == tars[1]
     assert all(one.total and one.done <= one.total for one in told)
-    opened = Image("it", opened.layers, id=opened.id, config=config_of(image(*tars)))
+    stored = Image("it", stored.layers, id=stored.id, config=config_of(image(*tars)))
     saved = io.BytesIO()
-    dimgx.write_images([opened], saved, form="docker-archive", keep_layers=True, **nowhere)
+    dimgx.write_images([stored], saved, form="docker-archive", keep_layers=True, **nowhere)
     assert all(tar in saved.getvalue() for tar in tars)
     assert open_files() == before
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {}, {"squash_from": "@1"}, {"keep_layers": True}, {"form": "oci-archive"},
+        {"keep_layers": True, "layer_compression": "gzip"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_image_is_written_as_from_an_archive(tmp_path: Path, options: Json) -> None:
+    picture, path = image(*many_layers(6, count=3)), tmp_path / "image.tar"
+    path.write_bytes(docker_archive(picture, vintage="25"))
+    options = {"form": "docker-archive", **options}
+    found, told = [], []
+    with opened(f"{path}") as one:
+        reference, id, tags, config = one.reference, one.id, one.tags, one.config
+        layers, more = one.layers, {"platform": one.platform, "history": one.history}
+        stored = image_of(tmp_path, picture.layers).layers
+        for blobs in (layers, stored):
+            given = Image(reference, blobs, id=id, tags=tags, config=config, **more)
+            written, report = io.BytesIO(), dimgx.Report()
+            dimgx.write_images([given], written, report=report, **options)
+            found.append(written.getvalue())
+            told.append(report.document()["images"])
+            for row in told[-1][0]["layers"]:
+                # These an archive has beside the layers.
+                assert (row.pop("stored_size") is None) == (blobs is stored)
+                del row["digest"], row["media_type"]
+    assert found[0] == found[1]
+    assert told[0] == told[1]
+
+
+def test_too_many_files_are_open(tmp_path: Path) -> None:
+    import resource
+
+    from dimgx.cli import _is_out_of_files
+
+    stored = image_of(tmp_path, [layer(file("d/" * 300 + "f", "text"))])
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, before[1]))
+    try:
+        with pytest.raises(ImageError, match=r"layer 1/1 sha256:.*Too many open files") as caught:
+            dimgx.flatten(stored, io.BytesIO())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert _is_out_of_files(caught.value)
 
 
 # -- the engine's store -------------------------------------------------------------------------
