@@ -15,14 +15,15 @@ import pytest
 import dimgx
 from dimgx import EngineOptions
 from tests import programs, services
-from tests.dsl import file, layer, symlink, whiteout
+from tests.dsl import dir_, file, layer, symlink, whiteout
 from tests.services import Engine
 from tests.writers import docker_archive, image
 
 NAME = "direct/app:1"
 BASE = layer(file("etc/kept", b"base" * 999), file(b"etc/\xff", b"not UTF-8"), file("gone", b"x"))
 TOP = layer(whiteout("gone"), symlink("link", "/etc"), file("etc/new", b"top"), file("empty", b""))
-PICTURE = image(BASE, TOP, layer(), tags=(NAME,))
+MERGED = layer(dir_("usr"), dir_("usr/lib"), symlink("lib", "usr/lib"), file("lib/x", b"below it"))
+PICTURE = image(BASE, TOP, MERGED, layer(), tags=(NAME,))
 SAVED = docker_archive(PICTURE)
 
 
@@ -116,7 +117,7 @@ def test_layer_of_the_store_as_it_is(docker: Engine) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda path: path.write_bytes(b"BASE" * 999), "layer 1/3"),
+        (lambda path: path.write_bytes(b"BASE" * 999), "layer 1/4"),
         (lambda path: path.write_bytes(b"short"), "etc/kept"),
         (lambda path: path.unlink(), "etc/kept"),
     ],

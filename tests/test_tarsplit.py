@@ -298,7 +298,7 @@ def make_directory(path: Path) -> None:
 CHANGES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "gone": (Path.unlink, "d/a", "'d/a': No such file"),
     "a link": (link_outside, "d/a", "'d/a': it is no file"),
-    "a link above": (link_outside, "d", "'d/a': Not a directory"),
+    "a link above": (link_outside, "d", "'d/a': No such file"),
     "a link at the top": (link_outside, "", "diff: Not a directory"),
     "all gone": (lambda path: path.rename(path.parent / "moved"), "", "diff: No such file"),
     "a directory": (make_directory, "d/a", "'d/a': it is no file"),
@@ -308,11 +308,54 @@ CHANGES: dict[str, tuple[Callable[[Path], object], str, str]] = {
 
 
 @pytest.mark.parametrize("what", CHANGES)
-def test_what_is_no_file_is_neither_followed_nor_opened(tmp_path: Path, what: str) -> None:
+def test_what_is_no_file_is_not_opened(tmp_path: Path, what: str) -> None:
     blob = write(tmp_path, [entry(b"b", 1), entry(b"d/a", 4)], {b"b": b"b", b"d/a": b"text"})
     change, name, told = CHANGES[what]
     change(Path(blob.directory, name))
     assert told in error_of(blob)
+
+
+LINKS = {
+    "lib": "usr/lib",
+    "usr/abs": "/usr/lib",
+    "usr/lib/back": "../../lib",
+    "out": "../../../usr/lib",
+    "a/b/c": "../../lib/back/./",
+    "self": "self",
+    "one": "two",
+    "two": "one/x",
+    "away": "/no/such",
+    "etc": "../outside",
+}
+
+
+@pytest.mark.parametrize("way", ["lib", "usr/abs", "lib/back/back", "out", "a/b/c", "a/b/c/back"])
+def test_a_file_below_a_link_of_its_own_layer(tmp_path: Path, way: str) -> None:
+    """Links lead where they did when the layer was unpacked: its directory was the root."""
+    names = [f"{way}/f", "usr/lib/g", f"{way}/g", "top"]
+    blob = write(tmp_path, [entry(name.encode(), 1) for name in names],
+                 {b"usr/lib/f": b"f", b"usr/lib/g": b"g", b"top": b"t"})  # fmt: skip
+    for name, target in LINKS.items():
+        path = Path(blob.directory, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(target)
+    before = open_files()
+    assert read(blob) == b"fggt"
+    assert open_files() == before
+
+
+@pytest.mark.parametrize("way", ["self", "one", "away", "etc", "lib/g", "lib/no/such"])
+def test_a_link_that_leads_to_no_directory_of_the_layer(tmp_path: Path, way: str) -> None:
+    blob = write(tmp_path, [entry(f"{way}/f".encode(), 1)], {b"usr/lib/g": b"g"})
+    for name, target in LINKS.items():
+        path = Path(blob.directory, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(target)
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/f").write_bytes(b"f")
+    before = open_files()
+    assert f"'{way}/f': " in error_of(blob)
+    assert open_files() == before
 
 
 @pytest.mark.parametrize("name", ["", "/", "..", "a\0b", "n" * 300, "b/c"])

@@ -4,14 +4,16 @@ Beside a layer's files engines keep what else its tar had, so that the tar comes
 byte and matches its diff_id. This record is JSON, a document a line, gzipped: bytes of the tar as
 base64 (type 2), or a file (type 1), whose content belongs there.
 
-Whoever made the layer chose its names, links and devices. So no link is followed, and nothing is
-opened but regular files below the layer's directory, whether digests are checked or not.
+Whoever made the layer chose its names, links and devices. So links lead nowhere else than within
+the layer's directory, as they did when it was unpacked, and nothing is opened but regular files,
+whether digests are checked or not.
 
 Spec: vbatts/tar-split tar/storage; moby layer/layer_store.go; containers/storage layers.go.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from binascii import a2b_base64
@@ -29,6 +31,8 @@ _RECORD_PIECE = 1 << 18
 _FILE, _SEGMENT = 1, 2
 _FILE_FLAGS = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _DIRECTORY_FLAGS = _FILE_FLAGS | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_PATH", 0)
+_MOST_LINKS = 40
+"""As many as the kernel follows for one name."""
 _ODD = frozenset((b"", b".", b".."))
 _HINT = "--no-direct has the engine itself save the image"
 
@@ -133,7 +137,7 @@ def _iter_documents(pieces: Iterable[bytes | memoryview]) -> Iterator[Any]:
 
 
 class _Directory:
-    """Opens regular files below a directory, following no links. A context manager."""
+    """Opens regular files below a directory, which links do not lead out of. A context manager."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -179,10 +183,38 @@ class _Directory:
     def _enter(self, inner: bytes) -> None:
         """Open a directory, and those above it that are not open."""
         names = [name for name in os.path.normpath(b"/" + inner).split(b"/") if name]
+        try:
+            self._open_all(names)
+        except OSError:
+            self._open_all(self._follow(names))
+        self._inner = inner
+
+    def _open_all(self, names: list[bytes]) -> None:
         while self._names != names[: len(self._names)]:
             self._names.pop()
             os.close(self._fds.pop())
         for name in names[len(self._names) :]:
             self._fds.append(os.open(name, _DIRECTORY_FLAGS, dir_fd=self._fds[-1]))
             self._names.append(name)
-        self._inner = inner
+
+    def _follow(self, names: list[bytes]) -> list[bytes]:
+        """Give the way to a directory past the links on it, as if this one here were the root."""
+        found: list[bytes] = []
+        left, links = names[::-1], 0
+        while left:
+            name = left.pop()
+            if name == b"..":
+                found = found[:-1]
+            elif name not in _ODD:
+                try:
+                    target = os.readlink(b"/".join((*found, name)), dir_fd=self._fds[0])
+                except OSError:  # it is none
+                    found.append(name)
+                    continue
+                links += 1
+                if links > _MOST_LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+                if target.startswith(b"/"):
+                    found = []
+                left += target.split(b"/")[::-1]
+        return found
