@@ -82,8 +82,7 @@ class Connection:
     @property
     def has_local_files(self) -> bool:
         """Whether the engine's own files may be here, and may be read: all of them, as by root."""
-        is_root = getattr(os, "geteuid", lambda: None)() == 0
-        return is_root and self.endpoint.socket_path is not None
+        return self.endpoint.socket_path is not None and is_root()
 
     def url(self, path: str) -> str:
         """Give the address of `path` in Docker's API."""
@@ -227,6 +226,11 @@ class Connection:
                 f"the engine at {self.endpoint} speaks TLS only: set DOCKER_TLS_VERIFY=1"
             )
         return " ".join((text or response.reason or f"status {response.status_code}").split())[:500]
+
+
+def is_root() -> bool:
+    """Tell whether any file here may be read."""
+    return getattr(os, "geteuid", lambda: None)() == 0
 
 
 def quoted(name: str) -> str:

@@ -17,13 +17,14 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 
-from dimgx.errors import SourceError, TemporaryError
+from dimgx.digest import Digest
+from dimgx.errors import DimgxError, SourceError, TemporaryError
 from dimgx.image import Image, SizeKind
 from dimgx.jsondoc import Fields, parse_json
 from dimgx.oci import HistoryStep, parse_platform_fields
 from dimgx.platforms import Platform
 from dimgx.settings import parse_settings
-from dimgx.sources.connection import Connection, Refused, RefusedForm, quoted
+from dimgx.sources.connection import Connection, Refused, RefusedForm, is_root, quoted
 from dimgx.sources.daemon import clean_tags, full_id, layers_of, parse_images, rfc3339
 from dimgx.sources.described import Described
 
@@ -92,7 +93,15 @@ class Podman:
         self, described: Described, resources: ExitStack, *, verify: bool
     ) -> Image | None:
         """Give an image that it has described as it lies in its own files, if they are here."""
-        return None
+        if not self.door.has_local_files:
+            return None
+        try:
+            info = Fields(self.door.info(), f"{self.where}: what it tells of itself")
+        except DimgxError:
+            return None
+        from dimgx.sources.podmanstore import open_stored
+
+        return open_stored(info, Digest.parse(described.id), described.diff_ids, verify=verify)
 
     def iter_saved(self, id: str, platform: Platform | None) -> Iterator[bytes]:
         """Yield the archive of an image: Docker's form, in which Podman need not compress layers.
@@ -183,6 +192,11 @@ class ServiceDoor:
         self._connection = connection
         self._version = version
         self.where = f"Podman at {connection.endpoint}"
+        self.has_local_files = connection.has_local_files
+
+    def info(self) -> object:
+        """Give what Podman tells of itself."""
+        return self._get("/info")
 
     def inspect(self, name: str) -> object:
         """Give what is told of an image."""
@@ -231,6 +245,11 @@ class ProgramDoor:
     def __init__(self, program: str, url: str | None) -> None:
         self._command = [program, *(("--url", url) if url else ())]
         self.where = f"Podman ({' '.join(self._command)})"
+        self.has_local_files = not url and is_root()
+
+    def info(self) -> object:
+        """Give what Podman tells of itself."""
+        return self._ask("info", "--format", "json")
 
     def inspect(self, name: str) -> object:
         """Give what is told of an image."""
