@@ -18,6 +18,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.listing import Node, full_listing, read_tar
 from tests.programs import missing, need, need_root, run
 
@@ -155,6 +157,31 @@ def running_podman() -> Iterator[Engine]:
         # Podman mounts its storage on itself and leaves that behind.
         run(["umount", "--lazy", directory / "root" / "overlay"], ok=False)
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def use_program(
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    directory: Path,
+    *,
+    root: Path | None = None,
+    driver: str = "overlay",
+    more: str = "",
+) -> None:
+    """Have the program `podman` use the storage of `engine`, or that in `root`, without a service.
+
+    Its settings are in `directory`.
+    """
+    place, settings = root or engine.directory, directory / "storage.conf"
+    settings.write_text(
+        f'[storage]\ndriver = "{driver}"\ngraphroot = "{place}/root"\n'
+        f'runroot = "{place}/run"\n{more}'
+    )
+    monkeypatch.setenv("CONTAINERS_STORAGE_CONF", str(settings))
+    for name in ("CONTAINER_HOST", "DOCKER_HOST", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    if Path("/run/podman/podman.sock").exists():
+        pytest.skip("this machine runs a service of Podman's own")
 
 
 def busybox() -> bytes:

@@ -262,16 +262,7 @@ def test_from_one_engine_into_the_other(
 @pytest.fixture
 def alone(podman_service: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engine:
     """The program `podman` with the same storage, and no service that is known."""
-    settings = tmp_path / "storage.conf"
-    settings.write_text(
-        f'[storage]\ndriver = "overlay"\ngraphroot = "{podman_service.directory}/root"\n'
-        f'runroot = "{podman_service.directory}/run"\n'
-    )
-    monkeypatch.setenv("CONTAINERS_STORAGE_CONF", str(settings))
-    for name in ("CONTAINER_HOST", "DOCKER_HOST", "XDG_RUNTIME_DIR"):
-        monkeypatch.delenv(name, raising=False)
-    if Path("/run/podman/podman.sock").exists():
-        pytest.skip("this machine runs a service of Podman's own")
+    services.use_program(podman_service, monkeypatch, tmp_path)
     return podman_service
 
 

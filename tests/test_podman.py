@@ -54,7 +54,7 @@ def rows(name: str, engine: Engine) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_tree_is_that_of_a_container(podman: Engine, name: str) -> None:
-    flat = programs.flat_bytes(name, "-H", podman.url)
+    flat = programs.flat_bytes(name, "-H", podman.url, "--no-direct")
     services.compare_with_export(flat, podman.exported(name.partition(":")[2]))
 
 
@@ -99,7 +99,8 @@ def test_sizes_are_those_of_the_plain_tars(podman: Engine) -> None:
 
 
 def test_only_the_topmost_chosen_image_is_saved(podman: Engine) -> None:
-    with dimgx.open_image("podman:dock", engine=EngineOptions(host=podman.url)) as image:
+    options = EngineOptions(host=podman.url, is_direct=False)
+    with dimgx.open_image("podman:dock", engine=options) as image:
         with dimgx.open_tree(image, layers=["@0"]) as tree:
             assert "bin/sh" in {entry.path.decode() for entry in tree}
         assert image.spool is not None
@@ -123,16 +124,7 @@ def test_podman_reference_at_dockers_socket(docker_engine: Engine) -> None:
 @pytest.fixture
 def alone(podman: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Engine:
     """The program `podman` with the same storage, and no service that is known."""
-    settings = tmp_path / "storage.conf"
-    settings.write_text(
-        f'[storage]\ndriver = "overlay"\ngraphroot = "{podman.directory}/root"\n'
-        f'runroot = "{podman.directory}/run"\n'
-    )
-    monkeypatch.setenv("CONTAINERS_STORAGE_CONF", str(settings))
-    for name in ("CONTAINER_HOST", "DOCKER_HOST", "XDG_RUNTIME_DIR"):
-        monkeypatch.delenv(name, raising=False)
-    if Path("/run/podman/podman.sock").exists():
-        pytest.skip("this machine runs a service of Podman's own")
+    services.use_program(podman, monkeypatch, tmp_path)
     return podman
 
 
@@ -140,7 +132,7 @@ def test_program_where_there_is_no_service(alone: Engine) -> None:
     with_service = programs.dimgx("-H", alone.url, "--json", "podman:dock").stdout
     assert programs.dimgx("--json", "podman:dock").stdout == with_service
     flat = programs.flat_bytes("podman:dock", "-H", alone.url)
-    assert programs.flat_bytes("podman:dock") == flat
+    assert programs.flat_bytes("podman:dock", "--no-direct") == flat
 
 
 def test_program_knows_no_such_image(alone: Engine) -> None:
@@ -161,7 +153,7 @@ def test_program_that_dies(alone: Engine, monkeypatch: pytest.MonkeyPatch, tmp_p
     )
     path.chmod(0o755)
     monkeypatch.setenv("PATH", f"{path.parent}:/usr/bin:/bin:/usr/sbin")
-    code, told = programs.refused("podman:dock", "-t", tmp_path / "out.tar")
+    code, told = programs.refused("podman:dock", "--no-direct", "-t", tmp_path / "out.tar")
     assert (code, "no space left" in told) == (2, True)
     assert not (tmp_path / "out.tar").exists()
 
@@ -249,10 +241,10 @@ def zstd(podman: Engine, tmp_path: Path) -> str:
 
 
 def test_layers_that_dockers_form_cannot_hold(alone: Engine, zstd: str) -> None:
-    expected = read_tar(programs.flat_bytes(zstd, "-H", alone.url))
+    expected = read_tar(programs.flat_bytes(zstd, "-H", alone.url, "--no-direct"))
     assert [node.data for node in expected if node.kind == "f"] == [b"below" * 9999, b"above"]
     # The program has written the first layer when it sees that the second is none for Docker.
-    assert read_tar(programs.flat_bytes(zstd)) == expected
+    assert read_tar(programs.flat_bytes(zstd, "--no-direct")) == expected
 
 
 def test_step_without_a_time(podman: Engine) -> None:

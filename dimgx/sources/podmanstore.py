@@ -3,9 +3,8 @@
 1. An image's record names its topmost layer. A layer's record has its diff_id, and names the layer
    below; both lists are one JSON document each.
 2. A layer lies unpacked, with a record of its tar (`tarsplit`), from which Podman itself saves it.
-   Where the kernel's redirects or files without data are in use, files are not where the record
-   says; nor are they where they lie by their digests (composefs) or come from another program (an
-   additional layer store).
+   Podman is left to it where the kernel's redirects or files without data are in use, where files
+   lie by their digests (composefs), and where they come from an additional store.
 3. A layer that was pulled in part (zstd:chunked) has no diff_id, unless all of it was checked.
 
 What is there has its digest for a name, and is checked like any other image. A service that is seen
