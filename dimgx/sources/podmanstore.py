@@ -5,7 +5,7 @@
 2. A layer lies unpacked, with a record of its tar (`tarsplit`), from which Podman itself saves it.
    Podman is left to it where the kernel's redirects or files without data are in use, where files
    lie by their digests (composefs), and where they come from an additional store.
-3. A layer that was pulled in part (zstd:chunked) has no diff_id, unless all of it was checked.
+3. A layer that was pulled in part (zstd:chunked) lacks the diff_id or the record, or is all there.
 
 What is there has its digest for a name, and is checked like any other image. A service that is seen
 through a forwarded socket may mean files of another machine: what is not here, whole, it saves.
