@@ -40,6 +40,9 @@ class Described(NamedTuple):
     platforms: tuple[Platform, ...] = ()
     """Those that are there, where the engine tells of them."""
 
+    directory: str | None = None
+    """Where the engine says that the files of the topmost layer lie, for an overlay to mount."""
+
     @property
     def may_hold_more(self) -> bool:
         """There may be platforms that the engine does not tell of."""

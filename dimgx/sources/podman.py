@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 
 from dimgx.digest import Digest
-from dimgx.errors import DimgxError, SourceError, TemporaryError
+from dimgx.errors import SourceError, TemporaryError
 from dimgx.image import Image, SizeKind
 from dimgx.jsondoc import Fields, parse_json
 from dimgx.oci import HistoryStep, parse_platform_fields
@@ -76,6 +76,7 @@ class Podman:
             images=tuple(images),
             lengths=layered if len(layered) == len(diff_ids) else (),
             settings=parse_settings(image, is_health_known=not _is_oci(image)),
+            directory=_directory_of(image),
         )
 
     def _sizes(self, id: str) -> list[int | None]:
@@ -93,15 +94,12 @@ class Podman:
         self, described: Described, resources: ExitStack, *, verify: bool
     ) -> Image | None:
         """Give an image that it has described as it lies in its own files, if they are here."""
-        if not self.door.has_local_files:
-            return None
-        try:
-            info = Fields(self.door.info(), f"{self.where}: what it tells of itself")
-        except DimgxError:
+        if described.directory is None or not self.door.has_local_files:
             return None
         from dimgx.sources.podmanstore import open_stored
 
-        return open_stored(info, Digest.parse(described.id), described.diff_ids, verify=verify)
+        id = Digest.parse(described.id)
+        return open_stored(described.directory, id, described.diff_ids, verify=verify)
 
     def iter_saved(self, id: str, platform: Platform | None) -> Iterator[bytes]:
         """Yield the archive of an image: Docker's form, in which Podman need not compress layers.
@@ -165,6 +163,14 @@ def _is_oci(image: Fields) -> bool:
     return "oci" in (image.text("manifesttype") or "oci")
 
 
+def _directory_of(image: Fields) -> str | None:
+    """Give where the files of the topmost layer lie, where there is one and overlay keeps it."""
+    driver = image.fields("graphdriver")
+    if driver is None or driver.text("name") != "overlay":
+        return None
+    return driver.text_mapping("data").get("UpperDir")
+
+
 def _steps_of(image: Fields) -> list[HistoryStep]:
     return [
         HistoryStep(
@@ -193,10 +199,6 @@ class ServiceDoor:
         self._version = version
         self.where = f"Podman at {connection.endpoint}"
         self.has_local_files = connection.has_local_files
-
-    def info(self) -> object:
-        """Give what Podman tells of itself."""
-        return self._get("/info")
 
     def inspect(self, name: str) -> object:
         """Give what is told of an image."""
@@ -246,10 +248,6 @@ class ProgramDoor:
         self._command = [program, *(("--url", url) if url else ())]
         self.where = f"Podman ({' '.join(self._command)})"
         self.has_local_files = not url and is_root()
-
-    def info(self) -> object:
-        """Give what Podman tells of itself."""
-        return self._ask("info", "--format", "json")
 
     def inspect(self, name: str) -> object:
         """Give what is told of an image."""

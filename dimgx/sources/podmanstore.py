@@ -3,8 +3,9 @@
 1. An image's record names its topmost layer. A layer's record has its diff_id, and names the layer
    below; both lists are one JSON document each.
 2. A layer lies unpacked, with a record of its tar (`tarsplit`), from which Podman itself saves it.
-   Podman is left to it where the kernel's redirects or files without data are in use, where files
-   lie by their digests (composefs), and where they come from an additional store.
+   It is unpacked right there and never through a mount, so the kernel's redirects and files without
+   data, that containers may have, do not matter. Podman is left to it where files lie by their
+   digests (composefs), or come from an additional layer store.
 3. A layer that was pulled in part (zstd:chunked) lacks the diff_id or the record, or is all there.
 
 What is there has its digest for a name, and is checked like any other image. A service that is seen
@@ -34,29 +35,17 @@ _GZIP = b"\x1f\x8b"
 
 
 def open_stored(
-    info: Fields, id: Digest, diff_ids: Sequence[Digest], *, verify: bool
+    directory: str, id: Digest, diff_ids: Sequence[Digest], *, verify: bool
 ) -> Image | None:
     """Give the image `id` with these layers as it lies in the store; None where it is not there.
 
-    `info` is what Podman tells of itself.
+    `directory` is where the files of its topmost layer lie, `ROOT/overlay/ID/diff`. The store is
+    the one that this is in, of several that Podman may look into.
     """
     try:
-        root = _find_root(info)
-        return None if root is None else _open_image(root, id, diff_ids, verify=verify)
-    except (OSError, ValueError, DimgxError):
+        return _open_image(Path(directory).parents[2], id, diff_ids, verify=verify)
+    except (OSError, ValueError, IndexError, DimgxError):
         return None  # it is not as expected: Podman knows better
-
-
-def _find_root(info: Fields) -> Path | None:
-    """Give the directory of the store, where files lie as records say."""
-    store = info.fields("store")
-    if store is None or store.text("graphdrivername") != "overlay":
-        return None
-    status = store.text_mapping("graphstatus")
-    if status.get("Native Overlay Diff") != "true" or status.get("Using metacopy") == "true":
-        return None
-    root = Path(store.text("graphroot") or "")
-    return root if root.is_absolute() else None
 
 
 def _open_image(
