@@ -26,11 +26,12 @@ from dimgx.digest import Digest
 from dimgx.errors import DimgxError
 from dimgx.image import Image, Layer, UnreadableBlob
 from dimgx.jsondoc import Fields
-from dimgx.oci import CONFIG_LIMIT, MANIFEST_LIMIT, Descriptor, parse_config, parse_document
+from dimgx.oci import MANIFEST_LIMIT, Descriptor, parse_document
 from dimgx.sources.files import DirectoryFiles, check_digest
 from dimgx.sources.layout import StoredBlobs, blob_paths
 from dimgx.sources.manifests import ManifestReader
 from dimgx.sources.tarsplit import SplitTar
+from dimgx.sources.unpacked import open_unpacked
 
 _CONTENT = "io.containerd.content.v1.content"
 _CONTAINERD = Path("/var/lib/containerd", _CONTENT)
@@ -68,26 +69,13 @@ def _iter_pairs(info: Fields) -> Iterator[tuple[str, str]]:
 def _open_unpacked(
     root: Path, id: Digest, diff_ids: Sequence[Digest], *, verify: bool
 ) -> Image | None:
-    images, layers = root / "image/overlay2/imagedb", root / "image/overlay2/layerdb"
-    path = images / "content" / id.algorithm / id.hex
-    with path.open("rb") as file:
-        data = file.read(CONFIG_LIMIT + 1)
-    if verify:
-        check_digest(data, id, f"{path}")
-    config = parse_config(data, f"{path}")
-    if config.diff_ids != tuple(diff_ids):
-        return None
-    return Image(
-        reference=f"{root}",
-        layers=tuple(
-            Layer(_find_unpacked(root, layers / chain_id.algorithm / chain_id.hex), diff_id=diff_id)
-            for diff_id, chain_id in zip(diff_ids, chain_ids(diff_ids), strict=True)
-        ),
-        config=config,
-        id=str(id),
-        platform=config.platform,
-        history=config.history,
-    )
+    store = root / "image/overlay2"
+    layers = [
+        Layer(_find_unpacked(root, store / "layerdb" / one.algorithm / one.hex), diff_id=diff_id)
+        for diff_id, one in zip(diff_ids, chain_ids(diff_ids), strict=True)
+    ]
+    config = store / "imagedb/content" / id.algorithm / id.hex
+    return open_unpacked(f"{root}", config, id, layers, verify=verify)
 
 
 def chain_ids(diff_ids: Sequence[Digest]) -> Iterator[Digest]:

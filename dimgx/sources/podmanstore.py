@@ -25,9 +25,8 @@ from dimgx.digest import Digest
 from dimgx.errors import DimgxError
 from dimgx.image import Image, Layer
 from dimgx.jsondoc import Fields, parse_json
-from dimgx.oci import CONFIG_LIMIT, parse_config
-from dimgx.sources.files import check_digest
 from dimgx.sources.tarsplit import SplitTar
+from dimgx.sources.unpacked import open_unpacked
 
 _DOCUMENT_LIMIT = 64 << 20
 _LAYER_ID = re.compile(r"[0-9a-f]{64}")
@@ -57,22 +56,8 @@ def _open_image(
         return None
     # What is kept of an image has its key for a name, which the colon keeps from standing as it is.
     path = images / id.hex / f"={b64encode(f'{id}'.encode()).decode()}"
-    with path.open("rb") as file:
-        data = file.read(CONFIG_LIMIT + 1)
-    if verify:
-        check_digest(data, id, f"{path}")
-    config = parse_config(data, f"{path}")
-    if config.diff_ids != tuple(diff_ids):
-        return None
-    layers = tuple(_iter_layers(root, records[id.hex].text("layer") or "", diff_ids))
-    return Image(
-        reference=f"{root}",
-        layers=layers[::-1],
-        config=config,
-        id=str(id),
-        platform=config.platform,
-        history=config.history,
-    )
+    layers = [*_iter_layers(root, records[id.hex].text("layer") or "", diff_ids)]
+    return open_unpacked(f"{root}", path, id, layers[::-1], verify=verify)
 
 
 def _read_records(path: Path) -> dict[str, Fields]:
