@@ -816,6 +816,27 @@ def assert_terminated(
     assert left(place) == ["image.tar"]
 
 
+@pytest.mark.parametrize("function", ["__enter__", "__exit__"])
+@pytest.mark.parametrize("event", ["call", "c_return", "return"])
+def test_signal_while_a_condition_is_entered_or_left_loses_no_lock(
+    place: Path, function: str, event: str
+) -> None:
+    """The thread that compresses would wait for that lock, and its end be waited for."""
+    make_big(place)
+    (place / "big.tar").replace(place / "image.tar")
+    script = (
+        "import os, signal, sys, threading\n"
+        f"code = threading.Condition.{function}.__code__\n"
+        "def look(frame, event, arg):\n"
+        f"    if frame.f_code is code and event == {event!r}:\n"
+        "        if frame.f_back.f_code.co_qualname == 'Future.result':\n"
+        "            sys.setprofile(None)\n"
+        "            os.kill(os.getpid(), signal.SIGTERM)\n"
+        "sys.setprofile(look)\n"
+    )
+    assert_terminated(place, script, words=("-t", "o.tar.bz2"))
+
+
 @pytest.mark.parametrize(
     ("module", "function", "words"),
     [

@@ -4,11 +4,12 @@ The first SIGINT, SIGTERM, SIGHUP, SIGXCPU or SIGALRM becomes an exception in th
 that `finally` and `with` do what they do; those that follow are ignored until that is done. Signals
 that were ignored from the start (nohup, a background job) stay ignored.
 
-While a thread is started none is raised, since that would lose a lock, nor while a module is
-loaded, which would be half there; a timer comes back to it until that is done. And Python drops an
-exception that is raised while it finalises an object. So the signal is remembered: long work asks
-now and then whether one has come, and the block does not end as if none had. The main thread hears
-of it first, and once: what it cleans up then is not interrupted, and other threads follow.
+While a thread is started, or a condition entered, none is raised, since that would lose a lock, nor
+while a module is loaded, which would be half there; a timer comes back to it until that is done.
+And Python drops an exception that is raised while it finalises an object. So the signal is
+remembered: long work asks now and then whether one has come, and the block does not end as if none
+had. The main thread hears of it first, and once: what it cleans up then is not interrupted, and
+other threads follow.
 """
 
 from __future__ import annotations
@@ -98,12 +99,22 @@ def raised_signals() -> Iterator[Callable[[], bool]]:
 
 
 def _is_delicate(frame: FrameType | None) -> bool:
-    """Tell whether a thread is being started there, or a module loaded."""
-    # It has none while it is loaded itself.
-    thread = getattr(sys.modules.get("threading"), "Thread", None)
-    start = thread and thread.start.__code__
+    """Tell whether a thread is being started there, a condition entered or left, a module loaded.
+
+    A condition that is left between taking its lock and saying so stays locked for good.
+    """
+    codes: list[object] = []
+    threading = sys.modules.get("threading")
+    # It has none of these while it is loaded itself.
+    if threading is not None and hasattr(threading, "Thread"):
+        condition = threading.Condition
+        codes = [
+            threading.Thread.start.__code__,
+            condition.__enter__.__code__,
+            condition.__exit__.__code__,
+        ]
     while frame is not None:
-        if frame.f_code is start or frame.f_code.co_filename.startswith(_IMPORTLIB):
+        if frame.f_code in codes or frame.f_code.co_filename.startswith(_IMPORTLIB):
             return True
         frame = frame.f_back
     return False
