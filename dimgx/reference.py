@@ -48,6 +48,11 @@ class Reference(NamedTuple):
     name: str | None = None
     """The image's name at the engine or registry; else which image of an archive is meant."""
 
+    @property
+    def is_at_engine(self) -> bool:
+        """The image is kept by the Docker Engine or by Podman."""
+        return self.transport in ("docker-daemon", "podman")
+
     def __str__(self) -> str:
         return self.text
 

@@ -33,7 +33,6 @@ _REGISTRY = (
     "creds", "password_stdin", "authfile", "tls_verify", "cert_dir", "retry_time", "cache_dir",
     "cache_size",
 )  # fmt: skip
-_ENGINES = ("docker-daemon", "podman")
 _CHOSEN_LAYERS = ("layers", "reverse", "strict")
 _CONTENT = ("paths", "strip_components", "prefix", "add_layers", "root_entry", "clamp_mtime")
 _IMAGE = ("layer_compression", "tags", "squash_from", "keep_layers")
@@ -100,7 +99,7 @@ def _rules(
     is_beside = any(said[name] not in (None, "-") for name in _BESIDE)
     of_files = () if is_beside else ("force", "sync")
     is_remote = any(image.startswith("docker://") for image in said["images"])
-    is_at_engine = any(parse_reference(image).transport in _ENGINES for image in said["images"])
+    is_at_engine = any(parse_reference(image).is_at_engine for image in said["images"])
     keeps_coding = (
         said["keep_layers"] and not said["layer_compression"] and target and not target.compression
     )

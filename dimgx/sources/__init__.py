@@ -47,7 +47,7 @@ def open_image(
     damaged, or does not hold what was asked for; TemporaryError where a registry or an engine may
     have it later.
     """
-    if reference.transport in ("docker-daemon", "podman"):
+    if reference.is_at_engine:
         from dimgx.sources.endpoint import EngineOptions
         from dimgx.sources.engine import open_engine_image
         from dimgx.sources.engines import open_engine
@@ -98,7 +98,7 @@ def list_platforms(
 
     The parameters and errors are those of `open_image`.
     """
-    if reference.transport in ("docker-daemon", "podman"):
+    if reference.is_at_engine:
         from dimgx.sources.endpoint import EngineOptions
         from dimgx.sources.engine import list_engine_platforms
         from dimgx.sources.engines import open_engine

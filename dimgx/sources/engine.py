@@ -52,11 +52,11 @@ def open_engine_image(
     with ExitStack() as resources:
         resources.callback(engine.close)
         described = _describe(engine, reference, platform, options)
-        stored = None
-        if options.is_direct and _fits(described, platform):
+        fits, stored = _fits(described, platform), None
+        if options.is_direct and fits:
             stored = engine.open_stored(described, resources, verify=verify)
         saved = _Saved(engine, described, spool, verify, stored)
-        if not _fits(described, platform):
+        if not fits:
             if described.may_hold_more:
                 # The engine cannot tell of other platforms than its own, but saves them too.
                 image = saved.save(described.id, platform)
