@@ -11,14 +11,11 @@ Spec: Podman's libpod API; podman-image-inspect(1), podman-history(1), podman-sa
 
 from __future__ import annotations
 
-import os
-import subprocess
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 
 from dimgx.digest import Digest
-from dimgx.errors import SourceError, TemporaryError
+from dimgx.errors import TemporaryError
 from dimgx.image import Image, SizeKind
 from dimgx.jsondoc import Fields, parse_json
 from dimgx.oci import HistoryStep, parse_platform_fields
@@ -27,9 +24,9 @@ from dimgx.settings import parse_settings
 from dimgx.sources.connection import Connection, Refused, RefusedForm, is_root, quoted
 from dimgx.sources.daemon import clean_tags, full_id, layers_of, parse_images, rfc3339
 from dimgx.sources.described import Described
+from dimgx.sources.program import Program
 
 _DOCUMENT_LIMIT = 64 << 20
-_PIECE = 1 << 16  # what a pipe holds
 _MOST_ANCESTORS = 1000
 # Layers that were pushed with zstd, which Docker's manifests do not know.
 _BAD_FORM = ("zstd", "manifest conversion")
@@ -245,8 +242,8 @@ class ProgramDoor:
     """The program `podman`, run once for each question."""
 
     def __init__(self, program: str, url: str | None) -> None:
-        self._command = [program, *(("--url", url) if url else ())]
-        self.where = f"Podman ({' '.join(self._command)})"
+        self._program = Program([program, *(("--url", url) if url else ())], _refused)
+        self.where = f"Podman ({' '.join(self._program.command)})"
         self.has_local_files = not url and is_root()
 
     def inspect(self, name: str) -> object:
@@ -259,26 +256,12 @@ class ProgramDoor:
 
     def iter_saved(self, id: str, form: str) -> Iterator[bytes]:
         """Yield an archive of the form `docker-archive` or `oci-archive`."""
-        with tempfile.TemporaryFile() as errors:
-            command = [*self._command, "save", "--format", form, "--", id]
-            with _start(command, errors.fileno()) as process:
-                assert process.stdout is not None
-                fd = process.stdout.fileno()
-                try:
-                    # One read at a time: between those of a whole piece no signal is heard.
-                    while piece := os.read(fd, _PIECE):
-                        yield piece
-                except BaseException:
-                    process.kill()
-                    raise
-            if process.returncode:
-                errors.seek(0)
-                raise _refused(errors.read(65536))
+        return self._program.iter_output("save", "--format", form, "--", id)
 
     def iter_pulled(self, name: str, platform: str | None) -> Iterator[Fields]:
         """Fetch an image; nothing is reported but the end."""
         choice = ("--platform", platform) if platform else ()
-        self._run("pull", "--quiet", *choice, "--", name)
+        self._program.run("pull", "--quiet", *choice, "--", name)
         yield from ()
 
     def images(self) -> object:
@@ -299,60 +282,18 @@ class ProgramDoor:
 
     def feed(self, chunks: Iterable[bytes], *words: str) -> bytes:
         """Run the program with a tar, that comes in pieces, on its standard input."""
-        with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as errors:
-            command = [*self._command, *words]
-            with _start(command, errors.fileno(), said.fileno(), subprocess.PIPE) as process:
-                assert process.stdin is not None
-                try:
-                    for chunk in chunks:
-                        process.stdin.write(chunk)
-                    process.stdin.close()
-                except BrokenPipeError:  # It says why.
-                    with suppress(BrokenPipeError):
-                        process.stdin.close()
-                except BaseException:
-                    # Before its input ends, which it could take for the end of the tar.
-                    process.kill()
-                    raise
-                process.wait()
-            for file in (said, errors):
-                file.seek(0)
-            if process.returncode:
-                raise _refused(errors.read(65536))
-            return said.read(_DOCUMENT_LIMIT)
+        return self._program.feed(chunks, *words)
 
     def _inspect(self, kind: str, name: str) -> object:
         found = self._ask(kind, "inspect", "--", name)
         return found[0] if isinstance(found, list) and found else found
 
     def _ask(self, *words: str) -> object:
-        return parse_json(self._run(*words), self.where, _DOCUMENT_LIMIT)
-
-    def _run(self, *words: str) -> bytes:
-        with _start([*self._command, *words], subprocess.PIPE) as process:
-            try:
-                out, errors = process.communicate()
-            except BaseException:  # a signal, as a rule; a pull may take minutes more
-                process.kill()
-                raise
-        if process.returncode:
-            raise _refused(errors)
-        return out
+        return parse_json(self._program.run(*words), self.where, _DOCUMENT_LIMIT)
 
 
-def _start(
-    command: list[str], errors: int, out: int = subprocess.PIPE, stdin: int = subprocess.DEVNULL
-) -> subprocess.Popen[bytes]:
-    try:
-        return subprocess.Popen(command, stdin=stdin, stdout=out, stderr=errors)
-    except OSError as exc:
-        raise SourceError(f"{command[0]}: {exc.strerror}") from exc
-
-
-def _refused(errors: bytes) -> Exception:
+def _refused(text: str) -> Exception:
     """Give the error that the program's last words come to."""
-    lines = errors.decode("utf-8", "replace").split("\n")
-    text = next((line for line in reversed(lines) if line.strip()), "podman failed").strip()
     text = text.removeprefix("Error: ")[:500]
     said = text.lower()
     # Asked first: of a host that is not there "no such host" is said.
