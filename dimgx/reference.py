@@ -15,7 +15,7 @@ from dimgx.errors import UsageError
 
 Transport = Literal[
     "docker-archive", "oci-archive", "oci", "dir", "path", "stdin",
-    "docker", "docker-daemon", "podman",
+    "docker", "docker-daemon", "podman", "containerd",
 ]  # fmt: skip
 
 _ON_DISK: dict[str, Transport] = {
@@ -28,6 +28,7 @@ _NAMED: dict[str, Transport] = {
     "docker-daemon": "docker-daemon",
     "podman": "podman",
     "containers-storage": "podman",
+    "containerd": "containerd",
 }
 _ARCHIVE_NAME = re.compile(r"(?s).*\.(?:tar[^/:]*|tgz)")
 # As c/image has it, `@ID` or `NAME@ID`; a digest there has its algorithm before it.
@@ -50,8 +51,8 @@ class Reference(NamedTuple):
 
     @property
     def is_at_engine(self) -> bool:
-        """The image is kept by the Docker Engine or by Podman."""
-        return self.transport in ("docker-daemon", "podman")
+        """The image is kept by the Docker Engine, Podman or containerd."""
+        return self.transport in ("docker-daemon", "podman", "containerd")
 
     def __str__(self) -> str:
         return self.text

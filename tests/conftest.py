@@ -59,6 +59,15 @@ def podman_service() -> Iterator[Engine]:
         yield engine
 
 
+@pytest.fixture(scope="session")
+def containerd_service() -> Iterator[Engine]:
+    """Give a containerd of the tests' own."""
+    from tests import services
+
+    with services.running_containerd() as engine:
+        yield engine
+
+
 @pytest.fixture
 def no_threads() -> Iterator[None]:
     """Let no thread be started, as where a control group bounds them: no stack is that large."""

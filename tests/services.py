@@ -159,6 +159,31 @@ def running_podman() -> Iterator[Engine]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
+@contextmanager
+def running_containerd() -> Iterator[Engine]:
+    """Start a containerd of its own, without what serves Kubernetes."""
+    need_root()
+    daemon, client = need("containerd"), need("ctr")
+    directory = Path(tempfile.mkdtemp(prefix="containerd-"))
+    path, settings = directory / "containerd.sock", directory / "config.toml"
+    settings.write_text(
+        f"""version = 2
+root = "{directory}/root"
+state = "{directory}/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri"]
+[grpc]
+address = "{path}"
+[ttrpc]
+address = "{path}.ttrpc"
+"""
+    )
+    try:
+        with _started([daemon, "--config", settings], path, directory / "log"):
+            yield Engine([client, "--address", str(path)], f"unix://{path}", directory)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
 def use_program(
     engine: Engine,
     monkeypatch: pytest.MonkeyPatch,

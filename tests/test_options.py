@@ -211,6 +211,8 @@ def test_defaults() -> None:
         ["-t", "docker-daemon:x", "image"],
         ["-t", "containers-storage:x", "image"],
         ["-t", "podman:x", "image"],
+        ["-t", "containerd:x", "image"],
+        ["--load=containerd", "image"],
         ["-t", "docker://x/y", "image"],
         ["--compress-level", "3", "-t", "docker-archive:x.tar", "image"],
         ["--compress-level", "10", "-t", "oci:x", "image"],

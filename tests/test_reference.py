@@ -57,6 +57,8 @@ CASES = [
     ("docker://debian:12", "docker", None, "debian:12"),
     ("docker://h:5/x", "docker", None, "h:5/x"),
     ("podman:app", "podman", None, "app"),
+    ("containerd:quay.io/app:1", "containerd", None, "quay.io/app:1"),
+    ("containerd", "docker-daemon", None, "containerd"),
     ("containers-storage:localhost/app:1", "podman", None, "localhost/app:1"),
     ("containers-storage:@0123abc", "podman", None, "0123abc"),
     ("containers-storage:h:5/app@0123abc", "podman", None, "0123abc"),

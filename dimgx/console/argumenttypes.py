@@ -50,7 +50,8 @@ def truth(text: str) -> bool:
 
 def engine_kind(text: str) -> str:
     if text not in ("any", "docker", "podman"):  # the first is what the option alone says
-        raise argparse.ArgumentTypeError(f"{text!r} is neither docker nor podman")
+        hint = ": `ctr images import -` reads an archive" if text == "containerd" else ""
+        raise argparse.ArgumentTypeError(f"{text!r} is neither docker nor podman{hint}")
     return text
 
 

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from dimgx.sources.endpoint import EngineOptions
     from dimgx.targets.engine import EngineTarget
 
-_KINDS = {"docker-daemon": "docker", "podman": "podman"}
+_KINDS = {"docker-daemon": "docker", "podman": "podman", "containerd": "containerd"}
+_TAKING = ("docker", "podman")
+"""Those that take images; containerd's program reads archives."""
 
 
 def kind_of(reference: str) -> str | None:
@@ -60,9 +62,9 @@ def open_engine_target(options: Options) -> EngineTarget:
     origins = {kind_of(reference) for reference in options.images}
     (origin,) = origins if len(origins) == 1 else (None,)
     if kind == "any":
-        kind = origin or "any"
+        kind = origin if origin in _TAKING else "any"
     # `-H` means the engine that the images come from where that is another one.
     others = origins - {None, kind}
-    host = None if others and kind != "any" else options.host
+    host = None if others and (kind != "any" or "containerd" in others) else options.host
     engine = EngineOptions.of(os.environ, host=host)
     return EngineTarget(open_target_engine(kind, engine))

@@ -111,6 +111,11 @@ def _cut(text: str) -> tuple[str, Form | None, str | None]:
     transport, colon, rest = text.partition(":")
     if not colon:
         return text, None, None
+    if transport == "containerd":
+        raise UsageError(
+            "containerd: is no target: pipe an archive into it, as in `dimgx -t"
+            " docker-archive:-:NAME IMAGE | ctr images import -`"
+        )
     if transport in _ENGINES:
         raise UsageError(f"{transport}: is no target: --load and --import hand an image to it")
     if transport == "docker" and rest.startswith("//"):

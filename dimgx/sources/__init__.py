@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dimgx.platforms import Platform
     from dimgx.reference import Reference
     from dimgx.registryoptions import RegistryOptions
+    from dimgx.sources.containerd import Kept
     from dimgx.sources.endpoint import EngineOptions
     from dimgx.spool import SpoolSpace
 
@@ -47,6 +48,8 @@ def open_image(
     damaged, or does not hold what was asked for; TemporaryError where a registry or an engine may
     have it later.
     """
+    if reference.transport == "containerd":
+        return _open_kept(reference, platform, verify=verify != "none", engine=engine)
     if reference.is_at_engine:
         from dimgx.sources.endpoint import EngineOptions
         from dimgx.sources.engine import open_engine_image
@@ -98,17 +101,22 @@ def list_platforms(
 
     The parameters and errors are those of `open_image`.
     """
-    if reference.is_at_engine:
+    if reference.is_at_engine and reference.transport != "containerd":
         from dimgx.sources.endpoint import EngineOptions
         from dimgx.sources.engine import list_engine_platforms
         from dimgx.sources.engines import open_engine
 
         options = engine or EngineOptions()
         return list_engine_platforms(open_engine(reference, options), reference, options)
-    _refuse_engine(reference, engine)
+    if not reference.is_at_engine:
+        _refuse_engine(reference, engine)
     with ExitStack() as resources:
-        if reference.transport == "docker":
-            variants: Sequence[Variant] = _find_remote(
+        variants: Sequence[Variant]
+        if reference.transport == "containerd":
+            kept = _find_kept(reference, resources, verify != "none", engine)
+            variants = [variant for variant in kept.candidate.variants if variant.is_stored]
+        elif reference.transport == "docker":
+            variants = _find_remote(
                 reference, resources, lambda _: None, verify != "none", registry
             ).variants
         else:
@@ -127,6 +135,33 @@ def list_platforms(
                 if not variant.is_sound:
                     variant.open()
     return platforms
+
+
+def _open_kept(
+    reference: Reference,
+    platform: Platform | None,
+    *,
+    verify: bool,
+    engine: EngineOptions | None,
+) -> Image:
+    with ExitStack() as resources:
+        candidate, blobs = _find_kept(reference, resources, verify, engine)
+        variant, odd = choose_variant(candidate, platform, blobs.where)
+        image = open_chosen(candidate, variant, odd)
+        image.reference = reference.text
+        image.size_kind = "blob"
+        image.watches, image.store = tuple(blobs.watches()), blobs.root
+        image.resources.push(resources.pop_all())
+    return image
+
+
+def _find_kept(
+    reference: Reference, resources: ExitStack, verify: bool, engine: EngineOptions | None
+) -> Kept:
+    from dimgx.sources.containerd import find_kept
+    from dimgx.sources.endpoint import EngineOptions
+
+    return find_kept(reference, engine or EngineOptions(), resources, verify=verify)
 
 
 def _open_remote(

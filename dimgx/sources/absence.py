@@ -43,7 +43,7 @@ def explain_absence(engine: Engine, reference: Reference) -> SourceError:
             f" container itself holds writes `docker export {name:.300}`"
         )
     problem = f"{engine.where} has no image {name!r:.300}"
-    similar = _similar(name, [tag for _, tags in images for tag in tags])
+    similar = similar_names(name, [tag for _, tags in images for tag in tags])
     if similar:
         problem += f" (similar: {', '.join(similar)})"
     hint = "" if matched else registry_hint(name)
@@ -73,7 +73,7 @@ def _show(images: list[tuple[str, tuple[str, ...]]]) -> str:
     return ", ".join(shown)
 
 
-def _similar(name: str, tags: list[str]) -> list[str]:
+def similar_names(name: str, tags: list[str]) -> list[str]:
     """Give the tags that may have been meant: those of the same repository, then those alike."""
     from difflib import get_close_matches
 

@@ -238,15 +238,23 @@ def quoted(name: str) -> str:
     return quote(name, safe="/:@")
 
 
+def check_socket(endpoint: EngineEndpoint) -> None:
+    """See that somebody listens at an endpoint, where that is a Unix socket.
+
+    Raises: TemporaryError, SourceError, as the rules have it.
+    """
+    path = endpoint.socket_path
+    problem = connect_problem(path) if path is not None else None
+    if problem is not None:
+        _translate(problem, endpoint)
+
+
 def _connect(endpoint: EngineEndpoint, options: EngineOptions, version: str) -> APIClient:
     """Give a client; it asks nothing yet, but by ssh it connects."""
     from docker import APIClient
     from docker.errors import DockerException
 
-    path = endpoint.socket_path
-    problem = connect_problem(path) if path is not None else None
-    if problem is not None:
-        _translate(problem, endpoint)
+    check_socket(endpoint)
     if endpoint.url.startswith("ssh://"):
         _check_ssh(endpoint)
     context = _tls_context(endpoint)

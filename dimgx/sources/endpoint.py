@@ -3,9 +3,10 @@
 1. Docker, as its own client has it: `--host`, `DOCKER_HOST`, `DOCKER_CONTEXT`, the current context
    of config.json, a default socket; the first that is there decides.
 2. Podman: `--host`, `CONTAINER_HOST`, a default socket, the user's own first.
-3. Of several default sockets the first that takes a connection counts, else the first that exists.
+3. containerd, as its own program has it: `--host`, `CONTAINERD_ADDRESS`, a default socket.
+4. Of several default sockets the first that takes a connection counts, else the first that exists.
 
-Spec: docker/cli cli/context/store; podman-system-service(1).
+Spec: docker/cli cli/context/store; podman-system-service(1); containerd's ctr(8).
 """
 
 from __future__ import annotations
@@ -48,6 +49,9 @@ class EngineOptions(NamedTuple):
     """TLS is used, `tcp:` or not."""
     is_tls_verified: bool = False
     container_host: str | None = None
+    containerd_address: str | None = None
+    containerd_namespace: str | None = None
+    """In which a name means something; None for `default`."""
     runtime_dir: str | None = None
     home: str | None = None
     are_rows_wanted: bool = True
@@ -83,6 +87,8 @@ class EngineOptions(NamedTuple):
             is_tls=is_verified or get("DOCKER_TLS") is not None,
             is_tls_verified=is_verified,
             container_host=get("CONTAINER_HOST"),
+            containerd_address=get("CONTAINERD_ADDRESS"),
+            containerd_namespace=get("CONTAINERD_NAMESPACE"),
             runtime_dir=get("XDG_RUNTIME_DIR"),
             home=get("HOME") or get("USERPROFILE"),
             tick=tick,
@@ -150,6 +156,15 @@ def find_podman(options: EngineOptions) -> EngineEndpoint | None:
     return _first(podman_sockets(options))
 
 
+def find_containerd(options: EngineOptions) -> EngineEndpoint | None:
+    """Give where containerd listens; None where nothing says so."""
+    named = ((options.host, "--host"), (options.containerd_address, "CONTAINERD_ADDRESS"))
+    for host, named_by in named:
+        if host:
+            return EngineEndpoint(_spell(host), named_by)
+    return _first(containerd_sockets())
+
+
 def docker_sockets(options: EngineOptions) -> list[str]:
     """Give the paths of the Docker Engine's default sockets, best first."""
     found = ["/var/run/docker.sock"]
@@ -168,6 +183,11 @@ def podman_sockets(options: EngineOptions) -> list[str]:
         found.append(os.path.join(options.runtime_dir, "podman", "podman.sock"))
     root = "/run/podman/podman.sock"
     return [root, *found] if hasattr(os, "geteuid") and os.geteuid() == 0 else [*found, root]
+
+
+def containerd_sockets() -> list[str]:
+    """Give the paths of containerd's default sockets, best first: its own, then that of K3s."""
+    return ["/run/containerd/containerd.sock", "/run/k3s/containerd/containerd.sock"]
 
 
 def _first(paths: list[str]) -> EngineEndpoint | None:

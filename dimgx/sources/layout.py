@@ -73,7 +73,7 @@ def list_layout(files: Files) -> list[Candidate]:
     if isinstance(index, Manifest):
         raise ImageError(f"{files.where}: index.json is no index")
     blobs = StoredBlobs(files, blob_paths)
-    return _list_images(ManifestReader(blobs), index)
+    return list_entries(ManifestReader(blobs), index)
 
 
 def list_directory(files: Files, data: bytes) -> list[Candidate]:
@@ -87,7 +87,11 @@ def list_directory(files: Files, data: bytes) -> list[Candidate]:
     return [ManifestReader(blobs).candidate(descriptor, document)]
 
 
-def _list_images(reader: ManifestReader, index: Index) -> list[Candidate]:
+def list_entries(reader: ManifestReader, index: Index) -> list[Candidate]:
+    """Give the images that the entries of an index are, or lead to, with their names.
+
+    Raises: NoSuchImage where all that is there is something else.
+    """
     found: dict[Digest, Candidate] = {}
     for position, entry in enumerate(index.manifests):
         if not reader.may_be_image(entry):
