@@ -402,10 +402,13 @@ def test_pull(pull: str) -> None:
 def test_into_another_engine(containerd: Engine, docker_engine: Engine) -> None:
     """`-H` is the address of the one that the image comes from."""
     words = ("-H", containerd.url, "--tag", "from/containerd:1", f"containerd:{DOCKER_NAME}")
-    env = {"DOCKER_HOST": docker_engine.url}
-    for load in ("--load", "--load=docker"):
-        programs.run([sys.executable, "-m", "dimgx", load, *words],
-                     env={**env, "PYTHONPATH": str(programs.CHECKOUT)})  # fmt: skip
-        exported = docker_engine.ask("image", "inspect", "--format", "{{.Os}}", "from/containerd:1")
-        assert exported == ["linux"]
-        docker_engine.run("rmi", "from/containerd:1")
+    env = {"DOCKER_HOST": docker_engine.url, "PYTHONPATH": str(programs.CHECKOUT)}
+    programs.run([sys.executable, "-m", "dimgx", "--load=docker", *words], env=env)
+    assert docker_engine.ask("images", "-q", "from/containerd:1")
+    docker_engine.run("rmi", "from/containerd:1")
+
+
+def test_back_into_containerd(containerd: Engine) -> None:
+    for word in ("--load", "--import"):
+        code, told = programs.refused(f"containerd:{DOCKER_NAME}", word)
+        assert (code, "| ctr images import -`" in told) == (1, True)

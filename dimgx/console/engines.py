@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from dimgx.errors import UsageError
 from dimgx.reference import parse_reference
 
 if TYPE_CHECKING:
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from dimgx.targets.engine import EngineTarget
 
 _KINDS = {"docker-daemon": "docker", "podman": "podman", "containerd": "containerd"}
-_TAKING = ("docker", "podman")
-"""Those that take images; containerd's program reads archives."""
 
 
 def kind_of(reference: str) -> str | None:
@@ -52,7 +51,7 @@ def open_engine_target(options: Options) -> EngineTarget:
 
     That is the one named, else the one that all of them came from, else one that is there.
 
-    Raises: SourceError, TemporaryError.
+    Raises: UsageError, SourceError, TemporaryError.
     """
     from dimgx.sources.endpoint import EngineOptions
     from dimgx.sources.engines import open_target_engine
@@ -62,9 +61,14 @@ def open_engine_target(options: Options) -> EngineTarget:
     origins = {kind_of(reference) for reference in options.images}
     (origin,) = origins if len(origins) == 1 else (None,)
     if kind == "any":
-        kind = origin if origin in _TAKING else "any"
+        kind = origin or "any"
+    if kind == "containerd":
+        raise UsageError(
+            "an image goes into containerd through a pipe, as in `dimgx -t docker-archive:-:NAME"
+            " IMAGE | ctr images import -`; --load=docker and --load=podman name other engines"
+        )
     # `-H` means the engine that the images come from where that is another one.
     others = origins - {None, kind}
-    host = None if others and (kind != "any" or "containerd" in others) else options.host
+    host = None if others and kind != "any" else options.host
     engine = EngineOptions.of(os.environ, host=host)
     return EngineTarget(open_target_engine(kind, engine))
