@@ -56,9 +56,9 @@ def open_image(
     bytes, a quarter of what is free by default, and in a temporary file of the first usable
     `tmpdir` beyond that. `registry` says how registries are reached: without it without
     credentials, proxies and settings files, with `RegistryOptions.from_environment(os.environ)` as
-    podman and Docker would. `engine` says which Docker Engine or Podman is asked; without it a
-    default socket's. `progress` and `cancel` are called while a stream or a compressed archive is
-    read, as in `flatten`.
+    podman and Docker would. `engine` says which Docker Engine, Podman or containerd is asked;
+    without it a default socket's. `progress` and `cancel` are called while a stream or a compressed
+    archive is read, as in `flatten`.
 
     Raises: UsageError for a malformed reference or platform; SourceError where there is no such
         file, name or engine; ImageError where it is no image, or a damaged one, or none of this
