@@ -89,6 +89,11 @@ def plain_descriptor(file: BinaryIO) -> int | None:
     return raw.fileno() if type(raw) is io.FileIO else None
 
 
+def is_root() -> bool:
+    """Tell whether any file here may be read."""
+    return getattr(os, "geteuid", lambda: None)() == 0
+
+
 def pread(fd: int, size: int, offset: int) -> bytes:
     """Give `size` bytes from `offset` on; fewer at the file's end only."""
     data = _read_some(fd, size, offset)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -169,22 +168,66 @@ def test_what_is_not_there_as_expected_is_saved(docker: Engine) -> None:
         assert programs.flat_bytes(NAME, "-H", docker.url) == expected
 
 
-def test_who_is_not_root_has_it_saved(docker: Engine) -> None:
-    script = (
-        f"import os, sys; sys.path.insert(0, {str(programs.CHECKOUT)!r});"
-        "import docker, encodings.utf_8_sig, socket, dimgx.api, dimgx.platforms;"
-        "import dimgx.sources.engines, dimgx.sources.formats, dimgx.sources.layout;"
-        "os.setgroups([]); os.setgid(65534); os.setuid(65534);"
-        "engine = dimgx.EngineOptions(host=sys.argv[1]);"
-        f"sys.exit(dimgx.open_image({NAME!r}, engine=engine).store is not None)"
-    )
-    path = Path(docker.url.removeprefix("unix://"))
-    path.chmod(0o666)
+AS_ANOTHER_USER = f"""
+import os, sys
+sys.path.insert(0, {str(programs.CHECKOUT)!r})
+import docker, encodings.ascii, encodings.utf_8_sig, json, socket
+import dimgx.api, dimgx.decode, dimgx.platforms
+import dimgx.sources.dockerstore, dimgx.sources.unpacked, dimgx.sources.tarsplit
+import dimgx.sources.engines, dimgx.sources.formats, dimgx.sources.layout
+with __import__("contextlib").suppress(ImportError):
+    import isal.igzip
+os.setgroups([])
+os.setgid(65534)
+os.setuid(65534)
+image = dimgx.open_image({NAME!r}, engine=dimgx.EngineOptions(host=sys.argv[1]), memory=1 << 30)
+assert image.store is None  # as it is not known yet
+for layer in image.fetch(image.layers, None):
+    print(type(layer.blob).__name__)
+"""
+
+
+@contextmanager
+def lent(engine: Engine) -> Iterator[str]:
+    """Give the address of an engine's socket that is another user's, as if it were rootless."""
+    path = Path(engine.url.removeprefix("unix://"))
     with programs.public_directory() as directory:
         os.link(path, directory / "socket")
-        url = f"unix://{directory}/socket"
-        done = subprocess.run([sys.executable, "-c", script, url], capture_output=True, check=False)
-    assert (done.returncode, done.stderr) == (0, b"")
+        os.chown(path, 65534, 65534)
+        try:
+            yield f"unix://{directory}/socket"
+        finally:
+            os.chown(path, 0, 0)
+
+
+def kinds_for_another_user(url: str) -> set[str]:
+    """Give what the layers' blobs are for who is not root."""
+    command = [sys.executable, "-c", AS_ANOTHER_USER, url]
+    return set(programs.run(command).stdout.decode().split())
+
+
+def test_who_is_not_root_has_it_saved(docker: Engine) -> None:
+    with lent(docker) as url:
+        assert kinds_for_another_user(url) == {"Extent"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may change who reads what")
+def test_who_may_read_all_of_it_does(docker: Engine) -> None:
+    """A rootless engine's files are its user's, but for those that a layer gives to another."""
+    root, own = docker.directory / "root", stored(docker, 0) / "etc/kept"
+    places = [stored(docker, place) for place in range(4)]
+    opened = [*root.parents, root, root / "overlay2", *(path.parent for path in places)]
+    opened += [root / "image", *(root / "image").rglob("*"), own]
+    with ExitStack() as stack:
+        for path in opened:
+            mode = path.stat().st_mode
+            if not mode & 0o001:
+                stack.callback(path.chmod, mode)
+                path.chmod(mode | 0o005)
+        url = stack.enter_context(lent(docker))
+        assert kinds_for_another_user(url) == {"SplitTar"}
+        own.chmod(0o600)
+        assert kinds_for_another_user(url) == {"Extent"}
 
 
 @pytest.mark.parametrize("word", ["--direct", "--no-direct"])

@@ -385,6 +385,21 @@ def test_who_stops_early_leaves_nothing_open(tmp_path: Path) -> None:
         assert open_files() == before
 
 
+@pytest.mark.parametrize("what", [None, "d/b", "d", "record", "no record"])
+def test_it_is_told_before_whether_all_may_be_read(tmp_path: Path, what: str | None) -> None:
+    entries = [entry(b"d/b", 1), segment(b"x"), entry(b"c"), entry(b"e", 1)]
+    blob, before = write(tmp_path, entries, {b"d/b": b"b", b"e": b"e"}), open_files()
+    record, directory = Path(blob.record), Path(blob.directory)
+    if what == "no record":
+        record.unlink()
+    elif what == "record":
+        record.write_bytes(record.read_bytes()[:-9])
+    elif what is not None:
+        (directory / what).rename(directory / "else")
+    assert blob.is_readable() == (what is None)
+    assert open_files() == before
+
+
 # -- as layers of an image ----------------------------------------------------------------------
 
 

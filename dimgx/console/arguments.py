@@ -183,7 +183,7 @@ def build_parser(version: str) -> argparse.ArgumentParser:
         **FLAG,
         const=True,
         help="read an image of an engine of this machine from the engine's own files, where that "
-        "can be (by root; default)",
+        "can be (default)",
     )
     source.add_argument(
         "--no-direct", dest="direct", **FLAG, const=False, help="have the engine save it always"

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote
 
+from dimgx import system
 from dimgx.errors import DimgxError, SourceError, TemporaryError
 from dimgx.jsondoc import Fields, parse_json
 from dimgx.sources.connections import Waiting, iter_causes, make_adapter
@@ -81,8 +82,9 @@ class Connection:
 
     @property
     def has_local_files(self) -> bool:
-        """Whether the engine's own files may be here, and may be read: all of them, as by root."""
-        return self.endpoint.socket_path is not None and is_root()
+        """Whether the engine's own files may be here, for this user to read."""
+        path = self.endpoint.socket_path
+        return path is not None and (system.is_root() or os.stat(path).st_uid == os.geteuid())
 
     def url(self, path: str) -> str:
         """Give the address of `path` in Docker's API."""
@@ -226,11 +228,6 @@ class Connection:
                 f"the engine at {self.endpoint} speaks TLS only: set DOCKER_TLS_VERIFY=1"
             )
         return " ".join((text or response.reason or f"status {response.status_code}").split())[:500]
-
-
-def is_root() -> bool:
-    """Tell whether any file here may be read."""
-    return getattr(os, "geteuid", lambda: None)() == 0
 
 
 def quoted(name: str) -> str:

@@ -4,7 +4,8 @@
 2. Rows come from its history; a step that is an image of its own has that image's ID and tags.
 3. Layers wait. The first that is read has the engine save the lowest image of its own that holds
    all that are wanted, once, into the spool; from then on it is an archive like any other.
-4. Where the engine's own files can be read, they are; then nothing is saved.
+4. Where the engine's own files can be read, they are; then nothing is saved. Root may read any;
+   for others, whose rootless engines keep nearly all files as theirs, each is looked at before.
 5. What was saved must have the layers that were told, else the image has changed meanwhile.
 """
 
@@ -17,6 +18,7 @@ from itertools import zip_longest
 from operator import itemgetter
 from typing import TYPE_CHECKING, NamedTuple
 
+from dimgx import system
 from dimgx.errors import ImageError, SourceError, TemporaryError
 from dimgx.image import Image, Layer, Tick
 from dimgx.platforms import Platform, host_platform
@@ -90,14 +92,16 @@ def open_engine_image(
             size_kind=engine.size_kind,
             warnings=tuple(_platform_warnings(described.platform, platform)),
         )
-        if stored is not None:
+        if stored is not None and system.is_root():
             image.layers = tuple(
                 here._replace(length=layer.length)
                 for here, layer in zip(stored.layers, image.layers, strict=True)
             )
-            image.watches, image.store = stored.watches, stored.reference
+            image.store = stored.reference
         else:
             image.fetch = saved.fetch
+        if stored is not None:
+            image.watches = stored.watches
         image.fetch_whole = saved.whole
         image.resources.push(resources.pop_all())
         return image
@@ -227,8 +231,9 @@ class _Saved:
         self._engine, self._described = engine, described
         self._spool, self._verify = spool, verify
         self._lock = threading.Lock()
-        self._archive = stored
-        self._is_whole = stored is not None
+        self._stored = stored
+        self._archive: Image | None = None
+        self._is_whole = False
 
     def fetch(self, layers: Sequence[Layer], tick: Tick | None) -> tuple[Layer, ...]:
         """Give `layers` with their blobs at hand; `tick` is told of bytes done and in all."""
@@ -248,6 +253,7 @@ class _Saved:
         """
         described = self._described
         with self._lock:
+            self._look_into_store()
             if self._archive is None or len(self._archive.layers) < count:
                 # Of several with equally many layers the first, which is the lowest.
                 size, id = min(
@@ -263,11 +269,25 @@ class _Saved:
         """Give the archive of the image itself, which has its config."""
         described = self._described
         with self._lock:
+            self._look_into_store()
             if self._archive is None or not self._is_whole:
                 size = len(described.diff_ids)
                 self._archive = self._save_checked(size, described.id, tick)
                 self._is_whole = True
             return self._archive
+
+    def _look_into_store(self) -> None:
+        """Take what lies in the engine's own files, if this user may read all of it."""
+        stored, self._stored = self._stored, None
+        if stored is None:
+            return
+        from dimgx.sources.tarsplit import SplitTar
+
+        blobs = (layer.blob for layer in stored.layers)
+        if system.is_root() or all(
+            blob.is_readable() for blob in blobs if isinstance(blob, SplitTar)
+        ):
+            self._archive, self._is_whole = stored, True
 
     def _save_checked(self, count: int, id: str, tick: Tick | None) -> Image:
         """Give the archive of the image `id`, which is to have the lowest `count` layers."""

@@ -21,7 +21,7 @@ from dimgx.jsondoc import Fields, parse_json
 from dimgx.oci import HistoryStep, parse_platform_fields
 from dimgx.platforms import Platform
 from dimgx.settings import parse_settings
-from dimgx.sources.connection import Connection, Refused, RefusedForm, is_root, quoted
+from dimgx.sources.connection import Connection, Refused, RefusedForm, quoted
 from dimgx.sources.daemon import clean_tags, full_id, layers_of, parse_images, rfc3339
 from dimgx.sources.described import Described
 from dimgx.sources.program import Program
@@ -244,7 +244,7 @@ class ProgramDoor:
     def __init__(self, program: str, url: str | None) -> None:
         self._program = Program([program, *(("--url", url) if url else ())], _refused)
         self.where = f"Podman ({' '.join(self._program.command)})"
-        self.has_local_files = not url and is_root()
+        self.has_local_files = not url
 
     def inspect(self, name: str) -> object:
         """Give what is told of an image."""

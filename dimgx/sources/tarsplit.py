@@ -52,6 +52,17 @@ class SplitTar(NamedTuple):
         """None: only reading it tells."""
         return None
 
+    def is_readable(self) -> bool:
+        """Tell whether this user may read all of it. About 10 us a file."""
+        try:
+            with (
+                _Directory(self.directory) as directory,
+                closing(_iter_record(self.record)) as parts,
+            ):
+                return all(isinstance(part, bytes) or directory.may_open(part[0]) for part in parts)
+        except ImageError:
+            return False
+
     def iter_chunks(self) -> Iterator[memoryview]:
         """Yield the bytes in order, in pieces of 512 KiB or, the last, less.
 
@@ -162,12 +173,8 @@ class _Directory:
 
         Raises: ImageError where it is not there with `size` bytes.
         """
-        inner, _, own = name.rpartition(b"/")
-        if own in _ODD:
-            inner, _, own = os.path.normpath(b"/" + name).rpartition(b"/")
         try:
-            if inner != self._inner:
-                self._enter(inner)
+            own = self._reach(name)
             # Not of what is open: to open a pipe waits, and to open a device may do anything.
             status = os.lstat(own, dir_fd=self._fds[-1])
             if not stat.S_ISREG(status.st_mode) or status.st_size != size:
@@ -176,9 +183,25 @@ class _Directory:
         except (OSError, ValueError) as exc:
             raise self.problem(name, getattr(exc, "strerror", None) or f"{exc}") from exc
 
+    def may_open(self, name: bytes) -> bool:
+        """Tell whether this user may read a file."""
+        try:
+            return os.access(self._reach(name), os.R_OK, dir_fd=self._fds[-1])
+        except (OSError, ValueError):
+            return False
+
     def problem(self, name: bytes, what: str | None) -> ImageError:
         """Give the error that says what is wrong with a file."""
         return ImageError(f"{self._path}: {show(name)}: {what}: {_HINT}")
+
+    def _reach(self, name: bytes) -> bytes:
+        """Open the directory that has a file, and give the file's name in there."""
+        inner, _, own = name.rpartition(b"/")
+        if own in _ODD:
+            inner, _, own = os.path.normpath(b"/" + name).rpartition(b"/")
+        if inner != self._inner:
+            self._enter(inner)
+        return own
 
     def _enter(self, inner: bytes) -> None:
         """Open a directory, and those above it that are not open."""
