@@ -34,6 +34,8 @@ _ARCHIVE_NAME = re.compile(r"(?s).*\.(?:tar[^/:]*|tgz)")
 # As c/image has it, `@ID` or `NAME@ID`; a digest there has its algorithm before it.
 _STORED_ID = re.compile(r"[^@\[]*@([0-9a-f]+)")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+# What curl and git take before a host, and no image's name has: behind its only @ is a digest.
+_USER_INFO = re.compile(r"(?:[A-Za-z]+://)?[^/@]*@[^/@]*/")
 _IMAGE_NAME = re.compile(r"[A-Za-z0-9\[](?:[A-Za-z0-9_.:@+\[\]-]|/(?!/))*")
 
 
@@ -124,6 +126,11 @@ def _cut(text: str, transport: Transport, rest: str, exists: Callable[[str], boo
 
 
 def _checked(name: str, text: str) -> str:
+    if _USER_INFO.match(name):  # and no more of it is said, as it may hold a password
+        raise UsageError(
+            "an image's name has no user and password before its host: say --creds USER:PASSWORD"
+            " beside docker://[host[:port]/]name[:tag][@digest]"
+        )
     if _IMAGE_NAME.fullmatch(name):
         return name
     if "://" in text:

@@ -113,6 +113,24 @@ def test_who_writes_another_url_is_told_how_one_asks_a_registry(text: str) -> No
     )
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "docker://anna:pa55@example.org:5000/owner/app:1",
+        "docker://https://anna:pa55@example.org/app",
+        "docker://anna:pa55@example.org/app@sha256:" + 64 * "0",
+        "https://anna:pa55@example.org/app",
+        "anna:pa55@example.org/app",
+        "docker-daemon:anna:pa55@example.org/app",
+        "podman::pa55@example.org/app",
+    ],
+)
+def test_a_password_that_stands_before_the_host_is_not_repeated(text: str) -> None:
+    with pytest.raises(UsageError, match="--creds USER:PASSWORD") as raised:
+        parse_reference(text)
+    assert "pa55" not in str(raised.value)
+
+
 def test_odd_bytes_are_a_path() -> None:
     assert parse_reference("./\udcff\0x").path == "./\udcff\0x"
 
