@@ -203,6 +203,21 @@ def test_authfile_that_is_not_there(faulty: FaultyRegistry, tmp_path: Path) -> N
         assert (code, told.strip()) == (2, f"dimgx: --authfile {tmp_path / name}: {reason}")
 
 
+def test_settings_that_are_named_and_not_there(
+    faulty: FaultyRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Podman, too, does not go on without what blocks registries and names their mirrors."""
+    (tmp_path / "file").touch()
+    for name, reason in (("none", "No such file or directory"), ("file/a", "Not a directory")):
+        monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(tmp_path / name))
+        code, told = refused(faulty.reference())
+        problem = f"CONTAINERS_REGISTRIES_CONF {tmp_path / name}: {reason}"
+        assert (code, told.strip()) == (2, f"dimgx: {problem}")
+    assert faulty.paths() == []
+    monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", os.devnull)
+    assert dimgx("-q", "--platform", "linux/amd64", faulty.reference()).stdout
+
+
 def test_help_names_it_first() -> None:
     text = dimgx("--help").stdout.decode()
     assert re.search(r"IMAGE\s+docker://", text)

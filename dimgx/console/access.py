@@ -26,11 +26,11 @@ def registry_options(options: Options, environ: Mapping[str, str]) -> RegistryOp
     Raises: UsageError, SourceError for what cannot work.
     """
     found = RegistryOptions.from_environment(environ)
+    named = environ.get("CONTAINERS_REGISTRIES_CONF")
+    if named:  # without it what is blocked or mirrored would not be
+        _check_there(named, "CONTAINERS_REGISTRIES_CONF")
     if options.authfile is not None:
-        try:
-            os.stat(options.authfile)
-        except OSError as exc:
-            raise SourceError(f"--authfile {options.authfile}: {exc.strerror}") from exc
+        _check_there(options.authfile, "--authfile")
         found = replace(found, auth_files=(options.authfile,))
     if options.retry_time is not None:
         found = replace(found, retry_time_s=options.retry_time)
@@ -42,6 +42,13 @@ def registry_options(options: Options, environ: Mapping[str, str]) -> RegistryOp
         cache_dir=_cache_dir(options, environ),
         cache_size=DEFAULT_CACHE_SIZE if options.cache_size is None else options.cache_size,
     )
+
+
+def _check_there(path: str, what: str) -> None:
+    try:
+        os.stat(path)
+    except OSError as exc:
+        raise SourceError(f"{what} {path}: {exc.strerror}") from exc
 
 
 def _credentials(options: Options) -> Credentials:
