@@ -610,6 +610,19 @@ def test_progress_is_drawn_on_a_terminal_and_gone_at_the_end(place: Path) -> Non
     assert (code, shown) == (0, "")
 
 
+def test_progress_of_what_is_only_looked_at(place: Path) -> None:
+    """A compressed archive is decoded for it, and a stream is waited for."""
+    packed = place / "packed.tar.gz"
+    packed.write_bytes(gzip.compress((place / "image.tar").read_bytes()))
+    for option in ("--json", "--platforms"):
+        code, shown, out = on_terminal(option, "./packed.tar.gz", cwd=place, stream="stderr")
+        assert code == 0
+        assert out
+        assert "reading" in shown
+        assert "\n" not in shown
+        assert shown.endswith("\r")
+
+
 def run_redirected(redirection: str, *args: str, cwd: Path) -> subprocess.CompletedProcess[bytes]:
     """Run the program with one of its standard files as a shell's `redirection` has it."""
     return subprocess.run(

@@ -179,16 +179,18 @@ def _show_platforms(context: Context) -> None:
     options = context.options
     (reference,) = options.images
     wish = None if options.platform is None else parse_platform(options.platform)
-    found = api.list_platforms(
-        reference,
-        stdin=context.stdin,
-        registry=context.registry,
-        engine=engine_options(reference, options, None),
-        verify=options.verify,
-        memory=options.memory,
-        tmpdir=context.tmpdirs,
-        cancel=context.cancel,
-    )
+    with context.waiting() as line:
+        found = api.list_platforms(
+            reference,
+            stdin=context.stdin,
+            registry=context.registry,
+            engine=engine_options(reference, options, None if line is None else line.pull),
+            verify=options.verify,
+            memory=options.memory,
+            tmpdir=context.tmpdirs,
+            progress=line,
+            cancel=context.cancel,
+        )
     print_text("".join(f"{escape(str(platform))}\n" for platform in found))
     if wish is not None and found and all(wish.rank(platform) is None for platform in found):
         raise ImageError(f"{reference} holds no image for {wish}")
