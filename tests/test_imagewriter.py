@@ -681,6 +681,17 @@ def test_no_more_of_a_kept_layer_is_checked_than_is_wanted(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_a_plain_layer_that_is_kept_is_what_the_config_says(tmp_path: Path, form: str) -> None:
+    """Docker refuses to load such an image."""
+    diff_ids = [sha256(BASE), f"sha256:{'0' * 64}"]
+    picture = image(BASE, TOP, config={"rootfs": {"type": "layers", "diff_ids": diff_ids}})
+    reference = f"oci:{oci_layout(tmp_path / 'source', picture, default=None)}"
+    with pytest.raises(ImageError, match=r"layer 2/2 .* its tar: digest is .* not sha256:000"):
+        write(reference, tmp_path / "out", form, keep_layers=True)
+    write(reference, tmp_path / "out", form, keep_layers=True, verify="none")
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_config_without_rootfs(tmp_path: Path, form: str) -> None:
     picture = image(BASE, TOP, config={"rootfs": None})
     reference = SOURCES["oci"](tmp_path, picture)

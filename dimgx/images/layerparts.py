@@ -195,8 +195,8 @@ class KeptPart:
                 pass
         digest = layer.digest or tally.digest
         if compression is None:
-            if is_wanted:
-                self._check_tar(digest)
+            # Of a plain tar both are of the same bytes, so that this costs nothing.
+            self._check_tar(digest)
             diff_id = diff_id or digest
         assert diff_id is not None
         return StoredLayer(diff_id, digest, tally.size, compression)
