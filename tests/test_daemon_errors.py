@@ -207,6 +207,32 @@ def test_engine_that_hangs_up(tmp_path: Path) -> None:
     )
 
 
+def test_too_many_files_are_no_trouble_of_the_engine(tmp_path: Path) -> None:
+    """Nobody is asked, so it is not for later."""
+    path = str(tmp_path / "s.sock")
+    script = (
+        "import errno, socket, sys\n"
+        "connect, seen = socket.socket.connect, []\n"
+        "class Socket(socket.socket):\n"
+        "    def connect(self, address):\n"
+        "        if seen:\n"
+        "            raise OSError(errno.EMFILE, 'Too many open files')\n"
+        "        seen.append(connect(self, address))\n"
+        "socket.socket = Socket\n"
+        "from dimgx.cli import main\n"
+        f"sys.exit(main(['-H', {path!r}, 'app:1']))"
+    )
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen()
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd=programs.CHECKOUT, capture_output=True, check=False,
+            timeout=60,
+        )  # fmt: skip
+    told = b"dimgx: too many files are open: raise `ulimit -n`\n"
+    assert (done.returncode, done.stderr) == (2, told)
+
+
 class _SpeaksTls(socketserver.BaseRequestHandler):
     """Answers plain HTTP as an engine does that speaks TLS."""
 

@@ -342,9 +342,8 @@ def _translate(exc: Exception, endpoint: EngineEndpoint) -> NoReturn:
     Raises: TemporaryError, SourceError.
     """
     causes = list(iter_causes(exc))
-    where = f"the engine at {endpoint}"
-    if endpoint.named_by:
-        where += f" ({endpoint.named_by})"
+    named = f" ({endpoint.named_by})" if endpoint.named_by else ""
+    where = f"the engine at {endpoint}{named}"
     for cause in causes:
         # First, as these are numbered in a way of their own.
         if isinstance(cause, ssl.SSLError):
@@ -356,6 +355,8 @@ def _translate(exc: Exception, endpoint: EngineEndpoint) -> NoReturn:
             raise SourceError(f"{where}: the host is not known: {_one_line(cause)}") from exc
         if isinstance(cause, OSError) and cause.errno in (errno.EACCES, errno.EPERM):
             raise SourceError(f"{where}: permission denied{_group_hint(endpoint)}") from exc
+        if isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE):
+            raise SourceError(f"{where}: {_one_line(cause)}") from cause  # no trouble of its own
     text = _one_line(exc)
     if not any(map(_is_transport_error, causes)):
         raise SourceError(f"{where}: {text}") from exc
@@ -366,9 +367,8 @@ def _translate(exc: Exception, endpoint: EngineEndpoint) -> NoReturn:
     reason = next(
         (os.strerror(c.errno) for c in causes if isinstance(c, OSError) and c.errno), text
     )
-    advice = "is it started?"
-    if endpoint.url.startswith("ssh://"):
-        advice = f"try `ssh {endpoint.url} docker version`"
+    is_ssh = endpoint.url.startswith("ssh://")
+    advice = f"try `ssh {endpoint.url} docker version`" if is_ssh else "is it started?"
     raise TemporaryError(f"{where} does not answer: {reason}: {advice}") from exc
 
 
