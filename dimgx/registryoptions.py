@@ -148,7 +148,10 @@ def _auth_files(environ: Mapping[str, str], home: str, config: str) -> tuple[str
     if environ.get("XDG_RUNTIME_DIR"):
         found.append(os.path.join(environ["XDG_RUNTIME_DIR"], "containers", "auth.json"))
     elif hasattr(os, "getuid"):
-        found.append(f"/run/containers/{os.getuid()}/auth.json")
+        directory = f"/run/containers/{os.getuid()}"
+        # Where root's Podman has closed what is above it, there is nothing of this user's.
+        if os.path.isdir(directory):
+            found.append(f"{directory}/auth.json")
     if config:
         found.append(os.path.join(config, "containers", "auth.json"))
     if environ.get("DOCKER_CONFIG"):

@@ -285,7 +285,7 @@ def test_tls_where_there_is_none(certs: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("DOCKER_CERT_PATH", str(certs))
     with fake_engine() as engine:
         code, told = programs.refused("app:1", "-H", engine.url)
-    assert (code, "TLS failed" in told) == (2, True)
+    assert (code, "TLS failed" in told, "it is not spoken there" in told) == (2, True, True)
 
 
 def test_tls_with_an_encrypted_key_asks_for_no_password(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import os
 import stat
 import threading
 from collections.abc import Callable, Iterator
@@ -654,7 +655,12 @@ def test_missing_helper_is_told_where_credentials_lack(
 def test_places_of_files() -> None:
     home = {"HOME": "/h", "XDG_RUNTIME_DIR": "/r"}
     last = "/h/.dockercfg"
+    run = f"/run/containers/{os.getuid()}"
+    # Where it is not there, or closed, it is not looked into, which would only be warned of.
+    first = (f"{run}/auth.json",) if os.path.isdir(run) else ()
     cases = [
+        ({"HOME": "/h"}, (*first, "/h/.config/containers/auth.json", "/h/.docker/config.json",
+                          last)),
         (home, ("/r/containers/auth.json", "/h/.config/containers/auth.json",
                 "/h/.docker/config.json", last)),
         (home | {"DOCKER_CONFIG": "/d"}, ("/r/containers/auth.json",

@@ -347,10 +347,10 @@ def _translate(exc: Exception, endpoint: EngineEndpoint) -> NoReturn:
     for cause in causes:
         # First, as these are numbered in a way of their own.
         if isinstance(cause, ssl.SSLError):
-            raise SourceError(
-                f"{where}: TLS failed: {_one_line(cause)}: ca.pem, cert.pem and key.pem are looked"
-                " for in DOCKER_CERT_PATH, and DOCKER_TLS_VERIFY asks for them"
-            ) from exc
+            advice = "ca.pem, cert.pem and key.pem are looked for in DOCKER_CERT_PATH"
+            if cause.reason == "WRONG_VERSION_NUMBER":
+                advice = "it is not spoken there: unset DOCKER_TLS_VERIFY and DOCKER_CERT_PATH"
+            raise SourceError(f"{where}: TLS failed: {_one_line(cause)}: {advice}") from exc
         if isinstance(cause, socket.gaierror):
             raise SourceError(f"{where}: the host is not known: {_one_line(cause)}") from exc
         if isinstance(cause, OSError) and cause.errno in (errno.EACCES, errno.EPERM):
