@@ -1,6 +1,7 @@
 """The program of an engine, run once for each question where nothing better speaks for the engine.
 
-It gets no terminal and no input but what it is fed. A signal that comes while it works ends it.
+It gets no terminal and no input but what it is fed. A signal that comes while it works ends it,
+but not what it makes of all that it was fed.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 from dimgx.errors import SourceError
 
@@ -31,12 +32,8 @@ class Program:
 
     def run(self, *words: str) -> bytes:
         """Give what it says."""
-        with self._start(words, subprocess.PIPE) as process:
-            try:
-                out, errors = process.communicate()
-            except BaseException:  # a signal, as a rule; it may work for minutes more
-                _end(process)
-                raise
+        with self._running(words, subprocess.PIPE) as process:
+            out, errors = process.communicate()
         if process.returncode:
             raise self._failure(errors)
         return out
@@ -44,16 +41,12 @@ class Program:
     def iter_output(self, *words: str) -> Iterator[bytes]:
         """Yield what it says, as it comes."""
         with tempfile.TemporaryFile() as errors:
-            with self._start(words, errors.fileno()) as process:
+            with self._running(words, errors.fileno()) as process:
                 assert process.stdout is not None
                 fd = process.stdout.fileno()
-                try:
-                    # One read at a time: between those of a whole piece no signal is heard.
-                    while piece := os.read(fd, _PIECE):
-                        yield piece
-                except BaseException:
-                    _end(process)
-                    raise
+                # One read at a time: between those of a whole piece no signal is heard.
+                while piece := os.read(fd, _PIECE):
+                    yield piece
             if process.returncode:
                 errors.seek(0)
                 raise self._failure(errors.read(_ERRORS_LIMIT))
@@ -61,7 +54,7 @@ class Program:
     def feed(self, chunks: Iterable[bytes], *words: str) -> bytes:
         """Let it read what comes in pieces, and give what it says."""
         with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as errors:
-            with self._start(
+            with self._running(
                 words, errors.fileno(), said.fileno(), stdin=subprocess.PIPE
             ) as process:
                 assert process.stdin is not None
@@ -72,38 +65,39 @@ class Program:
                 except BrokenPipeError:  # It says why.
                     with suppress(BrokenPipeError):
                         process.stdin.close()
-                except BaseException:
-                    # Before its input ends, which it could take for the end of what is fed.
-                    _end(process)
-                    raise
-                process.wait()
             for file in (said, errors):
                 file.seek(0)
             if process.returncode:
                 raise self._failure(errors.read(_ERRORS_LIMIT))
             return said.read(_ANSWER_LIMIT)
 
-    def _start(
+    @contextmanager
+    def _running(
         self,
         words: Iterable[str],
         errors: int,
         out: int = subprocess.PIPE,
         stdin: int = subprocess.DEVNULL,
-    ) -> subprocess.Popen[bytes]:
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """Start it, and wait for its end; where that is not to be waited for, end it."""
         command = [*self.command, *words]
         try:
-            return subprocess.Popen(command, stdin=stdin, stdout=out, stderr=errors)
+            process = subprocess.Popen(command, stdin=stdin, stdout=out, stderr=errors)
         except OSError as exc:
             raise SourceError(f"{command[0]}: {exc.strerror}") from exc
+        with process:
+            try:
+                yield process
+                process.wait()
+            except BaseException:  # a signal, as a rule; it may work for minutes more
+                # Before its input ends, which it could take for the end of what is fed. Python
+                # itself waits no longer than 0.25 s after a SIGINT, and leaves it as it is then.
+                process.kill()
+                process.wait()
+                raise
 
     def _failure(self, errors: bytes) -> Exception:
         lines = errors.decode("utf-8", "replace").split("\n")
         name = os.path.basename(self.command[0])
         text = next((line for line in reversed(lines) if line.strip()), f"{name} failed").strip()
         return self._explain(text)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    # Python itself waits no longer than 0.25 s after a SIGINT, and leaves it as it is then.
-    process.wait()
