@@ -246,6 +246,24 @@ def test_an_image_has_all_of_its_names(containerd: Engine) -> None:
     containerd.run("images", "remove", "other.example/name:2")
 
 
+def test_name_that_another_repository_shares(containerd: Engine) -> None:
+    """As where Kubernetes has an image by its digest, and a mirror's tag for the same one."""
+    digest = digest_of(containerd, "docker.io/example/docker:1")
+    name = f"registry.example/own@{digest}"
+    containerd.run("images", "tag", "docker.io/example/docker:1", name)
+    with dimgx.open_image(f"containerd:{name}", engine=options(containerd)) as found:
+        assert (found.id, found.tags) == (f"sha256:{DOCKER.id()}", ("example/docker:1",))
+    containerd.run("images", "remove", name)
+
+
+def test_name_as_it_is_written_comes_before_the_completed_one(containerd: Engine) -> None:
+    containerd.run("images", "tag", "quay.example:5000/oci:1", "example/docker:1")
+    for name, picture in (("example/docker:1", OCI), ("docker.io/example/docker:1", DOCKER)):
+        with dimgx.open_image(f"containerd:{name}", engine=options(containerd)) as found:
+            assert found.id == f"sha256:{picture.id()}"
+    containerd.run("images", "remove", "example/docker:1")
+
+
 def test_namespace(containerd: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     code, told = programs.refused("containerd:quay.example/pod:1")
     assert (code, "CONTAINERD_NAMESPACE=k8s.io would find it" in told) == (2, True)

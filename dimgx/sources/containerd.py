@@ -78,29 +78,20 @@ def find_kept(
         )
     ctr = _Ctr(options)
     name = reference.name or ""
-    entries = _find_entries(ctr, name)
+    named = ctr.named(name)
+    # All the names of that image; else it may be meant by a digest or an ID.
+    entries = ctr.entries(f"target.digest=={named.digest}") if named else ctr.entries()
     blobs = ContainerdBlobs(ctr, resources, verify=verify, is_direct=options.is_direct)
     index = Index(tuple(map(blobs.describe, entries)))
+    # What has exactly this name need not share its repository with its other names.
+    meant = name.rpartition("@")[2] if named else name
     try:
         candidates = list_entries(ManifestReader(blobs), index)
-        return Kept(choose_candidate(candidates, name, ctr.where), blobs)
+        return Kept(choose_candidate(candidates, meant, ctr.where), blobs)
     except NoSuchImage as exc:
-        if entries and _has(entries, name):
+        if named:
             raise  # it is there, but is no image
         raise _absence(ctr, reference, entries) from exc
-
-
-def _find_entries(ctr: _Ctr, name: str) -> list[_Entry]:
-    """Give what may be the image `name`, under all its names: a few entries, or all that are."""
-    # A reference's name holds no quotes.
-    found = ctr.entries(*(f'name=="{one}"' for one in (name, normal_name(name))))
-    if not found:
-        return ctr.entries()
-    return ctr.entries(*(f"target.digest=={one.digest}" for one in found))
-
-
-def _has(entries: list[_Entry], name: str) -> bool:
-    return any(entry.name in (name, normal_name(name)) for entry in entries)
 
 
 def _absence(ctr: _Ctr, reference: Reference, entries: list[_Entry]) -> SourceError:
@@ -110,7 +101,7 @@ def _absence(ctr: _Ctr, reference: Reference, entries: list[_Entry]) -> SourceEr
     similar = similar_names(name, [entry.name for entry in entries if _is_given(entry.name)])
     if similar:
         problem += f" (similar: {', '.join(similar)})"
-    others = [one for one in ctr.other_namespaces() if _has(ctr.entries(namespace=one), name)]
+    others = [one for one in ctr.other_namespaces() if ctr.named(name, one)]
     if others:
         problem += f"; CONTAINERD_NAMESPACE={' or '.join(others)} would find it"
     hint = registry_hint(name)
@@ -158,6 +149,13 @@ class _Ctr:
             if row is not None:
                 found.append(_Entry(row[1], row[2], Digest.parse(row[3])))
         return found
+
+    def named(self, name: str, namespace: str | None = None) -> _Entry | None:
+        """Give what has this name, as it is written or else as it is completed."""
+        # A reference's name holds no quotes.
+        filters = (f'name=="{one}"' for one in (name, normal_name(name)))
+        found = self.entries(*filters, namespace=namespace)
+        return min(found, key=lambda entry: entry.name != name, default=None)
 
     def other_namespaces(self) -> list[str]:
         """Give the namespaces besides the one that is meant."""
