@@ -42,6 +42,8 @@ _DISCARDED = (
     "its blob is missing: where containerd discards what it has unpacked (discard_unpacked_layers),"
     " only docker:// has the image whole"
 )
+_AWAY = ("failed to dial", "unavailable", "deadline")
+"""What `ctr` says where containerd does not answer, or no longer."""
 _ROW = re.compile(r"(\S+)\s+(\S+)\s+([a-z0-9]+:[0-9a-f]+)\s")
 _ROOT = re.compile(r"(?m)^\s+root\s+(/.*?)\s*$")
 
@@ -189,7 +191,7 @@ class _Ctr:
 
     def _explain(self, text: str) -> DimgxError:
         text = text.removeprefix("ctr: ")[:500]
-        is_away = any(words in text for words in ("failed to dial", "connection error", "deadline"))
+        is_away = any(words in text.lower() for words in _AWAY)
         return (TemporaryError if is_away else SourceError)(f"{self.where}: {text}")
 
 
