@@ -98,6 +98,18 @@ def moved_away(path: Path) -> Iterator[None]:
         aside.rename(path)
 
 
+def use_program(monkeypatch: pytest.MonkeyPatch, place: Path, words: str, answer: str) -> None:
+    """Have a `ctr` that does `answer` where it is called with `words`, a pattern of the shell."""
+    path = place / "bin" / "ctr"
+    path.parent.mkdir()
+    real = programs.need("ctr")
+    path.write_text(
+        f'#!/bin/sh\nctr={real}\ncase "$*" in {words}) {answer} ;; *) exec "$ctr" "$@"; esac\n'
+    )
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{path.parent}:/usr/bin:/bin")
+
+
 def from_archive(data: bytes, *words: str) -> bytes:
     return programs.dimgx(*words, "-t", "-", "-", stdin=data).stdout
 
@@ -135,21 +147,16 @@ def test_blobs_are_read_where_they_lie(containerd: Engine, picture: Picture) -> 
         assert found.id == f"sha256:{picture.id()}"
 
 
+@pytest.mark.parametrize(
+    "answer", ["echo '     root    /usr'", "echo root", "echo '     root    /nowhere'", "exit 1"]
+)
 def test_what_is_not_where_it_is_said_to_be_is_handed_out(
-    containerd: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: str
 ) -> None:
     """As where the socket is another machine's."""
-    ctr = programs.need("ctr")
-    for said in (f"       root    {tmp_path}", "root", "        root    /nowhere"):
-        path = tmp_path / "bin" / "ctr"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(
-            f'#!/bin/sh\ncase "$*" in *plugins*) echo "{said}" ;; *) exec {ctr} "$@"; esac'
-        )
-        path.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{path.parent}:/usr/bin:/bin")
-        expected = from_archive(docker_archive(DOCKER))
-        assert programs.flat_bytes(f"containerd:{DOCKER_NAME}") == expected
+    use_program(monkeypatch, tmp_path, "*plugins*", answer)
+    expected = from_archive(docker_archive(DOCKER))
+    assert programs.flat_bytes(f"containerd:{DOCKER_NAME}") == expected
 
 
 def test_who_is_not_root_has_blobs_handed_out(containerd: Engine) -> None:
@@ -241,9 +248,12 @@ def test_latest_is_understood(containerd: Engine) -> None:
 
 def test_an_image_has_all_of_its_names(containerd: Engine) -> None:
     containerd.run("images", "tag", "docker.io/example/docker:1", "other.example/name:2")
+    containerd.run("images", "tag", "docker.io/example/docker:1", "docker.io/Not/A.Docker:Name")
     with dimgx.open_image("containerd:example/docker:1", engine=options(containerd)) as found:
-        assert sorted(found.tags) == ["example/docker:1", "other.example/name:2"]
-    containerd.run("images", "remove", "other.example/name:2")
+        assert sorted(found.tags) == [
+            "docker.io/Not/A.Docker:Name", "example/docker:1", "other.example/name:2",
+        ]  # fmt: skip
+    containerd.run("images", "remove", "other.example/name:2", "docker.io/Not/A.Docker:Name")
 
 
 def test_name_that_another_repository_shares(containerd: Engine) -> None:
@@ -353,6 +363,10 @@ def test_layer_that_was_discarded(
     assert (code, "discard_unpacked_layers" in told, target.exists()) == (2, True, False)
     assert "layer 1/2" in told
     assert programs.dimgx("containerd:quay.example/lost:1", "--no-direct").returncode == 0
+    manifest = digest_of(containerd, "quay.example/lost:1", "lost")
+    containerd.run("--namespace", "lost", "content", "delete", manifest)
+    code, told = programs.refused("containerd:quay.example/lost:1", "--no-direct", "-t", target)
+    assert (code, f"the manifest {manifest} is missing" in told) == (2, True)
 
 
 def test_damage(containerd: Engine, tmp_path: Path) -> None:
@@ -379,17 +393,17 @@ def test_damage(containerd: Engine, tmp_path: Path) -> None:
 def test_program_that_breaks_off(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: str, end: str, code: int
 ) -> None:
-    path, ctr = tmp_path / "bin" / "ctr", programs.need("ctr")
-    path.parent.mkdir()
-    path.write_text(
-        f'#!/bin/sh\ncase "$*" in *content\\ get\\ *{sha256(BASE)}) {ctr} "$@" | head -c 50000;'
-        f' echo "ctr: {said}" >&2; {end} ;; *) exec {ctr} "$@"; esac\n'
-    )
-    path.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{path.parent}:/usr/bin:/bin")
+    answer = f'"$ctr" "$@" | head -c 50000; echo "ctr: {said}" >&2; {end}'
+    use_program(monkeypatch, tmp_path, f"*content\\ get\\ *{sha256(BASE)}", answer)
     out = tmp_path / "out.tar"
     found, told = programs.refused(f"containerd:{DOCKER_NAME}", "--no-direct", "-t", out)
     assert (found, said in told, out.exists()) == (code, True, False)
+
+
+def test_document_that_does_not_end(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    use_program(monkeypatch, tmp_path, f"*content\\ get\\ *{DOCKER.id()}", "exec cat /dev/zero")
+    code, told = programs.refused(f"containerd:{DOCKER_NAME}", "--no-direct")
+    assert (code, f"the config sha256:{DOCKER.id()} has more than" in told) == (2, True)
 
 
 def test_address(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, containerd: Engine) -> None:
@@ -417,6 +431,9 @@ def test_no_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     code, told = programs.refused(f"containerd:{DOCKER_NAME}")
     assert (code, "its program `ctr`, which is not in PATH" in told) == (2, True)
+    (tmp_path / "ctr").touch(0o755)
+    code, told = programs.refused(f"containerd:{DOCKER_NAME}")
+    assert (code, told) == (2, f"dimgx: {tmp_path}/ctr: Exec format error\n")
 
 
 @pytest.mark.parametrize("pull", ["missing", "always"])

@@ -161,10 +161,7 @@ class _Ctr:
 
     def other_namespaces(self) -> list[str]:
         """Give the namespaces besides the one that is meant."""
-        try:
-            said = self._run("namespaces", "list", "--quiet").split()
-        except DimgxError:
-            return []
+        said = self._run("namespaces", "list", "--quiet").split()
         return [name for name in said if name != self._namespace]
 
     def content_root(self) -> str | None:
