@@ -17,7 +17,7 @@ from dimgx.targets.engine import EngineTarget, Imported
 from tests import services
 from tests.dsl import file, layer, whiteout
 from tests.fakeengine import fake_engine
-from tests.programs import dimgx, refused
+from tests.programs import dimgx, missing, refused
 from tests.services import Engine
 from tests.writers import Json, Picture, docker_archive, image
 
@@ -373,3 +373,21 @@ def test_program_podman_loads_nothing_of_a_damaged_image(place: Path, alone: Eng
     (place / "damaged.tar").write_bytes(damaged())
     assert refused("./damaged.tar", "--load=podman")[0] == 2
     assert images(alone) == before
+
+
+@pytest.mark.parametrize("option", ["--load=podman", "--import=podman"])
+def test_program_podman_that_takes_nothing(
+    place: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    """It ends before it has read all that comes; what it says of that is told."""
+    path = place / "bin" / "podman"
+    path.parent.mkdir()
+    path.write_text('#!/bin/sh\necho "Error: no space left" >&2; exit 125\n')
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{path.parent}:/usr/bin:/bin")
+    for name in ("CONTAINER_HOST", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    if Path("/run/podman/podman.sock").exists():
+        missing("a machine without a service of Podman's own is needed")
+    code, told = refused("./nasty.tar", option)
+    assert (code, told.endswith("no space left\n")) == (2, True)
