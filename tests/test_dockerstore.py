@@ -85,6 +85,22 @@ def test_platform_is_the_one_with_these_layers(find: Find, tmp_path: Path) -> No
     assert find(index, OTHER.diff_ids()) is None
 
 
+def test_platform_that_was_not_pulled(find: Find, tmp_path: Path) -> None:
+    """The index lists it all the same."""
+    index, arm = fill(tmp_path, PLACES[0], ARM, APP)
+    blob(tmp_path, PLACES[0], arm).unlink()
+    check(find(index, APP.diff_ids()), replace(APP, tags=()))
+
+
+@pytest.mark.parametrize("position", [0, 1], ids=["index", "manifest"])
+def test_document_with_other_bytes(find: Find, tmp_path: Path, position: int) -> None:
+    id = fill(tmp_path, PLACES[0], APP)[position]
+    path = blob(tmp_path, PLACES[0], id)
+    path.write_bytes(path.read_bytes() + b" ")
+    assert find(id, APP.diff_ids()) is None
+    assert find(id, APP.diff_ids(), verify=False) is not None
+
+
 @pytest.mark.parametrize("what", ["index", "manifest", "config", "layer"])
 @pytest.mark.parametrize("how", ["missing", "changed", "a directory"])
 def test_what_is_not_whole_is_left_to_the_engine(
@@ -116,6 +132,7 @@ def test_engine_with_another_store(find: Find, tmp_path: Path) -> None:
     for more in (
         {"DriverStatus": []},
         {"DriverStatus": [["driver-type", "other"]]},
+        {"DriverStatus": [[["driver-type"], "other"], [{}, 1], ["driver-type"], 1]},
         {"DockerRootDir": "root"},
         {"DockerRootDir": None},
     ):

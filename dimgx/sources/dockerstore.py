@@ -26,8 +26,8 @@ from dimgx.digest import Digest
 from dimgx.errors import DimgxError
 from dimgx.image import Image, Layer, UnreadableBlob
 from dimgx.jsondoc import Fields
-from dimgx.oci import MANIFEST_LIMIT, Descriptor, parse_document
-from dimgx.sources.files import DirectoryFiles, check_digest
+from dimgx.oci import MANIFEST_LIMIT, Descriptor
+from dimgx.sources.files import DirectoryFiles
 from dimgx.sources.layout import StoredBlobs, blob_paths
 from dimgx.sources.manifests import ManifestReader
 from dimgx.sources.tarsplit import SplitTar
@@ -115,12 +115,9 @@ def _open_blobs(
         data = files.read(f"blobs/{id.algorithm}/{id.hex}", MANIFEST_LIMIT)
         if data is None:
             continue
-        if verify:
-            check_digest(data, id, f"{content}: {id}")
         reader = ManifestReader(StoredBlobs(files, blob_paths))
-        document = parse_document(data, f"{content}: {id}")
-        candidate = reader.candidate(Descriptor(None, id, len(data)), document)
-        for variant in candidate.variants:
+        variants, _ = reader.look(Descriptor(None, id, len(data)))
+        for variant in variants:
             if not variant.is_sound:
                 continue
             image = variant.open()
