@@ -369,6 +369,21 @@ def test_layer_that_was_discarded(
     assert (code, f"the manifest {manifest} is missing" in told) == (2, True)
 
 
+def test_layer_that_is_not_kept_with_its_image(containerd: Engine) -> None:
+    """A foreign one, which containerd does not fetch."""
+    blobs: dict[str, bytes] = {}
+    kind = f"{OCI_TYPE}.layer.nondistributable.v1.tar"
+    lone = image(layer(file("foreign")), tags=())
+    named = add_image(blobs, lone, media_types=[kind])
+    del blobs[sha256(lone.layers[0])]
+    named |= {"annotations": {"org.opencontainers.image.ref.name": "1"}}
+    data = oci_archive(extra=[named], extra_blobs=blobs)
+    bring(containerd, data, "--base-name", "quay.example/foreign")
+    code, told = programs.refused("containerd:quay.example/foreign:1", "-t", "-")
+    assert (code, "as its licence has it (a foreign layer)" in told) == (2, True)
+    containerd.run("images", "remove", "--sync", "quay.example/foreign:1")
+
+
 def test_damage(containerd: Engine, tmp_path: Path) -> None:
     picture = image(layer(file("this", b"right" * 99)), tags=("damaged:1",))
     bring(containerd, docker_archive(picture))
