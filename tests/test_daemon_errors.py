@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import socketserver
 import subprocess
@@ -71,7 +72,15 @@ def test_ambiguous_id_lists_the_candidates(docker: Engine) -> None:
     code, told = refused(first, docker)
     assert code == 2
     assert "ambiguous" in told
-    assert sum(id[:12] in told for id in ids if id.startswith(first)) >= 2
+    shown = re.findall("[0-9a-f]{12}", told)
+    assert len(shown) >= 2
+    assert all(digits.startswith(first) for digits in shown)
+
+
+def test_unknown_id(docker: Engine) -> None:
+    """No registry has IDs, and none is like another."""
+    code, told = refused("000000000000", docker)
+    assert (code, told.endswith(" has no image '000000000000'\n")) == (2, True)
 
 
 def test_name_of_a_container(docker: Engine) -> None:
