@@ -17,7 +17,7 @@ import pytest
 import dimgx
 from dimgx.errors import SourceError
 from dimgx.sources import endpoint
-from dimgx.sources.endpoint import EngineOptions, Tls, find_docker, find_podman
+from dimgx.sources.endpoint import EngineEndpoint, EngineOptions, Tls, find_docker, find_podman
 from tests import programs
 from tests.dsl import file, layer
 from tests.fakeengine import fake_engine
@@ -102,8 +102,11 @@ def test_context_that_does_not_exist(tmp_path: Path, by: str) -> None:
 
 def test_context_that_is_broken(tmp_path: Path) -> None:
     write_context(tmp_path, "odd", "")
-    with pytest.raises(SourceError, match="has no Docker Engine's address"):
-        find_docker(options(tmp_path, DOCKER_CONTEXT="odd"))
+    (meta,) = tmp_path.glob(".docker/contexts/meta/*/meta.json")
+    for content in (meta.read_text(), '{"Endpoints":{}}', "{}"):
+        meta.write_text(content)
+        with pytest.raises(SourceError, match="has no Docker Engine's address"):
+            find_docker(options(tmp_path, DOCKER_CONTEXT="odd"))
 
 
 def test_config_of_docker_that_cannot_be_read(tmp_path: Path) -> None:
@@ -114,6 +117,9 @@ def test_config_of_docker_that_cannot_be_read(tmp_path: Path) -> None:
         find_docker(options(tmp_path))
     config.write_text("")  # Docker's client takes that for none, too
     assert find_docker(options(tmp_path)) == find_docker(options(tmp_path / "nowhere"))
+    assert find_docker(options(tmp_path, DOCKER_CONFIG=str(config))) == find_docker(
+        options(tmp_path / "nowhere")
+    )
     config.unlink()
     config.mkdir()
     with pytest.raises(SourceError, match=r"config\.json: Is a directory: mend it, or .* -H"):
@@ -130,22 +136,32 @@ def listening(path: Path) -> socket.socket:
 
 def test_default_sockets_rootless_ones_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = options(tmp_path, XDG_RUNTIME_DIR=str(tmp_path / "run"))
-    known = endpoint.docker_sockets
-    monkeypatch.setattr(endpoint, "docker_sockets", lambda options: known(options)[1:])
+    known = endpoint.docker_sockets(told)
+    assert known == [
+        "/var/run/docker.sock",
+        f"{tmp_path}/run/docker.sock",
+        f"{tmp_path}/.docker/run/docker.sock",
+        f"{tmp_path}/.docker/desktop/docker.sock",
+    ]
+    monkeypatch.setattr(endpoint, "docker_sockets", lambda options: known[1:])
     assert find_docker(told) is None
-    with listening(tmp_path / ".docker" / "run" / "docker.sock"):
-        found = find_docker(told)
-        assert found is not None
-        assert (found.socket_path or "").endswith(".docker/run/docker.sock")
-        assert found.named_by is None
-        with listening(tmp_path / "run" / "docker.sock"):
-            found = find_docker(told)
-            assert found is not None
-            assert (found.socket_path or "").endswith("run/docker.sock")
+    with listening(Path(known[2])):
+        assert find_docker(told) == EngineEndpoint(f"unix://{known[2]}")
+        with listening(Path(known[1])):
+            assert find_docker(told) == EngineEndpoint(f"unix://{known[1]}")
         # What nobody listens at any more is passed over.
-        found = find_docker(told)
-        assert found is not None
-        assert (found.socket_path or "").endswith(".docker/run/docker.sock")
+        assert find_docker(told) == EngineEndpoint(f"unix://{known[2]}")
+    # If nobody listens anywhere, the first that is there is told of.
+    assert find_docker(told) == EngineEndpoint(f"unix://{known[1]}")
+
+
+@pytest.mark.parametrize("uid", [0, 1000])
+def test_podmans_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uid: int) -> None:
+    """The user's own comes first: root's for root."""
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    roots, own = "/run/podman/podman.sock", f"{tmp_path}/podman/podman.sock"
+    told = options(tmp_path, XDG_RUNTIME_DIR=str(tmp_path))
+    assert endpoint.podman_sockets(told) == ([own, roots] if uid else [roots, own])
 
 
 def test_podmans_own_socket(tmp_path: Path) -> None:
