@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests import programs, services
+from tests.dsl import file, layer
 from tests.services import Engine
+from tests.writers import docker_archive, image
 
 EMPTY = {"DOCKER_HOST": "", "DOCKER_CONTEXT": "", "CONTAINER_HOST": "", "DOCKER_TLS_VERIFY": ""}
 
@@ -109,6 +111,21 @@ def test_no_engine_is_here(clean: Path, monkeypatch: pytest.MonkeyPatch, prefix:
     assert code == 2
     assert ".sock" in told
     assert "dimgx [options] docker://debian:12" in told
+
+
+def test_no_docker_is_here_but_podman(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who says Docker gets no other engine; who says none is told of the other one."""
+    if os.path.exists("/var/run/docker.sock"):
+        pytest.skip("this machine has an engine of its own")
+    path = clean / "podman" / "podman.sock"
+    path.parent.mkdir()
+    path.touch()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(clean))
+    code, told = programs.refused("debian:12")
+    assert (code, "(Podman's socket is there: podman:NAME). Start it" in told) == (2, True)
+    (clean / "in.tar").write_bytes(docker_archive(image(layer(file("a")))))
+    code, told = programs.refused(clean / "in.tar", "--load=docker")
+    assert (code, "no Docker Engine is here" in told) == (2, True)
 
 
 def test_no_engine_is_here_but_a_directory_of_that_name(
