@@ -182,6 +182,10 @@ def test_only_the_topmost_chosen_image_is_saved(docker: Engine) -> None:
         # Saved by a name, an archive also tells the name.
         base = max(len(docker.run("save", name)) for name in (row.id or "", *row.tags))
         assert 0 < image.spool.used <= base < len(docker.run("save", name))
+        # Its config is in its own archive alone.
+        assert image.fetch_whole is not None
+        whole = image.fetch_whole(None)
+        assert [one.diff_id for one in whole.layers] == [one.diff_id for one in image.layers]
 
 
 def test_chosen_layers_are_those_of_the_archive(docker: Engine) -> None:

@@ -9,12 +9,13 @@ import pytest
 
 import dimgx
 from dimgx import EngineOptions, ImageError, SourceError, TemporaryError
-from dimgx.platforms import host_platform
+from dimgx.platforms import host_platform, parse_platform
 from dimgx.sources import connection
 from tests import programs
 from tests.dsl import dir_, file, layer, whiteout
 from tests.fakeengine import FakeEngine, fake_engine
 from tests.listing import list_tar
+from tests.opened import plain
 from tests.writers import Picture, docker_archive, image, oci_archive
 
 BASE = layer(dir_("etc"), file("etc/a", b"a" * 5000), file("etc/b", b"b"))
@@ -44,6 +45,16 @@ def test_archive_that_begins_late(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         with dimgx.open_image("app:1", engine=EngineOptions(host=engine.url)) as found:
             dimgx.flatten(found, tmp_path / "out.tar")
     assert (tmp_path / "out.tar").stat().st_size > 5000
+
+
+def test_layers_that_are_read_one_by_one_are_saved_once() -> None:
+    with fake_engine() as engine:
+        engine.add(APP, docker_archive(APP))
+        with dimgx.open_image("app:1", engine=EngineOptions(host=engine.url)) as found:
+            assert [plain(one) for one in found.layers] == [BASE, TOP]
+            assert found.fetch_whole is not None
+            assert found.fetch_whole(None).config is not None
+        assert sum(path.endswith("/get") for path, _ in engine.asked) == 1
 
 
 @pytest.mark.parametrize("cut", [0, 1, 700, 4096, 9000])
@@ -168,6 +179,9 @@ def test_image_for_another_machine() -> None:
         with dimgx.open_image("app:1", engine=options) as found:
             told = f"the image is for linux/s390x, not for {host_platform()}"
             assert found.warnings == (told,)
+        wanted = parse_platform("linux/s390x")
+        with dimgx.open_image("app:1", engine=options, platform=wanted) as found:
+            assert found.warnings == ()
         engine.add(picture, b"", inspect={"Os": "windows"})
         with pytest.raises(ImageError, match="Windows image"):
             dimgx.open_image("app:1", engine=options)

@@ -111,10 +111,11 @@ def test_nothing_is_saved(podman: Engine, name: str) -> None:
         assert found.spool.used == 0
 
 
-def test_program_saves_nothing(alone: Engine) -> None:
+def test_program_saves_nothing(alone: Engine, tmp_path: Path) -> None:
     for name in ("oci", "odd:1"):
         flat = programs.flat_bytes(f"podman:{name}")
         assert flat == programs.flat_bytes(f"podman:{name}", "-H", alone.url, "--no-direct")
+    programs.dimgx("--keep-layers", "-t", f"oci:{tmp_path}/out", "podman:odd:1")
     assert programs.refused("podman:dock", "--no-direct", "-t", "-")[0] == 2
 
 
