@@ -22,7 +22,7 @@ from dimgx import system
 from dimgx.errors import DimgxError, SourceError, TemporaryError
 from dimgx.jsondoc import Fields, parse_json
 from dimgx.sources.connections import Waiting, iter_causes, make_adapter
-from dimgx.sources.endpoint import EngineEndpoint, EngineOptions, connect_problem, is_root
+from dimgx.sources.endpoint import EngineEndpoint, EngineOptions, connect_problem
 from dimgx.sources.tls import Certificates, make_context
 
 if TYPE_CHECKING:

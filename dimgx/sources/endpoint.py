@@ -15,6 +15,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
+from dimgx import system
 from dimgx.digest import Digest
 from dimgx.errors import ImageError, SourceError
 from dimgx.jsondoc import Fields, parse_json
@@ -182,7 +183,7 @@ def podman_sockets(options: EngineOptions) -> list[str]:
     if options.runtime_dir:
         found.append(os.path.join(options.runtime_dir, "podman", "podman.sock"))
     root = "/run/podman/podman.sock"
-    return [root, *found] if is_root() else [*found, root]
+    return [root, *found] if system.is_root() else [*found, root]
 
 
 def containerd_sockets() -> list[str]:
@@ -196,11 +197,6 @@ def _first(paths: list[str]) -> EngineEndpoint | None:
         if connect_problem(path) is None:
             return EngineEndpoint(f"unix://{path}")
     return EngineEndpoint(f"unix://{there[0]}") if there else None
-
-
-def is_root() -> bool:
-    """Tell whether any file here may be read and any socket used."""
-    return getattr(os, "geteuid", lambda: None)() == 0
 
 
 def connect_problem(path: str) -> OSError | None:

@@ -24,7 +24,6 @@ from dimgx.settings import parse_settings
 from dimgx.sources.connection import Connection, Refused, RefusedForm, quoted
 from dimgx.sources.daemon import clean_tags, full_id, layers_of, parse_images, rfc3339
 from dimgx.sources.described import Described
-from dimgx.sources.endpoint import is_root
 from dimgx.sources.program import Program
 
 _DOCUMENT_LIMIT = 64 << 20

@@ -1,7 +1,7 @@
 """The program of an engine, run once for each question where nothing better speaks for the engine.
 
-It gets no terminal and no input but what it is fed. A signal that comes while it works ends it,
-but not what it makes of all that it was fed.
+It gets no terminal and no input but what it is fed. A signal that comes while it works ends it; but
+what has been fed all of its input, in a thread of its own, goes on to its end.
 """
 
 from __future__ import annotations
