@@ -36,11 +36,11 @@ class Verdict(NamedTuple):
     exists: bool = True
 
     def allow(self, path: str, *, force: bool) -> None:
-        """See that the target may be replaced if it is outdated.
+        """See that what is there may be replaced.
 
         Raises: SourceError where it is not ours, and `force` does not say that it may go.
         """
-        if not self.is_current and not self.may_replace and not force:
+        if not self.may_replace and not force:
             raise SourceError(f"{path} exists ({self.reason}); use -w/--force to replace it")
 
 
