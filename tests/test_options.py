@@ -358,9 +358,15 @@ def test_of_two_places_none_is_passed_over(args: list[str], option: str) -> None
     )
 
 
-def test_engine_that_there_is_not() -> None:
-    with pytest.raises(UsageError, match="argument --load: 'rkt' is neither docker nor podman"):
-        parse("--load=rkt", "image")
+@pytest.mark.parametrize(
+    ("name", "hint"), [("rkt", ""), ("containerd", ": `ctr images import -` reads an archive")]
+)
+def test_engine_that_takes_no_image(name: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(f"--load={name}", "image")
+    assert str(caught.value) == (
+        f"argument --load: {name!r} is neither docker nor podman{hint} (dimgx -h shows the options)"
+    )
 
 
 @pytest.mark.parametrize("suffix", [".ext4", ".img", ".squashfs", ".sqfs", ".erofs", ".cpio"])

@@ -68,6 +68,10 @@ def test_it_never_wraps(columns: int) -> None:
     assert lines[1] == "reading 12.3 MB"[: columns - 1]
 
 
+def test_where_nothing_was_drawn_there_is_nothing_to_take_away() -> None:
+    assert drawn(80, ProgressLine.clear) == ""
+
+
 def test_it_is_not_drawn_too_often() -> None:
     def many(line: ProgressLine) -> None:
         for done in range(1000):
