@@ -199,6 +199,7 @@ def test_existing_file_is_replaced_only_with_force(place: Path, option: str) -> 
         ["-t", "o", "--write-config", "./o"],
         ["-t", "o", "--report", "o/r"],
         ["-t", "o", "--report", "b", "--write-config", "b"],
+        ["--load", "-H", "unix:///no/such", "--report", "b", "--write-config", "b"],
         ["-t", "-", "--report", "-"],
         ["-t", "-", "--write-config", "-"],
         ["-t", "o", "--report", "-", "--write-config", "-"],
@@ -314,6 +315,8 @@ def test_standard_output_does_not_lead_into_what_is_added(place: Path, target: s
             )
         assert done.returncode == code
         assert (b"inside own, which is added" in done.stderr) == bool(code)
+    # A pipe leads nowhere, and `-` is no file there.
+    assert dimgx("-t", target, "--add-layer", ".", "./image.tar").stdout
 
 
 @pytest.mark.parametrize("option", ["--report", "--write-config"])
