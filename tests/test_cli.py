@@ -425,6 +425,13 @@ def test_directory_that_takes_no_target_is_told_by_its_reason(
     assert told == f"dimgx: {directory}/o.tar cannot be written: {reason}\n"
 
 
+@pytest.mark.parametrize("target", ["o.tar", "docker-archive:o.tar", "oci:o", "dir:o"])
+def test_target_that_exists_is_told_before_anything_is_opened(place: Path, target: str) -> None:
+    assert run("-t", target, "./image.tar", cwd=place).returncode == 0
+    told = assert_one_line(run("-t", target, "./missing.tar", cwd=place), 2)
+    assert told.startswith(f"dimgx: {target.rpartition(':')[2]} exists")
+
+
 @pytest.mark.parametrize("target", ["o.tar", "oci:o", "{name}.tar"])
 def test_working_directory_that_is_gone_is_said_to_be(place: Path, target: str) -> None:
     (place / "gone").mkdir()
@@ -876,6 +883,22 @@ def test_signal_that_comes_while_an_object_is_finalised_still_ends_the_run(
         f"{module}.{function} = late\n"
     )
     assert_terminated(place, script, words=words)
+
+
+def test_what_else_is_raised_while_an_object_is_finalised_is_told(place: Path) -> None:
+    script = (
+        "import sys, dimgx.console.outputs\n"
+        "class Dying:\n"
+        "    def __del__(self):\n"
+        "        raise ValueError('lost')\n"
+        "dimgx.console.outputs.make = lambda *_: (Dying(), 0)[1]\n"
+        "from dimgx.cli import main\n"
+        "sys.exit(main(['-t', 'o.tar', './image.tar']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=place, env=ENVIRONMENT, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (0, b"ValueError: lost")
 
 
 def test_signal_that_comes_while_a_thread_is_started_leaves_that_alone(place: Path) -> None:
