@@ -567,6 +567,19 @@ def test_memory_that_is_out_is_no_bug() -> None:
     assert "--memory" in assert_one_line(failing_with("MemoryError"), 2)
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        ("OSError(28, 'No space left on device')", "No space left on device"),
+        ("OSError(28, 'No space left on device', '/x')", "/x: No space left on device"),
+        ("OSError(2, 'No such file or directory', b'/x')", "/x: No such file or directory"),
+        ("OSError('odd')", "odd"),
+    ],
+)
+def test_what_the_system_refuses_is_no_bug(error: str, told: str) -> None:
+    assert assert_one_line(failing_with(error), 2) == f"dimgx: {told}\n"
+
+
 # -- terminals, closed files, pipes ---------------------------------------------------------------
 
 
@@ -1053,14 +1066,18 @@ def test_many_layers_where_few_files_may_be_open(place: Path, is_for_good: bool)
     assert (place / "o.tar").exists() != is_for_good
 
 
-@pytest.mark.parametrize("is_it", ["'image.tar' in path", "flags & os.O_RDWR"])
-def test_too_many_files_are_told_so_whatever_was_to_be_opened(place: Path, is_it: str) -> None:
+@pytest.mark.parametrize(
+    ("is_it", "error"), [("'image.tar' in path", "EMFILE"), ("flags & os.O_RDWR", "ENFILE")]
+)
+def test_too_many_files_are_told_so_whatever_was_to_be_opened(
+    place: Path, is_it: str, error: str
+) -> None:
     script = (
         "import errno, os, sys\n"
         "open_ = os.open\n"
         "def few(path, flags, *args):\n"
         f"    if {is_it}:\n"
-        "        raise OSError(errno.EMFILE, 'Too many open files')\n"
+        f"        raise OSError(errno.{error}, 'Too many open files')\n"
         "    return open_(path, flags, *args)\n"
         "os.open = few\n"
         "from dimgx.cli import main\n"
