@@ -60,8 +60,8 @@ def raised_signals() -> Iterator[Callable[[], bool]]:
         # Not by SIG_IGN: of a signal that has come already, Python would tell on stderr then.
         if is_ending:
             return
-        # An alarm before any other signal is not ours: whoever started this bounds its time.
-        if before.get(number) != signal.SIG_IGN and (number != _SIGALRM or not come):
+        # The first counts. An alarm that is it is not ours: whoever started this bounds its time.
+        if before.get(number) != signal.SIG_IGN:
             come.append(number)
         if _is_delicate(frame):
             if _SIGALRM is not None:
