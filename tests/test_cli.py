@@ -306,6 +306,13 @@ def test_log_format_shapes_every_line(place: Path) -> None:
     assert run("--log-level", "ERROR", *args, cwd=place).stderr == b""
 
 
+def test_debug_tells_what_libraries_say(tmp_path: Path) -> None:
+    words = ("-H", "tcp://127.0.0.1:1", "name")
+    done = run("--log-level", "DEBUG", *words, DOCKER_CONFIG=str(tmp_path))
+    assert done.stderr.startswith(b"dimgx: DEBUG: docker.")
+    assert_one_line(run("--log-level", "INFO", *words, DOCKER_CONFIG=str(tmp_path)), 4)
+
+
 def test_specs_that_name_no_row_leave_nothing_to_flatten(place: Path) -> None:
     done = run("-l", "f00d", "-l", "@7", "-t", "-", "./image.tar", cwd=place)
     assert (done.returncode, done.stdout) == (3, b"")
