@@ -905,6 +905,20 @@ def test_signal_that_comes_while_an_object_is_finalised_still_ends_the_run(
     assert_terminated(place, script, words=words)
 
 
+def test_signal_that_comes_when_nothing_asks_for_it_any_more_ends_the_run(
+    place: Path,
+) -> None:
+    script = (
+        "import os, signal, sys, dimgx.console.outputs\n"
+        "class Dying:\n"
+        "    def __del__(self):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        sum(range(1000))\n"
+        "dimgx.console.outputs.make = lambda *_: (Dying(), 0)[1]\n"
+    )
+    assert_terminated(place, script)
+
+
 def test_what_else_is_raised_while_an_object_is_finalised_is_told(place: Path) -> None:
     script = (
         "import sys, dimgx.console.outputs\n"
@@ -960,10 +974,12 @@ def test_signal_that_waited_and_was_asked_for_does_not_interrupt_the_clean_up(pl
         "            os.kill(os.getpid(), signal.SIGTERM)\n"
         "sys.meta_path.insert(0, Finder)\n"
         "def make(chosen, context):\n"
+        "    open('late', 'w').close()\n"
         "    open('rest', 'w').close()\n"
         "    try:\n"
         "        import missing\n"
         "    except ImportError:\n"
+        "        os.unlink('late')\n"
         "        context.cancel()\n"
         "    finally:\n"
         "        signal.raise_signal(signal.SIGALRM)\n"
