@@ -320,6 +320,9 @@ def test_specs_that_name_no_row_leave_nothing_to_flatten(place: Path) -> None:
         b"dimgx: nothing is left to flatten: no row is named by f00d, @7; without a target the rows"
         b" are listed\n"
     )
+    (place / "bare.tar").write_bytes(docker_archive(image()))
+    for words, code in (([], 0), (["-l", "f00d"], 3)):
+        assert run(*words, "-t", "-", "./bare.tar", cwd=place).returncode == code
 
 
 def test_clamp_mtime(place: Path) -> None:
