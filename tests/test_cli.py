@@ -325,6 +325,11 @@ def test_specs_that_name_no_row_leave_nothing_to_flatten(place: Path) -> None:
         assert run(*words, "-t", "-", "./bare.tar", cwd=place).returncode == code
 
 
+def test_reversed_the_base_covers_what_is_above(place: Path) -> None:
+    done = run("-r", "-t", "-", "./image.tar", cwd=place)
+    assert sorted(names(done.stdout)) == [*NAMES, "etc/old"]
+
+
 def test_clamp_mtime(place: Path) -> None:
     assert run("--clamp-mtime", "-t", "o.tar", "./image.tar", cwd=place).returncode == 1
     newer = image(layer(file("new", mtime=2000), file("old", mtime=5)))
