@@ -163,7 +163,8 @@ def test_who_is_not_root_has_blobs_handed_out(containerd: Engine) -> None:
     """Whoever may use the socket may not read the files for that."""
     script = (
         f"import os, sys; sys.path.insert(0, {str(programs.CHECKOUT)!r});"
-        "import encodings.utf_8_sig, json, socket, dimgx.api, dimgx.platforms, dimgx.decode;"
+        "import encodings.utf_8_sig, importlib, json, socket;"
+        "import dimgx.api, dimgx.platforms, dimgx.decode;"
         "import dimgx.sources.containerd, dimgx.spool;"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534);"
         "engine = dimgx.EngineOptions(host=sys.argv[1]);"

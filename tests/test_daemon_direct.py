@@ -171,7 +171,7 @@ def test_what_is_not_there_as_expected_is_saved(docker: Engine) -> None:
 AS_ANOTHER_USER = f"""
 import os, sys
 sys.path.insert(0, {str(programs.CHECKOUT)!r})
-import docker, encodings.ascii, encodings.utf_8_sig, json, socket
+import docker, encodings.ascii, encodings.utf_8_sig, importlib, json, socket
 import dimgx.api, dimgx.decode, dimgx.platforms
 import dimgx.sources.dockerstore, dimgx.sources.unpacked, dimgx.sources.tarsplit
 import dimgx.sources.engines, dimgx.sources.formats, dimgx.sources.layout
