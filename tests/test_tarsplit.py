@@ -612,6 +612,16 @@ def find(root: Path | str, *, verify: bool = True, **changes: Any) -> Image | No
         return open_stored(info, id, diff_ids, resources, verify=verify)
 
 
+@pytest.mark.parametrize("option", ["name=rootless", "name=userns", "rootless"])
+def test_a_rootless_engine_keeps_files_whole_without_native_diffs(
+    tmp_path: Path, option: str
+) -> None:
+    told = {"DriverStatus": [["Native Overlay Diff", "false"]],
+            "SecurityOptions": ["name=seccomp,profile=default", option]}  # fmt: skip
+    found = find(make_root(tmp_path), **told)
+    assert (found is not None) == (option == "name=rootless")
+
+
 def test_an_image_is_found_in_the_store(tmp_path: Path) -> None:
     for verify in (True, False):
         found = find(make_root(tmp_path / f"{verify}"), verify=verify)

@@ -4,13 +4,15 @@ The engine writes all of an image to its disk before it sends the first byte of 
 keeps takes a fraction of that. It says where that is. Two kinds of store are known:
 
 1. overlay2: layers lie unpacked, each with a record of its tar (`tarsplit`). Where the engine uses
-   the kernel's redirects, or files without data, files are not where the record says.
+   the kernel's redirects, or files without data, files are not where the record says. What it calls
+   native diffs are done without these. A rootless engine has none, but cannot use these, either.
 2. containerd's: blobs lie as they were pulled or built.
 
 What is there has its digest for a name, and is checked like any other image. An engine that is seen
 through a forwarded socket may mean files of another machine: what is not here, whole, it saves.
 
-Spec: moby image/fs.go, layer/filestore.go; containerd docs/content-flow.md.
+Spec: moby image/fs.go, layer/filestore.go; containerd docs/content-flow.md; the kernel's
+overlayfs.rst, "User xattr".
 """
 
 from __future__ import annotations
@@ -53,7 +55,9 @@ def open_stored(
             return None
         if status.get("driver-type") == "io.containerd.snapshotter.v1":
             return _open_blobs(root, id, diff_ids, resources, verify=verify)
-        if info.text("driver") == "overlay2" and status.get("Native Overlay Diff") == "true":
+        is_rootless = "name=rootless" in info.texts("securityoptions")
+        is_whole = is_rootless or status.get("Native Overlay Diff") == "true"
+        if info.text("driver") == "overlay2" and is_whole:
             return _open_unpacked(root, id, diff_ids, verify=verify)
     except (OSError, ValueError, DimgxError):
         pass  # it is not as expected: the engine knows better
