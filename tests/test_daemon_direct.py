@@ -211,7 +211,6 @@ def test_who_is_not_root_has_it_saved(docker: Engine) -> None:
         assert kinds_for_another_user(url) == {"Extent"}
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may change who reads what")
 def test_who_may_read_all_of_it_does(docker: Engine) -> None:
     """A rootless engine's files are its user's, but for those that a layer gives to another."""
     root, own = docker.directory / "root", stored(docker, 0) / "etc/kept"
