@@ -41,6 +41,28 @@ def need_root() -> None:
         missing("only root may make devices, owners and mounts")
 
 
+OTHER_USER = 65534
+# Others may not be able to read this checkout, or Python itself, so all is loaded before.
+_BECOME_OTHER = f"""
+import contextlib, importlib, os, pkgutil, sys
+sys.path.insert(0, {str(CHECKOUT)!r})
+import docker, encodings.ascii, encodings.utf_8_sig, grp, json, socket, dimgx
+for module in pkgutil.walk_packages(dimgx.__path__, "dimgx."):
+    if module.name != "dimgx.__main__":
+        importlib.import_module(module.name)
+with contextlib.suppress(ImportError):
+    import isal.igzip
+os.setgroups([])
+os.setgid({OTHER_USER})
+os.setuid({OTHER_USER})
+"""
+
+
+def run_as_other(script: str, *words: str, ok: bool = True) -> subprocess.CompletedProcess[bytes]:
+    """Run Python code that uses `dimgx` as a user who is nobody special."""
+    return run([sys.executable, "-c", _BECOME_OTHER + script, *words], ok=ok)
+
+
 @contextmanager
 def public_directory() -> Iterator[Path]:
     """Give a directory that any user may reach and write to.

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from tests.listing import Node, full_listing, read_tar
-from tests.programs import missing, need, need_root, run
+from tests.programs import OTHER_USER, missing, need, need_root, public_directory, run
 
 _START_S = 60
 
@@ -130,6 +130,20 @@ def running_docker(directory: Path, *options: str) -> Iterator[Engine]:
     finally:
         # The daemon mounts its data on themselves and leaves that behind.
         run(["umount", "--lazy", directory / "root"], ok=False)
+
+
+@contextmanager
+def lent(engine: Engine, uid: int = OTHER_USER, gid: int = OTHER_USER) -> Iterator[str]:
+    """Give the address of an engine's socket, where any user finds it, as that of `uid`."""
+    path = Path(engine.url.removeprefix("unix://"))
+    before = path.stat()
+    with public_directory() as directory:
+        os.link(path, directory / "socket")
+        os.chown(path, uid, gid)
+        try:
+            yield f"unix://{directory}/socket"
+        finally:
+            os.chown(path, before.st_uid, before.st_gid)
 
 
 @contextmanager

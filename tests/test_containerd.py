@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +13,7 @@ from dimgx import EngineOptions
 from dimgx.extent import Extent
 from dimgx.platforms import parse_platform
 from dimgx.sources.endpoint import find_containerd
-from tests import programs
+from tests import programs, services
 from tests.dsl import dir_, file, hardlink, layer, opaque, whiteout
 from tests.opened import plain
 from tests.services import Engine
@@ -88,16 +84,6 @@ def blob(engine: Engine, data: bytes) -> Path:
     return path
 
 
-@contextmanager
-def moved_away(path: Path) -> Iterator[None]:
-    aside = path.with_name("aside")
-    path.rename(aside)
-    try:
-        yield
-    finally:
-        aside.rename(path)
-
-
 def use_program(monkeypatch: pytest.MonkeyPatch, place: Path, words: str, answer: str) -> None:
     """Have a `ctr` that does `answer` where it is called with `words`, a pattern of the shell."""
     path = place / "bin" / "ctr"
@@ -162,26 +148,13 @@ def test_what_is_not_where_it_is_said_to_be_is_handed_out(
 def test_who_is_not_root_has_blobs_handed_out(containerd: Engine) -> None:
     """Whoever may use the socket may not read the files for that."""
     script = (
-        f"import os, sys; sys.path.insert(0, {str(programs.CHECKOUT)!r});"
-        "import encodings.utf_8_sig, importlib, json, socket;"
-        "import dimgx.api, dimgx.platforms, dimgx.decode;"
-        "import dimgx.sources.containerd, dimgx.spool;"
-        "os.setgroups([]); os.setgid(65534); os.setuid(65534);"
-        "engine = dimgx.EngineOptions(host=sys.argv[1]);"
-        f"image = dimgx.open_image('containerd:{DOCKER_NAME}', engine=engine);"
-        "assert image.store is None;"
-        "sys.stdout.buffer.writelines(image.layers[0].blob.iter_chunks())"
+        "engine = dimgx.EngineOptions(host=sys.argv[1])\n"
+        f"image = dimgx.open_image('containerd:{DOCKER_NAME}', engine=engine)\n"
+        "assert image.store is None\n"
+        "sys.stdout.buffer.writelines(image.layers[0].blob.iter_chunks())\n"
     )
-    path = Path(containerd.url.removeprefix("unix://"))
-    mode = path.stat().st_mode
-    path.chmod(0o666)
-    with programs.public_directory() as directory:
-        os.link(path, directory / "socket")
-        url = f"unix://{directory}/socket"
-        done = subprocess.run([sys.executable, "-c", script, url], capture_output=True, check=False)
-    path.chmod(mode)
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert done.stdout == BASE
+    with services.lent(containerd) as url:
+        assert programs.run_as_other(script, url).stdout == BASE
 
 
 def test_listing(containerd: Engine) -> None:

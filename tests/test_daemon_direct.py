@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -168,46 +167,19 @@ def test_what_is_not_there_as_expected_is_saved(docker: Engine) -> None:
         assert programs.flat_bytes(NAME, "-H", docker.url) == expected
 
 
-AS_ANOTHER_USER = f"""
-import os, sys
-sys.path.insert(0, {str(programs.CHECKOUT)!r})
-import docker, encodings.ascii, encodings.utf_8_sig, importlib, json, socket
-import dimgx.api, dimgx.decode, dimgx.platforms
-import dimgx.sources.dockerstore, dimgx.sources.unpacked, dimgx.sources.tarsplit
-import dimgx.sources.engines, dimgx.sources.formats, dimgx.sources.layout
-with __import__("contextlib").suppress(ImportError):
-    import isal.igzip
-os.setgroups([])
-os.setgid(65534)
-os.setuid(65534)
-image = dimgx.open_image({NAME!r}, engine=dimgx.EngineOptions(host=sys.argv[1]), memory=1 << 30)
-assert image.store is None  # as it is not known yet
-for layer in image.fetch(image.layers, None):
-    print(type(layer.blob).__name__)
-"""
-
-
-@contextmanager
-def lent(engine: Engine) -> Iterator[str]:
-    """Give the address of an engine's socket that is another user's, as if it were rootless."""
-    path = Path(engine.url.removeprefix("unix://"))
-    with programs.public_directory() as directory:
-        os.link(path, directory / "socket")
-        os.chown(path, 65534, 65534)
-        try:
-            yield f"unix://{directory}/socket"
-        finally:
-            os.chown(path, 0, 0)
-
-
 def kinds_for_another_user(url: str) -> set[str]:
     """Give what the layers' blobs are for who is not root."""
-    command = [sys.executable, "-c", AS_ANOTHER_USER, url]
-    return set(programs.run(command).stdout.decode().split())
+    script = (
+        "engine = dimgx.EngineOptions(host=sys.argv[1])\n"
+        f"image = dimgx.open_image({NAME!r}, engine=engine)\n"
+        "assert image.store is None  # as it is not known yet\n"
+        "print(*(type(one.blob).__name__ for one in image.fetch(image.layers, None)))\n"
+    )
+    return set(programs.run_as_other(script, url).stdout.decode().split())
 
 
 def test_who_is_not_root_has_it_saved(docker: Engine) -> None:
-    with lent(docker) as url:
+    with services.lent(docker) as url:
         assert kinds_for_another_user(url) == {"Extent"}
 
 
@@ -223,7 +195,7 @@ def test_who_may_read_all_of_it_does(docker: Engine) -> None:
             if not mode & 0o001:
                 stack.callback(path.chmod, mode)
                 path.chmod(mode | 0o005)
-        url = stack.enter_context(lent(docker))
+        url = stack.enter_context(services.lent(docker))
         assert kinds_for_another_user(url) == {"SplitTar"}
         own.chmod(0o600)
         assert kinds_for_another_user(url) == {"Extent"}

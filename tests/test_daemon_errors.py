@@ -105,7 +105,7 @@ def test_name_of_a_file_too(
 @pytest.mark.parametrize("prefix", ["", "podman:"])
 def test_no_engine_is_here(clean: Path, monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
     if any(map(os.path.exists, ("/var/run/docker.sock", "/run/podman/podman.sock"))):
-        pytest.skip("this machine has an engine of its own")
+        programs.missing("a machine without an engine of its own is needed")
     monkeypatch.setenv("PATH", str(clean))
     code, told = programs.refused(f"{prefix}debian:12")
     assert code == 2
@@ -116,7 +116,7 @@ def test_no_engine_is_here(clean: Path, monkeypatch: pytest.MonkeyPatch, prefix:
 def test_no_docker_is_here_but_podman(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who says Docker gets no other engine; who says none is told of the other one."""
     if os.path.exists("/var/run/docker.sock"):
-        pytest.skip("this machine has an engine of its own")
+        programs.missing("a machine without an engine of its own is needed")
     path = clean / "podman" / "podman.sock"
     path.parent.mkdir()
     path.touch()
@@ -132,7 +132,7 @@ def test_no_engine_is_here_but_a_directory_of_that_name(
     clean: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if os.path.exists("/var/run/docker.sock"):
-        pytest.skip("this machine has an engine of its own")
+        programs.missing("a machine without an engine of its own is needed")
     (clean / "app").mkdir()
     monkeypatch.chdir(clean)
     code, told = programs.refused("app")
@@ -162,32 +162,16 @@ def test_unknown_host(clean: Path) -> None:
 @pytest.mark.parametrize("url", ["tcp://host", "gopher://host:1", "tcp://", "unix://"])
 def test_address_that_is_none(clean: Path, url: str) -> None:
     if url == "unix://" and os.path.exists("/var/run/docker.sock"):
-        pytest.skip("this machine has an engine of its own")
+        programs.missing("a machine without an engine of its own is needed")
     code, _ = programs.refused("app", "-H", url)
     assert code == (4 if url == "unix://" else 2)
 
 
 def test_permission_denied(docker: Engine) -> None:
     """The socket belongs to a group, and who is not in it is told so."""
-    path = Path(docker.url.removeprefix("unix://"))
-    os.chown(path, 0, 3)
-    path.chmod(0o660)
-    # What is needed is loaded before, as others may not be able to read this checkout.
-    script = (
-        f"import os, sys; sys.path.insert(0, {str(programs.CHECKOUT)!r});"
-        "import docker, grp, socket, dimgx.api, dimgx.cli, dimgx.layerspec, dimgx.platforms;"
-        "import dimgx.console.messages, dimgx.console.options, dimgx.console.progress;"
-        "import dimgx.console.signals, dimgx.readers.reading, dimgx.spool;"
-        "import dimgx.sources.engines;"
-        "os.setgroups([]); os.setgid(65534); os.setuid(65534);"
-        "sys.exit(dimgx.cli.main(['-H', sys.argv[1], 'lone']))"
-    )
-    with programs.public_directory() as directory:
-        os.link(path, directory / "socket")
-        done = subprocess.run(
-            [sys.executable, "-c", script, f"unix://{directory}/socket"],
-            capture_output=True, check=False,
-        )  # fmt: skip
+    script = "import dimgx.cli\nsys.exit(dimgx.cli.main(['-H', sys.argv[1], 'lone']))"
+    with services.lent(docker, 0, 3) as url:
+        done = programs.run_as_other(script, url, ok=False)
     told = done.stderr.decode()
     assert done.returncode == 2, told
     assert "permission denied" in told

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from dimgx.console.targetname import INTO_CONTAINERD
 from dimgx.errors import UsageError
 from dimgx.reference import parse_reference
 
@@ -64,8 +65,8 @@ def open_engine_target(options: Options) -> EngineTarget:
         kind = origin or "any"
     if kind == "containerd":
         raise UsageError(
-            "an image goes into containerd through a pipe, as in `dimgx -t docker-archive:-:NAME"
-            " IMAGE | ctr images import -`; --load=docker and --load=podman name other engines"
+            f"containerd takes an image through a pipe: {INTO_CONTAINERD}; --load=docker and"
+            " --load=podman name other engines"
         )
     # `-H` means the engine that the images come from where that is another one.
     others = origins - {None, kind}

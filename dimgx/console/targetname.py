@@ -44,6 +44,8 @@ _TRANSPORTS: dict[str, Form] = {
     "oci": "oci-dir",
     "dir": "docker-dir",
 }
+INTO_CONTAINERD = "`dimgx -t docker-archive:-:NAME IMAGE | ctr images import -`"
+"""How an image gets there, which takes archives only."""
 _ENGINES = ("docker-daemon", "containers-storage", "podman")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
@@ -112,10 +114,7 @@ def _cut(text: str) -> tuple[str, Form | None, str | None]:
     if not colon:
         return text, None, None
     if transport == "containerd":
-        raise UsageError(
-            "containerd: is no target: pipe an archive into it, as in `dimgx -t"
-            " docker-archive:-:NAME IMAGE | ctr images import -`"
-        )
+        raise UsageError(f"containerd: is no target: pipe an archive into it: {INTO_CONTAINERD}")
     if transport in _ENGINES:
         raise UsageError(f"{transport}: is no target: --load and --import hand an image to it")
     if transport == "docker" and rest.startswith("//"):
