@@ -35,6 +35,9 @@ ENGINE_OWN = frozenset(
     )
 )  # fmt: skip
 
+# Podman 5 raises a step's limits, whether it may or not, unless it is told some.
+PODMAN_BUILD = ("--isolation=chroot", "--ulimit=nofile=1024", "--ulimit=nproc=1024")
+
 
 class Engine:
     """A running engine and the client that speaks to it."""
@@ -66,8 +69,8 @@ class Engine:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
             target.chmod(0o755)
-        isolation = ("--isolation=chroot",) if "podman" in self._client[0] else ()
-        self.run("build", *isolation, *more, "-t", name, context)
+        how = PODMAN_BUILD if "podman" in self._client[0] else ()
+        self.run("build", *how, *more, "-t", name, context)
         return self.ask("image", "inspect", "--format", "{{.Id}}", name)[0]
 
     def exported(self, name: str) -> bytes:

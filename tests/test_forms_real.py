@@ -227,16 +227,18 @@ def test_an_image_at_an_engine(docker: Engine, saved: Path, tmp_path: Path, form
 
 
 def test_an_image_of_podman(podman: Engine, saved: Path, tmp_path: Path) -> None:
-    podman.run("load", "-i", saved)
-    # Podman keeps what has no registry under localhost, and finds it by its short name.
-    for name in ("localhost/made:1", "made:1"):
+    # Podman keeps what has no registry under localhost, newer ones under docker.io, and finds it by
+    # its short name.
+    full = podman.run("load", "-i", saved).decode().split()[-1]
+    assert full in ("localhost/made:1", "docker.io/library/made:1")
+    for name in (full, "made:1"):
         path = tmp_path / name.replace("/", "-")
         dimgx("--format=oci-dir", "-H", podman.url, "-t", path, f"podman:{name}")
         assert flat(f"oci:{path}") == flat(str(saved))
         config = config_of(f"oci:{path}")
         assert config["config"]["Cmd"] == config_of(str(saved))["config"]["Cmd"]
         (entry,) = json.loads((path / "index.json").read_bytes())["manifests"]
-        assert entry["annotations"]["io.containerd.image.name"] == "localhost/made:1"
+        assert entry["annotations"]["io.containerd.image.name"] == full
 
 
 @pytest.mark.parametrize("kind", ["oci", "v2s2"])

@@ -48,7 +48,12 @@ def test_every_form_gives_the_same_bytes(
 ) -> None:
     reference, expected = source
     target = form.format(tmp_path)
-    copy(reference, target, *words, policy=tmp_path / "policy.json")
+    try:
+        copy(reference, target, *words, policy=tmp_path / "policy.json")
+    except AssertionError as exc:
+        if "zstd" not in words or "none of which support it" not in str(exc):
+            raise
+        pytest.skip("this skopeo puts no zstd into what Docker saves")
     assert flat_bytes(target) == expected
     assert flat_bytes(target, "--verify", "all") == expected
 

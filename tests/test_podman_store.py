@@ -332,7 +332,7 @@ def test_other_stores(
             programs.run([command, "load"], stdin=saved)
             # Where it can, the kernel takes what is below for the data of what has another mode.
             (tmp_path / "Dockerfile").write_text("FROM dock\nRUN chmod 700 /bin/*\n")
-            programs.run([command, "build", "--isolation=chroot", "-t", "dock", tmp_path])
+            programs.run([command, "build", *services.PODMAN_BUILD, "-t", "dock", tmp_path])
         with dimgx.open_image("podman:dock", engine=EngineOptions()) as found:
             are_direct = [isinstance(one.blob, SplitTar) for one in found.layers]
             assert set(are_direct) == {kind != "vfs"}
