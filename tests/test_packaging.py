@@ -182,10 +182,10 @@ PICTURE = image(layer(file("etc/a", b"x")))
 @pytest.mark.parametrize(
     ("transport", "archive", "needed"),
     [
-        ("docker-archive", docker_archive(PICTURE, vintage="25"), set()),
+        ("docker-archive", docker_archive(PICTURE, vintage="digest.tar"), set()),
         ("oci-archive", oci_archive(PICTURE, default=None), {"dimgx.sources.layout"}),
-        # The layout beside guards compressed layers; several are decoded at once, and the library's
-        # pool of threads logs.
+        # The layout beside has the manifest; several compressed layers are decoded at once, and the
+        # library's pool of threads logs.
         (
             "docker-archive",
             docker_archive(PICTURE, vintage="29"),

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import dimgx
+from tests import programs
 from tests.dsl import Member, file, hardlink, symlink
 from tests.opened import APP, ARM, BASE, OTHER, TOP, check, opened, problem, read, stored
 from tests.writers import (
@@ -64,6 +65,37 @@ def test_content_addressed_layers_have_digests(vintage: Vintage, tmp_path: Path)
     with opened(stored(tmp_path, docker_archive(APP, vintage=vintage))) as found:
         blobs = APP.blobs("gzip" if vintage == "29" else None)
         assert [one.digest and one.digest.hex for one in found.layers] == list(map(sha256, blobs))
+
+
+@pytest.mark.parametrize("vintage", ["25", "29"])
+def test_manifest_is_that_of_the_layout_beside(vintage: Vintage, tmp_path: Path) -> None:
+    data = docker_archive(OTHER, APP, vintage=vintage)
+    path = stored(tmp_path, data)
+    with (
+        opened(f"docker-archive:{path}:example/app:1.0") as found,
+        opened(f"oci-archive:{path}:example/app:1.0") as other,
+    ):
+        assert found.manifest is not None and other.manifest is not None
+        assert found.manifest.data == other.manifest.data
+        assert found.digest == other.digest
+        assert [one._replace(blob=None) for one in found.layers] == [
+            one._replace(blob=None) for one in other.layers
+        ]
+    programs.dimgx(
+        "--keep-layers", "--format=oci-dir", "-t", tmp_path / "out", f"{path}:example/app:1.0"
+    )
+    (entry,) = json.loads((tmp_path / "out/index.json").read_bytes())["manifests"]
+    assert entry["digest"] == str(found.digest)
+
+
+def test_manifest_of_other_blobs_is_not_taken(tmp_path: Path) -> None:
+    """The layout has the same config, but its layers compressed."""
+    members = docker_members(APP, vintage="25")
+    others = docker_members(APP, vintage="29")
+    index = [m for m in others if m.name == b"index.json"]
+    with opened(stored(tmp_path, archive([*others, *members, *index]))) as found:
+        assert (found.manifest, found.digest) == (None, None)
+        assert [str(one.digest) for one in found.layers] == APP.diff_ids()
 
 
 @vintages

@@ -2,8 +2,9 @@
 
 The paths are anything: `<id>/layer.tar`, `<digest>.tar`, `blobs/sha256/<hex>`. As nothing guards
 them, the diff_ids of the config guard the layers. Where the archive is an OCI layout too, and has a
-manifest with that config and these blobs, their digests do as well, which for compressed layers is
-quicker. The `<id>/json` beside the layers are for engines before 1.10 and count for nothing.
+manifest with that config and these blobs, that is the image's, and its digests guard them as well,
+which for compressed layers is quicker. The `<id>/json` beside the layers are for engines before
+1.10 and count for nothing.
 
 Spec: docker-image-spec v1.2 and v1.3; moby image/tarexport.
 """
@@ -109,14 +110,16 @@ class _Reader:
         return self._configs[path]
 
     def _open(self, entry: _Entry, config: Config) -> Image:
-        layers = self._layers(entry, config)
+        listed = self._find_in_layout(entry, config)
         named = _NAMED_CONFIG.fullmatch(entry.config)
         changed = self._files.verify and named is not None and named[1] != config.digest.hex
         return Image(
             reference=self._files.where,
-            layers=layers,
+            layers=listed.layers if listed else self._layers(entry, config),
             config=config,
             id=str(config.digest),
+            digest=listed.digest if listed else None,
+            manifest=listed.manifest if listed else None,
             platform=config.platform,
             history=self._history(entry, config),
             # No engine minds, and people do edit configs in place.
@@ -138,21 +141,27 @@ class _Reader:
             raise ImageError(
                 f"{what} has {len(diff_ids)} layers, but manifest.json lists {len(paths)}"
             )
-        if all(digests) and digests != list(diff_ids):  # they are compressed
-            for layers in self._in_layout.get(str(config.digest), ()):
-                if [layer.digest for layer in layers] == digests:
-                    return layers
         return tuple(
             self._layer(path, diff_id if digest == diff_id else None, diff_id, entry.media_types)
             for path, digest, diff_id in zip(paths, digests, diff_ids, strict=True)
         )
 
+    def _find_in_layout(self, entry: _Entry, config: Config) -> Image | None:
+        """Give the image that a manifest of the OCI layout beside makes of the same blobs."""
+        digests = [_digest_of_path(path) for path in entry.layers]
+        if config.diff_ids is None or not all(digests):
+            return None
+        for image in self._in_layout.get(str(config.digest), ()):
+            if [layer.digest for layer in image.layers] == digests:
+                return image
+        return None
+
     @cached_property
-    def _in_layout(self) -> dict[str, list[tuple[Layer, ...]]]:
-        """Layers by the digests of configs, as the manifests of an OCI layout beside have them."""
+    def _in_layout(self) -> dict[str, list[Image]]:
+        """The images of an OCI layout beside, by their IDs."""
         from dimgx.sources.layout import list_layout
 
-        found: dict[str, list[tuple[Layer, ...]]] = {}
+        found: dict[str, list[Image]] = {}
         try:
             candidates = list_layout(self._files)
         except ImageError:
@@ -160,7 +169,7 @@ class _Reader:
         for variant in chain.from_iterable(one.variants for one in candidates):
             with suppress(ImageError):
                 image = variant.open()
-                found.setdefault(image.id, []).append(image.layers)
+                found.setdefault(image.id, []).append(image)
         return found
 
     def _layer(
