@@ -67,6 +67,26 @@ def test_table_in_a_pipe_keeps_the_old_columns() -> None:
     assert format_table(listing(*ROWS), width=None, now_s=NOW_S) == TABLE
 
 
+@pytest.mark.parametrize(
+    ("reference", "expected"),
+    [
+        ("x/app:1", "x/app:1"),
+        ("podman:localhost/x/app:1", "x/app:1"),
+        ("docker.io/library/app:1", "app:1"),
+        ("docker-archive:a.tar:app:1", "app:1"),
+        ("other", "other"),
+        ("other:latest", "other"),
+        ("app", "z/app"),
+        ("x/app:12", "z/app"),
+    ],
+)
+def test_tag_that_was_asked_for_is_shown(reference: str, expected: str) -> None:
+    tags = ("z/app:latest", "app:1", "docker.io/x/app:1", "other:latest")
+    found = listing(Row(0, tags=tags), reference=reference)
+    line = format_table(found, width=None, now_s=NOW_S).splitlines()[1]
+    assert line.split()[0] == expected
+
+
 @pytest.mark.parametrize(("length", "tab"), [(22, 23), (23, 31), (30, 31), (38, 39), (39, 47)])
 def test_wide_cell_widens_its_column_for_all_rows(length: int, tab: int) -> None:
     tag = "registry.example.com/".ljust(length, "x")

@@ -61,7 +61,9 @@ def format_table(listing: Listing, *, width: int | None, now_s: float) -> str:
     With `width`, the columns of a terminal: no wider than they must be, CREATED BY cut to what is
     left. Without it lines are as long as they are, and columns are a tab apart.
     """
-    lines = [_HEADINGS, *(_cells(*item, now_s) for item in _with_virtual_sizes(listing.rows))]
+    lines: list[tuple[str, ...]] = [_HEADINGS]
+    for row, virtual_size in _with_virtual_sizes(listing.rows):
+        lines.append((_shown_tag(row.tags, listing.reference), *_cells(row, virtual_size, now_s)))
     widths = [max(len(line[column]) for line in lines) for column in range(len(_HEADINGS) - 1)]
     if width is None:
         # Cells end two characters or more before the next, at a multiple of eight.
@@ -85,8 +87,8 @@ def _cut(text: str, room: int | None) -> str:
 
 
 def _cells(row: Row, virtual_size: int | None, now_s: float) -> tuple[str, ...]:
+    """Give what stands in a row behind its tag."""
     return (
-        escape(_short_tag(row.tags[0])) if row.tags else "-",
         short_id(row.id, "<none>"),
         short_id(row.parent_id, "-"),
         _natural_time(row.created, now_s),
@@ -95,6 +97,16 @@ def _cells(row: Row, virtual_size: int | None, now_s: float) -> tuple[str, ...]:
         str(row.position),
         escape(" ".join((row.created_by or "").split())) or "-",
     )
+
+
+def _shown_tag(tags: Sequence[str], reference: str) -> str:
+    """Give the tag that was asked for if it is among `tags`, else the first."""
+    if not tags:
+        return "-"
+    asked = f":{reference.removesuffix(':latest')}"
+    short = [_short_tag(tag) for tag in tags]
+    meant = (tag for tag in short if asked.endswith((f":{tag}", f"/{tag}")))
+    return escape(max(meant, key=len, default=short[0]))
 
 
 def _short_tag(tag: str) -> str:
