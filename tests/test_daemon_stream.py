@@ -16,7 +16,7 @@ from tests.dsl import dir_, file, layer, whiteout
 from tests.fakeengine import FakeEngine, fake_engine
 from tests.listing import list_tar
 from tests.opened import plain
-from tests.writers import Picture, docker_archive, image, oci_archive
+from tests.writers import OCI, Picture, docker_archive, image, oci_archive
 
 BASE = layer(dir_("etc"), file("etc/a", b"a" * 5000), file("etc/b", b"b"))
 TOP = layer(whiteout("etc/b"), file("top", b"top"))
@@ -261,12 +261,17 @@ def add_stored(engine: FakeEngine) -> None:
     for architecture, picture in pictures.items():
         saved[architecture] = oci_archive(picture)
         id = engine.add(picture, b"", inspect={"RepoDigests": [f"app@{index}"]})
-        told[architecture] = engine.answers[f"/images/{id}/json"]({}) | {"Descriptor": {}}
-        told[architecture]["Id"] = _index_digest(saved[architecture])
+        digest = _index_digest(saved[architecture])
+        told[architecture] = engine.answers[f"/images/{id}/json"]({}) | {
+            "Id": digest,
+            "Descriptor": {"mediaType": f"{OCI}.manifest.v1+json", "digest": digest},
+        }
     shown = told["amd64"] | {
         "Id": index,
+        "Descriptor": {"mediaType": f"{OCI}.index.v1+json", "digest": index},
         "Manifests": [
-            {"Available": name in pictures, "Kind": "image",
+            {"ID": told[name]["Id"] if name in told else "sha256:" + "2" * 64,
+             "Available": name in told, "Kind": "image",
              "ImageData": {"Platform": {"os": "linux", "architecture": name}}}
             for name in (*pictures, "s390x")
         ] + [{"Available": True, "Kind": "attestation", "AttestationData": {"For": index}}],
@@ -291,8 +296,27 @@ def test_platform_goes_to_a_new_engine() -> None:
         assert "etc/b" in names(engine, "app:1")
         assert "top" not in names(engine, "app:1", "--platform", "linux/amd64/v3")
         assert "top" in names(engine, "app:1", "--platform", "linux/arm64")
-        told = json.loads(programs.dimgx("-H", engine.url, "--json", "app:1").stdout)
-        assert told["image"]["id"] == "sha256:" + "1" * 64
+        for words, position in (((), 0), (("--platform", "linux/arm64"), 1)):
+            told = json.loads(programs.dimgx("-H", engine.url, "--json", *words, "app:1").stdout)
+            assert told["image"]["id"] == "sha256:" + "1" * 64
+            assert told["image"]["digest"] == _index_digest(
+                oci_archive((image(BASE, tags=("app:1",)), ARM)[position])
+            )
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_digest_that_is_not_clear_is_not_told(count: int) -> None:
+    """Two manifests for one platform, or none that is told."""
+    platform = {"os": "linux", "architecture": "amd64"}
+    manifests = [
+        {"ID": f"sha256:{place + 5}" + "0" * 63, "Available": True,
+         "ImageData": {"Platform": platform}} for place in range(count)
+    ]  # fmt: skip
+    descriptor = {"mediaType": f"{OCI}.index.v1+json", "digest": f"sha256:{'1' * 64}"}
+    with fake_engine(api="1.51") as engine:
+        engine.add(APP, b"", inspect={"Descriptor": descriptor, "Manifests": manifests})
+        with dimgx.open_image("app:1", engine=EngineOptions(host=engine.url)) as found:
+            assert found.digest is None
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from dimgx.digest import Digest
 from dimgx.errors import DimgxError, ImageError
 from dimgx.image import Image, SizeKind
 from dimgx.jsondoc import Fields
-from dimgx.oci import HistoryStep, parse_platform_fields
+from dimgx.oci import INDEX_TYPES, HistoryStep, parse_platform_fields
 from dimgx.platforms import Platform
 from dimgx.settings import parse_settings
 from dimgx.sources.connection import Connection, Refused, quoted
@@ -54,11 +54,13 @@ class DockerEngine:
         is_telling = self.connection.api_version >= (1, 49)
         image = self._inspect(name, {"manifests": "1"} if is_telling else {})
         id = full_id(image.text("id"), image.what)
-        platforms = _platforms_of(image)
+        manifests = list(_images_of(image))
+        platforms = tuple(platform for platform, _ in manifests)
         choice = _choice_among(platforms, platform)
         if choice:
             # The ID that it tells then is that platform's manifest's, by which it finds nothing.
             image = self._inspect(id, choice)
+        digest = _digest_of(image, manifests)
         tags = clean_tags(image.texts("repotags"))
         digests = [text.rpartition("@")[2] for text in image.texts("repodigests")]
         history = self._history(id, choice)
@@ -91,6 +93,7 @@ class DockerEngine:
             settings=parse_settings(image),
             is_content="descriptor" in image or id in digests,
             platforms=platforms,
+            digest=digest,
         )
 
     def open_stored(
@@ -185,15 +188,27 @@ def _choice_among(platforms: Sequence[Platform], wanted: Platform | None) -> dic
     return _choice(platforms[min(ranked)[1]]) if ranked else {}
 
 
-def _platforms_of(image: Fields) -> tuple[Platform, ...]:
-    """Give the platforms that are there, where `inspect` tells of them."""
-    found = []
+def _images_of(image: Fields) -> Iterator[tuple[Platform, str | None]]:
+    """Yield the platforms that are there, with their manifests' IDs, where `inspect` tells them."""
     for manifest in image.objects("manifests"):
         data = manifest.fields("imagedata")
-        platform = data.fields("platform") if data and manifest.boolean("available") else None
+        fields = data.fields("platform") if data and manifest.boolean("available") else None
+        platform = parse_platform_fields(fields) if fields is not None else None
         if platform is not None:
-            found.append(parse_platform_fields(platform))
-    return tuple(platform for platform in found if platform is not None)
+            yield platform, manifest.text("id")
+
+
+def _digest_of(image: Fields, manifests: Sequence[tuple[Platform, str | None]]) -> Digest | None:
+    """Give the digest of an image's manifest, where it is told: by itself, or by its platform."""
+    descriptor = image.fields("descriptor")
+    if descriptor is None:
+        return None
+    digest = descriptor.text("digest")
+    if descriptor.text("mediatype") in INDEX_TYPES:
+        platform = parse_platform_fields(image)
+        ids = [id for one, id in manifests if one == platform]
+        digest = ids[0] if len(ids) == 1 else None
+    return Digest.parse(digest) if digest else None
 
 
 def full_id(text: str | None, what: str) -> str:

@@ -40,6 +40,8 @@ class Described(NamedTuple):
     platforms: tuple[Platform, ...] = ()
     """Those that are there, where the engine tells of them."""
 
+    digest: Digest | None = None
+    """Of the manifest, where the engine tells it."""
     directory: str | None = None
     """Where the engine says that the files of the topmost layer lie, for an overlay to mount."""
 

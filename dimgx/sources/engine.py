@@ -87,6 +87,7 @@ def open_engine_image(
             id=described.id,
             is_id_of_config=not described.is_content,
             tags=described.tags,
+            digest=described.digest,
             platform=described.platform,
             history=described.steps,
             size_kind=engine.size_kind,
