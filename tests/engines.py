@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from tests.cases import Case
 from tests.dsl import Member
 from tests.listing import Node, walk_key
-from tests.programs import missing, need, need_root, run
+from tests.programs import need, run
 
 _KINDS = {
     stat.S_IFREG: "f",
@@ -149,37 +146,6 @@ def together(cases: Sequence[Case]) -> list[list[Member]]:
                 layers.append([])
             layers[position] += members
     return layers
-
-
-@contextmanager
-def docker_daemon(directory: Path) -> Iterator[str]:
-    """Run a Docker daemon of its own, without a network, and give its address."""
-    need_root()
-    need("docker")
-    socket = directory / "socket"
-    log = directory / "log"
-    command = [
-        need("dockerd"), f"--data-root={directory}/data", f"--exec-root={directory}/exec",
-        f"--pidfile={directory}/pid", f"--host=unix://{socket}", "--bridge=none",
-        "--iptables=false",
-    ]  # fmt: skip
-    with log.open("wb") as stream:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
-    try:
-        for _ in range(300):
-            if process.poll() is not None:
-                break
-            if run([need("docker"), "-H", f"unix://{socket}", "version"], ok=False).returncode == 0:
-                break
-            time.sleep(0.1)
-        if process.poll() is not None or not socket.exists():
-            missing(f"dockerd does not start here: {log.read_text()[-300:]!r}")
-        yield f"unix://{socket}"
-    finally:
-        process.terminate()
-        process.wait(60)
-        # The daemon mounts its data on themselves and leaves that behind.
-        run(["umount", "--lazy", directory / "data"], ok=False)
 
 
 class Docker:

@@ -115,11 +115,17 @@ def _started(command: Sequence[str | Path], path: Path, log: Path) -> Iterator[N
 
 
 @contextmanager
-def running_docker(directory: Path, *options: str) -> Iterator[Engine]:
-    """Start a Docker Engine of its own, without a network."""
+def running_docker(
+    directory: Path, *options: str, on_containerd: bool = False
+) -> Iterator[Engine]:
+    """Start a Docker Engine of its own, without a network, on its own store or on containerd's."""
     need_root()
     daemon, client = need("dockerd"), need("docker")
     need("runc")
+    if "--feature" in run([daemon, "--help"]).stdout.decode():
+        options += (f"--feature=containerd-snapshotter={on_containerd}".lower(),)
+    elif on_containerd:
+        pytest.skip("this Docker Engine has no store of containerd's")
     path = directory / "docker.sock"
     (directory / "client").mkdir()
     command = [

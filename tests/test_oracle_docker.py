@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from tests import services
 from tests.cases import flatten_members
 from tests.dsl import Member, dir_, file, layer
 from tests.engines import (
     Docker,
     agreed,
     comparable,
-    docker_daemon,
     read_tree,
     together,
     with_links,
@@ -83,8 +83,8 @@ VINTAGES: list[Vintage] = ["1.10", "digest.tar", "25"]
 
 @pytest.fixture(scope="module")
 def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
-    with docker_daemon(tmp_path_factory.mktemp("docker")) as host:
-        yield Docker(host)
+    with services.running_docker(tmp_path_factory.mktemp("docker")) as engine:
+        yield Docker(engine.url)
 
 
 def unpacked(tar: bytes, directory: Path) -> list[Node]:
