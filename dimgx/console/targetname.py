@@ -37,7 +37,15 @@ SUFFIXES: dict[str, Compression | None] = {
     ".tar.zst": "zstd",
     ".tzst": "zstd",
 }
-REFUSED_SUFFIXES = (".ext4", ".img", ".squashfs", ".sqfs", ".erofs", ".cpio")
+_NO_TAR: dict[str, str | None] = {
+    ".ext4": "mke2fs",
+    ".img": "mke2fs",
+    ".squashfs": "sqfstar",
+    ".sqfs": "sqfstar",
+    ".erofs": "mkfs.erofs",
+    ".cpio": None,
+}
+"""Suffixes of what is no tar, and what makes it of one."""
 _TRANSPORTS: dict[str, Form] = {
     "docker-archive": "docker-archive",
     "oci-archive": "oci-archive",
@@ -146,10 +154,12 @@ def _compression(path: str, chosen: _Asked) -> tuple[Compression | None, str | N
         return wanted, None
     if suffix is not None:
         return SUFFIXES[suffix], None
-    refused = next((s for s in REFUSED_SUFFIXES if name.endswith(s)), None)
+    refused = next((s for s in _NO_TAR if name.endswith(s)), None)
     if refused is not None:
+        maker = _NO_TAR[refused]
+        hint = f": {maker} makes it of one, as in the README" if maker else ""
         raise UsageError(
-            f"dimgx writes a tar, not a {refused} (give -C, -z or another to write one there)"
+            f"dimgx writes a tar, not a {refused}{hint} (give -C, -z or another for a tar there)"
         )
     return None, "the target's suffix is not known, so a plain tar is written"
 
