@@ -104,6 +104,10 @@ def test_run_with_tiny_images(tmp_path: Path) -> None:
     wanted += ["registry", "engine"]
     results = run.run(session, wanted)
     assert run.wrong_outputs(results) == []
+    for name in ("none", "dimgx --no-direct", "dimgx --verify once", "cp"):
+        wrong = {"id": "row", "times": {name: {"verdict": "other", "example": "x"}}}
+        told = run.wrong_outputs(results | {"peers": [wrong]})
+        assert told == ([] if name == "cp" else [f"row, {name}: other x"])
     assert [row["id"] for row in results["speed"]] == ["ordinary", "ordinary-gzip", "many-dot"]
     for row in results["speed"]:
         if shutil.which(row["against"].split()[0]):
