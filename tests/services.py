@@ -7,6 +7,7 @@ directory, and each process is ended by its own id.
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import socket
@@ -122,20 +123,24 @@ def running_docker(
     need_root()
     daemon, client = need("dockerd"), need("docker")
     need("runc")
-    if "--feature" in run([daemon, "--help"]).stdout.decode():
-        options += (f"--feature=containerd-snapshotter={on_containerd}".lower(),)
-    elif on_containerd:
-        pytest.skip("this Docker Engine has no store of containerd's")
     path = directory / "docker.sock"
+    # Engines that do not know it pass it over.
+    settings = directory / "daemon.json"
+    settings.write_text(json.dumps({"features": {"containerd-snapshotter": on_containerd}}))
     (directory / "client").mkdir()
     command = [
         daemon, "-H", f"unix://{path}", "--data-root", directory / "root",
         "--exec-root", directory / "exec", "--pidfile", directory / "pid", "--bridge=none",
-        "--iptables=false", "--ip6tables=false", *options,
+        "--iptables=false", "--ip6tables=false", "--config-file", settings, *options,
     ]  # fmt: skip
     try:
         with _started(command, path, directory / "log"):
-            yield Engine([client], f"unix://{path}", directory)
+            engine = Engine([client], f"unix://{path}", directory)
+            if on_containerd:
+                status = engine.run("info", "--format", "{{.DriverStatus}}").decode()
+                if "io.containerd.snapshotter" not in status:
+                    pytest.skip("this Docker Engine has no store of containerd's")
+            yield engine
     finally:
         # The daemon mounts its data on themselves and leaves that behind.
         run(["umount", "--lazy", directory / "root"], ok=False)

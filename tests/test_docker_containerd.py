@@ -49,6 +49,11 @@ def inspected(engine: Engine, name: str) -> dict[str, object]:
     return found
 
 
+def tells_of_platforms(engine: Engine) -> bool:
+    (api,) = engine.ask("version", "--format", "{{.Server.APIVersion}}")
+    return int(api.removeprefix("1.")) >= 49
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_blobs_are_read_where_they_lie(docker: Engine, name: str) -> None:
     with dimgx.open_image(name, engine=options(docker)) as found:
@@ -95,6 +100,9 @@ def test_kept_image_has_the_manifest_that_the_engine_has(
     programs.dimgx("-H", docker.url, *more, *words)
     (entry,) = json.loads((tmp_path / "out/index.json").read_bytes())["manifests"]
     with dimgx.open_image(name, engine=options(docker, is_direct=is_direct)) as found:
+        if found.digest is None and not is_direct:
+            assert not tells_of_platforms(docker)
+            return
         assert entry["digest"] == str(found.digest)
 
 
@@ -115,16 +123,19 @@ def test_platforms(
     with dimgx.open_image("example/multi:1", engine=engine, platform=wanted) as found:
         assert [str(one.diff_id) for one in found.layers] == picture.diff_ids()
         assert str(found.platform) == platform
-        assert found.id == inspected(docker, "example/multi:1")["Id"]
-    assert programs.dimgx("--platforms", "-H", docker.url, "example/multi:1").stdout == (
-        b"linux/amd64\nlinux/arm64\n"
-    )
+        if found.is_id_of_config:  # it was found in what such an engine saves
+            assert not tells_of_platforms(docker) and platform == "linux/arm64"
+        else:
+            assert found.id == inspected(docker, "example/multi:1")["Id"]
+    told = programs.dimgx("--platforms", "-H", docker.url, "example/multi:1").stdout.split()
+    assert told == [b"linux/amd64", b"linux/arm64"][: 1 + tells_of_platforms(docker)]
 
 
 def test_platform_that_is_not_there(docker: Engine) -> None:
     words = ("-H", docker.url, "--platform", "linux/s390x")
     code, told = programs.refused("example/multi:1", *words)
-    assert (code, "is for linux/amd64, linux/arm64, not for linux/s390x" in told) == (2, True)
+    there = "linux/amd64, linux/arm64"
+    assert code == 2 and there in told and "linux/s390x" in told
 
 
 def test_every_way_to_name_an_image(docker: Engine) -> None:

@@ -98,7 +98,7 @@ def open_engine_image(
                 here._replace(length=layer.length)
                 for here, layer in zip(stored.layers, image.layers, strict=True)
             )
-            image.store = stored.reference
+            image.store, image.digest = stored.reference, image.digest or stored.digest
         else:
             image.fetch = saved.fetch
         if stored is not None:
