@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,6 +62,15 @@ class Engine:
     def ask(self, *words: str | Path) -> list[str]:
         """Give the lines that the client writes."""
         return self.run(*words).decode().splitlines()
+
+    def inspected(self, name: str) -> Any:
+        """Give what the engine tells of an image."""
+        return json.loads(self.run("image", "inspect", name))[0]
+
+    def docker_api(self) -> int:
+        """Give the version of a Docker Engine's API: what follows `1.`."""
+        (api,) = self.ask("version", "--format", "{{.Server.APIVersion}}")
+        return int(api.removeprefix("1."))
 
     def build(self, name: str, files: dict[str, bytes], dockerfile: str, *more: str) -> str:
         """Build an image, and give its ID."""

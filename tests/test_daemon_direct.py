@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -38,7 +37,7 @@ def options(engine: Engine, *, is_direct: bool = True) -> EngineOptions:
 
 def stored(engine: Engine, place: int) -> Path:
     """Give the directory that the files of a layer lie in."""
-    told = json.loads(engine.run("image", "inspect", NAME))[0]["GraphDriver"]["Data"]
+    told = engine.inspected(NAME)["GraphDriver"]["Data"]
     return Path([told["UpperDir"], *told["LowerDir"].split(":")][::-1][place])
 
 

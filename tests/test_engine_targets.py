@@ -69,11 +69,6 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def inspected(engine: Engine, name: str) -> Json:
-    found: Json = json.loads(engine.run("image", "inspect", name))[0]
-    return found
-
-
 def images(engine: Engine) -> set[str]:
     words = ("images", "--all", "--no-trunc", "--format", "{{.ID}}")
     return {id.removeprefix("sha256:") for id in engine.ask(*words)}
@@ -90,7 +85,7 @@ def hand(engine: Engine, action: str, *words: str, stdin: bytes = b"") -> tuple[
 def test_settings_go_with_an_imported_tar(place: Path, engine: Engine) -> None:
     id, told = hand(engine, "--import", "--tag", "imported:1", "--tag", "imported:2", "./nasty.tar")
     assert told == ""
-    found = inspected(engine, id)
+    found = engine.inspected(id)
     assert {key: found["Config"][key] for key in KEYS} == NASTY
     assert (found["Os"], found["Architecture"]) == ("linux", "amd64")
     assert len(found["RootFS"]["Layers"]) == 1
@@ -113,18 +108,18 @@ def test_imported_image_runs(place: Path, docker_engine: Engine) -> None:
 
 def test_names_are_those_of_the_archive(place: Path, engine: Engine) -> None:
     id, _ = hand(engine, "--import", "./nasty.tar")
-    assert inspected(engine, "nasty/app:1")["Id"].removeprefix("sha256:") == id[7:]
+    assert engine.inspected("nasty/app:1")["Id"].removeprefix("sha256:") == id[7:]
     engine.run("rmi", "-f", id)
 
 
 def test_own_names_stay_with_the_image_that_the_engine_has(place: Path, engine: Engine) -> None:
     engine.run("load", stdin=(place / "nasty.tar").read_bytes())
-    before = inspected(engine, "nasty/app:1")["Id"]
+    before = engine.inspected("nasty/app:1")["Id"]
     reference = "podman:nasty/app:1" if kind(engine) == "podman" else "nasty/app:1"
     done = dimgx("--import", "-H", engine.url, reference)
     id = done.stdout.decode().strip()
-    assert inspected(engine, "nasty/app:1")["Id"] == before != id
-    assert not inspected(engine, id)["RepoTags"]
+    assert engine.inspected("nasty/app:1")["Id"] == before != id
+    assert not engine.inspected(id)["RepoTags"]
     engine.run("rmi", "-f", before, id)
 
 
@@ -137,7 +132,7 @@ def test_rows_that_are_chosen(place: Path, engine: Engine) -> None:
 def test_health_check(place: Path, docker_engine: Engine) -> None:
     data = docker_archive(picture(Healthcheck=HEALTH))
     id, told = hand(docker_engine, "--import", "-", stdin=data)
-    assert (inspected(docker_engine, id)["Config"]["Healthcheck"], told) == (HEALTH, "")
+    assert (docker_engine.inspected(id)["Config"]["Healthcheck"], told) == (HEALTH, "")
 
 
 def test_what_an_engine_cannot_take_is_warned_of(place: Path, engine: Engine) -> None:
@@ -146,9 +141,8 @@ def test_what_an_engine_cannot_take_is_warned_of(place: Path, engine: Engine) ->
     lost = "Podman imports no health check"
     if kind(engine) == "docker":
         lost = "this Docker Engine imports no stop signal"
-        (api,) = engine.ask("version", "--format", "{{.Server.APIVersion}}")
-        is_lost = int(api.removeprefix("1.")) < 42
-        assert inspected(engine, id)["Config"].get("StopSignal") == (None if is_lost else "SIGINT")
+        is_lost = engine.docker_api() < 42
+        assert engine.inspected(id)["Config"].get("StopSignal") == (None if is_lost else "SIGINT")
         if not is_lost:
             assert told == ""
             return
@@ -159,7 +153,7 @@ def test_ranges_of_ports(place: Path, engine: Engine) -> None:
     """As Podman's own builds have them."""
     data = docker_archive(picture(ExposedPorts={"1000-1002/tcp": {}, "53/udp": {}}))
     id, told = hand(engine, "--import", "-", stdin=data)
-    found = inspected(engine, id)["Config"]["ExposedPorts"]
+    found = engine.inspected(id)["Config"]["ExposedPorts"]
     assert (sorted(found), told) == (["1000/tcp", "1001/tcp", "1002/tcp", "53/udp"], "")
 
 
@@ -197,7 +191,7 @@ def test_what_is_for_builds(place: Path, engine: Engine) -> None:
     if kind(engine) == "podman":
         name, lost = "Podman", ["ONBUILD", "SHELL"]
     else:
-        assert inspected(engine, id)["Config"]["OnBuild"] == lines
+        assert engine.inspected(id)["Config"]["OnBuild"] == lines
     assert told.splitlines() == [
         f"dimgx: warning: {name} imports no {word}, so it is left out (--load keeps it)"
         for word in lost
@@ -247,7 +241,7 @@ def test_default_is_the_engine_that_is_there(
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", docker_engine.url)
     id = dimgx("--import", "--tag", "by/default:1", "./nasty.tar").stdout.decode().strip()
-    assert inspected(docker_engine, "by/default:1")["Id"] == id
+    assert docker_engine.inspected("by/default:1")["Id"] == id
 
 
 def test_from_one_engine_into_the_other(
@@ -260,7 +254,7 @@ def test_from_one_engine_into_the_other(
     id = done.stdout.decode().strip()
     # With that its client would take itself for a remote one.
     monkeypatch.delenv("CONTAINER_HOST")
-    assert f"sha256:{inspected(podman_service, 'moved:1')['Id']}" == id
+    assert f"sha256:{podman_service.inspected('moved:1')['Id']}" == id
     docker_engine.run("rmi", "nasty/app:1")
 
 
@@ -274,7 +268,7 @@ def alone(podman_service: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 def test_program_podman_imports(place: Path, alone: Engine) -> None:
     done = dimgx("--import=podman", "--tag", "prog:1", "--tag", "prog:2", "./nasty.tar")
     id = done.stdout.decode().strip()
-    found = inspected(alone, id)
+    found = alone.inspected(id)
     assert {key: found["Config"][key] for key in KEYS} == NASTY
     assert sorted(found["RepoTags"]) == ["localhost/prog:1", "localhost/prog:2"]
 
@@ -295,7 +289,7 @@ def test_loaded_image_keeps_all_settings(place: Path, engine: Engine) -> None:
     data = docker_archive(picture(**EVERYTHING))
     id, told = hand(engine, "--load", "-", stdin=data)
     assert told == ""
-    found = inspected(engine, id)
+    found = engine.inspected(id)
     assert {key: found["Config"][key] for key in KEYS} == NASTY
     assert found["Config"]["StopSignal"] == "SIGINT"
     health = found["Config"].get("Healthcheck") or found["Healthcheck"]
@@ -318,7 +312,7 @@ def test_loaded_image_is_the_one_of_the_archive(place: Path, engine: Engine) -> 
 def test_loaded_image_runs(place: Path, docker_engine: Engine) -> None:
     id, _ = hand(docker_engine, "--load", "--tag", "run/me", "./nasty.tar")
     assert docker_engine.ask("run", "--rm", "--network=none", "run/me") == ['x  y $A "q" \\']
-    assert inspected(docker_engine, "run/me:latest")["Id"] == id
+    assert docker_engine.inspected("run/me:latest")["Id"] == id
     docker_engine.run("rmi", "-f", id)
 
 
@@ -340,11 +334,11 @@ def test_report_tells_what_an_engine_took(
 
 def test_image_that_the_engine_has_is_loaded_beside_it(place: Path, engine: Engine) -> None:
     engine.run("load", stdin=(place / "nasty.tar").read_bytes())
-    before = inspected(engine, "nasty/app:1")["Id"]
+    before = engine.inspected("nasty/app:1")["Id"]
     reference = "podman:nasty/app:1" if kind(engine) == "podman" else "nasty/app:1"
     id = dimgx("--load", "-H", engine.url, reference).stdout.decode().strip()
-    assert inspected(engine, "nasty/app:1")["Id"] == before != id.removeprefix("sha256:")
-    found = inspected(engine, id)
+    assert engine.inspected("nasty/app:1")["Id"] == before != id.removeprefix("sha256:")
+    found = engine.inspected(id)
     assert not found["RepoTags"]
     assert len(found["RootFS"]["Layers"]) == 1
     engine.run("rmi", "-f", before, id)
@@ -357,20 +351,20 @@ def test_several_images_are_loaded_at_once(place: Path, engine: Engine) -> None:
     ids = dimgx(*words).stdout.decode().split()
     assert len(ids) == 2
     for name, id in zip(("nasty/app:1", "other/app:2"), ids, strict=True):
-        assert inspected(engine, name)["Id"].removeprefix("sha256:") == id[7:]
+        assert engine.inspected(name)["Id"].removeprefix("sha256:") == id[7:]
     engine.run("rmi", "-f", *ids)
 
 
 def test_layers_are_kept(place: Path, engine: Engine) -> None:
     id, _ = hand(engine, "--load", "--keep-layers", "./nasty.tar")
     assert id == f"sha256:{picture().id()}"
-    assert inspected(engine, id)["RootFS"]["Layers"] == picture().diff_ids()
+    assert engine.inspected(id)["RootFS"]["Layers"] == picture().diff_ids()
     engine.run("rmi", "-f", id)
 
 
 def test_program_podman_loads(place: Path, alone: Engine) -> None:
     id = dimgx("--load=podman", "--tag", "prog:3", "./nasty.tar").stdout.decode().strip()
-    assert f"sha256:{inspected(alone, 'prog:3')['Id']}" == id
+    assert f"sha256:{alone.inspected('prog:3')['Id']}" == id
 
 
 def test_program_podman_loads_nothing_of_a_damaged_image(place: Path, alone: Engine) -> None:

@@ -78,11 +78,6 @@ def run_it(engine: Engine, name: str) -> bytes:
     return engine.run("run", "--rm", "--network=none", name)
 
 
-def described(engine: Engine, name: str) -> Any:
-    (found,) = json.loads(engine.run("image", "inspect", name))
-    return found
-
-
 HOW = {
     "flat": (),
     "kept": ("--keep-layers",),
@@ -104,7 +99,7 @@ def test_docker_loads_and_runs_it(docker: Engine, saved: Path, tmp_path: Path, h
         assert b"Loaded image: loaded:1" in told
         assert b"Loaded image: other.example/x:latest" in told
         assert run_it(docker, "loaded:1") == SAID
-        new, old = described(docker, "loaded:1"), described(docker, "made:1")
+        new, old = docker.inspected("loaded:1"), docker.inspected("made:1")
         assert new["Config"] == old["Config"]
         kept = len(old["RootFS"]["Layers"])
         assert len(new["RootFS"]["Layers"]) == (kept if how == "kept" else 1)
@@ -126,7 +121,7 @@ def test_podman_loads_it(
     if form.endswith("archive"):  # directories are named by their paths, Podman's own too
         assert name == "quay.example/loaded:1"
     services.compare_with_export(flat(reference_of(form, path)), podman.exported(name))
-    (found,) = json.loads(podman.run("image", "inspect", name))
+    found = podman.inspected(name)
     assert found["Config"]["Env"] == config_of(str(saved))["config"]["Env"]
     assert found["Config"]["Entrypoint"] == ["/bin/sh", "-c"]
     assert len(found["RootFS"]["Layers"]) == 1
@@ -289,7 +284,7 @@ def test_docker_runs_what_is_squashed(
         assert b"Loaded image: squashed:1" in docker.run("load", "-i", path)
         assert run_it(docker, "squashed:1") == SAID
         services.compare_with_export(flat(str(path)), docker.exported("squashed:1"))
-        old, new = described(docker, "made:1"), described(docker, "squashed:1")
+        old, new = docker.inspected("made:1"), docker.inspected("squashed:1")
         assert new["Config"] == old["Config"]
         count = len(new["RootFS"]["Layers"]) - 1
         assert new["RootFS"]["Layers"][:count] == old["RootFS"]["Layers"][:count]
@@ -339,6 +334,6 @@ def test_a_layer_that_comes_again(docker: Engine, tmp_path: Path, form: str) -> 
     assert flat(f"oci:{tmp_path}/copy") == flat(source)
     if form == "docker-archive":
         docker.run("load", "-i", tmp_path / "out")
-        found = described(docker, "again:1")
+        found = docker.inspected("again:1")
         assert found["Id"] == f"sha256:{again.id()}"
         assert len(found["RootFS"]["Layers"]) == 6

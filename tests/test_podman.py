@@ -73,7 +73,7 @@ def test_rows_are_those_of_podman(podman: Engine, name: str) -> None:
     assert [[row["created_by"], row["size"], row["created"]] for row in found] == [
         [step["CreatedBy"], step["size"], step["created"]] for step in told
     ]
-    config = json.loads(podman.run("image", "inspect", plain))[0]
+    config = podman.inspected(plain)
     empty = [step.get("empty_layer", False) for step in config["History"]]
     assert [row["empty"] for row in found[::-1]] == empty
     diff_ids = [row["diff_id"] for row in found[::-1] if not row["empty"]]
@@ -84,7 +84,7 @@ def test_rows_are_those_of_podman(podman: Engine, name: str) -> None:
 def test_ancestors_are_the_parents(podman: Engine) -> None:
     name = "dock"
     for row in rows("podman:dock", podman):
-        told = json.loads(podman.run("image", "inspect", name))[0]
+        told = podman.inspected(name)
         assert row["id"] == f"sha256:{told['Id']}"
         assert len(told["History"]) == int(str(row["position"])) + 1
         name = told["Parent"]

@@ -425,6 +425,7 @@ from dimgx.image import Image, Layer
 from dimgx.readers import decoders, streaming
 from dimgx.sources.tarsplit import SplitTar
 extractor.STREAMED, streaming.PART, decoders.STEP = 0, 1 << 16, 1 << 16
+streaming.AHEAD = streaming.LITTLE_AHEAD = 1  # so that no process runs away from the others
 emit_part, parts = streaming.Flow._emit_part, []
 def counted(self, edge, write):
     emit_part(self, edge, write)
@@ -478,7 +479,7 @@ def test_it_is_merged_while_it_is_put_together(tmp_path: Path) -> None:
         target = tmp_path / f"{len(options)}.tar"
         found, said = flattened(stored, target, **{"threads": 2, "force": True, **options})
         assert found == flatten_layers(tars)
-        assert int(said) > 1  # how many parts it comes in is a matter of time
+        assert int(said) > 3
 
 
 @pytest.mark.parametrize("threads", [1, 2])
