@@ -21,6 +21,7 @@ from tests.listing import Node, short_listing, walk_key
 
 NOWHERE = b"\0"
 """A path that nothing has."""
+_TWO_OF_ONE_NAME = "overlayfs' whiteout and another entry of one name in one layer"
 
 
 class Malformed(Exception):
@@ -63,6 +64,8 @@ class OwnTree:
     opaque: list[bytes] = field(default_factory=list)
     hidden: dict[bytes, Inode] = field(default_factory=dict)
     """aufs' own files, which only hard links can reach (rule 19)."""
+    joined: list[Inode] = field(default_factory=list)
+    """Lower layers' files that hard links of this layer name."""
     directories: list[bytes] = field(default_factory=list)
     """Targets of hard links that were directories when the links came."""
     bad: int = 0
@@ -139,7 +142,7 @@ def build_own_tree(members: Sequence[Member], below: Inode) -> OwnTree:
         add_entry(own, member)
     settle_links(own)
     if any(look_up(own.root, path) is not None for path in own.devices):
-        raise Unspecified("overlayfs' whiteout and another entry of one name in one layer")
+        raise Unspecified(_TWO_OF_ONE_NAME)
     return own
 
 
@@ -194,6 +197,8 @@ def add_marker(own: OwnTree, parts: Sequence[bytes], base: bytes) -> None:
         check_marker(base)
         base = base[4:]
     else:
+        if look_up(own.root, b"/".join([*place, base])) is not None:
+            raise Unspecified(_TWO_OF_ONE_NAME)
         own.devices.append(b"/".join([*place, base]))
     own.whiteouts.append(b"/".join([*place, base]))
 
@@ -228,6 +233,8 @@ def resolve_directory(
         elif child.kind == "d":
             trail.append((part, child))
         elif child.kind == "l":
+            if any(child is inode for inode in own.joined):
+                raise Unspecified("a name behind a hard link to a lower layer's symlink")
             links += 1
             length += len(child.target)
             if links > 40 or length > 4096:
@@ -249,7 +256,10 @@ def inode_of(own: OwnTree, member: Member, path: bytes = b"") -> Inode:
         set_attributes(inode, member)
         return inode
     wanted = normalise(member.target)
-    found = own.hidden.get(wanted) or find_link_target(own, wanted)
+    found = own.hidden.get(wanted)
+    real = wanted
+    if found is None:
+        found, real = find_link_target(own, wanted)
     if found is not None and found.kind != "d" and wanted != path:
         if found.later is not None:
             raise Unspecified("a link to a link whose target is not there yet")
@@ -264,21 +274,38 @@ def inode_of(own: OwnTree, member: Member, path: bytes = b"") -> Inode:
     # What is no good now is none the better for what follows.
     is_bad = found is not None or wanted == path
     own.bad += is_bad
-    return Inode("h", later=NOWHERE if is_bad else wanted)
+    return Inode("h", later=NOWHERE if is_bad else real)
 
 
-def find_link_target(own: OwnTree, wanted: bytes) -> Inode | None:
-    """Give what a link's target names in the layer itself, else in the layers below (rule 36)."""
+def find_link_target(own: OwnTree, wanted: bytes) -> tuple[Inode | None, bytes]:
+    """Give what a link's target names in the layer itself, else in the layers below (rule 36).
+
+    And the path that leads there without symlinks (rule 32).
+    """
     if not wanted or any(part.startswith(b".wh.") for part in wanted.split(b"/")):
-        return Inode("d")  # the root, an empty name or a marker: no better than a directory
+        return Inode("d"), wanted  # the root, an empty name or a marker: as bad as a directory
     *parents, base = wanted.split(b"/")
     try:
         directory, resolved = resolve_directory(own, parents, make=False)
     except Unspecified:  # below a file of the layer
         directory, resolved = None, parents
+    path = b"/".join([*resolved, base])
     if directory is not None and base in directory.children:
-        return directory.children[base]
-    return look_up(own.below, b"/".join([*resolved, base]))
+        return directory.children[base], path
+    found = look_up(own.below, path)
+    if found is not None:
+        own.joined.append(found)
+    return found, path
+
+
+def look_up_real(own: OwnTree, path: bytes) -> Inode | None:
+    """Give what lies at a path of the layer, through its symlinks; None if they lead nowhere."""
+    *parents, base = path.split(b"/")
+    try:
+        directory, _ = resolve_directory(own, parents, make=False)
+    except (Malformed, Unspecified):
+        return None
+    return None if directory is None else directory.children.get(base)
 
 
 def settle_links(own: OwnTree) -> None:
@@ -289,7 +316,7 @@ def settle_links(own: OwnTree) -> None:
             if child.kind == "d":
                 settle(child)
             elif child.later is not None:
-                found = look_up(own.root, child.later)
+                found = look_up_real(own, child.later)
                 if found is None or found.kind == "d":
                     raise Malformed("a link to nothing, or to a directory")
                 if found.later is not None:

@@ -175,6 +175,16 @@ CASES = [
         [[hardlink("b", "d/e/a"), dir_("d/e"), file("d/e/a", "x")]],
         ["f b 'x'", "d d", "d d/e", "h d/e/a = b"],
     ),
+    case(
+        "37-before-the-symlink-that-leads-to-its-target",
+        [[hardlink("b", "d/a"), symlink("d", "e"), file("e/a", "x")]],
+        ["f b 'x'", "l d -> e", "d e", "h e/a = b"],
+    ),
+    case(
+        "37-covered-and-what-followed-is-in-a-loop",
+        [[symlink("a", "b"), hardlink("a/c", "a/d"), symlink("b", "a")]],
+        ["l a -> b", "l b -> a"],
+    ),
     bad("38-to-nothing-at-all", [[file("x"), hardlink("b", "a")]]),
     bad("38-to-a-directory", [[dir_("d"), hardlink("b", "d")]]),
     bad("38-to-a-directory-that-follows", [[hardlink("b", "d"), dir_("d")]]),
