@@ -96,8 +96,8 @@ def clean(text: str) -> str:
 class Fields:
     """A JSON object whose fields are asked for by name and type.
 
-    Each method gives what stands under `key` (lower case), or the empty value where it is absent
-    or null, and raises ImageError where it is of another type.
+    Each method gives what stands under `key`, in whatever case, or the empty value where it is
+    absent or null, and raises ImageError where it is of another type.
     """
 
     __slots__ = ("_values", "what")
@@ -109,50 +109,50 @@ class Fields:
         self.what = what
 
     def __contains__(self, key: str) -> bool:
-        return self._values.get(key) is not None
+        return self.value(key) is not None
 
     def has(self, key: str) -> bool:
         """Tell whether there is such a field, even if it is null."""
-        return key in self._values
+        return key.lower() in self._values
 
     def _wrong(self, key: str, expected: str) -> ImageError:
         return ImageError(f"{self.what}: {key} is no {expected}")
 
     def value(self, key: str) -> object:
         """Give what stands there, whatever its type."""
-        return self._values.get(key)
+        return self._values.get(key.lower())
 
     def text(self, key: str) -> str | None:
         """Give a string."""
-        value = self._values.get(key)
+        value = self.value(key)
         if value is None or isinstance(value, str):
             return value and clean(value)
         raise self._wrong(key, "string")
 
     def integer(self, key: str) -> int | None:
         """Give an integer from 0 to 2^63 - 1."""
-        value = self._values.get(key)
+        value = self.value(key)
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_INTEGER:
-            raise self._wrong(key, "size")
+            raise self._wrong(key, "integer of 0 or more")
         return value
 
     def boolean(self, key: str) -> bool:
         """Give a truth value; absent is false."""
-        value = self._values.get(key)
+        value = self.value(key)
         if value is None or isinstance(value, bool):
             return bool(value)
-        raise self._wrong(key, "truth value")
+        raise self._wrong(key, "boolean")
 
     def fields(self, key: str) -> Fields | None:
         """Give an object."""
-        value = self._values.get(key)
+        value = self.value(key)
         return None if value is None else Fields(value, f"{self.what}: {key}")
 
     def items(self, key: str) -> list[object]:
         """Give a list."""
-        value = self._values.get(key)
+        value = self.value(key)
         if value is None:
             return []
         if not isinstance(value, list):
@@ -183,16 +183,16 @@ class Fields:
 
     def words(self, key: str) -> list[str]:
         """Give a list of strings that may also be spelled as a single one."""
-        value = self._values.get(key)
+        value = self.value(key)
         return [clean(value)] if isinstance(value, str) else self.texts(key)
 
     def mapping(self, key: str) -> dict[str, object]:
         """Give an object whose keys are data: they keep their case."""
-        value = self._values.get(key)
+        value = self.value(key)
         if value is None:
             return {}
         if not isinstance(value, dict):
-            raise self._wrong(key, "object")
+            raise self._wrong(key, "JSON object")
         return {clean(name): item for name, item in value.items()}
 
     def text_mapping(self, key: str) -> dict[str, str]:

@@ -185,11 +185,11 @@ def parse_descriptor(fields: Fields) -> Descriptor:
 
     Raises: ImageError where digest or size are missing or malformed.
     """
-    size = fields.integer("size")
-    if size is None:
-        raise ImageError(f"{fields.what}: size is missing")
+    size, spelled = fields.integer("size"), fields.text("digest")
+    if size is None or not spelled:
+        raise ImageError(f"{fields.what}: {'size' if size is None else 'digest'} is missing")
     try:
-        digest = Digest.parse(fields.text("digest"))
+        digest = Digest.parse(spelled)
     except ImageError as exc:
         raise ImageError(f"{fields.what}: {exc}") from None
     return _make_descriptor(fields, digest, size)
@@ -200,7 +200,7 @@ def _make_descriptor(
 ) -> Descriptor:
     platform = fields.fields("platform")
     return Descriptor(
-        media_type=fields.text("mediatype") or None,
+        media_type=fields.text("mediaType") or None,
         digest=digest,
         size=size,
         annotations=fields.text_mapping("annotations"),
@@ -212,7 +212,7 @@ def _make_descriptor(
 
 def _artifact_type(fields: Fields) -> str | None:
     """Give the type of an artifact, None where it is that of images or there is none."""
-    found = fields.text("artifacttype")
+    found = fields.text("artifactType")
     return None if not found or found in CONFIG_TYPES else found
 
 
@@ -222,7 +222,7 @@ def parse_document(data: bytes, what: str, limit: int = MANIFEST_LIMIT) -> Index
     Raises: ImageError where it is neither, or both, or of Docker's old schema 1.
     """
     fields = Fields(parse_json(data, what, limit), what)
-    if fields.integer("schemaversion") == 1 or "fslayers" in fields:
+    if fields.integer("schemaVersion") == 1 or "fsLayers" in fields:
         raise ImageError(
             f"{what} is of Docker's old schema 1, which is not read: convert the image first,"
             " as in `skopeo copy --format oci`"
@@ -238,16 +238,16 @@ def parse_document(data: bytes, what: str, limit: int = MANIFEST_LIMIT) -> Index
             config=parse_descriptor(config),
             layers=tuple(map(parse_descriptor, fields.objects("layers"))),
             artifact_type=_artifact_type(fields),
-            media_type=fields.text("mediatype") or None,
+            media_type=fields.text("mediaType") or None,
             data=data,
         )
-    if fields.has("manifests") or (fields.text("mediatype") or "") in INDEX_TYPES:
+    if fields.has("manifests") or (fields.text("mediaType") or "") in INDEX_TYPES:
         return Index(tuple(map(_parse_entry, fields.objects("manifests"))))
     raise ImageError(f"{what} is neither an image manifest nor an index")
 
 
 def _parse_entry(fields: Fields) -> Descriptor | None:
-    media_type = fields.text("mediatype")
+    media_type = fields.text("mediaType")
     if media_type and media_type not in INDEX_TYPES | MANIFEST_TYPES:
         return None
     try:
@@ -266,10 +266,11 @@ def parse_config(data: bytes, what: str) -> Config:
     rootfs = fields.fields("rootfs")
     diff_ids = None
     if rootfs is not None and "diff_ids" in rootfs:
+        spelled = rootfs.texts("diff_ids")
         try:
-            diff_ids = tuple(map(Digest.parse, rootfs.texts("diff_ids")))
+            diff_ids = tuple(map(Digest.parse, spelled))
         except ImageError as exc:
-            raise ImageError(f"{what}: {exc}") from None
+            raise ImageError(f"{rootfs.what}: diff_ids: {exc}") from None
     return Config(
         digest=Digest.of(data),
         data=data,

@@ -80,14 +80,14 @@ def parse_settings(document: Fields, *, is_health_known: bool = True) -> Setting
     """
     config = document.fields("config") or Fields({}, document.what)
     # Podman tells it beside the config.
-    health = config.fields("healthcheck") or document.fields("healthcheck")
+    health = config.fields("Healthcheck") or document.fields("Healthcheck")
     return parse_process(config)._replace(
-        labels=config.text_mapping("labels"),
-        ports=tuple(sorted(config.mapping("exposedports"))),
-        volumes=tuple(sorted(config.mapping("volumes"))),
-        stop_signal=config.text("stopsignal") or "",
-        on_build=tuple(config.texts("onbuild")),
-        shell=tuple(config.words("shell")),
+        labels=config.text_mapping("Labels"),
+        ports=tuple(sorted(config.mapping("ExposedPorts"))),
+        volumes=tuple(sorted(config.mapping("Volumes"))),
+        stop_signal=config.text("StopSignal") or "",
+        on_build=tuple(config.texts("OnBuild")),
+        shell=tuple(config.words("Shell")),
         healthcheck=_parse_health(health) if health is not None else None,
         is_health_known=is_health_known,
     )
@@ -99,23 +99,23 @@ def parse_process(config: Fields) -> Settings:
     Raises: ImageError where one of these is of the wrong type.
     """
     return Settings(
-        env=tuple(config.texts("env")),
-        entrypoint=tuple(config.words("entrypoint")),
-        cmd=tuple(config.words("cmd")),
-        user=config.text("user") or "",
-        workdir=config.text("workingdir") or "",
+        env=tuple(config.texts("Env")),
+        entrypoint=tuple(config.words("Entrypoint")),
+        cmd=tuple(config.words("Cmd")),
+        user=config.text("User") or "",
+        workdir=config.text("WorkingDir") or "",
     )
 
 
 def _parse_health(fields: Fields) -> HealthCheck | None:
-    test = fields.words("test")
+    test = fields.words("Test")
     if not test:
         return None
     return HealthCheck(
         test=tuple(test),
-        interval_ns=fields.integer("interval") or 0,
-        timeout_ns=fields.integer("timeout") or 0,
-        start_period_ns=fields.integer("startperiod") or 0,
-        retries=fields.integer("retries") or 0,
-        start_interval_ns=fields.integer("startinterval") or 0,
+        interval_ns=fields.integer("Interval") or 0,
+        timeout_ns=fields.integer("Timeout") or 0,
+        start_period_ns=fields.integer("StartPeriod") or 0,
+        retries=fields.integer("Retries") or 0,
+        start_interval_ns=fields.integer("StartInterval") or 0,
     )

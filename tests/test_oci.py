@@ -130,7 +130,9 @@ def test_an_index_may_list_nothing(value: dict[str, Any]) -> None:
         ({"config": descriptor(size=-1)}, "size"),
         ({"config": descriptor(size="3")}, "size"),
         ({"config": descriptor(size=None)}, "size is missing"),
-        ({"config": descriptor(digest=None)}, "digest"),
+        ({"config": descriptor(digest=None)}, "doc: config: digest is missing"),
+        ({"config": descriptor(digest=1)}, "^doc: config: digest is no string$"),
+        ({"config": descriptor(mediaType=1)}, "^doc: config: mediaType is no string$"),
         ({"config": descriptor(digest="sha256:../../x")}, "digest"),
         ({"config": descriptor(digest=f"md5:{HEX}")}, "not known"),
         ({"config": descriptor(digest=f"sha256:{HEX.upper()}")}, "hex digits"),
@@ -168,18 +170,22 @@ def test_a_config_with_everything() -> None:
 
 
 @pytest.mark.parametrize(
-    "value",
+    ("value", "reason"),
     [
-        [],
-        {"rootfs": []},
-        {"rootfs": {"diff_ids": ["x"]}},
-        {"rootfs": {"diff_ids": "x"}},
-        {"history": {}},
-        {"history": [1]},
-        {"history": [{"empty_layer": 1}]},
-        {"os": 1, "architecture": "x"},
+        ([], "doc is no JSON object"),
+        ({"rootfs": []}, "doc: rootfs is no JSON object"),
+        (
+            {"rootfs": {"diff_ids": ["x"]}},
+            "doc: rootfs: diff_ids: 'x' is not a digest (as in sha256:<64 hex digits>)",
+        ),
+        ({"rootfs": {"diff_ids": "x"}}, "doc: rootfs: diff_ids is no list"),
+        ({"history": {}}, "doc: history is no list"),
+        ({"history": [1]}, "doc: history[0] is no JSON object"),
+        ({"history": [{"empty_layer": 1}]}, "doc: history[0]: empty_layer is no boolean"),
+        ({"os": 1, "architecture": "x"}, "doc: os is no string"),
     ],
 )
-def test_malformed_configs(value: Any) -> None:
-    with pytest.raises(ImageError, match=r"^doc"):
+def test_malformed_configs(value: Any, reason: str) -> None:
+    with pytest.raises(ImageError) as raised:
         parse_config(json.dumps(value).encode(), "doc")
+    assert str(raised.value) == reason

@@ -121,11 +121,11 @@ def test_image_that_says_nothing(data: bytes | None) -> None:
 @pytest.mark.parametrize(
     ("settings", "problem"),
     [
-        ({"Env": "A=1"}, "env is no list"),
-        ({"Env": [1]}, "env is no list of strings"),
-        ({"User": 0}, "user is no string"),
-        ({"WorkingDir": []}, "workingdir is no string"),
-        ([], "config is no object"),
+        ({"Env": "A=1"}, "Env is no list"),
+        ({"Env": [1]}, "Env is no list of strings"),
+        ({"User": 0}, "User is no string"),
+        ({"WorkingDir": []}, "WorkingDir is no string"),
+        ([], "config is no JSON object"),
     ],
 )
 def test_malformed(settings: Any, problem: str) -> None:

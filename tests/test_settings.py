@@ -104,5 +104,5 @@ def test_health_check_that_may_be_left_out_is_not_known() -> None:
 
 
 def test_wrong_types_are_errors() -> None:
-    with pytest.raises(ImageError, match="env is no list"):
+    with pytest.raises(ImageError, match="Env is no list"):
         parsed({"Env": "A=b"})

@@ -343,7 +343,7 @@ def test_a_bad_entry_matters_only_when_it_is_chosen(tmp_path: Path) -> None:
         ({"digest": "blake3:" + "0" * 64, "size": 3}, "blake3 is not known"),
         ({"digest": "sha256:00", "size": 3}, "64 lower-case hex digits"),
         ({"digest": "sha256:" + "0" * 64}, "size is missing"),
-        ({"digest": "sha256:" + "0" * 64, "size": -1}, "size is no size"),
+        ({"digest": "sha256:" + "0" * 64, "size": -1}, "size is no integer of 0 or more"),
     ],
 )
 def test_an_entry_that_points_at_nothing(entry: Json, reason: str, tmp_path: Path) -> None:
@@ -519,7 +519,11 @@ def test_an_index_that_branches_endlessly(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("version", "reason"),
-    [(None, "oci-layout is missing"), ("2.0.0", "version '2.0.0' is not known"), ("", "version")],
+    [
+        (None, "oci-layout is missing"),
+        ("2.0.0", "version '2.0.0' is not known"),
+        ("", "imageLayoutVersion is missing"),
+    ],
 )
 def test_oci_layout_must_fit(version: str | None, reason: str, tmp_path: Path) -> None:
     assert reason in problem(f"oci:{oci_layout(tmp_path / 'x', APP, version=version)}")

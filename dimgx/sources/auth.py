@@ -80,7 +80,7 @@ class _AuthFile(NamedTuple):
             for key, entry in auths.items()
             if isinstance(entry, dict)
         }
-        store, helpers = fields.text("credsstore"), fields.text_mapping("credhelpers")
+        store, helpers = fields.text("credsStore"), fields.text_mapping("credHelpers")
         return cls(name, entries, store, helpers, warn)
 
     def find(self, domain: str, path: str) -> Credentials | None:

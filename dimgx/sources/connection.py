@@ -67,7 +67,7 @@ class Connection:
         try:
             what = f"{endpoint}: the version"
             self.version = Fields(self.get(self.root_url("/version"), "the version"), what)
-            spoken = self.version.text("apiversion") or MINIMUM_DOCKER_API_VERSION
+            spoken = self.version.text("ApiVersion") or MINIMUM_DOCKER_API_VERSION
         except Refused as exc:
             raise SourceError(f"the engine at {endpoint} does not tell its version: {exc}") from exc
         finally:

@@ -53,7 +53,7 @@ class DockerEngine:
         """Give what it tells of an image."""
         is_telling = self.connection.api_version >= (1, 49)
         image = self._inspect(name, {"manifests": "1"} if is_telling else {})
-        id = full_id(image.text("id"), image.what)
+        id = full_id(image.text("Id"), image.what)
         manifests = list(_images_of(image))
         platforms = tuple(platform for platform, _ in manifests)
         choice = _choice_among(platforms, platform)
@@ -61,19 +61,19 @@ class DockerEngine:
             # The ID that it tells then is that platform's manifest's, by which it finds nothing.
             image = self._inspect(id, choice)
         digest = _digest_of(image, manifests)
-        tags = clean_tags(image.texts("repotags"))
-        digests = [text.rpartition("@")[2] for text in image.texts("repodigests")]
+        tags = clean_tags(image.texts("RepoTags"))
+        digests = [text.rpartition("@")[2] for text in image.texts("RepoDigests")]
         history = self._history(id, choice)
         steps = [_parse_step(fields) for fields in reversed(history)]
         ancestors = self._ancestors(steps[:-1])
         steps = [
-            step._replace(created=rfc3339(ancestors[i].value("created")) or step.created)
+            step._replace(created=rfc3339(ancestors[i].value("Created")) or step.created)
             if i in ancestors
             else step
             for i, step in enumerate(steps)
         ]
         if steps:
-            created = rfc3339(image.value("created")) or steps[-1].created
+            created = rfc3339(image.value("Created")) or steps[-1].created
             steps[-1] = steps[-1]._replace(id=id, tags=tags, created=created)
         diff_ids = layers_of(image)
         counts = {i: len(layers_of(fields)) for i, fields in ancestors.items()}
@@ -91,7 +91,7 @@ class DockerEngine:
             is_certain=empty is not None or not steps,
             images=tuple((counts[i], steps[i].id or "") for i in counts),
             settings=parse_settings(image),
-            is_content="descriptor" in image or id in digests,
+            is_content="Descriptor" in image or id in digests,
             platforms=platforms,
             digest=digest,
         )
@@ -136,8 +136,8 @@ class DockerEngine:
             found = Fields(self.connection.get(url, name), name)
         except Refused:
             return None
-        config = found.fields("config")
-        return (config and config.text("image")) or found.text("image")
+        config = found.fields("Config")
+        return (config and config.text("Image")) or found.text("Image")
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -190,21 +190,21 @@ def _choice_among(platforms: Sequence[Platform], wanted: Platform | None) -> dic
 
 def _images_of(image: Fields) -> Iterator[tuple[Platform, str | None]]:
     """Yield the platforms that are there, with their manifests' IDs, where `inspect` tells them."""
-    for manifest in image.objects("manifests"):
-        data = manifest.fields("imagedata")
-        fields = data.fields("platform") if data and manifest.boolean("available") else None
+    for manifest in image.objects("Manifests"):
+        data = manifest.fields("ImageData")
+        fields = data.fields("Platform") if data and manifest.boolean("Available") else None
         platform = parse_platform_fields(fields) if fields is not None else None
         if platform is not None:
-            yield platform, manifest.text("id")
+            yield platform, manifest.text("Id")
 
 
 def _digest_of(image: Fields, manifests: Sequence[tuple[Platform, str | None]]) -> Digest | None:
     """Give the digest of an image's manifest, where it is told: by itself, or by its platform."""
-    descriptor = image.fields("descriptor")
+    descriptor = image.fields("Descriptor")
     if descriptor is None:
         return None
     digest = descriptor.text("digest")
-    if descriptor.text("mediatype") in INDEX_TYPES:
+    if descriptor.text("mediaType") in INDEX_TYPES:
         platform = parse_platform_fields(image)
         ids = [id for one, id in manifests if one == platform]
         digest = ids[0] if len(ids) == 1 else None
@@ -230,15 +230,15 @@ def clean_tags(tags: Sequence[str]) -> tuple[str, ...]:
 
 def layers_of(image: Fields) -> tuple[Digest, ...]:
     """Give the diff_ids that `inspect` lists, base to top."""
-    rootfs = image.fields("rootfs")
-    return tuple(map(Digest.parse, rootfs.texts("layers"))) if rootfs else ()
+    rootfs = image.fields("RootFS")
+    return tuple(map(Digest.parse, rootfs.texts("Layers"))) if rootfs else ()
 
 
 def parse_images(found: object, what: str) -> list[tuple[str, tuple[str, ...]]]:
     """Give ID and tags of each image of an engine's list."""
     images = Fields({"images": found}, what).objects("images")
     return [
-        (full_id(image.text("id"), what), clean_tags(image.texts("repotags"))) for image in images
+        (full_id(image.text("Id"), what), clean_tags(image.texts("RepoTags"))) for image in images
     ]
 
 
@@ -265,15 +265,15 @@ def moment_of(seconds: object) -> datetime | None:
 
 
 def _parse_step(fields: Fields) -> HistoryStep:
-    id = fields.text("id")
+    id = fields.text("Id")
     return HistoryStep(
         empty=False,
-        created=rfc3339(fields.value("created")),
-        created_by=fields.text("createdby") or None,
-        comment=fields.text("comment") or None,
+        created=rfc3339(fields.value("Created")),
+        created_by=fields.text("CreatedBy") or None,
+        comment=fields.text("Comment") or None,
         id=None if not id or id == _MISSING else full_id(id, fields.what),
-        tags=clean_tags(fields.texts("tags")),
-        size=fields.integer("size"),
+        tags=clean_tags(fields.texts("Tags")),
+        size=fields.integer("Size"),
     )
 
 

@@ -65,16 +65,16 @@ def list_saved(files: Files, document: list[object]) -> list[Candidate]:
 
 
 def _parse_entry(fields: Fields, position: int) -> _Entry:
-    config = fields.text("config")
+    config = fields.text("Config")
     if not config:
         raise ImageError(f"{fields.what} names no Config")
     media_types = {
-        diff_id: Fields(source, f"{fields.what}: LayerSources").text("mediatype") or None
-        for diff_id, source in fields.mapping("layersources").items()
+        diff_id: Fields(source, f"{fields.what}: LayerSources").text("mediaType") or None
+        for diff_id, source in fields.mapping("LayerSources").items()
     }
-    names = tuple(filter(None, fields.texts("repotags")))
-    layers = tuple(fields.texts("layers"))
-    return _Entry((position,), config, layers, names, fields.text("parent"), media_types)
+    names = tuple(filter(None, fields.texts("RepoTags")))
+    layers = tuple(fields.texts("Layers"))
+    return _Entry((position,), config, layers, names, fields.text("Parent"), media_types)
 
 
 class _Reader:

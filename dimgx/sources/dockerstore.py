@@ -50,14 +50,14 @@ def open_stored(
     closed.
     """
     try:
-        root, status = Path(info.text("dockerrootdir") or ""), dict(_iter_pairs(info))
+        root, status = Path(info.text("DockerRootDir") or ""), dict(_iter_pairs(info))
         if not root.is_absolute():
             return None
         if status.get("driver-type") == "io.containerd.snapshotter.v1":
             return _open_blobs(root, id, diff_ids, resources, verify=verify)
-        is_rootless = "name=rootless" in info.texts("securityoptions")
+        is_rootless = "name=rootless" in info.texts("SecurityOptions")
         is_whole = is_rootless or status.get("Native Overlay Diff") == "true"
-        if info.text("driver") == "overlay2" and is_whole:
+        if info.text("Driver") == "overlay2" and is_whole:
             return _open_unpacked(root, id, diff_ids, verify=verify)
     except (OSError, ValueError, DimgxError):
         pass  # it is not as expected: the engine knows better
@@ -65,7 +65,7 @@ def open_stored(
 
 
 def _iter_pairs(info: Fields) -> Iterator[tuple[str, str]]:
-    for item in info.items("driverstatus"):
+    for item in info.items("DriverStatus"):
         if isinstance(item, list) and len(item) == 2 and all(isinstance(v, str) for v in item):
             yield item[0], item[1]
 

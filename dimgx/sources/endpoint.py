@@ -239,7 +239,7 @@ def _current_context(options: EngineOptions) -> str | None:
     if not options.config_dir:
         return None
     config = _read_document(os.path.join(options.config_dir, "config.json"))
-    return config.text("currentcontext") if config else None
+    return config.text("currentContext") if config else None
 
 
 def _open_context(options: EngineOptions, name: str, named_by: str) -> EngineEndpoint:
@@ -251,15 +251,15 @@ def _open_context(options: EngineOptions, name: str, named_by: str) -> EngineEnd
             f"there is no Docker context {name!r:.100}, which {named_by} names:"
             " `docker context ls` lists them"
         )
-    endpoints = meta.fields("endpoints")
+    endpoints = meta.fields("Endpoints")
     docker = endpoints.fields("docker") if endpoints else None
-    host = docker.text("host") if docker else None
+    host = docker.text("Host") if docker else None
     if docker is None or not host:
         raise SourceError(f"the Docker context {name!r:.100} has no Docker Engine's address")
     files = os.path.join(directory, "tls", key, "docker")
     tls = None
     if os.path.isdir(files):
-        tls = _tls_in(files, is_verified=not docker.boolean("skiptlsverify"))
+        tls = _tls_in(files, is_verified=not docker.boolean("SkipTLSVerify"))
     return EngineEndpoint(_spell(host), f"the context {name!r:.100}", tls)
 
 

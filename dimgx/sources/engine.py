@@ -154,7 +154,7 @@ def _pull(engine: Engine, name: str, platform: Platform | None, options: EngineO
             # Unpacking is reported in the same way, and is not to be counted again.
             if options.tick is None or answer.text("status") != "Downloading":
                 continue
-            detail, part = answer.fields("progressdetail"), answer.text("id")
+            detail, part = answer.fields("progressDetail"), answer.text("id")
             total = detail.integer("total") if detail else None
             if detail and part is not None and total:
                 parts[part] = detail.integer("current") or 0, total

@@ -83,9 +83,9 @@ def _is_far(endpoint: EngineEndpoint) -> bool:
 def _open_service(endpoint: EngineEndpoint, options: EngineOptions) -> Engine:
     """Connect, and find out who it is: each may answer at the other's address."""
     connection = Connection(endpoint, options)
-    for component in connection.version.objects("components"):
-        if component.text("name") == "Podman Engine":
-            details = component.fields("details")
-            spoken = details.text("minapiversion") if details else None
+    for component in connection.version.objects("Components"):
+        if component.text("Name") == "Podman Engine":
+            details = component.fields("Details")
+            spoken = details.text("MinAPIVersion") if details else None
             return Podman(ServiceDoor(connection, spoken or "4.0.0"))
     return DockerEngine(connection)

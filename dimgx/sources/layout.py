@@ -63,7 +63,9 @@ def list_layout(files: Files) -> list[Candidate]:
     if data is None:
         raise ImageError(f"{files.where} is no OCI layout: oci-layout is missing")
     what = f"{files.where}: oci-layout"
-    version = Fields(parse_json(data, what, MANIFEST_LIMIT), what).text("imagelayoutversion")
+    version = Fields(parse_json(data, what, MANIFEST_LIMIT), what).text("imageLayoutVersion")
+    if not version:
+        raise ImageError(f"{what}: imageLayoutVersion is missing")
     if version != "1.0.0":
         raise ImageError(f"{what}: version {version!r:.100} is not known (1.0.0 is)")
     data = files.read("index.json", CONFIG_LIMIT)

@@ -142,7 +142,7 @@ class _Reader:
     def _step(self, id: str, tags: tuple[str, ...]) -> HistoryStep:
         fields = self._json(id)[0]
         made_by = fields.fields("container_config")
-        command = made_by.words("cmd") if made_by else []
+        command = made_by.words("Cmd") if made_by else []
         return HistoryStep(
             empty=False,
             created=fields.text("created"),
@@ -159,6 +159,6 @@ class _Reader:
 def _size_of(fields: Fields) -> int | None:
     """Give the stated size; None where it is no size, as the -1 that Docker wrote at times."""
     try:
-        return fields.integer("size")
+        return fields.integer("Size")
     except ImageError:
         return None

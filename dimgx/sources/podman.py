@@ -47,8 +47,8 @@ class Podman:
     def describe(self, name: str, platform: Platform | None) -> Described:
         """Give what it tells of an image; there is one of each name, whatever its platform."""
         image = self._inspect(name)
-        id = full_id(image.text("id"), image.what)
-        tags = clean_tags(image.texts("repotags"))
+        id = full_id(image.text("Id"), image.what)
+        tags = clean_tags(image.texts("RepoTags"))
         diff_ids = layers_of(image)
         sizes = self._sizes(id)
         steps = _steps_of(image)
@@ -57,9 +57,9 @@ class Podman:
         layered = tuple(step.size for step in steps if not step.empty)
         images = []
         for count, ancestor in self._ancestors(image, steps):
-            own = full_id(ancestor.text("id"), ancestor.what)
+            own = full_id(ancestor.text("Id"), ancestor.what)
             steps[count - 1] = steps[count - 1]._replace(
-                id=own, tags=clean_tags(ancestor.texts("repotags"))
+                id=own, tags=clean_tags(ancestor.texts("RepoTags"))
             )
             images.append((len(layers_of(ancestor)), own))
         if steps:
@@ -122,7 +122,7 @@ class Podman:
     def find_container(self, name: str) -> str | None:
         """Give the image of a container."""
         try:
-            return Fields(self.door.container(name), self.where).text("imagename")
+            return Fields(self.door.container(name), self.where).text("ImageName")
         except Refused:
             return None
 
@@ -138,7 +138,7 @@ class Podman:
     ) -> Iterator[tuple[int, Fields]]:
         """Yield the images that `image` was built on and how many steps each has, newest first."""
         below = len(steps)
-        parent = image.text("parent")
+        parent = image.text("Parent")
         for _ in range(_MOST_ANCESTORS):
             if not parent:
                 return
@@ -152,20 +152,20 @@ class Podman:
                 return
             below = len(older)
             yield below, ancestor
-            parent = ancestor.text("parent")
+            parent = ancestor.text("Parent")
 
 
 def _is_oci(image: Fields) -> bool:
     """Tell whether Podman leaves out what OCI's specification does not know, a health check."""
-    return "oci" in (image.text("manifesttype") or "oci")
+    return "oci" in (image.text("ManifestType") or "oci")
 
 
 def _directory_of(image: Fields) -> str | None:
     """Give where the files of the topmost layer lie, where there is one and overlay keeps it."""
-    driver = image.fields("graphdriver")
-    if driver is None or driver.text("name") != "overlay":
+    driver = image.fields("GraphDriver")
+    if driver is None or driver.text("Name") != "overlay":
         return None
-    return driver.text_mapping("data").get("UpperDir")
+    return driver.text_mapping("Data").get("UpperDir")
 
 
 def _steps_of(image: Fields) -> list[HistoryStep]:
@@ -177,7 +177,7 @@ def _steps_of(image: Fields) -> list[HistoryStep]:
             comment=fields.text("comment") or None,
             author=fields.text("author") or None,
         )
-        for fields in image.objects("history")
+        for fields in image.objects("History")
     ]
 
 
@@ -269,7 +269,7 @@ class ProgramDoor:
         found = self._ask("images", "--all", "--format", "json")
         # The program calls tags names, and says nothing where there are none.
         return [
-            {"Id": fields.text("id"), "RepoTags": fields.texts("names")}
+            {"Id": fields.text("Id"), "RepoTags": fields.texts("names")}
             for fields in Fields({"images": found}, self.where).objects("images")
         ]
 

@@ -173,7 +173,7 @@ class _PodmanService:
 
     def load(self, chunks: Iterable[bytes]) -> list[str]:
         answers = self._door.post("/images/load", chunks, {})
-        return [name for answer in answers for name in answer.texts("names")]
+        return [name for answer in answers for name in answer.texts("Names")]
 
     def import_tar(self, chunks: Iterable[bytes], name: str | None, what: Imported) -> str:
         params: dict[str, str | list[str]] = {
@@ -183,7 +183,7 @@ class _PodmanService:
             params["reference"] = name
         params |= _platform_words(what)
         answers = self._door.post("/images/import", chunks, params)
-        return next((answer.text("id") or "" for answer in answers), "")
+        return next((answer.text("Id") or "" for answer in answers), "")
 
     def tag(self, id: str, name: str) -> None:
         repository, _, tag = name.rpartition(":")

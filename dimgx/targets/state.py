@@ -183,7 +183,7 @@ def _read_json(files: Files, name: str) -> object:
 
 
 def _config_digest(entry: Fields) -> str:
-    path = (entry.text("config") or "").rpartition("/")[2]
+    path = (entry.text("Config") or "").rpartition("/")[2]
     return f"sha256:{path.removesuffix('.json')}"
 
 
