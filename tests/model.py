@@ -168,8 +168,9 @@ def add_entry(own: OwnTree, member: Member) -> None:
     if base.startswith(b".wh.") or (member.kind == "c" and member.device == (0, 0)):
         add_marker(own, parts, base)
         return
-    directory, _ = resolve_directory(own, parts[:-1], make=True)
+    directory, resolved = resolve_directory(own, parts[:-1], make=True)
     assert directory is not None
+    path = b"/".join([*resolved, base])
     old = directory.children.get(base)
     if member.kind == "d":
         if old is None or old.kind != "d":
@@ -260,7 +261,7 @@ def inode_of(own: OwnTree, member: Member, path: bytes = b"") -> Inode:
     real = wanted
     if found is None:
         found, real = find_link_target(own, wanted)
-    if found is not None and found.kind != "d" and wanted != path:
+    if found is not None and found.kind != "d" and real != path:
         if found.later is not None:
             raise Unspecified("a link to a link whose target is not there yet")
         set_attributes(found, member, is_link=True)
@@ -272,7 +273,7 @@ def inode_of(own: OwnTree, member: Member, path: bytes = b"") -> Inode:
     if found is not None:
         own.directories.append(wanted)
     # What is no good now is none the better for what follows.
-    is_bad = found is not None or wanted == path
+    is_bad = found is not None or real == path
     own.bad += is_bad
     return Inode("h", later=NOWHERE if is_bad else real)
 
@@ -298,16 +299,6 @@ def find_link_target(own: OwnTree, wanted: bytes) -> tuple[Inode | None, bytes]:
     return found, path
 
 
-def look_up_real(own: OwnTree, path: bytes) -> Inode | None:
-    """Give what lies at a path of the layer, through its symlinks; None if they lead nowhere."""
-    *parents, base = path.split(b"/")
-    try:
-        directory, _ = resolve_directory(own, parents, make=False)
-    except (Malformed, Unspecified):
-        return None
-    return None if directory is None else directory.children.get(base)
-
-
 def settle_links(own: OwnTree) -> None:
     """Turn links whose target came later in the layer into links (rule 37)."""
 
@@ -316,7 +307,7 @@ def settle_links(own: OwnTree) -> None:
             if child.kind == "d":
                 settle(child)
             elif child.later is not None:
-                found = look_up_real(own, child.later)
+                found = look_up(own.root, child.later)
                 if found is None or found.kind == "d":
                     raise Malformed("a link to nothing, or to a directory")
                 if found.later is not None:

@@ -175,15 +175,24 @@ CASES = [
         [[hardlink("b", "d/e/a"), dir_("d/e"), file("d/e/a", "x")]],
         ["f b 'x'", "d d", "d d/e", "h d/e/a = b"],
     ),
-    case(
+    bad(
         "37-before-the-symlink-that-leads-to-its-target",
         [[hardlink("b", "d/a"), symlink("d", "e"), file("e/a", "x")]],
-        ["f b 'x'", "l d -> e", "d e", "h e/a = b"],
+        "'b' is a hard link to 'd/a', which is nowhere",
     ),
     case(
         "37-covered-and-what-followed-is-in-a-loop",
         [[symlink("a", "b"), hardlink("a/c", "a/d"), symlink("b", "a")]],
         ["l a -> b", "l b -> a"],
+    ),
+    bad("38-to-what-its-own-name-covers", [[file("d/a"), hardlink("d", "d/a")]]),
+    case(
+        "38-to-a-directory-that-its-own-name-covers-but-covered-itself",
+        [[dir_("d/e"), hardlink("d", "d/e"), file("d", "x")]],
+        ["f d 'x'"],
+    ),
+    bad(
+        "38-to-itself-behind-a-symlink", [[symlink("d", "."), hardlink("d/a", "a")]], in_model=False
     ),
     bad("38-to-nothing-at-all", [[file("x"), hardlink("b", "a")]]),
     bad("38-to-a-directory", [[dir_("d"), hardlink("b", "d")]]),

@@ -155,13 +155,17 @@ class Replay:
         path = normalise(spelled, offset)
         if not path:
             raise MalformedTar(f"a hard link to {show(spelled)}", offset)
+        place, _, name = path_of(index.keys[number]).rpartition(b"/")
+        siblings, above = self._walk(place, number, create=True)
+        # What had the name before is gone when the target is looked up, as engines have it.
+        siblings.pop(name, None)
         parent, _, base = path.rpartition(b"/")
         children, names = self._walk(parent, number, create=False)
         found = children.get(base)
-        target = key_of(b"/".join((*names, base)), is_directory=False)
         node = _Node(number, LINK)
-        if target == index.keys[number]:
+        if [*names, base] == [*above, name]:
             raise MalformedTar(f"a hard link {show(spelled)} to itself", offset)
+        target = key_of(b"/".join((*names, base)), is_directory=False)
         if found is None:
             link = Link(target, self._dropped.get(path))
         elif found.kind == DIRECTORY:
@@ -171,7 +175,7 @@ class Replay:
             link = index.links.get(found.number) or Link(target, found.number)
             node.kind, node.target = found.kind, found.target
         index.links[number] = link._replace(spelled=spelled)
-        self._place(number, path_of(index.keys[number]), node)
+        siblings[name] = node
 
     def _find_following(self) -> None:
         """Let links to what came after them find it, if it is still there (rule 37)."""
@@ -179,14 +183,20 @@ class Replay:
         for number, link in links.items():
             if link.member is not None:
                 continue
-            parent, _, base = path_of(link.target).rpartition(b"/")
-            try:
-                children, _ = self._walk(parent, number, create=False)
-            except MalformedTar:
-                continue  # what came after the link made a loop on the way
-            found = children.get(base)
+            found = self._find(path_of(link.target))
             if found is not None and found.kind != DIRECTORY:
                 links[number] = link._replace(following=found.number)
+
+    def _find(self, path: bytes) -> _Node | None:
+        """Give what lies at a path in which no name is a symlink's."""
+        *parents, base = path.split(b"/")
+        children = self._root
+        for name in parents:
+            node = children.get(name)
+            if node is None or node.children is None:
+                return None
+            children = node.children
+        return children.get(base)
 
     def _collect(self) -> None:
         """Write the tree's keys into the index; what is not in the tree is no entry."""
