@@ -58,6 +58,7 @@ OTHERWISE = {
     "42-a-directory-over-a-file": "the covered file has removed what lay below",
     "42-a-directory-over-a-link-to-nothing": "refuses",
     "42-a-file-over-a-link-to-nothing": "refuses",
+    "42-a-symlink-over-a-link-to-nothing": "refuses",
     "45-extended": "loses empty xattrs",
     "45-security": "keeps no SELinux labels here",
     "46-device-numbers": "Linux has 12 and 20 bits",

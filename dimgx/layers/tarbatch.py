@@ -45,8 +45,10 @@ _POSIX, _GNU = b"ustar\00000", b"ustar  \0"
 _DIGITS = (*range(100, 106), *range(108, 114), *range(116, 122), *range(124, 135), *range(136, 147))
 _FILL = (106, 114, 122)
 _ENDS = (107, 115, 123, 135, 147)
+_NO_DEVICE = rb"(?:\0{8}|0{7}[0\0])"
+_NO_DEVICES = re.compile(_NO_DEVICE + b"*")
 _USUAL_NUMBERS = re.compile(
-    rb"(?s)(?:[0-7]{6}[0-7 \0][ \0]){3}(?:[0-7]{11}[ \0]){2}[0-7]{6}\0 .{173}[0\0]{16}"
+    rb"(?s)(?:[0-7]{6}[0-7 \0][ \0]){3}(?:[0-7]{11}[ \0]){2}[0-7]{6}\0 .{173}" + _NO_DEVICE + b"{2}"
 )
 _USUAL_RECORD = re.compile(
     rb"([1-9][0-9]{0,6}) (path|linkpath|[mac]time|SCHILY\.(?:xattr\.(?!trusted\.)|acl\.)[^=\0]+)="
@@ -176,14 +178,14 @@ def _find_unusual(joined: bytes) -> set[int]:
         b"".join([joined[column::BLOCK] for column in columns])
         for columns in (_DIGITS, _FILL, _ENDS)
     )
-    words = memoryview(joined).cast("Q")
-    # Device numbers, with the last byte of an owner's name before them.
-    devices = words[41::64].tobytes() + words[42::64].tobytes() + joined[344::BLOCK]
+    # From the first header's device numbers to the end of the last one's.
+    words = memoryview(joined)[329 : len(joined) - BLOCK + 345].cast("Q")
+    devices = words[::64].tobytes() + words[1::64].tobytes()
     if (
         digits.translate(None, b"01234567")
         or fill.translate(None, b"01234567 \0")
         or ends.translate(None, b" \0")
-        or devices.translate(None, b"0\0")
+        or not _are_none(devices)
         or not _sums_match(joined)
     ):
         usual = [i for i in range(count) if _USUAL_NUMBERS.match(joined, i * BLOCK + 100)]
@@ -191,6 +193,15 @@ def _find_unusual(joined: bytes) -> set[int]:
             usual = [i for i in usual if _sums_match(_field(joined, i, 0, BLOCK))]
         unusual.update(set(range(count)).difference(usual))
     return unusual
+
+
+def _are_none(devices: bytes) -> bool:
+    """Tell whether fields of 8 bytes with device numbers have none, spelled as all read it."""
+    return (
+        devices.count(b"0000000\0") * 8 == len(devices)
+        or not devices.strip(b"\0")
+        or _NO_DEVICES.fullmatch(devices) is not None
+    )
 
 
 def _sums_match(joined: bytes) -> bool:
