@@ -204,9 +204,9 @@ def _raw_member(tar: bytes, start: int) -> RawMember:
         size = _number(block[124:136], name)
         for place in (slice(100, 108), slice(108, 116), slice(116, 124), slice(136, 148)):
             _number(block[place], name)
-        for place in (slice(329, 337), slice(337, 345)):
-            if block[place] != bytes(8):
-                _number(block[place], name)
+        if block[329:345] != bytes(16):
+            _number(block[329:337], name)
+            _number(block[337:345], name)
         is_gnu = block[257:265] == b"ustar  \0"
         heeded = is_gnu and [k for k in (345, 357, 386, 483) if block[k]]
         _need(not heeded, "what some readers heed in a GNU header", (name, heeded))

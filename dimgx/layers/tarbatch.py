@@ -45,10 +45,10 @@ _POSIX, _GNU = b"ustar\00000", b"ustar  \0"
 _DIGITS = (*range(100, 106), *range(108, 114), *range(116, 122), *range(124, 135), *range(136, 147))
 _FILL = (106, 114, 122)
 _ENDS = (107, 115, 123, 135, 147)
-_NO_DEVICE = rb"(?:\0{8}|0{7}[0\0])"
-_NO_DEVICES = re.compile(_NO_DEVICE + b"*")
+_NO_DEVICES = re.compile(rb"(?:\0{8}|0{7}[0\0])*")
 _USUAL_NUMBERS = re.compile(
-    rb"(?s)(?:[0-7]{6}[0-7 \0][ \0]){3}(?:[0-7]{11}[ \0]){2}[0-7]{6}\0 .{173}" + _NO_DEVICE + b"{2}"
+    rb"(?s)(?:[0-7]{6}[0-7 \0][ \0]){3}(?:[0-7]{11}[ \0]){2}[0-7]{6}\0 .{173}"
+    rb"(?:\0{16}|(?:0{7}[0\0]){2})"
 )
 _USUAL_RECORD = re.compile(
     rb"([1-9][0-9]{0,6}) (path|linkpath|[mac]time|SCHILY\.(?:xattr\.(?!trusted\.)|acl\.)[^=\0]+)="
@@ -180,12 +180,13 @@ def _find_unusual(joined: bytes) -> set[int]:
     )
     # From the first header's device numbers to the end of the last one's.
     words = memoryview(joined)[329 : len(joined) - BLOCK + 345].cast("Q")
-    devices = words[::64].tobytes() + words[1::64].tobytes()
+    majors, minors = words[::64].tobytes(), words[1::64].tobytes()
     if (
         digits.translate(None, b"01234567")
         or fill.translate(None, b"01234567 \0")
         or ends.translate(None, b" \0")
-        or not _are_none(devices)
+        or majors != minors
+        or not _are_none(majors)
         or not _sums_match(joined)
     ):
         usual = [i for i in range(count) if _USUAL_NUMBERS.match(joined, i * BLOCK + 100)]
@@ -195,12 +196,12 @@ def _find_unusual(joined: bytes) -> set[int]:
     return unusual
 
 
-def _are_none(devices: bytes) -> bool:
+def _are_none(numbers: bytes) -> bool:
     """Tell whether fields of 8 bytes with device numbers have none, spelled as all read it."""
     return (
-        devices.count(b"0000000\0") * 8 == len(devices)
-        or not devices.strip(b"\0")
-        or _NO_DEVICES.fullmatch(devices) is not None
+        numbers.count(b"0000000\0") * 8 == len(numbers)
+        or not numbers.strip(b"\0")
+        or _NO_DEVICES.fullmatch(numbers) is not None
     )
 
 

@@ -33,7 +33,6 @@ _OCTAL = re.compile(rb"[0-7]+")
 _PLAIN_OCTAL = re.compile(rb" *[0-7]+[ \0]*")
 _PLAIN_NUMBER = re.compile(rb"(?s) *[0-7]+[ \0]*|\x80.*")
 _PLAIN_TIME = re.compile(rb"(?s) *[0-7]+[ \0]*|[\x80\xff].*")
-_PLAIN_DEVICE = re.compile(rb"(?s) *[0-7]+[ \0]*|\x80.*|\0{8}")
 _PLAIN_SPELLINGS = (
     (_PLAIN_OCTAL, 100, 108),  # mode
     (_PLAIN_NUMBER, 108, 116),  # uid
@@ -41,9 +40,8 @@ _PLAIN_SPELLINGS = (
     (_PLAIN_NUMBER, 124, 136),  # size
     (_PLAIN_TIME, 136, 148),
     (_PLAIN_OCTAL, 148, 156),  # checksum
-    (_PLAIN_DEVICE, 329, 337),
-    (_PLAIN_DEVICE, 337, 345),
 )
+_NO_DEVICE = bytes(16)
 # In names NUL stands for `/` later on.
 _TEXT_RECORDS = frozenset(b"path linkpath uname gname GNU.sparse.name".split())
 
@@ -124,7 +122,11 @@ def parse_number(raw: bytes | bytearray, what: str, offset: int) -> int:
 
 def is_plainly_spelled(block: bytes) -> bool:
     """Tell whether every reader reads the same numbers in a header (rule 70)."""
-    return all(spelling.fullmatch(block, at, end) for spelling, at, end in _PLAIN_SPELLINGS)
+    if not all(spelling.fullmatch(block, at, end) for spelling, at, end in _PLAIN_SPELLINGS):
+        return False
+    return block[329:345] == _NO_DEVICE or all(
+        _PLAIN_NUMBER.fullmatch(block, at, at + 8) for at in (329, 337)
+    )
 
 
 def check_sum(block: bytes, offset: int) -> bool:
