@@ -194,6 +194,16 @@ def test_70_checksums_are_spelled_so_that_every_reader_reads_them(spelled: bytes
     assert (tar == layer(file("a", "x"), file("z", "end"))) == (spelled == b"\0\0%06o")
 
 
+@pytest.mark.parametrize("magic", [bytes(8), b"ustar 00", b"ustar\0  "])
+def test_70_a_long_names_header_has_a_magic_too(magic: bytes) -> None:
+    """busybox refuses a header without one."""
+    name = "a" * 120
+    odd = raw(extended(b"L", name.encode() + b"\0", overlay={257: magic}))
+    tar = flatten_members([[odd, file("n", "x")]])
+    assert list_tar(tar) == [f"f {name} 'x'"]
+    assert [tar[at + 257 : at + 262] for at in (0, 1024)] == [b"ustar"] * 2
+
+
 def test_70_an_owner_that_pax_overrides_is_spelled_anew() -> None:
     odd = file("a", "x", overlay={116: base256(-1, 8)}, records=((b"gid", b"6"),))
     assert flatten_members([[odd]]) == layer(file("a", "x", gid=6))

@@ -22,7 +22,9 @@ from dimgx.layers.tarfields import (
     CHARDEV,
     DIRECTORY,
     GNU_FIELDS,
+    GNU_MAGIC,
     LINK,
+    POSIX_MAGIC,
     SYMLINK,
     cut,
     is_plain_owner,
@@ -40,7 +42,6 @@ _CLEAN_NAME = re.compile(
 )
 # A table costs the same however many slashes there are; replace() costs 10 ns for each.
 _SLASH_TO_NUL, _ENDS_TO_NEWLINE = bytes.maketrans(b"/", b"\0"), bytes.maketrans(b"/.", b"\n\n")
-_POSIX, _GNU = b"ustar\00000", b"ustar  \0"
 # Mode, uid, gid, size and time: columns that hold digits, that may also hold fill, that end one.
 _DIGITS = (*range(100, 106), *range(108, 114), *range(116, 122), *range(124, 135), *range(136, 147))
 _FILL = (106, 114, 122)
@@ -155,7 +156,7 @@ def _find_nonzero(column: bytes) -> list[int]:
 @lru_cache(maxsize=4)
 def _magic_columns(count: int) -> tuple[bytes, bytes]:
     return tuple(  # type: ignore[return-value]  # two of them
-        b"".join(bytes((byte,)) * count for byte in magic) for magic in (_POSIX, _GNU)
+        b"".join(bytes((byte,)) * count for byte in magic) for magic in (POSIX_MAGIC, GNU_MAGIC)
     )
 
 
@@ -165,11 +166,12 @@ def _find_unusual(joined: bytes) -> set[int]:
     count = len(joined) // BLOCK
     magic = b"".join([joined[column::BLOCK] for column in range(257, 265)])
     if magic not in _magic_columns(count):
-        unusual.update(i for i in range(count) if _field(joined, i, 257, 265) not in (_POSIX, _GNU))
+        magics = POSIX_MAGIC, GNU_MAGIC
+        unusual.update(i for i in range(count) if _field(joined, i, 257, 265) not in magics)
     unusual.update(_find_nonzero(joined[508::BLOCK]))  # star's trailer
     for column in GNU_FIELDS:
         for i in _find_nonzero(joined[column::BLOCK]):
-            if _field(joined, i, 257, 265) == _GNU:
+            if _field(joined, i, 257, 265) == GNU_MAGIC:
                 unusual.add(i)
     kinds = joined[156::BLOCK]
     unusual.update(find_kind(kinds, CHARDEV), find_kind(kinds, BLOCKDEV))

@@ -16,6 +16,8 @@ FILE, LINK, SYMLINK, CHARDEV, BLOCKDEV, DIRECTORY, FIFO = b"0123456"
 EntryType = Literal["file", "link", "symlink", "chardev", "blockdev", "directory", "fifo"]
 TYPES: tuple[EntryType, ...] = get_args(EntryType)
 """What people call the kinds, from FILE on."""
+POSIX_MAGIC, GNU_MAGIC = b"ustar\00000", b"ustar  \0"
+"""What stands in a header from byte 257 on, by its dialect; old V7 headers have nothing there."""
 PAX = ord("x")
 """The type of a PAX extended header."""
 EXTENDED = b"xgLK"

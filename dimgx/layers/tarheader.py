@@ -29,8 +29,10 @@ from dimgx.layers.tarfields import (
     EXTENDED,
     FILE,
     GNU_FIELDS,
+    GNU_MAGIC,
     LINK,
     PAX,
+    POSIX_MAGIC,
     SYMLINK,
     Header,
     MalformedTar,
@@ -119,7 +121,7 @@ def read_header(read_at: Callable[[int, int], bytes], offset: int, end: int) -> 
                 raise MalformedTar("an extended header with nothing behind it", offset)
             _check_end(read_at, at, end, block)
             return None
-        if not (check_sum(block, at) and is_plainly_spelled(block)):
+        if not (check_sum(block, at) and is_plainly_spelled(block) and _is_normal_dialect(block)):
             extended.is_normal = False
         typeflag = block[156]
         if typeflag not in EXTENDED:
@@ -170,7 +172,7 @@ def _parse(block: bytes, extended: _Extended, at: int) -> Header:
     typeflag, records = block[156], extended.records
     if typeflag not in _KINDS:
         raise MalformedTar(f"a member of unknown type {chr(typeflag)!r}", extended.offset)
-    is_ustar, is_gnu = block[257:263] == b"ustar\0", block[257:265] == b"ustar  \0"
+    is_ustar, is_gnu = block[257:263] == b"ustar\0", block[257:265] == GNU_MAGIC
     names = [name for name in (extended.long_name, records.get(b"path")) if name]
     targets = [target for target in (extended.long_link, records.get(b"linkpath")) if target]
     name = names[0] if names else _full_name(block, is_ustar=is_ustar, is_gnu=is_gnu)
@@ -203,7 +205,6 @@ def _parse(block: bytes, extended: _Extended, at: int) -> Header:
     is_normal = (
         extended.is_normal
         and is_all_kept
-        and _is_normal_dialect(block, is_ustar=is_ustar, is_gnu=is_gnu)
         and typeflag in b"0123456"
         and len(names) < 2
         and not targets  # but the one that counts
@@ -231,10 +232,10 @@ def _full_name(block: bytes, *, is_ustar: bool, is_gnu: bool) -> bytes:
     return prefix + b"/" + name if prefix else name
 
 
-def _is_normal_dialect(block: bytes, *, is_ustar: bool, is_gnu: bool) -> bool:
-    if is_gnu:
+def _is_normal_dialect(block: bytes) -> bool:
+    if block[257:265] == GNU_MAGIC:
         return not any(block[at] for at in GNU_FIELDS)
-    return is_ustar and block[263:265] == b"00" and block[508:512] != _STAR
+    return block[257:265] == POSIX_MAGIC and block[508:512] != _STAR
 
 
 def _old_go_prefix(block: bytes) -> bytes:

@@ -7,12 +7,11 @@ it again copies it.
 
 from __future__ import annotations
 
-from dimgx.layers.tarfields import BLOCK, BLOCKDEV, CHARDEV, Header
+from dimgx.layers.tarfields import BLOCK, BLOCKDEV, CHARDEV, GNU_MAGIC, POSIX_MAGIC, Header
 
 END = bytes(2 * BLOCK)
 """The end of an archive: two zero blocks."""
 
-_POSIX, _GNU = b"ustar\00000", b"ustar  \0"
 GLOBAL_NAME = b"pax_global_header"
 _PAX_NAME, _LONG_NAME = b"././@PaxHeader", b"././@LongLink"
 
@@ -33,7 +32,7 @@ def build_header(header: Header) -> bytes:
         key for key, (value, width) in numbers.items() if not 0 <= value < 8 ** (width - 1)
     }
     before = b""
-    magic = _POSIX
+    magic = POSIX_MAGIC
     if header.records or header.had_pax:
         pax = dict(header.records)
         if len(name) > 100:
@@ -45,14 +44,14 @@ def build_header(header: Header) -> bytes:
             numbers[key] = 0, numbers[key][1]
         if pax:
             payload = b"".join(_record(key, pax[key]) for key in sorted(pax))
-            before = _extended(_PAX_NAME, b"x", payload, _POSIX)
+            before = _extended(_PAX_NAME, b"x", payload, POSIX_MAGIC)
     else:
         if len(linkname) > 100:
-            before = _extended(_LONG_NAME, b"K", linkname + b"\0", _GNU)
+            before = _extended(_LONG_NAME, b"K", linkname + b"\0", GNU_MAGIC)
         if len(name) > 100:
-            before += _extended(_LONG_NAME, b"L", name + b"\0", _GNU)
+            before += _extended(_LONG_NAME, b"L", name + b"\0", GNU_MAGIC)
         if before or too_large:
-            magic = _GNU
+            magic = GNU_MAGIC
     fields = [_number(value, width) for value, width in numbers.values()]
     devices = b"0000000\0" * 2
     if header.kind in (CHARDEV, BLOCKDEV):
@@ -67,7 +66,7 @@ def build_header(header: Header) -> bytes:
 
 def build_global_header(comment: bytes) -> bytes:
     """Give a global PAX header that says `comment` and changes nothing, as `git archive` has it."""
-    return _extended(GLOBAL_NAME, b"g", _record(b"comment", comment), _POSIX, b"0000666\0")
+    return _extended(GLOBAL_NAME, b"g", _record(b"comment", comment), POSIX_MAGIC, b"0000666\0")
 
 
 def _number(value: int, width: int) -> bytes:
