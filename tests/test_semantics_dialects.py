@@ -256,7 +256,7 @@ CASES = [
                 file("a", "abc", overlay={124: b"          3\0"}),
                 file("b", "abc", overlay={124: b"00000000003 "}),
                 file("c", "abc", overlay={124: b"000000000003"}),
-                file("d", "abc", overlay={124: base256(3, 12), 108: base256(1 << 33, 8)}),
+                file("d", "abc", overlay={124: base256(3, 12), 108: base256(1 << 31, 8)}),
                 file("e", overlay={100: b"644\0\0\0\0\0", 136: b"7 \0" + bytes(9)}),
             ]
         ],
@@ -264,7 +264,7 @@ CASES = [
             "f a 'abc'",
             "f b 'abc'",
             "f c 'abc'",
-            "f d 'abc' owner=8589934592:0",
+            "f d 'abc' owner=2147483648:0",
             "f e '' mtime=7",
         ],
         in_model=False,
@@ -287,6 +287,18 @@ CASES = [
         "51-negative-owners-are-32-bits",
         [[file("a", overlay={108: base256(-2, 8), 116: base256(-1, 8)}), file("b", uid=2**32 - 2)]],
         ["f a '' owner=4294967294:4294967295", "f b '' owner=4294967294:0"],
+        in_model=False,
+    ),
+    case(
+        "51-large-owners-are-32-bits",
+        [
+            [
+                file("a", uid=2**32 + 5, gid=2**33, dialect="gnu"),
+                file("b", uid=2**40 - 1, dialect="pax"),
+                file("c", overlay={116: base256((1 << 62) + 7, 8)}),
+            ]
+        ],
+        ["f a '' owner=5:0", "f b '' owner=4294967295:0", "f c '' owner=0:7"],
         in_model=False,
     ),
     bad("51-a-negative-size", [[file("a", size=base256(-1, 12))]], "size", in_model=False),

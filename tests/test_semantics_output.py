@@ -204,9 +204,23 @@ def test_70_a_long_names_header_has_a_magic_too(magic: bytes) -> None:
     assert [tar[at + 257 : at + 262] for at in (0, 1024)] == [b"ustar"] * 2
 
 
-def test_70_an_owner_that_pax_overrides_is_spelled_anew() -> None:
-    odd = file("a", "x", overlay={116: base256(-1, 8)}, records=((b"gid", b"6"),))
+@pytest.mark.parametrize("spelled", [base256(-1, 8), b"0000000\0", b"0000007\0"])
+def test_70_an_owner_that_pax_overrides_is_spelled_anew(spelled: bytes) -> None:
+    odd = file("a", "x", overlay={116: spelled}, records=((b"gid", b"6"),))
     assert flatten_members([[odd]]) == layer(file("a", "x", gid=6))
+
+
+@pytest.mark.parametrize("field", [b"00000000000\0", b"00000000777\0"])
+def test_70_a_size_that_pax_overrides_is_spelled_anew(field: bytes) -> None:
+    """busybox does not look into PAX headers."""
+    odd = file("a", "x" * 600, size=field, records=((b"size", b"600"),))
+    assert flatten_members([[odd]]) == layer(file("a", "x" * 600))
+
+
+def test_70_what_pax_says_as_the_header_does_is_copied() -> None:
+    same = file("a", "x", uid=5, records=((b"gid", b"0"), (b"size", b"1"), (b"uid", b"5")))
+    large = file("b", "x", uid=3_000_000, dialect="pax")
+    assert flatten_members([[same, large]]) == layer(same, large)
 
 
 @pytest.mark.parametrize(

@@ -180,15 +180,15 @@ def _parse(block: bytes, extended: _Extended, at: int) -> Header:
     linkname = b""
     if kind in (LINK, SYMLINK):
         linkname = targets.pop(0) if targets else cut(block[157:257])
-    uid = _number(records, b"uid", block[108:116], at)
-    gid = _number(records, b"gid", block[116:124], at)
-    if min(uid, gid) < 0:
+    uid, is_uid_plain = _number(records, b"uid", block[108:116], at)
+    gid, is_gid_plain = _number(records, b"gid", block[116:124], at)
+    if not 0 <= min(uid, gid) <= max(uid, gid) <= _ID_MASK:
         # Readers disagree on these. Docker hands them to the system, which takes 32 bits.
-        uid, gid = uid & _ID_MASK, gid & _ID_MASK
+        uid, gid, is_uid_plain = uid & _ID_MASK, gid & _ID_MASK, False
     mode = parse_number(block[100:108], "the mode", at) & 0o7777
     mtime = parse_number(block[136:148], "the time", at)
     stated = parse_number(block[124:136], "the size", at)
-    size = _number(records, b"size", block[124:136], at)
+    size, is_size_plain = _number(records, b"size", block[124:136], at)
     if stated < 0:
         raise MalformedTar("a negative size in the header", at)
     device, owners = [0, 0], [b"", b""]
@@ -205,6 +205,9 @@ def _parse(block: bytes, extended: _Extended, at: int) -> Header:
     is_normal = (
         extended.is_normal
         and is_all_kept
+        and is_uid_plain
+        and is_gid_plain
+        and is_size_plain
         and typeflag in b"0123456"
         and len(names) < 2
         and not targets  # but the one that counts
@@ -250,14 +253,16 @@ def _old_go_prefix(block: bytes) -> bytes:
     return b""
 
 
-def _number(records: dict[bytes, bytes], key: bytes, raw: bytes, offset: int) -> int:
+def _number(records: dict[bytes, bytes], key: bytes, raw: bytes, offset: int) -> tuple[int, bool]:
+    """Give a number, and whether the field, which some read alone, says the same if it can."""
     value = records.get(key)
-    number = parse_number(raw, key.decode(), offset)
+    field = parse_number(raw, key.decode(), offset)
     if value is None:
-        return number
+        return field, True
     if not DECIMAL.fullmatch(value):
         raise MalformedTar(f"the PAX record {key.decode()} is no number", offset)
-    return int(value)
+    number = int(value)
+    return number, number == field or number >= 8 ** (len(raw) - 1)
 
 
 def _keep_records(records: dict[bytes, bytes], offset: int) -> tuple[dict[bytes, bytes], bool]:
