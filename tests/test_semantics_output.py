@@ -252,6 +252,32 @@ def test_70_a_long_size_of_a_pax_header_hides_no_name() -> None:
     assert (found.name, found.records) == (b"p/a", {b"SCHILY.xattr.user.a": value})
 
 
+@pytest.mark.parametrize("leads", [("/",), ("./",), ("/", "./"), ("", "/"), ("", "/", "./")])
+@pytest.mark.parametrize("dialect", ["ustar", "gnu"])
+def test_70_what_leads_a_name_is_taken_off_where_it_lies(
+    leads: tuple[str, ...], dialect: str
+) -> None:
+    """Names that fill the field, times in PAX headers and owners to blank are among them."""
+    names = ["a", "d/b", "n" * 98, "x" * 99, "y" * 50]
+    members = [
+        file(f"{k:03}/{name}"[: 100 - len(leads[k % len(leads)])], name, dialect=dialect)
+        for k in range(200)
+        for name in names
+    ]
+    members[7::11] = [member.but(records=((b"mtime", b"1.5"),)) for member in members[7::11]]
+    members[5::13] = [member.but(uname=b"daemon") for member in members[5::13]]
+    led = [
+        member.but(name=leads[k // len(names) % len(leads)].encode() + member.name)
+        for k, member in enumerate(members)
+    ]
+    plain = [member.but(uname=b"") if member.uname == b"daemon" else member for member in members]
+    tar = flatten_members([led])
+    assert tar == flatten_members([plain])
+    assert sorted(node.path for node in read_tar(tar) if node.kind == "f") == sorted(
+        member.name for member in members
+    )
+
+
 def test_70_two_sources_for_a_name_become_one() -> None:
     members = [raw(pax_header([(b"path", b"p" * 120)])), raw(gnu_long(b"L", b"q" * 120)), file("a")]
     (written,) = raw_members(flatten_members([members]))

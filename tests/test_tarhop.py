@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dimgx.errors import ImageError
 from dimgx.layers import tarbatch, tarwalk
-from dimgx.layers.layerindex import COPY, REWRITE, STRIP_DOT, LayerIndex
+from dimgx.layers.layerindex import COPY, REWRITE, STRIP_LEAD, LayerIndex
 from dimgx.layers.tarhop import MAX_CHUNK, hop
 from tests.dsl import (
     END,
@@ -216,7 +216,7 @@ def test_how_a_member_goes_out_does_not_depend_on_chunks(cut: int, chunk: int) -
         opened.flush()
         patch.setattr(tarwalk, "CHUNK", chunk)
         index = tarwalk.walk_layer(opened.fileno(), 0, len(tar))
-    assert index.codes == bytes((STRIP_DOT,)) * 301
+    assert index.codes == bytes((STRIP_LEAD,)) * 301
 
 
 def test_members_are_taken_at_once() -> None:

@@ -11,9 +11,9 @@ import marshal
 from array import array
 from typing import NamedTuple
 
-COPY, STRIP_DOT, STRIP_OWNER, REWRITE = 0, 1, 2, 4
-"""How a member's header goes out: as it is; without a leading `./`; without owners' names (these
-two may be added); or written anew from what it says."""
+COPY, STRIP_LEAD, STRIP_OWNER, REWRITE = 0, 1, 2, 4
+"""How a member's header goes out: as it is; without a leading `./` or `/`; without owners' names
+(these two may be added); or written anew from what it says."""
 RENAME = 16
 """Added in a plan to what goes out under another name, but else as it is or without owners."""
 

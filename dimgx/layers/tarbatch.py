@@ -14,7 +14,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from dimgx.layers.layerindex import COPY, REWRITE, STRIP_DOT, STRIP_OWNER
+from dimgx.layers.layerindex import COPY, REWRITE, STRIP_LEAD, STRIP_OWNER
 from dimgx.layers.names import MAX_PATH
 from dimgx.layers.tarfields import (
     BLOCK,
@@ -37,6 +37,7 @@ except ImportError:
 
 _NAMES = re.compile(rb"(?s)(?=([^\0]{0,100})).{512}")
 _NAMES_BEHIND_DOT = re.compile(rb"(?s)\./(?=([^\0]{0,98})).{510}")
+_NAMES_BEHIND_SLASH = re.compile(rb"(?s)/(?=([^\0]{0,99})).{511}")
 _CLEAN_NAME = re.compile(
     rb"(?s)(?!\.{1,2}(?:/|\Z)|\.wh\.)[^/]+(?:/(?!\.{1,2}(?:/|\Z)|\.wh\.)[^/]+)*"
 )
@@ -46,16 +47,21 @@ _SLASH_TO_NUL, _ENDS_TO_NEWLINE = bytes.maketrans(b"/", b"\0"), bytes.maketrans(
 _DIGITS = (*range(100, 106), *range(108, 114), *range(116, 122), *range(124, 135), *range(136, 147))
 _FILL = (106, 114, 122)
 _ENDS = (107, 115, 123, 135, 147)
-_NO_DEVICES = re.compile(rb"(?:\0{8}|0{7}[0\0])*")
+_NO_DEVICES = re.compile(rb"(?:\0{8}|0{6}[0 \0][ \0])*")
 _USUAL_NUMBERS = re.compile(
     rb"(?s)(?:[0-7]{6}[0-7 \0][ \0]){3}(?:[0-7]{11}[ \0]){2}[0-7]{6}\0 .{173}"
-    rb"(?:\0{16}|(?:0{7}[0\0]){2})"
+    rb"(?:\0{16}|(?:0{6}[0 \0][ \0]){2})"
 )
 _USUAL_RECORD = re.compile(
     rb"([1-9][0-9]{0,6}) (path|linkpath|[mac]time|SCHILY\.(?:xattr\.(?!trusted\.)|acl\.)[^=\0]+)="
 )
 _TIME = re.compile(rb"[0-9]{1,19}(?:\.[0-9]*)?")
-_ONLY_TIME = re.compile(rb"[1-9][0-9] [mac]time=[0-9]{1,19}(?:\.[0-9]*)?\n")
+# Nothing but times, none of them twice, each record as long as it says.
+_LENGTHS = b"|".join(b"%d [^\n]{%d}\n" % (length, length - 4) for length in range(30, 10, -1))
+_ONLY_TIMES = re.compile(
+    b"(?s)(?:(?=%b)" % _LENGTHS
+    + rb"[0-9]{2} ([mac])time=[0-9]{1,19}(?:\.[0-9]*)?\n(?!.* \1time=))+"
+)
 _ADLER_MODULUS = 65521
 _ROOT_OWNED = b"root".ljust(32, b"\0") * 2
 
@@ -96,8 +102,9 @@ def parse_batch(
     if pax:
         renamed = _apply_pax(pax, names, kinds, unusual, is_clamped=newest_mtime is not None)
     for i in renamed:
-        codes[i] = STRIP_DOT if names[i].startswith(b"./") else COPY
-        names[i] = names[i].removeprefix(b"./")
+        lead = 2 if names[i].startswith(b"./") else names[i].startswith(b"/")
+        codes[i] = STRIP_LEAD if lead else COPY
+        names[i] = names[i][lead:]
     for i in _find_nonzero(joined[345::BLOCK]):
         if i in pax:
             unusual.add(i)
@@ -120,17 +127,22 @@ def parse_batch(
 
 
 def _find_names(joined: bytes) -> tuple[list[bytes], bytearray]:
-    """Give the names without a leading `./`, and STRIP_DOT for those that have one, else COPY."""
+    """Give the names without a leading `./` or `/`, and STRIP_LEAD where there was one, or COPY."""
     first, second = joined[::BLOCK], joined[1::BLOCK]
     count = len(first)
     if first == b"." * count and second == b"/" * count:
-        return _NAMES_BEHIND_DOT.findall(joined), bytearray((STRIP_DOT,)) * count
+        return _NAMES_BEHIND_DOT.findall(joined), bytearray((STRIP_LEAD,)) * count
+    if first == b"/" * count:
+        return _NAMES_BEHIND_SLASH.findall(joined), bytearray((STRIP_LEAD,)) * count
     names: list[bytes] = _NAMES.findall(joined)
     codes = bytearray((COPY,)) * count
     for i in find_kind(first, ord(".")):
         if second[i] == ord("/"):
             names[i] = names[i][2:]
-            codes[i] = STRIP_DOT
+            codes[i] = STRIP_LEAD
+    for i in find_kind(first, ord("/")):
+        names[i] = names[i][1:]
+        codes[i] = STRIP_LEAD
     return names, codes
 
 
@@ -200,11 +212,10 @@ def _find_unusual(joined: bytes) -> set[int]:
 
 def _are_none(numbers: bytes) -> bool:
     """Tell whether fields of 8 bytes with device numbers have none, spelled as all read it."""
-    return (
-        numbers.count(b"0000000\0") * 8 == len(numbers)
-        or not numbers.strip(b"\0")
-        or _NO_DEVICES.fullmatch(numbers) is not None
-    )
+    first = numbers[:8]
+    if numbers.count(first) * 8 == len(numbers):  # all are spelled alike, as a rule
+        numbers = first
+    return _NO_DEVICES.fullmatch(numbers) is not None
 
 
 def _sums_match(joined: bytes) -> bool:
@@ -302,7 +313,7 @@ def _apply_pax(
             unusual.add(i)
             continue
         payload = header.payload
-        if _ONLY_TIME.fullmatch(payload) and int(payload[:2]) == len(payload):
+        if _ONLY_TIMES.fullmatch(payload):
             continue
         records = parse_usual_records(payload)
         if records is None or (b"linkpath" in records and kinds[i] != SYMLINK):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from zlib import adler32
 
-from dimgx.layers.layerindex import STRIP_DOT, STRIP_OWNER
+from dimgx.layers.layerindex import STRIP_LEAD, STRIP_OWNER
 from dimgx.layers.tarfields import BLOCK, FIFO, FILE, PAX, parse_number
 
+_SLASH = ord("/")
 PATCHED = 4096
 """Bytes of a member in which all its headers have to be if it is renamed in place."""
-
-_DOT_SUM = ord(".") + ord("/")
 
 
 def patch_header(chunk: bytearray, at: int, code: int) -> None:
@@ -18,9 +17,13 @@ def patch_header(chunk: bytearray, at: int, code: int) -> None:
     taken = 0
     if chunk[at + 156] == PAX:  # the header is behind the PAX header
         at += BLOCK + (int(chunk[at + 124 : at + 135], 8) + BLOCK - 1 & -BLOCK)
-    if code & STRIP_DOT:
-        chunk[at : at + 100] = chunk[at + 2 : at + 100] + b"\0\0"
-        taken = _DOT_SUM
+    if code & STRIP_LEAD:
+        if chunk[at] == _SLASH:
+            chunk[at : at + 100] = chunk[at + 1 : at + 100] + b"\0"
+            taken = _SLASH
+        else:
+            chunk[at : at + 100] = chunk[at + 2 : at + 100] + b"\0\0"
+            taken = ord(".") + _SLASH
     if code & STRIP_OWNER:
         taken += _sum(chunk[at + 265 : at + 329])
         chunk[at + 265 : at + 329] = bytes(64)
