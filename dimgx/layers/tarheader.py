@@ -11,8 +11,8 @@ All engines read layers with Go's reader, so where tar dialects leave room, its 
 4. Sparse files in all four forms end in one list of (offset, length) of real data (rule 52).
 5. Nothing is allocated that only a size field claims: extended headers are bounded.
 
-Parsing one member like this costs about 10 us. That is for odd members; the walker handles
-ordinary ones in bulk and comes here for the rest.
+Parsing one member like this costs some 10 us, or 17 with a PAX header. That is for odd members; the
+walker handles ordinary ones in bulk and comes here for the rest.
 """
 
 from __future__ import annotations

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from zlib import adler32
-
 from dimgx.layers.layerindex import STRIP_LEAD, STRIP_OWNER
-from dimgx.layers.tarfields import BLOCK, FIFO, FILE, PAX, parse_number
+from dimgx.layers.tarfields import BLOCK, FIFO, FILE, PAX, parse_number, sum_of
 
 _SLASH = ord("/")
 PATCHED = 4096
@@ -25,7 +23,7 @@ def patch_header(chunk: bytearray, at: int, code: int) -> None:
             chunk[at : at + 100] = chunk[at + 2 : at + 100] + b"\0\0"
             taken = ord(".") + _SLASH
     if code & STRIP_OWNER:
-        taken += _sum(chunk[at + 265 : at + 329])
+        taken += sum_of(chunk[at + 265 : at + 329])
         chunk[at + 265 : at + 329] = bytes(64)
     chunk[at + 148 : at + 154] = b"%06o" % (int(chunk[at + 148 : at + 154], 8) - taken)
 
@@ -52,11 +50,5 @@ def rename_header(chunk: bytearray, at: int, code: int, name: bytes) -> bool:
         chunk[at + 265 : at + 329] = bytes(64)
     # The checksum may be spelled in any way, so it is made anew.
     chunk[at + 148 : at + 156] = b"        "
-    total = _sum(chunk[at : at + 256]) + _sum(chunk[at + 256 : at + 512])
-    chunk[at + 148 : at + 155] = b"%06o\0" % total
+    chunk[at + 148 : at + 155] = b"%06o\0" % sum_of(chunk[at : at + BLOCK])
     return True
-
-
-def _sum(data: bytearray) -> int:
-    """Give the sum of at most 256 bytes: the low half of an Adler-32 is one more."""
-    return (adler32(data) & 0xFFFF) - 1
