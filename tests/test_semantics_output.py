@@ -278,6 +278,38 @@ def test_70_what_leads_a_name_is_taken_off_where_it_lies(
     )
 
 
+@pytest.mark.parametrize("lead", [b"/", b"./"])
+@pytest.mark.parametrize("before", [0, 400])
+def test_70_what_leads_a_path_in_a_pax_header_is_taken_off(lead: bytes, before: int) -> None:
+    """Wherever its record stands, also where a shorter one needs a digit or a block less."""
+    path = b"path"
+    others = [
+        (b"mtime", b"1.5"), (b"SCHILY.xattr.user.k", b"\n9 path=/x\n"), (b"atime", b"7"),
+        (b"SCHILY.xattr.user.z", b" path=/y"),
+    ]  # fmt: skip
+    names = [bytes([97 + k % 26]) * k for k in (*range(1, 130), *range(440, 520), 985, 986, 999)]
+    paths = [b"%03d/%b" % (k, name) for k, name in enumerate(names)]
+
+    def members(lead: bytes, field: bytes) -> list[Member]:
+        found = [file(b"0%03d" % k) for k in range(before)]
+        for k, name in enumerate(paths):
+            records = [*others[: k % 5], (path, lead + name), *others[k % 5 :]]
+            if k % 3:
+                records = [(path, lead + name)]
+            main = (field + name)[:100] if k % 2 else b"what no one reads"
+            found.append(raw(pax_header(records)))
+            found.append(file(main, "x", uname=b"me" if k % 7 == 0 else b""))
+        return found
+
+    tar = flatten_members([members(lead, lead)])
+    plain = flatten_members([members(b"", b"")])
+    assert list_tar(tar) == list_tar(plain)
+    assert len(tar) <= len(plain)
+    led = [member.records.get(path, b"").startswith(lead) for member in raw_members(tar)]
+    assert not any(led)
+    assert flatten_layers([tar]) == tar
+
+
 def test_70_two_sources_for_a_name_become_one() -> None:
     members = [raw(pax_header([(b"path", b"p" * 120)])), raw(gnu_long(b"L", b"q" * 120)), file("a")]
     (written,) = raw_members(flatten_members([members]))

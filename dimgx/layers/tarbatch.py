@@ -29,6 +29,7 @@ from dimgx.layers.tarfields import (
     cut,
     is_plain_owner,
 )
+from dimgx.layers.tarpatch import lead_of, strip_path
 
 try:
     from isal.isal_zlib import adler32  # ten times as fast as zlib's
@@ -101,10 +102,13 @@ def parse_batch(
     renamed: set[int] = set()
     if pax:
         renamed = _apply_pax(pax, names, kinds, unusual, is_clamped=newest_mtime is not None)
+    shorter: set[int] = set()
     for i in renamed:
-        lead = 2 if names[i].startswith(b"./") else names[i].startswith(b"/")
+        lead = lead_of(names[i])
         codes[i] = STRIP_LEAD if lead else COPY
         names[i] = names[i][lead:]
+        if lead and not _keeps_its_blocks(pax[i].payload):
+            shorter.add(i)
     for i in _find_nonzero(joined[345::BLOCK]):
         if i in pax:
             unusual.add(i)
@@ -114,9 +118,8 @@ def parse_batch(
         else:
             unusual.add(i)
     _mark_owners(joined, codes)
-    for i in renamed:
-        if codes[i]:
-            codes[i] = REWRITE
+    for i in shorter:
+        codes[i] = REWRITE
     if newest_mtime is not None:
         for i in range(len(kinds)):
             if _field(joined, i, 136, 147) > newest_mtime:
@@ -322,6 +325,11 @@ def _apply_pax(
             names[i] = records[b"path"]
             renamed.add(i)
     return renamed
+
+
+def _keeps_its_blocks(records: bytes) -> bool:
+    """Tell whether PAX records need as many blocks without what leads the name."""
+    return -(-len(strip_path(records)) // BLOCK) == -(-len(records) // BLOCK)
 
 
 def parse_usual_records(payload: bytes) -> dict[bytes, bytes] | None:

@@ -43,7 +43,7 @@ def build_header(header: Header) -> bytes:
             pax.setdefault(key, b"%d" % numbers[key][0])
             numbers[key] = 0, numbers[key][1]
         if pax:
-            payload = b"".join(_record(key, pax[key]) for key in sorted(pax))
+            payload = b"".join(build_record(key, pax[key]) for key in sorted(pax))
             before = _extended(_PAX_NAME, b"x", payload, POSIX_MAGIC)
     else:
         if len(linkname) > 100:
@@ -66,7 +66,9 @@ def build_header(header: Header) -> bytes:
 
 def build_global_header(comment: bytes) -> bytes:
     """Give a global PAX header that says `comment` and changes nothing, as `git archive` has it."""
-    return _extended(GLOBAL_NAME, b"g", _record(b"comment", comment), POSIX_MAGIC, b"0000666\0")
+    return _extended(
+        GLOBAL_NAME, b"g", build_record(b"comment", comment), POSIX_MAGIC, b"0000666\0"
+    )
 
 
 def _number(value: int, width: int) -> bytes:
@@ -76,8 +78,8 @@ def _number(value: int, width: int) -> bytes:
     return ((value & (2 * mask - 1)) | mask).to_bytes(width, "big")
 
 
-def _record(key: bytes, value: bytes) -> bytes:
-    """Give one PAX record, whose length counts its own digits."""
+def build_record(key: bytes, value: bytes) -> bytes:
+    """Give a PAX record, whose length counts its own digits."""
     rest = len(key) + len(value) + 3
     length = rest + len(str(rest))
     length = rest + len(str(length))
