@@ -310,6 +310,28 @@ def test_70_what_leads_a_path_in_a_pax_header_is_taken_off(lead: bytes, before: 
     assert flatten_layers([tar]) == tar
 
 
+@pytest.mark.parametrize("lead", ["", "/", "./"])
+@pytest.mark.parametrize("dialect", ["ustar", "gnu", "pax"])
+def test_70_a_directorys_slash_is_added_where_there_is_room(lead: str, dialect: str) -> None:
+    names = [*("d" * k for k in range(1, 102)), *(f"{'e' * 60}/{'f' * k}" for k in range(30, 60))]
+
+    def members(slash: bool) -> list[Member]:
+        found = []
+        for k, name in enumerate(names):
+            more = {"mode": 0o750, "uid": k, "uname": b"me" if k % 7 == 0 else b""}
+            records = ((b"mtime", b"1.5"),) if k % 5 == 0 else ()
+            member = dir_(lead + name, slash=slash, dialect=dialect, records=records, **more)
+            found += [member, file(f"{lead}{name}/x", "x", dialect=dialect)]
+        return [*found, dir_(lead or "./", slash=False), dir_(f"{lead}w/.wh.x", slash=slash)]
+
+    tar = flatten_members([members(False)])
+    assert list_tar(tar) == list_tar(flatten_members([members(True)]))
+    directories = [member for member in raw_members(tar) if member.flag == b"5"]
+    assert len(directories) == len(names) + 1  # that of the names with two parts is implied
+    assert all(member.name.endswith(b"/") for member in directories)
+    assert flatten_layers([tar]) == tar
+
+
 def test_70_two_sources_for_a_name_become_one() -> None:
     members = [raw(pax_header([(b"path", b"p" * 120)])), raw(gnu_long(b"L", b"q" * 120)), file("a")]
     (written,) = raw_members(flatten_members([members]))

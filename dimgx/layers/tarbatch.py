@@ -14,7 +14,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from dimgx.layers.layerindex import COPY, REWRITE, STRIP_LEAD, STRIP_OWNER
+from dimgx.layers.layerindex import ADD_SLASH, COPY, REWRITE, STRIP_LEAD, STRIP_OWNER
 from dimgx.layers.names import MAX_PATH
 from dimgx.layers.tarfields import (
     BLOCK,
@@ -117,6 +117,12 @@ def parse_batch(
             codes[i] = COPY
         else:
             unusual.add(i)
+    for i in find_kind(kinds, DIRECTORY):
+        # All of a name is in its field, and there is room for one more.
+        has_room = not joined[i * BLOCK + 99] and not joined[i * BLOCK + 345] and i not in renamed
+        if has_room and names[i] and not names[i].endswith(b"/"):
+            names[i] += b"/"
+            codes[i] |= ADD_SLASH
     _mark_owners(joined, codes)
     for i in shorter:
         codes[i] = REWRITE
@@ -260,7 +266,7 @@ def _make_keys(names: list[bytes], kinds: bytes) -> tuple[list[bytes], dict[int,
     """Give the names' keys, and by their numbers the names that need a closer look.
 
     That is a name with an empty part or one that begins with a dot, a directory's without a slash
-    at its end, and any other's with one.
+    at its end (where there is no room for it), and any other's with one.
     """
     directories = find_kind(kinds, DIRECTORY)
     bare = names

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dimgx.layers.layerindex import STRIP_LEAD, STRIP_OWNER
+from dimgx.layers.layerindex import ADD_SLASH, STRIP_LEAD, STRIP_OWNER
 from dimgx.layers.tarfields import BLOCK, FIFO, FILE, PAX, parse_number, sum_of
 from dimgx.layers.tarwrite import build_record
 
@@ -29,7 +29,7 @@ def strip_path(records: bytes) -> bytes:
 
 
 def patch_header(chunk: bytearray, at: int, code: int) -> None:
-    """Take from the header at `at` what `code` says; its PAX header must need as many blocks."""
+    """Change in the header at `at` what `code` says; its PAX header must need as many blocks."""
     taken = 0
     if chunk[at + 156] == PAX:  # the header is behind the PAX header
         size = int(chunk[at + 124 : at + 135], 8)
@@ -40,6 +40,9 @@ def patch_header(chunk: bytearray, at: int, code: int) -> None:
         lead = lead_of(chunk[at : at + 2])
         taken = sum(chunk[at : at + lead])
         chunk[at : at + 100] = chunk[at + lead : at + 100] + bytes(lead)
+    if code & ADD_SLASH:
+        chunk[chunk.index(0, at, at + 100)] = ord("/")
+        taken -= ord("/")
     if code & STRIP_OWNER:
         taken += sum_of(chunk[at + 265 : at + 329])
         chunk[at + 265 : at + 329] = bytes(64)

@@ -3,8 +3,8 @@
 1. Survivors that are neighbours in one layer go as one range, headers and payload alike, through
    one small buffer that is written when it is full. On one file system this beat mmap, sendfile,
    copy_file_range and splice, whose page faults and calls cost more than a copy in the cache.
-2. Headers that only lose what leads a name or owners' names, or get another name, are patched in
-   such a range (`tarpatch`, 0.7 and 1.5 us a member).
+2. Headers that only lose what leads a name or owners' names, or get a slash or another name, are
+   patched in such a range (`tarpatch`, 0.7 and 1.5 us a member).
 3. All other headers are read again and written anew (`tarwrite`), some 20 us each.
 """
 
@@ -42,7 +42,7 @@ DIRECT = 64 << 10
 FEW = 1000
 """Headers that may be built once more to know where the second half of a tar begins."""
 
-_STRETCHES = re.compile(rb"(?s)\0+|[\1-\3]+|[\x10-\x12]+|.")
+_STRETCHES = re.compile(rb"(?s)\0+|[\1-\7]+|[\x20-\x22]+|.")
 
 Write = Callable[[bytes | memoryview], object]
 

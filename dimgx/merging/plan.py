@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import NamedTuple
 
-NEW = 8
+NEW = 16
 """The code of what is written as `Plan.written` says, or else is an implied directory."""
 
 
