@@ -311,6 +311,31 @@ def test_70_what_leads_a_path_in_a_pax_header_is_taken_off(lead: bytes, before: 
 
 
 @pytest.mark.parametrize("lead", ["", "/", "./"])
+@pytest.mark.parametrize("slash", [False, True])
+def test_70_a_name_with_a_prefix_is_patched_there(lead: str, slash: bool) -> None:
+    """Go's writer splits names so, with all that leads them."""
+    names = [f"{'p' * k}/{'n' * (150 - k)}" for k in range(50, 130)]
+    members = [dir_(lead + name, slash=slash) for name in names]
+    others = [file(f"{lead}{name}/f", "x", uname=b"me") for name in names]
+    plain = [*(dir_(name) for name in names), *(file(f"{name}/f", "x") for name in names)]
+    tar = flatten_members([[*members, *others]])
+    assert list_tar(tar) == list_tar(flatten_members([plain]))
+    assert all(member.flag in b"05" for member in raw_members(tar))
+    assert sum(bool(member.block[345]) for member in raw_members(tar)) > 100
+    assert flatten_layers([tar]) == tar
+
+
+@pytest.mark.parametrize("prefix", [b"/", b".", b"./", b"/a", b"./a", b"//a", b"a/"])
+def test_70_whatever_a_prefix_is_the_name_is_right(prefix: bytes) -> None:
+    members = [file(f"f{k}", "x", overlay={345: prefix}) for k in range(3)]
+    where = prefix.strip(b"./").decode()
+    expected = [f"d {where}"] * bool(where) + [
+        f"f {where}{'/' * bool(where)}f{k} 'x'" for k in range(3)
+    ]
+    assert list_tar(flatten_members([members])) == expected
+
+
+@pytest.mark.parametrize("lead", ["", "/", "./"])
 @pytest.mark.parametrize("dialect", ["ustar", "gnu", "pax"])
 def test_70_a_directorys_slash_is_added_where_there_is_room(lead: str, dialect: str) -> None:
     names = [*("d" * k for k in range(1, 102)), *(f"{'e' * 60}/{'f' * k}" for k in range(30, 60))]

@@ -113,13 +113,16 @@ def parse_batch(
         if i in pax:
             unusual.add(i)
         elif joined.startswith(b"ustar\0", i * BLOCK + 257):
-            names[i] = b"/".join((cut(_field(joined, i, 345, 500)), cut(_field(joined, i, 0, 100))))
-            codes[i] = COPY
+            prefix = cut(_field(joined, i, 345, 500))
+            lead = lead_of(prefix)
+            if lead == len(prefix):  # nothing would be left: not a prefix any more
+                lead = 0
+            codes[i] = STRIP_LEAD if lead else COPY
+            names[i] = b"/".join((prefix[lead:], cut(_field(joined, i, 0, 100))))
         else:
             unusual.add(i)
     for i in find_kind(kinds, DIRECTORY):
-        # All of a name is in its field, and there is room for one more.
-        has_room = not joined[i * BLOCK + 99] and not joined[i * BLOCK + 345] and i not in renamed
+        has_room = not joined[i * BLOCK + 99] and i not in renamed
         if has_room and names[i] and not names[i].endswith(b"/"):
             names[i] += b"/"
             codes[i] |= ADD_SLASH

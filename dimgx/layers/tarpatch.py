@@ -37,9 +37,11 @@ def patch_header(chunk: bytearray, at: int, code: int) -> None:
             _patch_path(chunk, at, size)
         at += BLOCK + (size + BLOCK - 1 & -BLOCK)
     if code & STRIP_LEAD:
-        lead = lead_of(chunk[at : at + 2])
-        taken = sum(chunk[at : at + lead])
-        chunk[at : at + 100] = chunk[at + lead : at + 100] + bytes(lead)
+        # With a prefix, that is what the name begins with.
+        begin, end = (at + 345, at + 500) if chunk[at + 345] else (at, at + 100)
+        lead = lead_of(chunk[begin : begin + 2])
+        taken = sum(chunk[begin : begin + lead])
+        chunk[begin:end] = chunk[begin + lead : end] + bytes(lead)
     if code & ADD_SLASH:
         chunk[chunk.index(0, at, at + 100)] = ord("/")
         taken -= ord("/")
