@@ -357,6 +357,16 @@ def test_70_a_directorys_slash_is_added_where_there_is_room(lead: str, dialect: 
     assert flatten_layers([tar]) == tar
 
 
+@pytest.mark.parametrize("lead", [b"", b"/", b"./"])
+def test_70_what_lies_behind_a_name_does_not_join_it(lead: bytes) -> None:
+    junk = {len(lead) + 2: b"junk", 90: b"more"}
+    members = [dir_("00", slash=False, overlay={0: lead + b"d\0", **junk}), file("d/f", "x")]
+    members.append(dir_("00", slash=False, overlay={0: lead + b"e\0", 99: b"\1"}))
+    tar = flatten_members([members])
+    assert list_tar(tar) == ["d d", "f d/f 'x'", "d e"]
+    assert flatten_layers([tar]) == tar
+
+
 def test_70_two_sources_for_a_name_become_one() -> None:
     members = [raw(pax_header([(b"path", b"p" * 120)])), raw(gnu_long(b"L", b"q" * 120)), file("a")]
     (written,) = raw_members(flatten_members([members]))

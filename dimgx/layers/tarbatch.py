@@ -122,10 +122,11 @@ def parse_batch(
         else:
             unusual.add(i)
     for i in find_kind(kinds, DIRECTORY):
-        has_room = not joined[i * BLOCK + 99] and i not in renamed
-        if has_room and names[i] and not names[i].endswith(b"/"):
-            names[i] += b"/"
-            codes[i] |= ADD_SLASH
+        if names[i] and not names[i].endswith(b"/") and i not in renamed:
+            name, _, behind = _field(joined, i, 0, 100).partition(b"\0")
+            if len(name) < 100 and not behind.strip(b"\0"):  # else that joins the name
+                names[i] += b"/"
+                codes[i] |= ADD_SLASH
     _mark_owners(joined, codes)
     for i in shorter:
         codes[i] = REWRITE
