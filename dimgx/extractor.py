@@ -249,11 +249,10 @@ class FlatTar:
 
         Raises: as `emit`.
         """
-        recipe = self._recipe
-        if recipe.worker_count < 2 or self._emitter.estimate() < HALVED:
+        if self._recipe.worker_count < 2 or not can_fork():
             return False
-        middle = self._emitter.halve()
-        if middle is None or not can_fork():
+        middle = self._emitter.halve(HALVED)
+        if middle is None:
             return False
         number, offset = middle
         with ExitStack() as stack:

@@ -97,7 +97,7 @@ def test_parts_are_the_whole_wherever_it_is_cut(layers: list[list[Member]]) -> N
     tars = [layer(*members) for members in layers]
     with open_layers(tars) as flat:
         count = len(list(flat.iter_entries()))
-        middle = flat._emitter.halve()
+        middle = flat._emitter.halve(0)
     for end in range(1, count + 1):
         whole, before, after = parts_of(tars, end)
         assert before + after == whole
@@ -217,13 +217,13 @@ def test_a_signal_ends_both(tmp_path: Path, archive: Path) -> None:
 def test_few_entries_and_no_entry_at_all() -> None:
     for layers in ([layer()], [layer(dir_("a"))], [layer(file("a", b"x"))]):
         with open_layers(layers) as flat:
-            assert flat._emitter.halve() is None
+            assert flat._emitter.halve(0) is None
 
 
 def test_the_middle_is_behind_what_is_written_anew() -> None:
     anew = file("b", b"b" * 20_000, records=((b"LIBARCHIVE.x", b"y"),))
     with open_members([[file("a", b"a" * 2000), anew, file("c", b"c" * 2000)]]) as flat:
-        middle = flat._emitter.halve()
+        middle = flat._emitter.halve(0)
         assert middle is not None
         number, offset = middle
         pieces: list[bytes] = []

@@ -100,14 +100,18 @@ class Emitter:
         """Give the length in bytes of the tar, building all new headers for it."""
         return len(END) + self._measure_root() + sum(starmap(self._measure_run, self._iter_runs()))
 
-    def halve(self) -> tuple[int, int] | None:
+    def halve(self, least: int) -> tuple[int, int] | None:
         """Give the entry with which about the second half of the tar begins, and its offset there.
 
-        None where that is no entry but the first, or too many new headers would have to be built.
+        None where the tar seems to have fewer bytes than `least`, where that is no entry but the
+        first, or too many new headers would have to be built.
         """
         if len(self._plan.codes.translate(None, bytes(range(REWRITE)))) > FEW:
             return None
-        half = self.estimate() // 2
+        total = self.estimate()
+        if total < least:
+            return None
+        half = total // 2
         place, at = 0, self._measure_root()
         for layer, first, last, code, number in self._iter_runs():
             length = self._measure_run(layer, first, last, code, number)
