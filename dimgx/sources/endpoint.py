@@ -187,8 +187,13 @@ def podman_sockets(options: EngineOptions) -> list[str]:
 
 
 def containerd_sockets() -> list[str]:
-    """Give the paths of containerd's default sockets, best first: its own, then that of K3s."""
-    return ["/run/containerd/containerd.sock", "/run/k3s/containerd/containerd.sock"]
+    """Give the paths of containerd's default sockets, best first: its own, then Kubernetes'."""
+    return [
+        "/run/containerd/containerd.sock",
+        "/run/k3s/containerd/containerd.sock",  # of RKE2, too
+        "/run/k0s/containerd.sock",
+        "/var/snap/microk8s/common/run/containerd.sock",
+    ]
 
 
 def _first(paths: list[str]) -> EngineEndpoint | None:
