@@ -87,6 +87,8 @@ CASES: list[tuple[str, list[LayerMembers], list[LayerMembers], list[str]]] = [
      [[file("d/a"), file("d/b"), file("d/s/c"), file("d/s/e"), file("d/s/f")]],
      [[whiteout("d/a"), whiteout("d/s/c"), whiteout("d/s/e")]],
      ["d d/", "f d/.wh.a", "d d/s/", "f d/s/.wh.c", "f d/s/.wh.e"]),
+    ("not-where-a-lower-layers-first-member-shows", [[file("d/a"), file("d/b"), file("d/c")]],
+     [[whiteout("d/b"), whiteout("d/c")]], ["d d/", "f d/.wh.b", "f d/.wh.c"]),
     ("the-root-is-never-opaque", [OLD], [[opaque(""), file("n")]],
      ["f .wh.d", "f .wh.e", "f n"]),
     ("the-root-opaque-directories-anew", [OLD], [[opaque(""), file("d/n")]],

@@ -52,6 +52,7 @@ OTHERWISE = {
     "41-of-three": "the first header wins",
     "41-also": "the first header wins",
     "41-and-it": "the first header wins",
+    "41-each": "the first header wins",
     "41-no-xattrs": "the kernel refuses the made-up capability",
     "41-a-links": "ignores a link's xattrs",
     "41-they": "refuses a link before its target",

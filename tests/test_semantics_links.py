@@ -189,6 +189,11 @@ CASES = [
     bad("38-to-a-directory-that-follows", [[hardlink("b", "d"), dir_("d")]]),
     bad("38-to-itself-by-a-symlink", [[symlink("l", "."), hardlink("b", "l/b")]], in_model=False),
     bad("38-to-an-implied-directory", [[file("d/x"), hardlink("b", "d")]]),
+    bad(
+        "38-to-an-implied-directory-that-is-a-file-in-a-lower-layer",
+        [[file("d", "x")], [file("d/y"), hardlink("b", "d")]],
+        "a hard link to the directory 'd'",
+    ),
     bad("38-to-a-lower-directory", [[dir_("d")], [hardlink("b", "d")]]),
     bad("38-to-itself", [[hardlink("b", "b")]]),
     bad("38-to-itself-by-another-spelling", [[file("b"), hardlink("b", "./b")]]),
@@ -293,6 +298,18 @@ CASES = [
             ]
         ],
         ["f a 'x' user.k='2'", "h b = a", "h c = a", "h d = a"],
+    ),
+    case(
+        "41-each-link-is-compared-with-its-own-inode",
+        [
+            [
+                file("a", "1", records=((b"atime", b"1"),)),
+                hardlink("b", "a", records=((b"atime", b"1"),)),
+                file("c", "2", mode=0o600, records=((b"atime", b"1"),)),
+                hardlink("d", "c", records=((b"atime", b"1"),)),
+            ]
+        ],
+        ["f a '1'", "h b = a", "f c '2'", "h d = c"],
     ),
     case(
         "42-a-later-file-wins",

@@ -47,6 +47,11 @@ def test_53_ends_that_are_fine(end: bytes) -> None:
     assert list_tar(flatten_layers([layer(*MEMBERS, end=end)])) == LISTING
 
 
+def test_53_a_lone_zero_block() -> None:
+    with pytest.raises(ImageError, match="a lone zero block with more behind it"):
+        flatten_layers([layer(file("a"), end=bytes(512)) + layer(file("b"))])
+
+
 def test_53_what_lies_behind_the_end_is_no_entry() -> None:
     assert list_tar(flatten_layers([PLAIN + layer(file("ghost"))])) == LISTING
 

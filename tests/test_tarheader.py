@@ -146,9 +146,30 @@ def test_negative_numbers() -> None:
     assert (found.mtime, found.uid, found.gid) == (-5, 2**32 - 1, 2**32 - 1)
 
 
-def test_a_time_that_no_reader_could_hold() -> None:
+@pytest.mark.parametrize("time", [-(1 << 63), -1, 0, (1 << 63) - 1])
+def test_times_in_base_256(time: int) -> None:
+    assert header_of(file("f", overlay={136: base256(time, 12)})).mtime == time
+
+
+@pytest.mark.parametrize("time", [-(1 << 63) - 1, 1 << 63])
+def test_a_time_that_no_reader_could_hold(time: int) -> None:
     with pytest.raises(ImageError, match="out of range"):
-        header_of(file("f", overlay={136: base256(1 << 64, 12)}))
+        header_of(file("f", overlay={136: base256(time, 12)}))
+
+
+@pytest.mark.parametrize(
+    ("record", "time"),
+    [(b"-1.5", -2), (b"-1.0", -1), (b"-1.", -1), (b"-1", -1), (b"-0.5", -1), (b"1.5", 1)],
+)
+def test_times_are_rounded_down(record: bytes, time: int) -> None:
+    assert header_of(file("f", records=((b"mtime", record),))).mtime == time
+
+
+@pytest.mark.parametrize("prefix", ["p", "p" * 131])
+def test_a_prefix_before_the_times_of_star(prefix: str) -> None:
+    times = {476: b"00000000001 ", 488: b"00000000002 ", 508: b"tar\0"}
+    odd = file("f", b"x", overlay={345: prefix.encode(), **times})
+    assert list(listed(file("a"), odd, file("z"))) == ["a", prefix, f"{prefix}/f", "z"]
 
 
 @pytest.mark.parametrize("at", [106, 107])

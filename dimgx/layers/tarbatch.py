@@ -112,15 +112,13 @@ def parse_batch(
     for i in _find_nonzero(joined[345::BLOCK]):
         if i in pax:
             unusual.add(i)
-        elif joined.startswith(b"ustar\0", i * BLOCK + 257):
+        elif joined.startswith(b"ustar\0", i * BLOCK + 257):  # else it is unusual as it is
             prefix = cut(_field(joined, i, 345, 500))
             lead = lead_of(prefix)
             if lead == len(prefix):  # nothing would be left: not a prefix any more
                 lead = 0
             codes[i] = STRIP_LEAD if lead else COPY
             names[i] = b"/".join((prefix[lead:], cut(_field(joined, i, 0, 100))))
-        else:
-            unusual.add(i)
     for i in find_kind(kinds, DIRECTORY):
         if names[i] and not names[i].endswith(b"/") and i not in renamed:
             name, _, behind = _field(joined, i, 0, 100).partition(b"\0")

@@ -119,7 +119,7 @@ def read_header(read_at: Callable[[int, int], bytes], offset: int, end: int) -> 
         if len(block) < BLOCK or not block.strip(b"\0"):
             if extended.types:
                 raise MalformedTar("an extended header with nothing behind it", offset)
-            _check_end(read_at, at, end, block)
+            _check_end(read_at, at, block)
             return None
         if not (check_sum(block, at) and is_plainly_spelled(block) and _is_normal_dialect(block)):
             extended.is_normal = False
@@ -142,13 +142,13 @@ def read_header(read_at: Callable[[int, int], bytes], offset: int, end: int) -> 
         at += BLOCK + -(-size // BLOCK) * BLOCK
 
 
-def _check_end(read_at: Callable[[int, int], bytes], at: int, end: int, block: bytes) -> None:
+def _check_end(read_at: Callable[[int, int], bytes], at: int, block: bytes) -> None:
     """Accept the end of a tar: two zero blocks, one, or none (rule 53)."""
     if len(block) < BLOCK:
         if block.strip(b"\0"):
             raise MalformedTar("the tar ends inside a header", at)
         return
-    if read_at(at + BLOCK, min(BLOCK, end - at - BLOCK)).strip(b"\0"):
+    if read_at(at + BLOCK, BLOCK).strip(b"\0"):
         raise MalformedTar("a lone zero block with more behind it", at)
 
 
