@@ -178,6 +178,12 @@ def test_a_mode_that_ends_in_something_else(at: int) -> None:
         flatten_members([[file("f", b"x", overlay={at: b"x"}), file("g")]])
 
 
+@pytest.mark.parametrize("size", [b"-0000000001\0", b"-0000001000\0", b"-0000010000\0"])
+def test_a_negative_size_in_octal(size: bytes) -> None:
+    with pytest.raises(ImageError, match="the size is no number"):
+        flatten_members([[file("a"), file("f", size=size), file("g")]])
+
+
 def test_a_checksum_of_six_digits() -> None:
     large = {157: b"\xff" * 100, 345: b"\xe4" * 150}
     found = header_of(chardev(("\u4e2d" * 33).encode(), 1, 3, overlay=large))

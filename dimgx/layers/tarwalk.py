@@ -250,7 +250,7 @@ class LayerWalk:
         return k
 
     def _cut_pax(self, head: bytes, k: int) -> PaxHeader | None:
-        """Give the PAX header at `k`; None if it is unusual, or not all of it in the chunk."""
+        """Give the PAX header at `k`, as far as the chunk has it; None if it is unusual."""
         try:
             size = int(head[124:135], 8)
         except ValueError:
@@ -258,7 +258,7 @@ class LayerWalk:
         if not 0 < size <= MAX_PAX or head[135] > 32:
             return None
         payload = bytes(self._chunk[k + BLOCK : k + BLOCK + size])
-        return None if len(payload) < size or b"size=" in payload else PaxHeader(head, payload)
+        return None if b"size=" in payload else PaxHeader(head, payload)
 
     def _read_chunk(self, size: int) -> bytes | memoryview:
         size = min(size, self._size - self._chunk_at)
