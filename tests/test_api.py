@@ -493,7 +493,10 @@ def test_stream_closed_early_stops_its_thread(tmp_path: Path) -> None:
 def test_tree_entries_and_files(tmp_path: Path) -> None:
     data = layer(
         dir_("d", mtime=7),
-        file("d/f", b"content", mode=0o4755, uid=1, gid=2, xattrs={"user.a": b"\0b"}),
+        file(
+            "d/f", b"content", mode=0o4755, uid=1, gid=2, xattrs={"user.a": b"\0b"},
+            records=((b"atime", b"1.5"),),
+        ),
         hardlink("d/g", "d/f", mode=0o4755, uid=1, gid=2),
         symlink("l", "d/f"),
     )
