@@ -178,10 +178,12 @@ def test_a_mode_that_ends_in_something_else(at: int) -> None:
         flatten_members([[file("f", b"x", overlay={at: b"x"}), file("g")]])
 
 
-@pytest.mark.parametrize("size", [b"-0000000001\0", b"-0000001000\0", b"-0000010000\0"])
-def test_a_negative_size_in_octal(size: bytes) -> None:
+@pytest.mark.parametrize(
+    "size", [b"-0000000001", b"-0000001000", b"-0000010000", b"00000000009", b"0000000_001"]
+)
+def test_a_size_that_is_no_octal_number(size: bytes) -> None:
     with pytest.raises(ImageError, match="the size is no number"):
-        flatten_members([[file("a"), file("f", size=size), file("g")]])
+        flatten_members([[file("a"), file("f", size=size + b"\0"), file("g")]])
 
 
 def test_a_checksum_of_six_digits() -> None:
