@@ -1,4 +1,4 @@
-"""Whether a compressed tar has its end, as far as that is plain to see without decoding it.
+"""Whether a compressed tar has its end, without decoding it where that can be seen.
 
 Spec: RFC 1952, 2.3.1 (gzip: the length is last); the .xz file format, 2.1.2 (the footer); bzip2's
 end has a magic number too, at any bit; RFC 8878, 3.1.1 (the headers of a zstd frame and its blocks
@@ -10,7 +10,9 @@ from __future__ import annotations
 from binascii import crc32
 from typing import TYPE_CHECKING
 
+from dimgx.decode import iter_decoded
 from dimgx.encode import GZIP_END, GZIP_HEADER
+from dimgx.errors import ImageError
 from dimgx.layers.tarfields import BLOCK
 from dimgx.zstdframes import FrameEnds
 
@@ -26,7 +28,8 @@ _HEADERS = 18
 def has_end(extent: Extent, compression: Compression) -> bool:
     """Tell whether a tar that `compression` has packed into `extent` has its end.
 
-    A few bytes are read; of zstd some of each block.
+    A few bytes are read; of zstd some of each block; of gzip all, where they begin as ours do but
+    end otherwise.
     """
     match compression:
         case "gzip":
@@ -44,9 +47,15 @@ def _has_gzip_end(extent: Extent) -> bool:
     end = extent.read(extent.size - length, length)
     if int.from_bytes(end[-4:], "little") % BLOCK:
         return False
-    # What another program has packed again ends otherwise.
-    is_ours = extent.read(0, len(GZIP_HEADER)) == GZIP_HEADER
-    return not is_ours or end.startswith(GZIP_END)
+    if end.startswith(GZIP_END) or extent.read(0, len(GZIP_HEADER)) != GZIP_HEADER:
+        return True
+    # Ours, cut off, or what Go's or Python's library has packed again.
+    try:
+        for _ in iter_decoded(extent.iter_chunks(), "gzip"):
+            pass
+    except ImageError:
+        return False
+    return True
 
 
 def _has_bzip2_end(end: bytes) -> bool:
