@@ -188,6 +188,10 @@ def test_tls_files(tmp_path: Path) -> None:
     found = find_docker(options(tmp_path, **told))
     assert found is not None and found.tls is not None
     assert not found.tls.is_verified
+    named = {"DOCKER_HOST": "tcp://h:1", "DOCKER_CONFIG": str(certs)}
+    found = find_docker(options(tmp_path, DOCKER_TLS_VERIFY="1", **named))
+    assert found is not None
+    assert found.tls == whole
     found = find_docker(options(tmp_path, DOCKER_TLS_VERIFY="", DOCKER_HOST="tcp://h:1"))
     assert found is not None
     assert found.tls is None

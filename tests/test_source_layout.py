@@ -358,6 +358,9 @@ def test_an_entry_that_points_at_nothing(entry: Json, reason: str, tmp_path: Pat
     path = f"oci:{oci_layout(tmp_path / 'y', APP, nested=True, extra=[entry | platform])}"
     assert read(path) == [BASE, TOP]
     assert reason in problem(path, platform="linux/s390x")
+    path = f"oci:{oci_layout(tmp_path / 'z', APP, nested=True, extra=[entry])}"
+    told = problem(path, platform="linux/s390x")
+    assert re.search(rf"no image for .*; there is unknown, linux/\w+ \([^(]*{reason}", told)
 
 
 def test_the_only_platform_that_is_stored(tmp_path: Path) -> None:
