@@ -299,7 +299,8 @@ def open_tree(image: Image, **options: Unpack[TreeOptions]) -> Tree:
 def read_origin(target: str | os.PathLike[str]) -> tuple[Made, ...]:
     """Give what a tar, or each image of an archive or directory, was made from.
 
-    Of a tar only the head is read, of images no layer. An image without a record (`is_ours` is
+    Of a tar the head and the end are read (all of it where another program has packed it again and
+    that cannot be told otherwise), of images no layer. An image without a record (`is_ours` is
     false) counts as one whose layers were kept.
 
     Raises: ImageError where there is no record, SourceError where nothing can be read.
