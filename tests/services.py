@@ -15,7 +15,7 @@ import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -110,9 +110,17 @@ def _wait(path: Path, process: subprocess.Popen[bytes], log: Path) -> None:
 
 
 @contextmanager
-def _started(command: Sequence[str | Path], path: Path, log: Path) -> Iterator[None]:
+def started(
+    command: Sequence[str | Path], path: Path, log: Path, env: Mapping[str, str] | None = None
+) -> Iterator[None]:
+    """Run a program that listens at the socket `path`; what it says goes to `log`."""
     with log.open("wb") as out:
-        process = subprocess.Popen([str(word) for word in command], stdout=out, stderr=out)
+        process = subprocess.Popen(
+            [str(word) for word in command],
+            stdout=out,
+            stderr=out,
+            env={**os.environ, **(env or {})},
+        )
     try:
         _wait(path, process, log)
         yield
@@ -144,7 +152,7 @@ def running_docker(
         "--iptables=false", "--ip6tables=false", "--config-file", settings, *options,
     ]  # fmt: skip
     try:
-        with _started(command, path, directory / "log"):
+        with started(command, path, directory / "log"):
             engine = Engine([client], f"unix://{path}", directory)
             if on_containerd:
                 status = engine.run("info", "--format", "{{.DriverStatus}}").decode()
@@ -189,7 +197,7 @@ def running_podman() -> Iterator[Engine]:
     client = [program, "--root", str(directory / "root"), "--runroot", str(directory / "run")]
     service = [*client, "system", "service", "--time=0", f"unix://{path}"]
     try:
-        with _started(service, path, directory / "log"):
+        with started(service, path, directory / "log"):
             yield Engine(client, f"unix://{path}", directory)
     finally:
         # Podman mounts its storage on itself and leaves that behind.
@@ -216,7 +224,7 @@ address = "{path}.ttrpc"
 """
     )
     try:
-        with _started([daemon, "--config", settings], path, directory / "log"):
+        with started([daemon, "--config", settings], path, directory / "log"):
             yield Engine([client, "--address", str(path)], f"unix://{path}", directory)
     finally:
         shutil.rmtree(directory, ignore_errors=True)

@@ -112,6 +112,12 @@ class DockerEngine:
         id = Digest.parse(described.id)
         return open_stored(info, id, described.diff_ids, resources, verify=verify)
 
+    def unshare(self) -> tuple[str, ...]:
+        """Give the command that leads to where the engine runs."""
+        from dimgx.sources.unshared import command_into
+
+        return command_into(self.connection.endpoint.socket_path)
+
     def iter_saved(self, id: str, platform: Platform | None) -> Iterator[bytes]:
         """Yield the archive of an image."""
         url = self.connection.url(f"/images/{quoted(id)}/get")

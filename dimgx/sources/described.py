@@ -69,6 +69,12 @@ class Engine(Protocol):
         None where they cannot be read here. What has to be open is so until `resources` is closed.
         """
 
+    def unshare(self) -> tuple[str, ...]:
+        """Give the command that runs another one where this user is root to its own files.
+
+        Empty where there is none.
+        """
+
     def iter_saved(self, id: str, platform: Platform | None) -> Iterator[bytes]:
         """Yield the archive of an image.
 

@@ -5,7 +5,8 @@
 3. Layers wait. The first that is read has the engine save the lowest image of its own that holds
    all that are wanted, once, into the spool; from then on it is an archive like any other.
 4. Where the engine's own files can be read, they are; then nothing is saved. Root may read any;
-   for others, whose rootless engines keep nearly all files as theirs, each is looked at before.
+   for others, whose rootless engines keep nearly all files as theirs, each is looked at before
+   (`unshared`).
 5. What was saved must have the layers that were told, else the image has changed meanwhile.
 """
 
@@ -282,13 +283,14 @@ class _Saved:
         stored, self._stored = self._stored, None
         if stored is None:
             return
-        from dimgx.sources.tarsplit import SplitTar
+        if not system.is_root():
+            from dimgx.sources.unshared import open_closed
 
-        blobs = (layer.blob for layer in stored.layers)
-        if system.is_root() or all(
-            blob.is_readable() for blob in blobs if isinstance(blob, SplitTar)
-        ):
-            self._archive, self._is_whole = stored, True
+            layers = open_closed(stored.layers, self._engine.unshare())
+            if layers is None:
+                return
+            stored.layers = layers
+        self._archive, self._is_whole = stored, True
 
     def _save_checked(self, count: int, id: str, tick: Tick | None) -> Image:
         """Give the archive of the image `id`, which is to have the lowest `count` layers."""

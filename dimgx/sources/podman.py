@@ -98,6 +98,10 @@ class Podman:
         id = Digest.parse(described.id)
         return open_stored(described.directory, id, described.diff_ids, verify=verify)
 
+    def unshare(self) -> tuple[str, ...]:
+        """Give the command that leads to where the service runs, or the program's own one."""
+        return self.door.unshare()
+
     def iter_saved(self, id: str, platform: Platform | None) -> Iterator[bytes]:
         """Yield the archive of an image: Docker's form, in which Podman need not compress layers.
 
@@ -227,6 +231,12 @@ class ServiceDoor:
         """Send a tar that comes in pieces, and give what is answered."""
         return self._connection.post(self._url(path), chunks, params)
 
+    def unshare(self) -> tuple[str, ...]:
+        """Give the command that leads to where the service runs."""
+        from dimgx.sources.unshared import command_into
+
+        return command_into(self._connection.endpoint.socket_path)
+
     def close(self) -> None:
         """Let go of the connection."""
         self._connection.close()
@@ -276,6 +286,10 @@ class ProgramDoor:
     def container(self, name: str) -> object:
         """Give what is told of a container."""
         return self._inspect("container", name)
+
+    def unshare(self) -> tuple[str, ...]:
+        """Give the program's command that leads to where it runs."""
+        return *self._program.command, "unshare"
 
     def close(self) -> None:
         """Nothing is held."""
