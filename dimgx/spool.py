@@ -92,12 +92,12 @@ class SpoolSpace:
         found = []
         for directory in self._tmpdirs or _default_tmpdirs():
             with suppress(OSError):
-                free = shutil.disk_usage(directory).free
-                found.append((free < size + _ROOM, system.is_in_memory(directory), directory))
-        # Stable: among equals the first one named. A small disk is better than none.
-        for _, in_memory, directory in sorted(found, key=itemgetter(0, 1)):
+                found.append((shutil.disk_usage(directory).free < size + _ROOM, directory))
+        # Stable: among equals the first one named. A small one is better than none.
+        for _, directory in sorted(found, key=itemgetter(0)):
             try:
-                return system.open_unlinked_file(directory), directory, in_memory
+                fd = system.open_unlinked_file(directory)
+                return fd, directory, system.is_in_memory(directory)
             except OSError as exc:
                 if exc.errno in (errno.EMFILE, errno.ENFILE):
                     raise  # no directory can help it

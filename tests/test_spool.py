@@ -179,10 +179,10 @@ def test_says_what_was_tried_where_no_directory_can_be_written(tmp_path):
 
 @pytest.mark.parametrize(
     ("full", "in_memory", "taken"),
-    [("", "", "c"), ("c", "", "b"), ("", "cb", "a"), ("ca", "b", "b"), ("abc", "c", "b")],
-    ids=["first", "room", "disk", "room-before-disk", "disk-where-none-has-room"],
+    [("", "", "c"), ("c", "", "b"), ("", "c", "c"), ("ca", "b", "b"), ("abc", "c", "c")],
+    ids=["first", "room", "named-in-memory", "room-in-memory", "first-where-none-has-room"],
 )
-def test_the_best_directory_is_taken(tmp_path, monkeypatch, full, in_memory, taken):
+def test_the_first_directory_with_room_is_taken(tmp_path, monkeypatch, full, in_memory, taken):
     class Usage:
         def __init__(self, name: str) -> None:
             self.free = 1000 + (64 << 20) - (os.path.basename(name) in full)
