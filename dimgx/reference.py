@@ -24,13 +24,15 @@ _ON_DISK: dict[str, Transport] = {
     "oci": "oci",
     "dir": "dir",
 }
+FORMS = ", ".join(f"{word}:" for word in _ON_DISK)
+"""What stands before the path of an image."""
 _NAMED: dict[str, Transport] = {
     "docker-daemon": "docker-daemon",
     "podman": "podman",
     "containers-storage": "podman",
     "containerd": "containerd",
 }
-_ARCHIVE_NAME = re.compile(r"(?s).*\.(?:tar[^/:]*|tgz)")
+_ARCHIVE_NAME = re.compile(r"(?si).*\.(?:tar[^/:]*|tgz|taz|tbz2?|txz|tzst)")
 # As c/image has it, `@ID` or `NAME@ID`; a digest there has its algorithm before it.
 _STORED_ID = re.compile(r"[^@\[]*@([0-9a-f]+)")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
@@ -93,6 +95,10 @@ def parse_reference(
         return Reference(text, "docker", None, _checked(rest[2:], text))
     if _is_path(text, is_file):
         return _cut(text, "path", text, exists)
+    if exists(rest) and (_is_path(rest, is_file) or _is_nearly_a_form(word)):
+        raise UsageError(
+            f"{word:.100}: is none of {FORMS}; the path alone is {_spelled(rest):.300}"
+        )
     return Reference(text, "docker-daemon", None, _checked(text, text))
 
 
@@ -104,6 +110,17 @@ def _is_path(text: str, is_file: Callable[[str], bool]) -> bool:
     return any(
         _ARCHIVE_NAME.fullmatch(path) and is_file(path) for path, _ in _ways_to_cut(text)
     ) or bool(_ARCHIVE_NAME.fullmatch(text.partition(":")[0]))
+
+
+def _is_nearly_a_form(word: str) -> bool:
+    from difflib import get_close_matches
+
+    return bool(get_close_matches(word, _ON_DISK, cutoff=0.6))
+
+
+def _spelled(path: str) -> str:
+    """Give a path as it can be nothing else."""
+    return path if path.startswith(("/", "./", "../")) else f"./{path}"
 
 
 def _ways_to_cut(text: str) -> Iterator[tuple[str, str | None]]:
@@ -139,5 +156,6 @@ def _checked(name: str, text: str) -> str:
             " docker://[host[:port]/]name[:tag][@digest]"
         )
     raise UsageError(
-        f"{text!r:.300} is neither a path (begin it with / or ./) nor the name of an image"
+        f"{text!r:.300} is neither a path (begin it with / or ./, or with {FORMS} before it) nor"
+        " the name of an image"
     )

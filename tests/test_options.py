@@ -442,3 +442,45 @@ def test_help_names_every_option() -> None:
         assert all(option in text for option in action.option_strings)
     for group in ("source:", "layers:", "target:", "what goes in:", "what is shown:"):
         assert f"\n{group}\n" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("docker-archve:a.tar", "docker-archve"),
+        ("docker-archives:a.tar:app", "docker-archives"),
+        ("oci-dir:a", "oci-dir"),
+        ("docker-dir:a", "docker-dir"),
+        ("tar:a.tar", "tar"),
+    ],
+)
+def test_word_before_a_target_that_means_no_form(text: str, word: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse("-t", text, "image")
+    assert str(caught.value) == (
+        f"{word}: is none of docker-archive:, oci-archive:, oci:, dir:"
+        f" (a file of that name is ./{text})"
+    )
+    assert parse("-t", f"./{text}", "image").target is not None
+
+
+def test_target_whose_name_has_a_colon() -> None:
+    found = parse("-t", "app:1.tar", "image").target
+    assert found is not None and (found.path, found.form) == ("app:1.tar", "tar")
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("--traget", "; did you mean --target?"),
+        ("--src-tls-verify=false", "; did you mean --tls-verify?"),
+        ("--nothing-like-it", ""),
+        ("-x", ""),
+    ],
+)
+def test_option_that_is_none_of_ours(word: str, meant: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(word, "image")
+    assert str(caught.value) == (
+        f"unrecognized arguments: {word}{meant} (dimgx -h shows the options)"
+    )

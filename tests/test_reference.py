@@ -42,7 +42,12 @@ CASES = [
     ("a:b.tgz:app", "path", "a:b.tgz", "app"),
     ("gone.tar", "path", "gone.tar", None),
     ("gone.tgz:app", "path", "gone.tgz", "app"),
+    ("gone.txz", "path", "gone.txz", None),
+    ("gone.tbz:@1", "path", "gone.tbz", "@1"),
+    ("GONE.TGZ", "path", "GONE.TGZ", None),
     ("a", "docker-daemon", None, "a"),
+    ("app:a", "docker-daemon", None, "app:a"),
+    ("docker-archve:gone", "docker-daemon", None, "docker-archve:gone"),
     ("d:e", "docker-daemon", None, "d:e"),
     ("app", "docker-daemon", None, "app"),
     ("host:5000/o/n:tag", "docker-daemon", None, "host:5000/o/n:tag"),
@@ -101,6 +106,25 @@ def test_what_is_no_reference_is_refused(text: str) -> None:
         parse_reference(text, exists=FILES.__contains__, is_file=FILES.__contains__)
     assert str(raised.value).isprintable()
     assert ("docker://[host" in str(raised.value)) == ("://" in text)
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("docker-archve:image.tar", "./image.tar"),
+        ("oci-dir:a", "./a"),
+        ("file:image.tar", "./image.tar"),
+        ("tar:/tmp/a:b", "/tmp/a:b"),
+        ("tarball:./x", "./x"),
+    ],
+)
+def test_a_word_before_a_path_that_means_no_form(text: str, path: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        parse_reference(text, exists=FILES.__contains__, is_file=FILES.__contains__)
+    word = text.partition(":")[0]
+    assert str(raised.value) == (
+        f"{word}: is none of docker-archive:, oci-archive:, oci:, dir:; the path alone is {path}"
+    )
 
 
 @pytest.mark.parametrize("text", ["https://h/x", "docker://", "docker://https://h/x", "oras://y"])

@@ -223,6 +223,13 @@ def test_help_names_it_first() -> None:
     assert re.search(r"IMAGE\s+docker://", text)
 
 
+def test_help_keeps_words_before_paths_whole() -> None:
+    text = dimgx("--help").stdout.decode()
+    words = set(text.replace(",", " ").split())
+    assert {"docker-archive:PATH[:REF]", "oci-archive:PATH[:REF]"} <= words
+    assert {"docker-archive:PATH[:NAME]", "oci-archive:PATH[:NAME]"} <= words
+
+
 def test_platforms_of_one_image(faulty: FaultyRegistry, tmp_path: Path) -> None:
     on_disk = f"oci:{oci_layout(tmp_path / 'x', APP)}"
     for reference in (faulty.reference(), on_disk):

@@ -26,6 +26,13 @@ _EVERY_IMAGE = {
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
+        words = message.removeprefix("unrecognized arguments: ").split()
+        if len(words) < len(message.split()):
+            from difflib import get_close_matches
+
+            word = words[0].partition("=")[0]
+            alike = get_close_matches(word, self._option_string_actions, n=1, cutoff=0.75)
+            message += f"; did you mean {alike[0]}?" if alike else ""
         raise UsageError(f"{message} (dimgx -h shows the options)")
 
     def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
@@ -34,6 +41,12 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Formatter(argparse.HelpFormatter):
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        import textwrap
+
+        # Prefixes such as `oci-archive:` stay whole.
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
+
     def _format_action_invocation(self, action: argparse.Action) -> str:
         # What may follow a `=` only is shown so.
         return super()._format_action_invocation(action).replace(" [=", "[=")

@@ -129,6 +129,7 @@ def _cut(text: str) -> tuple[str, Form | None, str | None]:
         raise UsageError("dimgx does not push to registries: write an archive, and push that")
     form = _TRANSPORTS.get(transport)
     if form is None:
+        _check_word(transport, text)
         return text, None, None
     path, name = rest, None
     if form != "docker-dir":
@@ -138,6 +139,16 @@ def _cut(text: str) -> tuple[str, Form | None, str | None]:
     if not path or name == "":
         raise UsageError(f"{text!r:.300} names no {'image' if path else 'path'}")
     return path, form, name
+
+
+def _check_word(word: str, text: str) -> None:
+    """Refuse what stands before a colon and is nearly the word for a form."""
+    from difflib import get_close_matches
+
+    is_near = "/" not in word and get_close_matches(word, _TRANSPORTS, cutoff=0.8)
+    if word in FORMS or is_near:
+        words = ", ".join(f"{transport}:" for transport in _TRANSPORTS)
+        raise UsageError(f"{word:.100}: is none of {words} (a file of that name is ./{text:.300})")
 
 
 def _compression(path: str, chosen: _Asked) -> tuple[Compression | None, str | None]:
