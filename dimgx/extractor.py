@@ -309,8 +309,12 @@ class FlatTar:
         found = self._emitter.find(path)
         if found is not None and found[0].kind == LINK:
             found = self._emitter.find(found[0].linkname)
-        if found is None or found[0].kind != FILE:
+        if found is None:
             raise ImageError(f"there is no file {show(path)} in the image")
+        if found[0].kind != FILE:
+            target = found[0].linkname
+            what = f"a symlink to {show(target)}" if target else "no regular file"
+            raise ImageError(f"{show(path)} is {what} in the image: only files have content")
         header, layer = found
         return map(bytes, self._emitter.iter_content(layer, header))
 

@@ -30,6 +30,7 @@ _ID = re.compile(r"(?:sha256:)?([0-9a-fA-F]{1,64})")
 _TAG = r"[A-Za-z0-9][A-Za-z0-9._/-]*(?::[A-Za-z0-9._/-]+){0,2}(?:@sha256:[0-9a-f]{64})?"
 _PART = rf"(?:@-?[0-9]{{1,9}}|(?:sha256:)?[0-9a-fA-F]{{1,64}}|{_TAG})"
 _SPEC = re.compile(rf"{_PART}(?::{_PART})?")
+_NUMBERS = re.compile(r"([0-9]{1,4})(?::([0-9]{1,4}))?")
 _CANDIDATES_SHOWN = 8
 
 
@@ -76,6 +77,17 @@ def select(
     # A dict keeps the first of equals, so the list goes through it from its end.
     once = list(dict.fromkeys(reversed(chosen)))
     return Selection(tuple(rows[index] for index in reversed(once)), tuple(unknown))
+
+
+def number_warnings(specs: Iterable[str], count: int) -> list[str]:
+    """Give a warning for each spec that looks like numbers of rows, of which there are `count`."""
+    return [
+        f"-l {spec} is the beginning of an ID, not a row's number: that is written"
+        f" @{spec.replace(':', ':@')}"
+        for spec in specs
+        if (numbers := _NUMBERS.fullmatch(spec))
+        and all(int(number) < count for number in numbers.groups(default="0"))
+    ]
 
 
 def _resolve(rows: Sequence[Row], spec: str) -> list[int] | None:

@@ -122,7 +122,7 @@ def test_no_docker_is_here_but_podman(clean: Path, monkeypatch: pytest.MonkeyPat
     path.touch()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(clean))
     code, told = programs.refused("debian:12")
-    assert (code, "(Podman's socket is there: podman:NAME). Start it" in told) == (2, True)
+    assert (code, "; Podman is here: dimgx [options] podman:debian:12;" in told) == (2, True)
     (clean / "in.tar").write_bytes(docker_archive(image(layer(file("a")))))
     code, told = programs.refused(clean / "in.tar", "--load=docker")
     assert (code, "no Docker Engine is here" in told) == (2, True)

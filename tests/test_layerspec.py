@@ -6,7 +6,7 @@ import pytest
 
 from dimgx.errors import LayerSpecError, UsageError
 from dimgx.inspector import Row
-from dimgx.layerspec import select
+from dimgx.layerspec import number_warnings, select
 
 
 def row(position: int, image_id: str | None, diff_id: str | None, *tags: str) -> Row:
@@ -170,3 +170,17 @@ def test_range_between_interleaved_doubles_is_ambiguous() -> None:
     for spec in ("a1:b1", "b1:@0", "@3:a1"):
         with pytest.raises(LayerSpecError, match="ambiguous"):
             select(rows, [spec])
+
+
+@pytest.mark.parametrize(
+    ("spec", "spelled"), [("0", "@0"), ("12", "@12"), ("3:1", "@3:@1"), ("00", "@00")]
+)
+def test_number_without_a_sign_is_warned_of(spec: str, spelled: str) -> None:
+    assert number_warnings(["@1", spec, "ab"], 13) == [
+        f"-l {spec} is the beginning of an ID, not a row's number: that is written {spelled}"
+    ]
+
+
+@pytest.mark.parametrize("spec", ["13", "@1", "@1:@2", "1:13", "sha256:1", "app:1", "1a", "00001"])
+def test_what_can_be_no_number_of_a_row_is_not_warned_of(spec: str) -> None:
+    assert number_warnings([spec], 13) == []

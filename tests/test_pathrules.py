@@ -65,6 +65,16 @@ CASES = [
     ("+a/b -a/b/y.py +a/b/y.py", "a/ a/b/ a/b/x a/b/y.py"),
 ]
 REFUSED = [
+    (
+        "+/c/x/y",
+        "--include /c/x/y matches nothing in the image:"
+        " /c is no directory there, and symbolic links are not followed",
+    ),
+    (
+        "+a/b/x/*",
+        "--include a/b/x/* matches nothing in the image:"
+        " /a/b/x is no directory there, and symbolic links are not followed",
+    ),
     ("+a/b/x -a/b", "nothing is left of the image: --exclude matches all of it"),
     ("-/*", "nothing is left of the image: --exclude matches all of it"),
     ("+e", "--include e matches nothing in the image"),

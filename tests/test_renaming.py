@@ -17,7 +17,7 @@ from dimgx.merging.pathrules import PathRule
 from dimgx.merging.renaming import Renaming, parse_prefix
 from tests import model
 from tests.cases import LayerMembers, flatten_layers, flatten_members, open_members
-from tests.dsl import Member, dir_, file, hardlink, layer, symlink
+from tests.dsl import Member, dir_, fifo, file, hardlink, layer, symlink
 from tests.engines import read_tree, with_links
 from tests.listing import Node, list_tar, read_tar, short_listing, walk_key
 from tests.programs import need, need_root, run
@@ -152,6 +152,20 @@ def test_content_is_found_by_the_new_name() -> None:
         assert [entry.linkname for entry in opened.iter_entries()][-1] == b"p/bin/go"
         with pytest.raises(ImageError, match="there is no file"):
             opened.open_file(b"app/bin/run")
+
+
+@pytest.mark.parametrize(
+    ("member", "what"),
+    [
+        (symlink("x", "/y"), "'x' is a symlink to '/y' in the image: only files have content"),
+        (fifo("x"), "'x' is no regular file in the image: only files have content"),
+        (dir_("x"), "there is no file 'x' in the image"),
+    ],
+)
+def test_content_of_what_has_none(member: Member, what: str) -> None:
+    with open_members([[member]]) as opened, pytest.raises(ImageError) as raised:
+        opened.open_file(b"x")
+    assert str(raised.value) == what
 
 
 def test_a_symlink_to_a_name_that_vanishes_is_warned_of() -> None:

@@ -295,6 +295,12 @@ def test_a_directory_is_refused(tmp_path, name, force):
         open_target(str(tmp_path) + name, force=force)
 
 
+def test_a_name_with_a_slash_at_its_end_means_a_directory(tmp_path):
+    with pytest.raises(SourceError, match="it is a directory: name a file, or let tar fill it"):
+        put(f"{tmp_path}/missing/")
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_missing_directory_is_one_clear_error(tmp_path):
     path = tmp_path / "missing" / "out.tar"
     with pytest.raises(SourceError) as caught:

@@ -540,6 +540,11 @@ def test_origin_of_nothing(place: Path) -> None:
     assert refused_origin("out.tar") == (2, f"dimgx: out.tar has {told}\n")
 
 
+def test_origin_of_standard_input(place: Path) -> None:
+    code, told = refused_origin("-")
+    assert (code, "not into standard input" in told) == (1, True)
+
+
 def test_origin_by_the_library(place: Path) -> None:
     import dimgx as library
 

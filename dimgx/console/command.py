@@ -91,6 +91,8 @@ def _show_origin(target: str) -> None:
     from dimgx.targets.state import origins_text
 
     path = target_path(target)
+    if path == "-":
+        raise UsageError("--origin looks into a file, not into standard input: name the target")
     found = api.read_origin(path)
     print_text(origins_text(found, path))
 
@@ -112,8 +114,10 @@ def _opened(reference: str, context: Context) -> Iterator[Chosen]:
     options = context.options
     with _open(reference, context) as image:
         _tell_image(image, context.messages)
+        rows = list_rows(image)
+        context.messages.warn(layerspec.number_warnings(options.layers, len(rows)))
         selection = layerspec.select(
-            list_rows(image), options.layers, reverse=options.reverse, strict=options.strict
+            rows, options.layers, reverse=options.reverse, strict=options.strict
         )
         if selection.unknown:
             context.messages.warn([_left_out(selection.unknown)])

@@ -14,6 +14,7 @@ from dimgx.images.origin import NoOrigin
 from dimgx.images.outdated import NOT_OURS, Made, why_outdated
 from dimgx.images.wanted import origin_of_image, origin_of_kept, origin_of_tar
 from dimgx.recipe import Recipe
+from dimgx.targets.errors import NAME_A_FILE
 from dimgx.targets.forms import usual_layer_compression
 from dimgx.targets.state import read_state, shown_names
 
@@ -53,7 +54,7 @@ def judge(job: Job, context: Context) -> Verdict:
     path = job.target.path
     wanted = [_wanted_of(one, job.target, context) for one in job.chosen]
     if os.path.isdir(path) and job.target.form not in DIRECTORY_FORMS:
-        raise SourceError(f"{path} is a directory: name a file")
+        raise SourceError(f"{path} is a directory: {NAME_A_FILE}")
     try:
         found = read_state(path, tmpdirs=context.tmpdirs)
     except NoOrigin:

@@ -13,6 +13,7 @@ and 0.1 us for the parents. Nothing is read of what is left out.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -67,7 +68,18 @@ class PathFilter:
             # Another rule may have had the last word on all that it matches.
             match = re.compile(self._regexes[i]).match
             if not any(map(match, map(decode_key, keys))):
-                raise ImageError(f"--include {rule.pattern} matches nothing in the image")
+                problem = f"--include {rule.pattern} matches nothing in the image"
+                raise ImageError(problem + _explain(rule.pattern, keys))
+
+
+def _explain(pattern: str, keys: Sequence[bytes]) -> str:
+    """Say which part of a path that matches nothing is no directory, where that is so."""
+    parts = [part for part in pattern.split("/") if part not in ("", ".")]
+    for i in range(1, len(parts)):
+        if os.fsencode("\0".join(parts[:i])) in keys:
+            above = "/".join(parts[:i])
+            return f": /{above} is no directory there, and symbolic links are not followed"
+    return ""
 
 
 def keep_parents(keys: Sequence[bytes], chosen: list[bool]) -> None:

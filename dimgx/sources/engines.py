@@ -34,9 +34,10 @@ def open_engine(reference: Reference, options: EngineOptions) -> Engine:
     if reference.transport == "podman":
         more = f"; without it the image's registry has it: {hint}" if hint else ""
         return _open_podman(options, more)
-    other = " (Podman's socket is there: podman:NAME)" if find_podman(options) else ""
     more = f"; without any engine its registry has the image: {hint}" if hint else ""
-    return _open_docker(options, other, more + hint_of_file(reference))
+    if find_podman(options) or shutil.which("podman"):
+        more = f"; Podman is here: dimgx [options] podman:{reference.name:.300}" + more
+    return _open_docker(options, more + hint_of_file(reference))
 
 
 def open_target_engine(kind: str, options: EngineOptions) -> Engine:
@@ -49,12 +50,12 @@ def open_target_engine(kind: str, options: EngineOptions) -> Engine:
     return _open_docker(options)
 
 
-def _open_docker(options: EngineOptions, other: str = "", more: str = "") -> Engine:
+def _open_docker(options: EngineOptions, more: str = "") -> Engine:
     endpoint = find_docker(options)
     if endpoint is None:
         tried = ", ".join(docker_sockets(options))
         raise SourceError(
-            f"no Docker Engine is here: nothing listens at {tried}{other}. Start it, or name one"
+            f"no Docker Engine is here: nothing listens at {tried}. Start it, or name one"
             f" with -H or DOCKER_HOST{more}"
         )
     return _open_service(endpoint, options)

@@ -12,6 +12,7 @@ from dimgx.errors import SourceError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+NAME_A_FILE = "name a file, or let tar fill it: dimgx -t - IMAGE | tar -xpf - -C DIRECTORY"
 REASONS = {
     errno.ENOSPC: "no space is left on its disk",
     errno.EDQUOT: "the disk quota is used up",
@@ -25,7 +26,7 @@ REASONS = {
     "bind-mounted?) and cannot be replaced: mount its directory instead, or write to stdout",
     errno.ENOENT: "its directory does not exist: make it first",
     errno.ENOTDIR: "a part of its path is no directory",
-    errno.EISDIR: "it is a directory: name a file",
+    errno.EISDIR: f"it is a directory: {NAME_A_FILE}",
     errno.ENAMETOOLONG: "the name is too long",
     errno.ELOOP: "too many symbolic links",
     errno.ENXIO: "no such device, or a socket",
@@ -47,5 +48,7 @@ def translated(name: str) -> Iterator[None]:
     except OSError as exc:
         # What Python itself refuses has no number.
         number = errno.EBADF if isinstance(exc, io.UnsupportedOperation) else exc.errno or 0
+        if number == errno.ENOENT and name.endswith("/"):
+            number = errno.EISDIR
         reason = REASONS.get(number, exc.strerror or str(exc))
         raise SourceError(f"{name} cannot be written: {reason}") from exc
