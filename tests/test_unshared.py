@@ -157,7 +157,9 @@ def rootless() -> Iterator[Rootless]:
         user = Rootless(place)
         try:
             user.allow_all_but()
-            user.podman("load", stdin=SAVED)
+            code, _, problem = user.run("podman", "load", stdin=SAVED)
+            if code:
+                programs.missing(f"a user's Podman does not work here: {problem.strip()[-300:]}")
             yield user
         finally:
             # It holds the user's namespace.
