@@ -87,6 +87,8 @@ SETS = [
     ("completed", [made("docker.io/library/a:latest")], [made("a")], None),
     ("nameless", [made(), made(layers=(B,))], [made(layers=(B,)), made()], None),
     ("nameless twice", [made(), made()], [made(), made()], None),
+    ("nameless twice, stored once", [made()], [made(), made()], None),
+    ("with a name and without", [made("a:1")], [made("a:1"), made()], None),
     ("misses nameless", [made(), made(layers=(C,))], [made(), made(layers=(B,))],
      f"misses image of layer {SHORT_B}"),
     ("holds nameless", [made("a:1"), made()], [made("a:1")], f"holds image of layer {SHORT_A} too"),

@@ -177,16 +177,14 @@ def _names_differ(found: Sequence[Made], wanted: Sequence[Made]) -> str | None:
     for full, name in there.items():
         if full not in asked:
             return f"holds image {name} too"
-    nameless = [made for made in found if not made.names]
-    for made in wanted:
-        if made.names:
-            continue
-        same = next((own for own in nameless if _difference(own, made) is None), None)
-        if same is None:
+    nameless = [made for made in wanted if not made.names]
+    # One that comes again is stored once, under the names that it has elsewhere.
+    for made in nameless:
+        if all(_difference(own, made) for own in found):
             return f"misses image {_top(made)}"
-        nameless.remove(same)
-    if nameless:
-        return f"holds image {_top(nameless[0])} too"
+    for own in found:
+        if not own.names and all(_difference(own, made) for made in nameless):
+            return f"holds image {_top(own)} too"
     return None
 
 
