@@ -380,6 +380,7 @@ def test_mirror_that_does_not_help(faulty: FaultyRegistry, tmp_path: Path, troub
         ("a.io, H.IO", "h.io", 443, False),
         ("a.io,h.io,b.io", "h.io", 443, False),
         ("h.io:https", "h.io", 443, True),
+        ("h.io:\N{SUPERSCRIPT TWO}", "h.io", 443, True),
         ("10.0.0.0/8", "10.1.2.3", 443, False),
         ("10.9.8.7/8", "10.1.2.3", 443, False),
         ("10.0.0.0/8", "11.1.2.3", 443, True),

@@ -64,7 +64,7 @@ def _fits_network(address: IPv4Address | IPv6Address, rule: str) -> bool:
 
 def _split_port(rule: str) -> tuple[str, int | None]:
     name, colon, port = rule.rpartition(":")
-    if colon and port.isdigit() and (":" not in name or name.endswith("]")):
+    if colon and port.isdecimal() and (":" not in name or name.endswith("]")):
         return name, int(port)
     return rule, None
 
