@@ -183,7 +183,7 @@ def test_image_for_another_machine() -> None:
         with dimgx.open_image("app:1", engine=options, platform=wanted) as found:
             assert found.warnings == ()
         engine.add(picture, b"", inspect={"Os": "windows"})
-        with pytest.raises(ImageError, match="Windows image"):
+        with pytest.raises(ImageError, match="'app:1' is a Windows image"):
             dimgx.open_image("app:1", engine=options)
 
 

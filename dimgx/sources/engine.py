@@ -92,7 +92,7 @@ def open_engine_image(
             platform=described.platform,
             history=described.steps,
             size_kind=engine.size_kind,
-            warnings=tuple(_platform_warnings(described.platform, platform)),
+            warnings=tuple(_platform_warnings(reference, described.platform, platform)),
         )
         if stored is not None and system.is_root():
             image.layers = tuple(
@@ -188,9 +188,13 @@ def _fits(described: Described, platform: Platform | None) -> bool:
     return platform.rank(described.platform) is not None
 
 
-def _platform_warnings(found: Platform | None, wanted: Platform | None) -> list[str]:
+def _platform_warnings(
+    reference: Reference, found: Platform | None, wanted: Platform | None
+) -> list[str]:
     if found is not None and found.os == "windows":
-        raise ImageError("this is a Windows image, which has no Linux root file system")
+        raise ImageError(
+            f"{reference.text!r:.300} is a Windows image, which has no Linux root file system"
+        )
     default = host_platform()
     if wanted is None and found is not None and default.rank(found) is None:
         return [f"the image is for {found}, not for {default}"]
