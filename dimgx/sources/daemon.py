@@ -89,9 +89,9 @@ class DockerEngine:
             diff_ids=diff_ids,
             steps=tuple(_linked(steps)),
             is_certain=empty is not None or not steps,
-            images=tuple((counts[i], steps[i].id or "") for i in counts),
+            ancestors=tuple((counts[i], steps[i].id or "") for i in counts),
             settings=parse_settings(image),
-            is_content="Descriptor" in image or id in digests,
+            is_id_of_config="Descriptor" not in image and id not in digests,
             platforms=platforms,
             digest=digest,
         )

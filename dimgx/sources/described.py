@@ -29,17 +29,16 @@ class Described(NamedTuple):
     """Base to top."""
     is_certain: bool = True
     """It is known which steps brought a layer; else only the image's config tells."""
-    images: tuple[tuple[int, str], ...] = ()
-    """Ancestors that are images of their own: how many layers they have, and their IDs."""
+    ancestors: tuple[tuple[int, str], ...] = ()
+    """Those that are images of their own: how many layers they have, and their IDs."""
     lengths: tuple[int | None, ...] = ()
     """Bytes of the layers' plain tars where they are known, of all layers or of none."""
     settings: Settings | None = None
     """How it is run."""
-    is_content: bool = False
-    """The ID is that of a manifest or an index."""
+    is_id_of_config: bool = True
+    """Else it is that of a manifest or an index."""
     platforms: tuple[Platform, ...] = ()
     """Those that are there, where the engine tells of them."""
-
     digest: Digest | None = None
     """Of the manifest, where the engine tells it."""
     directory: str | None = None
@@ -48,7 +47,7 @@ class Described(NamedTuple):
     @property
     def may_hold_more(self) -> bool:
         """There may be platforms that the engine does not tell of."""
-        return self.is_content and not self.platforms
+        return not self.is_id_of_config and not self.platforms
 
 
 class Engine(Protocol):

@@ -86,7 +86,7 @@ def open_engine_image(
             ),
             settings=described.settings,
             id=described.id,
-            is_id_of_config=not described.is_content,
+            is_id_of_config=described.is_id_of_config,
             tags=described.tags,
             digest=described.digest,
             platform=described.platform,
@@ -263,7 +263,7 @@ class _Saved:
             if self._archive is None or len(self._archive.layers) < count:
                 # Of several with equally many layers the first, which is the lowest.
                 size, id = min(
-                    (found for found in described.images if found[0] >= count),
+                    (found for found in described.ancestors if found[0] >= count),
                     key=itemgetter(0),
                     default=(len(described.diff_ids), described.id),
                 )

@@ -55,13 +55,13 @@ class Podman:
         if len(sizes) == len(steps):
             steps = [step._replace(size=size) for step, size in zip(steps, sizes, strict=True)]
         layered = tuple(step.size for step in steps if not step.empty)
-        images = []
+        ancestors = []
         for count, ancestor in self._ancestors(image, steps):
             own = full_id(ancestor.text("Id"), ancestor.what)
             steps[count - 1] = steps[count - 1]._replace(
                 id=own, tags=clean_tags(ancestor.texts("RepoTags"))
             )
-            images.append((len(layers_of(ancestor)), own))
+            ancestors.append((len(layers_of(ancestor)), own))
         if steps:
             steps[-1] = steps[-1]._replace(id=id, tags=tags)
         return Described(
@@ -70,7 +70,7 @@ class Podman:
             platform=parse_platform_fields(image),
             diff_ids=diff_ids,
             steps=tuple(steps),
-            images=tuple(images),
+            ancestors=tuple(ancestors),
             lengths=layered if len(layered) == len(diff_ids) else (),
             settings=parse_settings(image, is_health_known=not _is_oci(image)),
             directory=_directory_of(image),
