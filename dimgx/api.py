@@ -78,7 +78,7 @@ def open_image(
         image = open_source(
             parsed,
             platform=platform,
-            verify=verify,
+            verify=verify != "none",
             stdin=stdin,
             spool=space,
             registry=registry,
@@ -115,7 +115,7 @@ def list_platforms(
     with SpoolSpace(memory, directories(tmpdir)) as space:
         return list_source(
             parsed,
-            verify=verify,
+            verify=verify != "none",
             stdin=stdin,
             spool=space,
             registry=registry,

@@ -41,7 +41,7 @@ def opened(
     wanted = None if platform is None else parse_platform(platform)
     parsed = parse_reference(reference)
     with SpoolSpace(1 << 24) as space:
-        options: dict[str, Any] = {"platform": wanted, "verify": verify, "stdin": stream}
+        options: dict[str, Any] = {"platform": wanted, "verify": verify != "none", "stdin": stream}
         with open_image(parsed, spool=space, **options) as found:
             yield found
             found.check_unchanged()

@@ -29,7 +29,7 @@ def open_image(
     reference: Reference,
     *,
     platform: Platform | None = None,
-    verify: str = "once",
+    verify: bool = True,
     stdin: BinaryIO | None = None,
     engine: EngineOptions | None = None,
     spool: SpoolSpace,
@@ -39,9 +39,9 @@ def open_image(
     """Open the image that `reference` means.
 
     `platform` chooses among several; None means Linux on this machine's CPU, or the only one there
-    is. With `verify` "none" the digests of manifests and configs are not checked. `stdin` is what
-    `-` means. Streams and compressed archives are kept in `spool`. `registry` says how a registry
-    is reached, None without credentials; `engine` which engine is asked and how. `tick` is told how
+    is. Without `verify` the digests of manifests and configs are not checked. `stdin` is what `-`
+    means. Streams and compressed archives are kept in `spool`. `registry` says how a registry is
+    reached, None without credentials; `engine` which engine is asked and how. `tick` is told how
     far a stream or a compressed archive is read.
 
     Raises: SourceError where nothing can be opened there, ImageError where it is no image, is
@@ -49,7 +49,7 @@ def open_image(
     have it later.
     """
     if reference.transport == "containerd":
-        return _open_kept(reference, platform, verify=verify != "none", engine=engine)
+        return _open_kept(reference, platform, verify=verify, engine=engine)
     if reference.is_at_engine:
         from dimgx.sources.endpoint import EngineOptions
         from dimgx.sources.engine import open_engine_image
@@ -62,14 +62,14 @@ def open_image(
             platform=platform,
             options=options,
             spool=spool,
-            verify=verify != "none",
+            verify=verify,
         )
     _refuse_engine(reference, engine)
     if reference.transport == "docker":
-        return _open_remote(reference, platform, verify=verify != "none", registry=registry)
+        return _open_remote(reference, platform, verify=verify, registry=registry)
     with ExitStack() as resources:
         try:
-            files = open_files(reference, stdin, spool, resources, tick, verify=verify != "none")
+            files = open_files(reference, stdin, spool, resources, tick, verify=verify)
             image = read_image(files, reference, platform)
         except OSError as exc:
             raise SourceError(f"{reference.text!r:.300}: {exc.strerror or exc}") from exc
@@ -88,7 +88,7 @@ def _refuse_engine(reference: Reference, engine: EngineOptions | None) -> None:
 def list_platforms(
     reference: Reference,
     *,
-    verify: str,
+    verify: bool,
     stdin: BinaryIO | None,
     spool: SpoolSpace,
     registry: RegistryOptions | None,
@@ -113,17 +113,13 @@ def list_platforms(
     with ExitStack() as resources:
         variants: Sequence[Variant]
         if reference.transport == "containerd":
-            kept = _find_kept(reference, resources, verify != "none", engine)
+            kept = _find_kept(reference, resources, verify, engine)
             variants = [variant for variant in kept.candidate.variants if variant.is_stored]
         elif reference.transport == "docker":
-            variants = _find_remote(
-                reference, resources, lambda _: None, verify != "none", registry
-            ).variants
+            variants = _find_remote(reference, resources, lambda _: None, verify, registry).variants
         else:
             try:
-                files = open_files(
-                    reference, stdin, spool, resources, tick, verify=verify != "none"
-                )
+                files = open_files(reference, stdin, spool, resources, tick, verify=verify)
                 variants = list_stored(files, reference)
             except OSError as exc:
                 raise SourceError(f"{reference.text!r:.300}: {exc.strerror or exc}") from exc
