@@ -238,11 +238,8 @@ class Slot:
         if self._hash is None or self._fd is None:
             return
         self._hash.update(data)
-        view = memoryview(data)
         try:
-            while view:
-                count = os.write(self._fd, view)
-                view = view[count:]
+            system.write_all(self._fd, data)
         except OSError as exc:  # the disk is full
             if self._cache is not None:
                 self._cache.note(exc)
