@@ -37,6 +37,7 @@ _FOREIGN = (
     "it is a foreign layer, which lies elsewhere, as its licence has it; `skopeo copy` to a dir:"
     " fetches it from there"
 )
+_LACKING = "the image is not whole there"
 _SCHEMA_1 = "application/vnd.docker.distribution.manifest.v1+"
 
 
@@ -72,8 +73,8 @@ def find_remote(
             if isinstance(exc, Denied):
                 exc = Denied("; ".join((str(exc), *troubles, *_missing_files(options))))
             raise _with_mirrors(_with_tags(exc, client, name), passed_over) from None
-        for text in (*troubles, *(f"passed over {text}" for text in passed_over)):
-            warn(text)
+        for trouble in (*troubles, *(f"passed over {one}" for one in passed_over)):
+            warn(trouble)
         cache = None
         if options.cache_dir:
             cache = BlobCache(options.cache_dir, options.cache_size, warn)
@@ -163,7 +164,7 @@ class _Repository:
 
     def find(self, layer: Descriptor) -> RemoteBlob:
         if layer.digest not in self._blobs:
-            absence = _FOREIGN if layer.is_foreign else ""
+            absence = _FOREIGN if layer.is_foreign else _LACKING
             self._blobs[layer.digest] = RemoteBlob(
                 self._client, layer.digest, layer.size, self._cache, absence
             )

@@ -37,12 +37,12 @@ class RemoteBlob:
         client: RegistryClient,
         digest: Digest,
         size: int,
-        cache: BlobCache | None = None,
-        absence: str = "",
+        cache: BlobCache | None,
+        absence: str,
     ) -> None:
-        """`absence` is what it means that the registry does not have it, where it is no fault."""
+        """`absence` is what it means where the registry does not have it."""
         self._client, self._digest, self._cache = client, digest, cache
-        self._absence = absence or "the image is not whole there"
+        self._absence = absence
         self.size = size
         """Bytes, as the manifest states them."""
         self._lock = Lock()
