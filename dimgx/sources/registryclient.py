@@ -24,8 +24,8 @@ from dimgx.sources.tokens import Authorizer, Denied
 from dimgx.sources.transport import (
     Cut,
     NoConnection,
+    NotListening,
     NotTLS,
-    Refused,
     Transport,
     host_of,
     is_from_elsewhere,
@@ -130,7 +130,7 @@ class RegistryClient:
             try:
                 return self._get_once(f"/v2/{self.endpoint.path}/{path}", what, headers)
             except Transient as exc:
-                if isinstance(exc, Refused) and patience.is_fresh:
+                if isinstance(exc, NotListening) and patience.is_fresh:
                     raise
                 patience.pause(exc)
 
@@ -189,7 +189,7 @@ class RegistryClient:
             response = self._transport.send("GET", f"http://{self.host}{path}", headers)
         except DimgxError as exc:
             # What may heal is tried again, by either; where nobody listens for TLS, plain counts.
-            is_first = isinstance(problem, Transient) and not isinstance(problem, Refused)
+            is_first = isinstance(problem, Transient) and not isinstance(problem, NotListening)
             raise problem if is_first else exc from None
         if response.status_code == 400:  # as those answer who want TLS
             response.close()

@@ -55,7 +55,7 @@ class Cut(Transient):
     """The other side hung up while TLS was being agreed on."""
 
 
-class Refused(Transient):
+class NotListening(Transient):
     """Nobody listens there."""
 
 
@@ -78,7 +78,7 @@ class Transport:
     ) -> Response:
         """Give the answer to a request, its body unread; whoever reads it closes it.
 
-        Raises: Transient for what may heal, Refused, NotTLS, SourceError for what will not.
+        Raises: Transient for what may heal, NotListening, NotTLS, SourceError for what will not.
         """
         from dimgx import __version__
 
@@ -264,7 +264,7 @@ def translate(exc: Exception, host: str, proxy: str | None) -> DimgxError:
             return NoConnection(f"there is no host {proxy}: check the proxy that is set")
         return NoConnection(f"there is no host {host}: check the name, or set a proxy")
     if _find(exc, ConnectionRefusedError):
-        return Refused(f"{where} refuses the connection: nothing listens there")
+        return NotListening(f"{where} refuses the connection: nothing listens there")
     if _find(exc, TimeoutError) or "timeout" in type(exc).__name__.lower():
         return Transient(f"{where} does not answer in time")
     if isinstance(exc, ValueError) and not _find(exc, OSError):
