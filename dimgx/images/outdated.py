@@ -134,7 +134,7 @@ def why_outdated(found: Sequence[Made], wanted: Sequence[Made]) -> str | None:
     if damaged is not None:
         return damaged
     if len(found) == len(wanted) == 1:
-        reason = _difference(found[0], wanted[0])
+        reason = _image_difference(found[0], wanted[0])
         return reason or _names_differ(found, wanted)
     problem = _names_differ(found, wanted)
     if problem is not None:
@@ -142,13 +142,13 @@ def why_outdated(found: Sequence[Made], wanted: Sequence[Made]) -> str | None:
     by_name = {full: made for made in found for full, _ in _pairs(made.names)}
     for made in wanted:
         for full, name in _pairs(made.names):
-            reason = _difference(by_name[full], made)
+            reason = _image_difference(by_name[full], made)
             if reason is not None:
                 return f"image {name}: {reason}"
     return None
 
 
-def _difference(found: Made, wanted: Made) -> str | None:
+def _image_difference(found: Made, wanted: Made) -> str | None:
     if not found.is_ours and not wanted.origin.is_kept:
         return NOT_OURS
     if found.form != wanted.form:
@@ -180,10 +180,10 @@ def _names_differ(found: Sequence[Made], wanted: Sequence[Made]) -> str | None:
     nameless = [made for made in wanted if not made.names]
     # One that comes again is stored once, under the names that it has elsewhere.
     for made in nameless:
-        if all(_difference(own, made) for own in found):
+        if all(_image_difference(own, made) for own in found):
             return f"misses image {_top(made)}"
     for own in found:
-        if not own.names and all(_difference(own, made) for made in nameless):
+        if not own.names and all(_image_difference(own, made) for made in nameless):
             return f"holds image {_top(own)} too"
     return None
 
