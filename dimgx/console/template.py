@@ -21,7 +21,7 @@ from dimgx.errors import ImageError, SourceError, UsageError
 if TYPE_CHECKING:
     from dimgx.image import Image
 
-FIELDS = ("name", "tag", "digest", "short", "platform", "index")
+_FIELDS = ("name", "tag", "digest", "short", "platform", "index")
 
 _PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _SEPARATORS = re.compile(r"[/\\:@]+")
@@ -35,10 +35,10 @@ def check_template(text: str) -> None:
     """
     for match in _PART.finditer(text):
         found, field = match[0], match[1]
-        if field is not None and field not in FIELDS:
+        if field is not None and field not in _FIELDS:
             raise UsageError(
                 f"the target {text!r:.300} has no field {{{field:.50}}}: there are "
-                f"{', '.join(FIELDS)} ({{{{ is a brace)"
+                f"{', '.join(_FIELDS)} ({{{{ is a brace)"
             )
         if found in ("{", "}"):
             raise UsageError(f"the target {text!r:.300} has a single {found}: write it twice")
@@ -107,12 +107,12 @@ def _remove_empty(directory: str) -> None:
 def values_of(image: Image, index: int) -> dict[str, str | None]:
     """Give what the fields stand for; `index` is the image's number on the command line, from 0."""
     name, tag = _name_of(image)
-    digest = str(image.digest or image.id or "") or None
+    digest = str(image.digest or image.id)
     return {
         "name": name,
         "tag": tag,
         "digest": digest,
-        "short": digest and digest.rpartition(":")[2][:12],
+        "short": digest.rpartition(":")[2][:12],
         "platform": str(image.platform) if image.platform else None,
         "index": str(index),
     }
@@ -126,7 +126,7 @@ def _name_of(image: Image) -> tuple[str | None, str | None]:
 
     reference = parse_reference(image.reference)
     asked = reference.name or ""
-    digits = (image.id or "").removeprefix("sha256:")
+    digits = image.id.removeprefix("sha256:")
     # No registry knows an ID; elsewhere what is the beginning of one is a name if it is an own one.
     is_id = reference.transport != "docker" and digits.startswith(asked.removeprefix("sha256:"))
     names: list[ResultName] = list(own_names(image, asked))

@@ -191,7 +191,7 @@ def _made(image: Image, form: str, packing: str | None, notes: Mapping[str, str]
     # Only the last step: what was built on one of ours is not ours.
     comment = image.history[-1].comment if image.history else None
     key = {"docker-dir": "", "docker-archive": image.id}.get(form, str(image.digest))
-    note = notes.get(key or "")
+    note = notes.get(key)
     is_ours = True
     try:
         origin = parse_origin(comment if note is None else note)
