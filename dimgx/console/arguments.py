@@ -145,8 +145,7 @@ def build_parser(version: str) -> argparse.ArgumentParser:
         "made of.",
         epilog="Exit codes: 0 done; 1 the command line is wrong; 2 the image or the world is "
         "wrong, for good; 3 a layer spec names no row, or too many; 4 try again later; 5 --check "
-        "would write; 70 a bug "
-        "in dimgx. A signal ends it by that signal.",
+        "would write; 70 a bug in dimgx. A signal ends it by that signal.",
         add_help=False,
         allow_abbrev=False,
         formatter_class=_Formatter,

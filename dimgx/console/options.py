@@ -1,7 +1,4 @@
-"""The command line as people write it, and what it asks for.
-
-An option that would have no effect is an error: who gives one means something by it.
-"""
+"""The command line as people write it, and what it asks for."""
 
 from __future__ import annotations
 

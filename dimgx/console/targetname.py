@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from dimgx.errors import UsageError
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     _Asked = Compression | Literal["none"] | None
 
 Form = Literal["tar", "docker-archive", "oci-archive", "oci-dir", "docker-dir"]
-FORMS: tuple[Form, ...] = ("tar", "docker-archive", "oci-archive", "oci-dir", "docker-dir")
+FORMS: tuple[Form, ...] = get_args(Form)
 DIRECTORY_FORMS = frozenset(("oci-dir", "docker-dir"))
 STDOUT_TARGETS = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 SUFFIXES: dict[str, Compression | None] = {

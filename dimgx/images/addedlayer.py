@@ -112,7 +112,6 @@ def _check_tar(tar: Extent, path: str) -> None:
     if not tar.size:
         # A pipe that somebody else has read, more likely than an empty layer.
         raise ImageError(f"{path} is no tar: it is empty")
-
     try:
         read_header(tar.read, 0, tar.size)
     except MalformedTar as exc:
