@@ -15,6 +15,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from dimgx.errors import ImageError, SourceError
@@ -113,22 +114,8 @@ class _AuthFile(NamedTuple):
             if not colon:
                 raise SourceError(f"{entry.what}: auth holds no user and password")
             password = password.strip("\0")
-        return self._made(
-            user,
-            password,
-            entry.text("identitytoken") or "",
-            entry.text("registrytoken") or "",
-            self.name,
-        )
-
-    def _made(
-        self, user: str, password: str, identity: str, registry: str, origin: str
-    ) -> Credentials | None:
-        if user == _TOKEN_USER:
-            user, password, identity = "", "", identity or password
-        if not (user or identity or registry):
-            return None
-        return Credentials(user, password, identity, registry, origin)
+        identity, registry = entry.text("identitytoken") or "", entry.text("registrytoken") or ""
+        return _usable(Credentials(user, password, identity, registry, self.name))
 
     def _ask(self, helper: str, domain: str) -> Credentials | None:
         """Ask a credential helper; what goes wrong with it is a warning."""
@@ -167,7 +154,15 @@ class _AuthFile(NamedTuple):
         except ImageError:  # its text could show what must not be shown
             self.warn(f"{program}, which {self.name} names, gave an answer that is no JSON")
             return None
-        return self._made(user, secret, "", "", program)
+        return _usable(Credentials(user, secret, origin=program))
+
+
+def _usable(found: Credentials) -> Credentials | None:
+    """Give what was found, a token not as a password; None where it says nothing."""
+    if found.user == _TOKEN_USER:
+        token = found.identity_token or found.password
+        found = replace(found, user="", password="", identity_token=token)
+    return found if found.user or found.identity_token or found.registry_token else None
 
 
 def _spellings(domain: str) -> tuple[str, ...]:
