@@ -17,7 +17,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from threading import Event
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dimgx import system
 from dimgx.digest import Digest
@@ -97,19 +97,18 @@ class BlobCache:
             if found is not None:
                 return found
             stack.pop_all()
-        return Slot(self, digest, fd, path)
+        return Slot(fd, coming=_Coming(self, digest, path, digest.new_hash()))
 
-    def store(self, slot: Slot) -> None:
-        """Put a blob that is whole and right where it belongs, and make room."""
-        assert slot.digest is not None
-        target = self._path("blobs", slot.digest)
+    def store(self, digest: Digest, path: str) -> None:
+        """Put a blob that is whole and right, at `path`, where it belongs, and make room."""
+        target = self._path("blobs", digest)
         try:
-            os.replace(slot.path, target)
+            os.replace(path, target)
             self._sweep()
             self._trim(target)
         except OSError as exc:
             self.note(exc)
-            _remove(slot.path)
+            _remove(path)
 
     def _path(self, part: str, digest: Digest) -> str:
         return os.path.join(self._directory, part, digest.algorithm, digest.hex)
@@ -139,7 +138,7 @@ class BlobCache:
                 except OSError:  # another user's file, or gone meanwhile: it can be read still
                     pass
                 stack.pop_all()
-                return Slot(fd=fd, stored=Extent(fd, 0, size))
+                return Slot(fd, Extent(fd, 0, size))
         _remove(path)
         return None
 
@@ -214,20 +213,24 @@ class BlobCache:
             total -= size
 
 
+class _Coming(NamedTuple):
+    """A blob that is being written."""
+
+    cache: BlobCache
+    digest: Digest
+    path: str
+    """Where it lies until it is whole."""
+    hash: _Hash
+    """Of what has been written."""
+
+
 class Slot:
-    """The place of one blob in a cache, or of none: then all that is written is dropped."""
+    """The place of one blob: stored, or coming, or neither: then all that is written is dropped."""
 
     def __init__(
-        self,
-        cache: BlobCache | None = None,
-        digest: Digest | None = None,
-        fd: int | None = None,
-        path: str = "",
-        stored: Extent | None = None,
+        self, fd: int | None = None, stored: Extent | None = None, coming: _Coming | None = None
     ) -> None:
-        self._cache, self.digest, self._fd, self.path = cache, digest, fd, path
-        self._stored = stored
-        self._hash: _Hash | None = digest.new_hash() if digest is not None else None
+        self._fd, self._stored, self._coming = fd, stored, coming
 
     def iter_stored(self) -> Iterator[bytes | memoryview] | None:
         """Give the blob's bytes, checked already; None where they are to be fetched."""
@@ -235,34 +238,34 @@ class Slot:
 
     def write(self, data: bytes | memoryview) -> None:
         """Append what was fetched."""
-        if self._hash is None or self._fd is None:
+        coming = self._coming
+        if coming is None or self._fd is None:
             return
-        self._hash.update(data)
+        coming.hash.update(data)
         try:
             system.write_all(self._fd, data)
         except OSError as exc:  # the disk is full
-            if self._cache is not None:
-                self._cache.note(exc)
+            coming.cache.note(exc)
             self.close()
 
     def commit(self) -> None:
         """Keep what was written, if it is what its digest says."""
-        if self._hash is None or self._cache is None or self._fd is None:
+        coming = self._coming
+        if coming is None:
             return
-        if self.digest is not None and self._hash.hexdigest() == self.digest.hex:
+        if coming.hash.hexdigest() == coming.digest.hex:
             if os.name == "nt":
                 self._close_file()
-            self._cache.store(self)
-            self._cache = None
+            coming.cache.store(coming.digest, coming.path)
+            self._coming = None
         self.close()
 
     def close(self) -> None:
         """Let go; what is not committed is forgotten."""
-        if self._cache is not None:
-            _remove(self.path)
-            self._cache = None
+        if self._coming is not None:
+            _remove(self._coming.path)
+            self._coming = None
         self._close_file()
-        self._hash = None
 
     def _close_file(self) -> None:
         # Forgotten first: an interrupt may come right behind, and the number is another's then.
