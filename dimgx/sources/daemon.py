@@ -66,12 +66,9 @@ class DockerEngine:
         history = self._history(id, choice)
         steps = [_parse_step(fields) for fields in reversed(history)]
         ancestors = self._ancestors(steps[:-1])
-        steps = [
-            step._replace(created=rfc3339(ancestors[i].value("Created")) or step.created)
-            if i in ancestors
-            else step
-            for i, step in enumerate(steps)
-        ]
+        for i, ancestor in ancestors.items():
+            created = rfc3339(ancestor.value("Created")) or steps[i].created
+            steps[i] = steps[i]._replace(created=created)
         if steps:
             created = rfc3339(image.value("Created")) or steps[-1].created
             steps[-1] = steps[-1]._replace(id=id, tags=tags, created=created)
