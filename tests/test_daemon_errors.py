@@ -159,7 +159,9 @@ def test_unknown_host(clean: Path) -> None:
     assert (code, "not known" in told) == (2, True)
 
 
-@pytest.mark.parametrize("url", ["tcp://host", "gopher://host:1", "tcp://", "unix://"])
+@pytest.mark.parametrize("url", [
+    "tcp://host", "gopher://host:1", "tcp://", "unix://", "tcp://a b:1", "http://*:1", "npipe://x",
+])  # fmt: skip
 def test_address_that_is_none(clean: Path, url: str) -> None:
     if url == "unix://" and os.path.exists("/var/run/docker.sock"):
         programs.missing("a machine without an engine of its own is needed")

@@ -330,10 +330,11 @@ def _tls_context(endpoint: EngineEndpoint) -> ssl.SSLContext | None:
 def _is_transport_error(exc: BaseException) -> bool:
     from http.client import HTTPException
 
-    from requests.exceptions import RequestException
     from urllib3.exceptions import HTTPError
 
-    return isinstance(exc, (OSError, RequestException, HTTPError, HTTPException))
+    # Those that are a ValueError too say that there can be no such address.
+    is_no_address = isinstance(exc, ValueError) and not isinstance(exc, ssl.SSLError)
+    return isinstance(exc, (OSError, HTTPError, HTTPException)) and not is_no_address
 
 
 def _translate(exc: Exception, endpoint: EngineEndpoint) -> NoReturn:
@@ -357,9 +358,10 @@ def _translate(exc: Exception, endpoint: EngineEndpoint) -> NoReturn:
             raise SourceError(f"{where}: permission denied{_group_hint(endpoint)}") from exc
         if isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE):
             raise SourceError(f"{where}: {_one_line(cause)}") from cause  # no trouble of its own
-    text = _one_line(exc)
     if not any(map(_is_transport_error, causes)):
-        raise SourceError(f"{where}: {text}") from exc
+        told = next((cause for cause in causes if isinstance(cause, OSError)), exc)
+        raise SourceError(f"{where}: {_one_line(told)}") from exc
+    text = _one_line(exc)
     from http.client import RemoteDisconnected
 
     if any(isinstance(cause, RemoteDisconnected) for cause in causes):
