@@ -21,7 +21,7 @@ from urllib.parse import quote
 from dimgx import system
 from dimgx.errors import DimgxError, SourceError, TemporaryError
 from dimgx.jsondoc import Fields, parse_json
-from dimgx.sources.connections import Waiting, iter_causes, make_adapter
+from dimgx.sources.adapter import Waiting, iter_causes, make_adapter
 from dimgx.sources.endpoint import EngineEndpoint, EngineOptions, connect_problem
 from dimgx.sources.tls import Certificates, make_context
 

@@ -3,7 +3,7 @@
 1. Redirects are followed here, ten at most. Credentials go to the origin that they are for and to
    no other; there is no way from https back to http but where that is allowed anyway.
 2. No URL beyond its host is shown in an error: blob stores have signatures in them.
-3. Nothing is read from the environment, no cookie is kept, nothing is decompressed.
+3. Nothing is read from the environment, no cookie is kept, no blob is decompressed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from dimgx.errors import DimgxError, ImageError, SourceError
-from dimgx.sources.connections import Waiting, iter_causes, make_adapter
+from dimgx.sources.adapter import Waiting, iter_causes, make_adapter
 from dimgx.sources.patience import Transient
 from dimgx.sources.proxies import find_proxy, is_loopback
 from dimgx.sources.tls import Certificates, find_certificates, make_context

@@ -1,4 +1,7 @@
-"""Connections: they trust whom they are told to, a wait on one can be ended, and why one failed."""
+"""What makes requests' connections: they trust whom they are told to, and a wait can be ended.
+
+Also why one failed, whichever library says so.
+"""
 
 from __future__ import annotations
 
