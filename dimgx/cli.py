@@ -1,4 +1,4 @@
-"""The command: argv, environment, terminal, exit codes. Nothing below it knows of these."""
+"""The command's process: its limits, signals and exit codes. What it does is in `console`."""
 
 from __future__ import annotations
 
