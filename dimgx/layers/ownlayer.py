@@ -46,11 +46,11 @@ class OwnLayer:
         self.links: dict[int, bytes] = {}
         """Targets of hard links, as spelled, by member."""
         self.whiteouts: dict[int, bytes] = {}
-        """Paths that whiteouts hide, by member."""
+        """Keys, spelled as for files, of what whiteouts hide, by member."""
         self.device_whiteouts: dict[int, bytes] = {}
-        """Paths of overlayfs' own whiteouts (rule 20), by member."""
+        """Keys of overlayfs' own whiteouts (rule 20), by member."""
         self.opaque: dict[int, bytes] = {}
-        """Paths of directories that are opaque, by member."""
+        """Keys of directories that are opaque, by member; the empty key is the root."""
         self.dropped: dict[bytes, int] = {}
         """Files that are no entries, but that a hard link may name: members by path."""
         self.absent: list[int] = []
@@ -86,9 +86,8 @@ class OwnLayer:
             implied = find_implied(chain(files, directories), directories)
             if not (names.isdisjoint(directories) and names.isdisjoint(implied)):
                 return False
-        devices = [key_of(path, is_directory=False) for path in self.device_whiteouts.values()]
-        hidden = [key_of(path, is_directory=False) for path in self.whiteouts.values()] + devices
-        opaque = [key_of(path, is_directory=True) if path else b"" for path in self.opaque.values()]
+        devices = self.device_whiteouts.values()
+        hidden, opaque = [*self.whiteouts.values(), *devices], [*self.opaque.values()]
         if not all(names.isdisjoint(marked) for marked in iter_marked(hidden, opaque)):
             return False
         if any(key in names or key + b"\0" in names or key in implied for key in devices):

@@ -20,7 +20,6 @@ from dimgx.layers.names import (
     key_of,
     name_of,
     normalise,
-    path_of,
 )
 from dimgx.layers.ownlayer import OwnLayer
 from dimgx.layers.tarbatch import PaxHeader, parse_batch
@@ -96,7 +95,8 @@ class Placing:
                 continue
             plain_whiteout = _PLAIN_WHITEOUT.fullmatch(name)
             if plain_whiteout:
-                own.whiteouts[base + i] = b"".join(plain_whiteout.groups())
+                hidden = b"".join(plain_whiteout.groups())
+                own.whiteouts[base + i] = key_of(hidden, is_directory=False)
                 own.absent.append(base + i)
                 keys[i] = b""
             else:
@@ -118,7 +118,7 @@ class Placing:
             raise MalformedTar("a link target of more than 4096 bytes", header.offset)
         key, code = self._place(number, header.name, header.kind, code)
         if key and header.kind == CHARDEV and not header.devmajor and not header.devminor:
-            self._own.device_whiteouts[number] = path_of(key)
+            self._own.device_whiteouts[number] = key
             self._own.absent.append(number)
             return b"", header.kind, REWRITE
         if header.kind == LINK and key:
@@ -151,7 +151,7 @@ class Placing:
         *parents, base = path.split(b"/")
         is_below_marker = any(parent.startswith(WHITEOUT_PREFIX) for parent in parents)
         if base == OPAQUE_MARKER and not is_below_marker:
-            self._own.opaque[number] = b"/".join(parents)
+            self._own.opaque[number] = b"".join(parent + b"\0" for parent in parents)
         elif is_below_marker or base.startswith(AUFS_PREFIX):  # rules 14 and 19
             if kind == FILE:
                 self._own.dropped[path] = number
@@ -161,7 +161,7 @@ class Placing:
                 raise MalformedTar(
                     f"a whiteout {show(path)} of nothing", self._index.starts[number]
                 )
-            self._own.whiteouts[number] = b"/".join((*parents, hidden))
+            self._own.whiteouts[number] = b"\0".join((*parents, hidden))
         else:
             return False
         return True

@@ -15,7 +15,6 @@ from dimgx.layers.names import (
     MAX_SYMLINKS,
     WHITEOUT_PREFIX,
     check_implied,
-    key_of,
     normalise,
     path_of,
 )
@@ -70,9 +69,8 @@ class Replay:
             elif number in whiteouts:
                 self._hide(number, whiteouts[number])
             elif number in opaque:
-                _, names = self._walk(opaque[number], number, create=False)
-                path = b"/".join(names)
-                index.opaque.append(key_of(path, is_directory=True) if names else b"")
+                _, names = self._walk(path_of(opaque[number]), number, create=False)
+                index.opaque.append(b"".join(name + b"\0" for name in names))
             elif number in device_whiteouts:
                 siblings, name = self._hide(number, device_whiteouts[number])
                 siblings.pop(name, None)
@@ -141,11 +139,11 @@ class Replay:
             node.children = old.children
         children[base] = node
 
-    def _hide(self, number: int, path: bytes) -> tuple[dict[bytes, _Node], bytes]:
+    def _hide(self, number: int, key: bytes) -> tuple[dict[bytes, _Node], bytes]:
         """Note what a whiteout hides below; give the directory that it speaks of, and the name."""
-        parent, _, base = path.rpartition(b"/")
+        parent, _, base = path_of(key).rpartition(b"/")
         children, names = self._walk(parent, number, create=False)
-        self._index.whiteouts.append(key_of(b"/".join((*names, base)), is_directory=False))
+        self._index.whiteouts.append(b"\0".join((*names, base)))
         return children, base
 
     def _link(self, number: int, spelled: bytes) -> None:
@@ -165,7 +163,7 @@ class Replay:
         node = _Node(number, LINK)
         if [*names, base] == [*above, name]:
             raise MalformedTar(f"a hard link {show(spelled)} to itself", offset)
-        target = key_of(b"/".join((*names, base)), is_directory=False)
+        target = b"\0".join((*names, base))
         if found is None:
             link = Link(target, self._dropped.get(path))
         elif found.kind == DIRECTORY:

@@ -16,7 +16,7 @@ from itertools import chain, compress, count, islice
 from operator import lt
 
 from dimgx.layers.layerindex import LayerIndex, Link
-from dimgx.layers.names import MOST_IMPLIED, key_of
+from dimgx.layers.names import MOST_IMPLIED
 from dimgx.layers.ownlayer import IS_NO_DIRECTORY, find_implied, iter_marked, link_target
 from dimgx.layers.ownnames import OrderedNames
 from dimgx.layers.strangers import refuse_stranger, refuse_windows
@@ -50,7 +50,7 @@ class GrowingLayer:
         self._implied_size = 0
         self._marked: set[bytes] = set()
         self._marked_size = 0
-        self._marker_counts = [0, 0]
+        self._whiteout_count = self._opaque_count = 0
         self._links: dict[int, Link] = {}
 
     def go_on(self, size: int, *, is_whole: bool) -> LayerIndex:
@@ -121,16 +121,9 @@ class GrowingLayer:
     def _take_markers(self) -> tuple[list[bytes], list[bytes]]:
         """Give the keys of new whiteouts, and of new opaque directories."""
         own = self._walk.own
-        hidden_before, opaque_before = self._marker_counts
-        self._marker_counts = [len(own.whiteouts), len(own.opaque)]
-        hidden = [
-            key_of(path, is_directory=False)
-            for path in islice(own.whiteouts.values(), hidden_before, None)
-        ]
-        opaque = [
-            key_of(path, is_directory=True) if path else b""
-            for path in islice(own.opaque.values(), opaque_before, None)
-        ]
+        hidden = list(islice(own.whiteouts.values(), self._whiteout_count, None))
+        opaque = list(islice(own.opaque.values(), self._opaque_count, None))
+        self._whiteout_count, self._opaque_count = len(own.whiteouts), len(own.opaque)
         return hidden, opaque
 
     def _take_links(self) -> Iterator[tuple[int, Link]]:
