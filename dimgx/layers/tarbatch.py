@@ -177,8 +177,8 @@ def _find_nonzero(column: bytes) -> list[int]:
 
 
 @lru_cache(maxsize=4)
-def _magic_columns(count: int) -> tuple[bytes, bytes]:
-    return tuple(  # type: ignore[return-value]  # two of them
+def _magic_columns(count: int) -> tuple[bytes, ...]:
+    return tuple(
         b"".join(bytes((byte,)) * count for byte in magic) for magic in (POSIX_MAGIC, GNU_MAGIC)
     )
 

@@ -88,9 +88,9 @@ class _Extended:
         elif typeflag == ord("K"):
             self.long_link = cut(payload)
         else:
-            self._add_records(parse_records(payload, offset), offset)
+            self._add_records(parse_records(payload, offset))
 
-    def _add_records(self, records: list[tuple[bytes, bytes]], offset: int) -> None:
+    def _add_records(self, records: list[tuple[bytes, bytes]]) -> None:
         self.records = merged = dict(records)
         sparse_map = [
             value for key, value in records if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes")
