@@ -163,6 +163,15 @@ def test_a_long_target_counts_though_the_header_has_another(before: bytes) -> No
     assert (found[0] - found[1], found[0] - found[2]) == (0, 1)
 
 
+def test_what_stands_behind_a_names_end_does_not_count() -> None:
+    """Its header goes out as it is, for every reader stops at the first NUL."""
+    clean = [symlink("s", "t"), dir_("d"), file("d/f")]
+    junk = [symlink("s", b"t\0" + b"j" * 80), dir_("d"), file(b"d/f\0j/k")]
+    assert flatten_members([junk]).count(b"d/f\0j/k") == 1
+    blocks = [figures_of(flatten_members([members])).blocks for members in (clean, junk)]
+    assert blocks[0] == blocks[1]
+
+
 @pytest.mark.parametrize("dialect", ["gnu", "pax"])
 def test_long_names_count_whole(dialect: str) -> None:
     names = [f"d/{i:02}" + "n" * 110 for i in range(36)]

@@ -25,6 +25,7 @@ from dimgx.layers.tarfields import (
     PAX,
     SYMLINK,
     TYPES,
+    cut,
     is_xattr_record,
     parse_number,
     parse_records,
@@ -183,9 +184,9 @@ class TarFigures:
             if kind == PAX:
                 self._take_records(payload)
             elif kind == _LONG_NAME:
-                self._name = payload.rstrip(b"\0")
+                self._name = cut(payload)
             elif kind == _LONG_LINK:
-                self._target_size = len(payload.rstrip(b"\0"))
+                self._target_size = len(cut(payload))
             return padded
         size = stated if self._size is None else self._size
         self._kinds[kind] += 1
@@ -196,7 +197,7 @@ class TarFigures:
         elif kind == SYMLINK:
             target = self._target_size
             if target is None:
-                target = len(bytes(chunk[at + 157 : at + 257]).rstrip(b"\0"))
+                target = len(cut(bytes(chunk[at + 157 : at + 257])))
             self._blocks += target > INLINE_SYMLINK
         self._size = self._name = self._target_size = None
         return at + BLOCK + (-(-size // BLOCK) * BLOCK if kind == FILE else 0)
@@ -216,9 +217,9 @@ class TarFigures:
         """Add a name to the directory that it is in."""
         name = self._name
         if name is None:
-            name = bytes(chunk[at : at + 100]).rstrip(b"\0")
+            name = cut(bytes(chunk[at : at + 100]))
             if chunk[at + 345] and chunk[at + 262] == 0:  # a prefix, which GNU's format has not
-                name = bytes(chunk[at + 345 : at + 500]).rstrip(b"\0") + b"/" + name
+                name = cut(bytes(chunk[at + 345 : at + 500])) + b"/" + name
         if kind == DIRECTORY:
             name = name.rstrip(b"/")
             if name == b".":
