@@ -86,7 +86,9 @@ def open_flat(layers: Sequence[Layer], recipe: Recipe, below: Sequence[Layer] = 
             root_entry=recipe.root_entry or bool(is_root_changed),
             clamp_mtime_s=recipe.clamp_mtime,
         )
-        warnings = left_out.find_warnings(emitter.read_linkname) if left_out is not None else ()
+        warnings: tuple[str, ...] = ()
+        if left_out is not None:
+            warnings = left_out.find_warnings(emitter.entries.read_linkname)
         used = emitter.find_layers_used()
         kept = {plain[i].spool for i in used}
         for layer in plain:
@@ -286,7 +288,7 @@ class FlatTar:
 
     def iter_entries(self) -> Iterator[Entry]:
         """Yield the entries of the merged tree in the order of a walk."""
-        for header in self._emitter.iter_headers():
+        for header in self._emitter.entries.iter_headers():
             yield Entry(
                 path=header.name.removesuffix(b"/"),
                 type=TYPES[header.kind - FILE],
@@ -306,9 +308,10 @@ class FlatTar:
 
         Raises: ImageError where there is no such file.
         """
-        found = self._emitter.find(path)
+        entries = self._emitter.entries
+        found = entries.find(path)
         if found is not None and found[0].kind == LINK:
-            found = self._emitter.find(found[0].linkname)
+            found = entries.find(found[0].linkname)
         if found is None:
             raise ImageError(f"there is no file {show(path)} in the image")
         if found[0].kind != FILE:
@@ -316,7 +319,7 @@ class FlatTar:
             what = f"a symlink to {show(target)}" if target else "no regular file"
             raise ImageError(f"{show(path)} is {what} in the image: only files have content")
         header, layer = found
-        return map(bytes, self._emitter.iter_content(layer, header))
+        return map(bytes, entries.iter_content(layer, header))
 
     def keep(self, resources: ExitStack) -> None:
         """Close `resources` too when this is closed, after everything that may use them."""

@@ -18,15 +18,14 @@ from itertools import islice, pairwise, starmap
 from operator import sub
 from typing import TYPE_CHECKING
 
-from dimgx.errors import ImageError
 from dimgx.extent import Readable
-from dimgx.layers.layerindex import RENAME, REWRITE, LayerIndex
-from dimgx.layers.names import key_of, name_of
-from dimgx.layers.tarfields import BLOCK, DIRECTORY, LINK, Header, is_xattr_record
-from dimgx.layers.tarheader import read_header
+from dimgx.layers.layerindex import COPY, RENAME, REWRITE, LayerIndex
+from dimgx.layers.names import name_of
+from dimgx.layers.tarfields import BLOCK, Header
 from dimgx.layers.tarpatch import PATCHED, patch_header, rename_header
 from dimgx.layers.tarwrite import END, build_header
-from dimgx.merging.plan import NEW, Plan, Written
+from dimgx.merging.entries import Entries, ends_early
+from dimgx.merging.plan import NEW, Plan
 
 if TYPE_CHECKING:
     from dimgx.merging.figures import LayerFigures
@@ -63,7 +62,9 @@ class Emitter:
         clamp_mtime_s: int | None = None,
     ) -> None:
         self._plan, self._indexes, self._tars = plan, indexes, tars
-        self._root_entry, self._clamp = root_entry, clamp_mtime_s
+        self._root_entry = root_entry
+        self.entries = Entries(plan, indexes, tars, clamp_mtime_s)
+        """What the headers are to say."""
         # Places in the plan where no neighbour of the member before stands.
         self._breaks: array[int] | None = None
         self._bytes = bytearray(BUFFER)
@@ -80,7 +81,7 @@ class Emitter:
         """
         self._write, self._filled = write, 0
         if self._root_entry and not first:
-            self._put(self._build_root())
+            self._put(self.entries.build_root())
         self._put_entries(first, end)
         if end is None:
             self._put(END)
@@ -88,7 +89,7 @@ class Emitter:
 
     def _put_entries(self, begin: int, end: int | None) -> None:
         for layer, first, last, code, number in self._iter_runs(begin, end):
-            if code == 0:
+            if code == COPY:
                 starts = self._indexes[layer].starts
                 self._copy(layer, starts[first], starts[last])
             elif code < REWRITE or code >= RENAME:
@@ -125,7 +126,7 @@ class Emitter:
         return None
 
     def _measure_root(self) -> int:
-        return len(self._build_root()) if self._root_entry else 0
+        return len(self.entries.build_root()) if self._root_entry else 0
 
     def _measure_run(self, layer: int, first: int, last: int, code: int, number: int) -> int:
         starts = self._indexes[layer].starts
@@ -136,7 +137,7 @@ class Emitter:
             if code >= RENAME and self._is_renamed_in_place(layer, first + i, number + i):
                 total += starts[first + i + 1] - starts[first + i]
                 continue
-            header, _ = self._describe(number + i)
+            header, _ = self.entries.describe(number + i)
             total += len(build_header(header)) + -(-header.size // BLOCK) * BLOCK
         return total
 
@@ -167,46 +168,6 @@ class Emitter:
 
         return count_layers(self._plan, self._indexes, [tar.size for tar in self._tars])
 
-    def iter_headers(self) -> Iterator[Header]:
-        """Yield, in order, what each entry's headers say, with the name as it goes out.
-
-        A hard link's size is 0, its `linkname` the name it goes to.
-        """
-        for number in self._plan.numbers:
-            yield self._describe(number)[0]
-
-    def find(self, path: bytes) -> tuple[Header, int] | None:
-        """Find an entry that is no directory; give its header and the layer of its content."""
-        key, numbers = key_of(path, is_directory=False), self._plan.numbers
-        i = bisect_left(numbers, key, key=self._key_of)
-        if i == len(numbers) or self._key_of(numbers[i]) != key:
-            return None
-        return self._describe(numbers[i])
-
-    def read_linkname(self, number: int) -> bytes:
-        """Give the link target of a member by its number in the plan."""
-        return self._read(*self._plan.locate(number)).linkname
-
-    def iter_content(self, layer: int, header: Header) -> Iterator[bytes | memoryview]:
-        """Yield the content of a file that `find` gave; each piece is good until the next.
-
-        Raises: ImageError where the layer's bytes are no longer there.
-        """
-        tar = self._tars[layer]
-        at = header.data_offset
-        done = 0
-        for start, length in header.sparse or ((0, header.stored_size),):
-            yield from _zeros(start - done)
-            end = at + length
-            while at < end:
-                piece = tar.read(at, min(BUFFER, end - at))
-                if not piece:
-                    raise _ends_early(end - at)
-                yield piece
-                at += len(piece)
-            done = start + length
-        yield from _zeros(header.size - done)
-
     def _iter_runs(
         self, begin: int = 0, last: int | None = None
     ) -> Iterator[tuple[int, int, int, int, int]]:
@@ -229,72 +190,6 @@ class Emitter:
                 layer, member = plan.locate(numbers[a])
                 yield layer, member, member + b - a, code, numbers[a]
 
-    def _read(self, layer: int, member: int) -> Header:
-        tar, at = self._tars[layer], self._indexes[layer].starts[member]
-        header = read_header(tar.read, at, tar.size)
-        if header is None:
-            raise ImageError(f"the member at offset {at} is gone: the image changed meanwhile")
-        return header
-
-    def _clamped(self, header: Header) -> Header:
-        if self._clamp is None:
-            return header
-        dropped = {b"atime", b"ctime"} | ({b"mtime"} if header.mtime >= self._clamp else set())
-        return header._replace(
-            mtime=min(header.mtime, self._clamp),
-            records={k: v for k, v in header.records.items() if k not in dropped},
-        )
-
-    def _key_of(self, number: int) -> bytes:
-        if number in self._plan.names:
-            return self._plan.names[number]
-        layer, member = self._plan.locate(number)
-        index = self._indexes[layer]
-        if member < index.member_count:
-            return index.keys[member]
-        return index.implied[member - index.member_count - 1]
-
-    def _describe(self, number: int) -> tuple[Header, int]:
-        """Give what an entry's headers are to say, and the layer of its content."""
-        written = self._plan.written.get(number)
-        layer, member = self._plan.locate(number)
-        if written is not None:
-            header, layer = self._combine(written)
-        elif member < self._indexes[layer].member_count:
-            header = self._read(layer, member)
-        else:
-            header = Header(b"", DIRECTORY)  # that no layer has an entry for (rule 21)
-        return self._clamped(header)._replace(name=name_of(self._key_of(number))), layer
-
-    def _combine(self, written: Written) -> tuple[Header, int]:
-        """Put together the header of an inode's name, as the plan says."""
-        attributes = self._read(*self._plan.locate(written.attributes))
-        records = {k: v for k, v in attributes.records.items() if not is_xattr_record(k)}
-        if written.content is None:
-            header = attributes._replace(
-                kind=LINK, linkname=name_of(written.link), size=0, devmajor=0, devminor=0,
-                records=records, stored_size=0, sparse=None,
-            )  # fmt: skip
-            return header, 0
-        layer, member = self._plan.locate(written.content)
-        header = self._read(layer, member)
-        for other in (header, *(self._read(*self._plan.locate(n)) for n in written.xattrs)):
-            records.update((k, v) for k, v in other.records.items() if is_xattr_record(k))
-        header = header._replace(
-            mode=attributes.mode, uid=attributes.uid, gid=attributes.gid, mtime=attributes.mtime,
-            records=records, had_pax=header.had_pax or attributes.had_pax,
-        )  # fmt: skip
-        return header, layer
-
-    def _build_root(self) -> bytes:
-        """Build the root's own entry from the newest that there is (rule 8)."""
-        for layer in reversed(range(len(self._indexes))):
-            member = self._indexes[layer].root
-            if member is not None:
-                header = self._clamped(self._read(layer, member))
-                return build_header(header._replace(name=b"./"))
-        return build_header(Header(b"./", DIRECTORY))
-
     def _put(self, data: bytes) -> None:
         if len(data) > BUFFER - self._filled:
             self._flush()
@@ -314,7 +209,7 @@ class Emitter:
         tar = self._tars[layer]
         while end - start >= DIRECT and (view := tar.view(start, end)) is not None:
             if not view:
-                raise _ends_early(end - start)
+                raise ends_early(end - start)
             self._flush()
             self._write(view)
             start += len(view)
@@ -328,7 +223,7 @@ class Emitter:
             room = min(BUFFER - self._filled, end - start)
             count = tar.read_into(self._buffer[self._filled : self._filled + room], start)
             if not count:
-                raise _ends_early(end - start)
+                raise ends_early(end - start)
             self._filled += count
             start += count
 
@@ -374,7 +269,7 @@ class Emitter:
 
     def _put_built(self, number: int) -> None:
         """Put an entry with new headers."""
-        header, layer = self._describe(number)
+        header, layer = self.entries.describe(number)
         self._put(build_header(header))
         self._put_content(layer, header)
 
@@ -382,17 +277,6 @@ class Emitter:
         if header.sparse is None:
             self._copy(layer, header.data_offset, header.data_offset + header.size)
         else:
-            for piece in self.iter_content(layer, header):
+            for piece in self.entries.iter_content(layer, header):
                 self._put(bytes(piece))
         self._put(bytes(-header.size % BLOCK))
-
-
-def _ends_early(missing: int) -> ImageError:
-    return ImageError(f"a layer's tar ends {missing} bytes early: it changed while it was read")
-
-
-def _zeros(count: int) -> Iterator[bytes]:
-    zeros = bytes(min(count, BUFFER))
-    while count > 0:
-        yield zeros[:count]
-        count -= BUFFER
