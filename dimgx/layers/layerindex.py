@@ -15,8 +15,6 @@ COPY, STRIP_LEAD, STRIP_OWNER, ADD_SLASH, REWRITE = 0, 1, 2, 4, 8
 """How a member's header goes out: as it is; without a leading `./` or `/`; without owners' names;
 with a slash behind a directory's name (these three may be added); or written anew from what it
 says."""
-RENAME = 32
-"""Added in a plan to what goes out under another name, but else as it is or without owners."""
 
 
 class Link(NamedTuple):

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import compress
 
-from dimgx.layers.layerindex import RENAME, REWRITE, STRIP_OWNER, LayerIndex
+from dimgx.layers.layerindex import REWRITE, STRIP_OWNER, LayerIndex
 from dimgx.merging.leftout import LeftOut
 from dimgx.merging.merged import Merged
 from dimgx.merging.pathrules import PathFilter, PathRule
-from dimgx.merging.plan import NEW
+from dimgx.merging.plan import NEW, RENAME
 from dimgx.merging.renaming import Renaming
 
 

@@ -19,13 +19,13 @@ from operator import sub
 from typing import TYPE_CHECKING
 
 from dimgx.extent import Readable
-from dimgx.layers.layerindex import COPY, RENAME, REWRITE, LayerIndex
+from dimgx.layers.layerindex import COPY, REWRITE, LayerIndex
 from dimgx.layers.names import name_of
 from dimgx.layers.tarfields import BLOCK, Header
 from dimgx.layers.tarpatch import PATCHED, patch_header, rename_header
 from dimgx.layers.tarwrite import END, build_header
 from dimgx.merging.entries import Entries, ends_early
-from dimgx.merging.plan import NEW, Plan
+from dimgx.merging.plan import NEW, RENAME, Plan
 
 if TYPE_CHECKING:
     from dimgx.merging.figures import LayerFigures
@@ -41,6 +41,7 @@ DIRECT = 64 << 10
 FEW = 1000
 """Headers that may be built once more to know where the second half of a tar begins."""
 
+# Codes of a run: copied; patched; renamed; or one that is written anew.
 _STRETCHES = re.compile(rb"(?s)\0+|[\1-\7]+|[\x20-\x22]+|.")
 
 Write = Callable[[bytes | memoryview], object]

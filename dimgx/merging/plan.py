@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 NEW = 16
 """The code of what is written as `Plan.written` says, or else is an implied directory."""
+RENAME = 32
+"""Added to the code of what goes out under another name, but else as it is or without owners."""
 
 
 class Written(NamedTuple):
@@ -31,7 +33,7 @@ class Plan:
         self.numbers = numbers
         """The members that survive, by number."""
         self.codes = b""
-        """How the header of each goes out: a code of `layerindex`, or NEW."""
+        """How the header of each goes out: a code of `layerindex` or of this module."""
         self.bases = bases
         """The number of each layer's first member, newest layer first."""
         self.written: dict[int, Written] = {}
