@@ -516,7 +516,7 @@ def test_tree_entries_and_files(tmp_path: Path) -> None:
         for name in ("d/f", b"d/g", "/d/f"):
             with tree.open(name) as content:
                 assert content.read() == b"content"
-        for name in ("d", "l", "missing"):
+        for name in ("d", "l", "missing", "d\0f"):
             with pytest.raises(dimgx.ImageError):
                 tree.open(name)
 

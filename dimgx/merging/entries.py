@@ -46,7 +46,8 @@ class Entries:
         """Find an entry that is no directory; give its header and the layer of its content."""
         key, numbers = key_of(path, is_directory=False), self._plan.numbers
         i = bisect_left(numbers, key, key=self._key_of)
-        if i == len(numbers) or self._key_of(numbers[i]) != key:
+        # A NUL in a path stands for no slash.
+        if b"\0" in path or i == len(numbers) or self._key_of(numbers[i]) != key:
             return None
         return self.describe(numbers[i])
 
