@@ -113,11 +113,11 @@ def open_flow(
         processes == 1
         or sum(sizes) < STREAMED
         or len(set(layers)) < len(layers)
-        or recipe.paths or recipe.strip_components or recipe.prefix is not None
+        or recipe.changes_content
         or recipe.root_entry
         or not all(_is_streamed(layer.blob) for layer in layers)
         or not can_fork()
-    ):  # fmt: skip
+    ):
         return None
     from dimgx.readers.streaming import Flow
 
@@ -171,16 +171,15 @@ def _is_streamed(blob: Blob) -> bool:
 
 def _shape_of(recipe: Recipe, below_count: int) -> Changeset | Content | None:
     """Give what changes the merged tree; None for nothing."""
-    wants_content = recipe.paths or recipe.strip_components or recipe.prefix is not None
     if below_count:
-        if wants_content:
+        if recipe.changes_content:
             raise UsageError(
                 "path rules and other names go with a whole tree, not with some of its layers"
             )
         from dimgx.merging.changeset import Changeset
 
         return Changeset(below_count)
-    if not wants_content:
+    if not recipe.changes_content:
         return None
     from dimgx.merging.content import Content
 

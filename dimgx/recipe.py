@@ -100,6 +100,11 @@ class Recipe(NamedTuple):
         return self.threads or usable_cpus()
 
     @property
+    def changes_content(self) -> bool:
+        """Whether entries are left out, or get other names."""
+        return bool(self.paths or self.strip_components or self.prefix is not None)
+
+    @property
     def tmpdirs(self) -> tuple[str, ...]:
         """The directories that `tmpdir` names."""
         return directories(self.tmpdir)
