@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from dimgx.codec import Compression
+    from dimgx.extent import Write
     from dimgx.image import Image
     from dimgx.images.outdated import Made
     from dimgx.inspector import Listing
@@ -273,7 +274,7 @@ def open_stream(
     coding = _coding(compression, level, recipe)
     flat = open_flat_of(image, recipe)
 
-    def produce(write: Callable[[bytes | memoryview], object]) -> None:
+    def produce(write: Write) -> None:
         flat.verify()
         image.check_unchanged()
         emit(flat, write, coding)

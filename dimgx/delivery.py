@@ -9,10 +9,10 @@ from dimgx.digest import Tally
 from dimgx.flattening import open_flow_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from dimgx.codec import Coding
+    from dimgx.extent import Write
     from dimgx.extractor import FlatTar
     from dimgx.image import Image
     from dimgx.images.rawlayer import RawLayer
@@ -38,7 +38,7 @@ class Result(NamedTuple):
 
 def emit(
     flat: FlatTar | Flow | RawLayer,
-    write: Callable[[bytes | memoryview], object],
+    write: Write,
     coding: Coding,
     tar: TarFigures | None = None,
     head: bytes = b"",
@@ -49,7 +49,7 @@ def emit(
 
     Raises: what writing the tar, `write` and the encoder raise.
     """
-    encoded: AbstractContextManager[Callable[[bytes | memoryview], object]] = nullcontext(write)
+    encoded: AbstractContextManager[Write] = nullcontext(write)
     if coding.compression is not None:
         from dimgx.encode import encoding
 

@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from dimgx.codec import Coding, Compression
-
-    Sink = Callable[[bytes | memoryview], object]
+    from dimgx.extent import Write
 
 _LEVELS = {"gzip": (0, 9), "bzip2": (0, 9), "xz": (0, 9), "zstd": (1, 19)}
 GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
@@ -111,7 +110,7 @@ def describe_encoder(
 
 
 @contextmanager
-def encoding(write: Sink, coding: Coding) -> Iterator[Sink]:
+def encoding(write: Write, coding: Coding) -> Iterator[Write]:
     """Give what takes a tar's bytes and calls `write` with them as they are to be stored.
 
     The stream is whole when the `with` ends; where that raises, it is broken off.
@@ -130,7 +129,9 @@ def encoding(write: Sink, coding: Coding) -> Iterator[Sink]:
         raise
 
 
-def open_encoder(write: Sink, compression: Compression, level: int | None, threads: int) -> Encoder:
+def open_encoder(
+    write: Write, compression: Compression, level: int | None, threads: int
+) -> Encoder:
     """Give an encoder with one thread or more that calls `write` with compressed bytes.
 
     Memory: two blocks of 1 MiB a thread for gzip, of 2.7 MB for bzip2; for xz a block of up to
@@ -169,7 +170,7 @@ class _Format(NamedTuple):
 class _BlockEncoder:
     """Codes blocks in a pool of threads and writes them in order (rules 1 to 4)."""
 
-    def __init__(self, write: Sink, form: _Format, threads: int, *, queue: int) -> None:
+    def __init__(self, write: Write, form: _Format, threads: int, *, queue: int) -> None:
         from dimgx.workers import Workers
 
         self._write = write
@@ -311,7 +312,7 @@ def _xz_format(level: int) -> _Format:
 class _ZstdEncoder:
     """One zstd frame with a checksum, coded by the library's own threads."""
 
-    def __init__(self, write: Sink, level: int, threads: int) -> None:
+    def __init__(self, write: Write, level: int, threads: int) -> None:
         zstd: Any = load_zstd()
         # Without workers the library cuts blocks elsewhere: so one at least.
         coder = zstd.ZstdCompressor(level=level, threads=threads, write_checksum=True)

@@ -1,13 +1,17 @@
-"""Bytes at rest: a part of an open file."""
+"""Bytes at rest, as a part of an open file, and what takes bytes that pass by."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from dimgx import system
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+Write = Callable[[bytes | memoryview], object]
+"""Takes all of some bytes, which are good until it returns."""
 
 
 class Readable(Protocol):

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dimgx.codec import HEAD, sniff
 from dimgx.errors import ImageError, UsageError
-from dimgx.extent import Extent
+from dimgx.extent import Extent, Write
 from dimgx.image import Layer, is_assembled, is_fetched
 from dimgx.layers.tarfields import FILE, LINK, TYPES, EntryType, show
-from dimgx.merging.emit import Emitter, Write
+from dimgx.merging.emit import Emitter
 from dimgx.merging.hardlinks import plan_tree
 from dimgx.merging.merge import merge_layers
 from dimgx.readers.forked import Forked, held_signals

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer, WriteableBuffer
 
+    from dimgx.extent import Write
+
 _QUEUED = 4
 _PIECE = 1 << 20
 _PATIENCE_S = 5
@@ -81,7 +83,7 @@ class _Channel:
 
 def _produce(
     channel: _Channel,
-    produce: Callable[[Callable[[bytes | memoryview], object]], object],
+    produce: Callable[[Write], object],
     close: Callable[[], object],
 ) -> None:
     error: BaseException | None = None
@@ -137,7 +139,7 @@ class _PiecedFile(io.RawIOBase):
 
 
 def open_pulled(
-    produce: Callable[[Callable[[bytes | memoryview], object]], object],
+    produce: Callable[[Write], object],
     close: Callable[[], object],
 ) -> io.BufferedReader:
     """Give what `produce` writes, run in a thread of its own, as a binary file.

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterator
 
     from dimgx.codec import Coding, Compression
+    from dimgx.extent import Write
     from dimgx.extractor import FlatTar
     from dimgx.image import Layer
-    from dimgx.merging.emit import Write
     from dimgx.merging.figures import TarFigures
     from dimgx.recipe import Verify
 

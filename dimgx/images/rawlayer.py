@@ -11,9 +11,8 @@ from dimgx.flattening import chosen_layers, fetched
 from dimgx.images.layerparts import KeptPart
 
 if TYPE_CHECKING:
-    from dimgx.extent import Extent
+    from dimgx.extent import Extent, Write
     from dimgx.image import Image
-    from dimgx.merging.emit import Write
     from dimgx.recipe import Recipe
 
 

@@ -13,12 +13,12 @@ from __future__ import annotations
 import re
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise, starmap
 from operator import sub
 from typing import TYPE_CHECKING
 
-from dimgx.extent import Readable
+from dimgx.extent import Readable, Write
 from dimgx.layers.layerindex import COPY, REWRITE, LayerIndex
 from dimgx.layers.names import name_of
 from dimgx.layers.tarfields import BLOCK, Header
@@ -43,8 +43,6 @@ FEW = 1000
 
 # Codes of a run: copied; patched; renamed; or one that is written anew.
 _STRETCHES = re.compile(rb"(?s)\0+|[\1-\7]+|[\x20-\x22]+|.")
-
-Write = Callable[[bytes | memoryview], object]
 
 
 class Emitter:

@@ -13,9 +13,10 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
+from dimgx.extent import Write
 from dimgx.layers.layerindex import LayerIndex
 from dimgx.layers.tarfields import (
     BLOCK,
@@ -123,9 +124,7 @@ class TarFigures:
         else:
             self._held, self._skip = b"", at - size
 
-    def passing(
-        self, write: Callable[[bytes | memoryview], object]
-    ) -> Callable[[bytes | memoryview], None]:
+    def passing(self, write: Write) -> Write:
         """Give what takes bytes and passes them on to `write`."""
 
         def passed(data: bytes | memoryview) -> None:

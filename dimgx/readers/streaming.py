@@ -14,9 +14,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from dimgx.errors import ImageError
+from dimgx.extent import Write
 from dimgx.layers.names import name_of
 from dimgx.layers.tarwrite import END
-from dimgx.merging.emit import Emitter, Write
+from dimgx.merging.emit import Emitter
 from dimgx.merging.hardlinks import plan_tree
 from dimgx.merging.merge import merge_layers
 from dimgx.merging.plan import NEW, Plan, Written

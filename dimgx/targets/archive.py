@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from dimgx.codec import Coding
+    from dimgx.extent import Write
     from dimgx.images.layerparts import Part, StoredLayer
-    from dimgx.merging.emit import Write
     from dimgx.spool import SpoolSpace
     from dimgx.targets import Target
     from dimgx.targets.singlefile import FileTarget
