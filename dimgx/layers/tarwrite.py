@@ -7,7 +7,7 @@ it again copies it.
 
 from __future__ import annotations
 
-from dimgx.layers.tarfields import BLOCK, BLOCKDEV, CHARDEV, GNU_MAGIC, POSIX_MAGIC, Header
+from dimgx.layers.tarfields import BLOCK, BLOCKDEV, CHARDEV, GNU_MAGIC, POSIX_MAGIC, Header, sum_of
 
 END = bytes(2 * BLOCK)
 """The end of an archive: two zero blocks."""
@@ -99,6 +99,5 @@ def _extended(
 
 
 def _block(name: bytes, numbers: bytes, middle: bytes, devices: bytes) -> bytes:
-    tail = middle + devices
-    total = sum(name) + sum(numbers) + sum(tail) + 8 * ord(" ")
-    return (name + numbers + b"%06o\0 " % total + tail).ljust(BLOCK, b"\0")
+    block = (name + numbers + b"        " + middle + devices).ljust(BLOCK, b"\0")
+    return block[:148] + b"%06o\0 " % sum_of(block) + block[156:]
