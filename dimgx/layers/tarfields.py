@@ -19,10 +19,10 @@ TYPES: tuple[EntryType, ...] = get_args(EntryType)
 """What people call the kinds, from FILE on."""
 POSIX_MAGIC, GNU_MAGIC = b"ustar\00000", b"ustar  \0"
 """What stands in a header from byte 257 on, by its dialect; old V7 headers have nothing there."""
-PAX = ord("x")
-"""The type of a PAX extended header."""
 EXTENDED = b"xgLK"
 """The types of all headers that say something about what follows them."""
+PAX, GLOBAL, LONG_NAME, LONG_LINK = EXTENDED
+"""Of these: PAX records for one member, or for all that follow; GNU's name, and link target."""
 GNU_FIELDS = 345, 357, 386, 483
 """Where a GNU header's access and change time, sparse map and real size begin.
 

@@ -28,9 +28,12 @@ from dimgx.layers.tarfields import (
     DIRECTORY,
     EXTENDED,
     FILE,
+    GLOBAL,
     GNU_FIELDS,
     GNU_MAGIC,
     LINK,
+    LONG_LINK,
+    LONG_NAME,
     PAX,
     POSIX_MAGIC,
     SYMLINK,
@@ -77,15 +80,15 @@ class _Extended:
     def add(self, typeflag: int, payload: bytes, offset: int) -> None:
         if typeflag in self.types:
             self.is_normal = False
-        if typeflag == ord("g"):
+        if typeflag == GLOBAL:
             # It reaches every later member, but nothing in it counts (rule 50).
             self.had_global = True
             parse_records(payload, offset)
             return
         self.types += bytes((typeflag,))
-        if typeflag == ord("L"):
+        if typeflag == LONG_NAME:
             self.long_name = cut(payload)
-        elif typeflag == ord("K"):
+        elif typeflag == LONG_LINK:
             self.long_link = cut(payload)
         else:
             self._add_records(parse_records(payload, offset))

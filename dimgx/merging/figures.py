@@ -21,8 +21,11 @@ from dimgx.layers.layerindex import LayerIndex
 from dimgx.layers.tarfields import (
     BLOCK,
     DIRECTORY,
+    EXTENDED,
     FILE,
     LINK,
+    LONG_LINK,
+    LONG_NAME,
     PAX,
     SYMLINK,
     TYPES,
@@ -38,7 +41,6 @@ FS_BLOCK = 4096
 INLINE_SYMLINK = 59
 """Bytes of a symlink's target that fit into ext4's inode."""
 
-_LONG_LINK, _LONG_NAME, _GLOBAL = b"KLg"
 # Of ext4: a name's entry takes 8 bytes and the name, in fours; `.` and `..` take 12 each; and each
 # block ends with a checksum of 12.
 _ENTRY, _OWN_ENTRIES, _TAIL = 8, 24, 12
@@ -174,7 +176,7 @@ class TarFigures:
             self._is_ended = True
             return None
         stated = parse_number(bytes(chunk[at + 124 : at + 136]), "the size", at)
-        if kind in (PAX, _LONG_LINK, _LONG_NAME, _GLOBAL):
+        if kind in EXTENDED:
             end = at + BLOCK + stated
             padded = end + -stated % BLOCK
             if padded > len(chunk):
@@ -182,9 +184,9 @@ class TarFigures:
             payload = bytes(chunk[at + BLOCK : end])
             if kind == PAX:
                 self._take_records(payload)
-            elif kind == _LONG_NAME:
+            elif kind == LONG_NAME:
                 self._name = cut(payload)
-            elif kind == _LONG_LINK:
+            elif kind == LONG_LINK:
                 self._target_size = len(cut(payload))
             return padded
         size = stated if self._size is None else self._size
