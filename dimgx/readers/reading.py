@@ -204,6 +204,11 @@ class Reading:
 
     def _check_plain(self, layer: Layer, tar: Extent) -> None:
         """Have a plain layer's digest checked beside everything else."""
+        if layer.size not in (None, tar.size):
+            raise ImageError(
+                f"{layer.name_among(self.layers)}: its blob has {tar.size} bytes where the manifest"
+                f" says {layer.size}: pull or copy it again"
+            )
         checks = self._wanted_digests(layer)
 
         def check(tick: Advance) -> None:
@@ -213,7 +218,6 @@ class Reading:
             for _chunk in chunks:
                 pass
 
-        self._in_context(layer, partial(_check_size, layer, tar.size))
         if checks:
             self._checks.add(lambda tick: self._in_context(layer, partial(check, tick)), tar.size)
 
@@ -299,10 +303,3 @@ def _ticking(chunks: Iterator[bytes | memoryview], tick: Advance) -> Iterator[by
     for chunk in chunks:
         tick(len(chunk))
         yield chunk
-
-
-def _check_size(layer: Layer, size: int) -> None:
-    if layer.size is not None and layer.size != size:
-        raise ImageError(
-            f"its blob has {size} bytes where the manifest says {layer.size}: pull or copy it again"
-        )
