@@ -167,7 +167,10 @@ class LayerWalk:
         self._chunk = chunk = self._read_chunk(self._chunk_size)
         last = len(chunk) - BLOCK
         k = self._hop() if self._chunk_size > CHUNK else 0
-        while not (k := self._hop_on(k, last)) > last >= 0:
+        while True:
+            k = self._hop_on(k, last)
+            if k > last >= 0:  # in another chunk; one without a whole block may be the tar's end
+                break
             if 0 < k > last - BLOCK - MAX_PAX and chunk[k + 156] == PAX:
                 break  # how a member goes out must not depend on where chunks end
             try:
