@@ -132,6 +132,7 @@ CASES = [
         bad(f"7-leaves-the-root-{n}", [[file("ok"), file(name)]], "(?i)root")
         for n, name in enumerate(["../x", "/../x", "a/../../x", "..", "./../x", "a/../.."])
     ],
+    bad("7-the-first-that-leaves", [[file("../x"), file("../y", dialect="v7")]], "x' leaves"),
     bad("7-a-directory-that-leaves", [[dir_("../d")]], "(?i)root"),
     bad("7-a-whiteout-that-leaves", [[file("../.wh.x")]], "(?i)root"),
     bad("7-a-link-target-that-leaves", [[file("x"), hardlink("y", "../x")]], "(?i)root"),

@@ -212,6 +212,20 @@ CASES = [
         [[file(".wh..wh.plnk/7", "x", mode=0o600), hardlink("a", "./.wh..wh.plnk/7", mode=0o600)]],
         ["f a 'x' mode=600"],
     ),
+    *(
+        case(
+            f"19-the-last-of-one-name-there-counts-{first}-{last}",
+            [
+                [
+                    file(".wh..wh.plnk/7", "old", dialect=first),
+                    file(".wh..wh.plnk/7", "new", dialect=last),
+                    hardlink("a", ".wh..wh.plnk/7"),
+                ]
+            ],
+            ["f a 'new'"],
+        )
+        for first, last in (("ustar", "v7"), ("v7", "ustar"))
+    ),
     case(
         "19-a-link-to-a-file-beside-it",
         [[file(".wh..wh.x", "x"), hardlink("a", ".wh..wh.x")]],

@@ -54,7 +54,7 @@ class OwnLayer:
         self.dropped: dict[bytes, int] = {}
         """Files that are no entries, but that a hard link may name: members by path."""
         self.absent: list[int] = []
-        """All members that are no entries and so have the empty key."""
+        """All members that are no entries and so have the empty key, in order."""
 
     def settle(self) -> None:
         """Complete the index.
@@ -72,7 +72,6 @@ class OwnLayer:
         index = self._index
         keys, kinds = index.keys, bytes(index.kinds)
         if self.absent:
-            self.absent.sort()
             kinds = bytes(compress(kinds, keys))
             keys = list(filter(None, keys))
         names = names_of(keys)

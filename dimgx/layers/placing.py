@@ -87,20 +87,17 @@ class Placing:
             words = memoryview(joined).cast("Q")
             columns = [words[column::64].tobytes() for column in _ATTRIBUTES]
             self._attributes.append(_Attributes(base, unusual.union(pax), columns))
-        for i in sorted(unusual):
-            header = alone.get(i) or self._read_header_at(index.starts[base + i])
-            keys[i], kinds[i], codes[i] = self._place_header(base + i, header)
-        for i, name in odd_names.items():
+        for i in sorted(unusual.union(odd_names)):
             if i in unusual:
-                continue
-            plain_whiteout = _PLAIN_WHITEOUT.fullmatch(name)
-            if plain_whiteout:
+                header = alone.get(i) or self._read_header_at(index.starts[base + i])
+                keys[i], kinds[i], codes[i] = self._place_header(base + i, header)
+            elif plain_whiteout := _PLAIN_WHITEOUT.fullmatch(odd_names[i]):
                 hidden = b"".join(plain_whiteout.groups())
                 own.whiteouts[base + i] = key_of(hidden, is_directory=False)
                 own.absent.append(base + i)
                 keys[i] = b""
             else:
-                keys[i], codes[i] = self._place(base + i, name, kinds[i], codes[i])
+                keys[i], codes[i] = self._place(base + i, odd_names[i], kinds[i], codes[i])
         for i, target in links:
             # A marker is no link, whatever its type.
             if keys[i] and i not in unusual:
@@ -137,7 +134,7 @@ class Placing:
         if not path:
             if kind != DIRECTORY:
                 raise MalformedTar("a root entry that is no directory", self._index.starts[number])
-            self._index.root = max(number, self._index.root or 0)
+            self._index.root = number
             self._own.absent.append(number)
             return b"", REWRITE
         if WHITEOUT_PREFIX in path and self._note_marker(number, path, kind):
