@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import sys
 import tarfile
 import termios
 import threading
@@ -21,7 +22,7 @@ from dimgx.console.options import parse_args
 from dimgx.errors import UsageError
 from dimgx.registryoptions import RegistryOptions
 from tests.dsl import file, layer
-from tests.programs import dimgx, refused
+from tests.programs import dimgx, refused, run
 from tests.registries import (
     PASSWORD,
     USER,
@@ -216,6 +217,22 @@ def test_settings_that_are_named_and_not_there(
     assert faulty.paths() == []
     monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", os.devnull)
     assert dimgx("-q", "--platform", "linux/amd64", faulty.reference()).stdout
+
+
+def test_too_many_files_are_no_trouble_of_the_registry() -> None:
+    """It is no better later, so nothing is tried again."""
+    script = (
+        "import errno, socket, sys\n"
+        "class Socket(socket.socket):\n"
+        "    def connect(self, address):\n"
+        "        raise OSError(errno.EMFILE, 'Too many open files')\n"
+        "socket.socket = Socket\n"
+        "from dimgx.cli import main\n"
+        "sys.exit(main(['docker://127.0.0.1:1/app']))"
+    )
+    done = run([sys.executable, "-c", script], ok=False, timeout_s=20)
+    told = b"dimgx: too many files are open: raise `ulimit -n`\n"
+    assert (done.returncode, done.stderr) == (2, told)
 
 
 def test_help_names_it_first() -> None:

@@ -476,6 +476,8 @@ def test_through_a_proxy(faulty: FaultyRegistry) -> None:
         ("http://nobody.invalid:3128", "there is no host nobody.invalid:3128: check the proxy"),
         ("socks5h://u:pa55-word@127.0.0.1:1", "https is no http or https URL: set HTTPS_PROXY"),
         ("http://:3128", "no http or https URL"),
+        ("http://a b:3128", "no http or https URL"),
+        ("http://ex..ample:1", "no http or https URL"),
         ("127.0.0.1:port", "no http or https URL"),
     ],
 )

@@ -8,13 +8,14 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from threading import Thread
 from time import monotonic
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 from dimgx.errors import DimgxError, ImageError, SourceError
@@ -151,8 +152,7 @@ class Transport:
                 verify=not self.is_insecure,
             )
         except (requests.RequestException, OSError, ValueError) as exc:
-            # The other's text may hold the URL, and with it a signature: it is dropped.
-            raise translate(exc, host, host_of(proxy) if proxy else None) from None
+            fail(exc, host, host_of(proxy) if proxy else None)
         if response.status_code == 407 and proxy is not None:
             response.close()
             raise _refused_by_proxy(host_of(proxy), host, "407")
@@ -190,7 +190,7 @@ def iter_body(response: Response, host: str, *, decode: bool = False) -> Iterato
         try:
             data: bytes = response.raw.read(size, decode_content=decode)
         except (HTTPError, OSError, ValueError) as exc:
-            raise translate(exc, host, None) from None
+            fail(exc, host, None)
         if not data:
             return
         size = size * 2 if monotonic() - started < _SOON_S else size // 2
@@ -239,6 +239,15 @@ def is_from_elsewhere(response: Response) -> bool:
 def _origin(url: str) -> tuple[str, str, int]:
     parts = urlsplit(url)
     return parts.scheme, parts.hostname or "", parts.port or _PORTS[parts.scheme]
+
+
+def fail(exc: Exception, host: str, proxy: str | None) -> NoReturn:
+    """Raise our error for one of requests, urllib3, ssl or socket; OSError for too many files."""
+    for cause in iter_causes(exc):
+        if isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE):
+            raise cause from None  # no trouble of the host's
+    # The other's text may hold the URL, and with it a signature: it is dropped.
+    raise translate(exc, host, proxy) from None
 
 
 def translate(exc: Exception, host: str, proxy: str | None) -> DimgxError:

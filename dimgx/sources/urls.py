@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from urllib.parse import SplitResult
+
+_HOST = re.compile(r"[^\s.]+(?:\.[^\s.]+)*\.?")
 
 
 def split_url(text: str) -> SplitResult | None:
@@ -16,4 +19,5 @@ def split_url(text: str) -> SplitResult | None:
         parts.port  # noqa: B018  # raises where it is no number
     except ValueError:
         return None
-    return parts if parts.scheme in ("http", "https") and parts.hostname else None
+    is_host = parts.hostname is not None and _HOST.fullmatch(parts.hostname)
+    return parts if is_host and parts.scheme in ("http", "https") else None
