@@ -14,7 +14,7 @@ import pytest
 import dimgx
 from dimgx import EngineOptions
 from dimgx.digest import Digest
-from dimgx.sources.podmanstore import open_stored
+from dimgx.sources.containersstore import open_stored
 from dimgx.sources.tarsplit import SplitTar
 from tests import programs, services
 from tests.dsl import dir_, file, hardlink, layer, opaque, symlink, whiteout

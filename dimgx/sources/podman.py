@@ -93,7 +93,7 @@ class Podman:
         """Give an image that it has described as it lies in its own files, if they are here."""
         if described.directory is None or not self.door.has_local_files:
             return None
-        from dimgx.sources.podmanstore import open_stored
+        from dimgx.sources.containersstore import open_stored
 
         id = Digest.parse(described.id)
         return open_stored(described.directory, id, described.diff_ids, verify=verify)
