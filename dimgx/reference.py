@@ -15,7 +15,7 @@ from dimgx.errors import UsageError
 
 Transport = Literal[
     "docker-archive", "oci-archive", "oci", "dir", "path", "stdin",
-    "docker", "docker-daemon", "podman", "containerd",
+    "docker", "docker-daemon", "podman", "containers-storage", "containerd",
 ]  # fmt: skip
 
 _ON_DISK: dict[str, Transport] = {
@@ -47,9 +47,10 @@ class Reference(NamedTuple):
     text: str
     """As it was written."""
     transport: Transport
-    """`path` for a path without a word before it, `docker` for a registry."""
+    """`path` for a path without a word before it, `docker` for a registry, `containers-storage`
+    for a store that is named."""
     path: str | None = None
-    """The file or directory, of the transports that have one."""
+    """The file or directory, of the transports that have one; how a store is named."""
     name: str | None = None
     """The image's name at the engine or registry; else which image of an archive is meant."""
 
@@ -82,13 +83,12 @@ def parse_reference(
             return Reference(text, "stdin", None, rest[2:] or None)
         return _cut(text, _ON_DISK[word], rest, exists)
     if word == "containers-storage":
+        store, rest = _cut_store(rest)
         stored = _STORED_ID.fullmatch(rest)
         rest = stored[1] if stored else rest
-        if rest.startswith("["):
-            raise UsageError(
-                f"{text!r:.300} names a store, but Podman itself is asked for the image: write"
-                " containers-storage:NAME, and let CONTAINERS_STORAGE_CONF name another store"
-            )
+        if store is not None:
+            name = _checked(rest, text) if rest else None
+            return Reference(text, "containers-storage", store, name)
     if colon and word in _NAMED:
         return Reference(text, _NAMED[word], None, _checked(rest, text))
     if word == "docker" and rest.startswith("//"):
@@ -100,6 +100,16 @@ def parse_reference(
             f"{word:.100}: is none of {FORMS}; the path alone is {_spelled(rest):.300}"
         )
     return Reference(text, "docker-daemon", None, _checked(text, text))
+
+
+def _cut_store(rest: str) -> tuple[str | None, str]:
+    """Give what names a store, in brackets, and what is behind it."""
+    if not rest.startswith("["):
+        return None, rest
+    store, bracket, name = rest[1:].partition("]")
+    if not bracket:
+        raise UsageError(f"{rest!r:.300} names a store, and lacks the ] behind it")
+    return store, name
 
 
 def _is_path(text: str, is_file: Callable[[str], bool]) -> bool:

@@ -68,6 +68,9 @@ CASES = [
     ("containers-storage:@0123abc", "podman", None, "0123abc"),
     ("containers-storage:h:5/app@0123abc", "podman", None, "0123abc"),
     ("containers-storage:app@sha256:0123abc", "podman", None, "app@sha256:0123abc"),
+    ("containers-storage:[overlay@/x+/y]app:1", "containers-storage", "overlay@/x+/y", "app:1"),
+    ("containers-storage:[/x:a.b=c,d]app@0123abc", "containers-storage", "/x:a.b=c,d", "0123abc"),
+    ("containers-storage:[/x]", "containers-storage", "/x", None),
 ]
 
 
@@ -97,6 +100,8 @@ def test_a_reference_is_taken_apart(
         "a//b",
         "image.tar:",
         "podman:-x",
+        "containers-storage:[/x",
+        "containers-storage:[/x]-x",
         "https://example.com/x",
         "docker-archive:-:",
     ],
@@ -182,8 +187,3 @@ def test_names_are_completed_as_docker_does(name: str, full: str) -> None:
 def test_a_repository_has_neither_tag_nor_digest() -> None:
     assert repository("h:5/x:1@sha256:00") == "h:5/x"
     assert repository("x") == "docker.io/library/x"
-
-
-def test_a_store_cannot_be_named() -> None:
-    with pytest.raises(UsageError, match="names a store"):
-        parse_reference("containers-storage:[overlay@/x+/y]app:1")

@@ -158,10 +158,11 @@ def build_parser(version: str) -> argparse.ArgumentParser:
         nargs="*",
         type=text_of("an image"),
         help="docker://[HOST/]NAME[:TAG][@DIGEST] at a registry, NAME[:TAG] or an ID at the Docker "
-        "Engine, podman:NAME, containerd:NAME, docker-archive:PATH[:REF], oci-archive:PATH[:REF], "
-        "oci:DIR[:REF], dir:DIR, a path that begins with / or ./, a file that ends in .tar* or "
-        ".tgz, or -[:REF] for an archive on standard input; REF is a name, an ID (7 digits or more "
-        "of its beginning do), @N or @sha256:...",
+        "Engine, podman:NAME, containers-storage:[STORE]NAME, containerd:NAME, "
+        "docker-archive:PATH[:REF], oci-archive:PATH[:REF], oci:DIR[:REF], dir:DIR, a path that "
+        "begins with / or ./, a file that ends in .tar* or .tgz, or -[:REF] for an archive on "
+        "standard input; REF is a name, an ID (7 digits or more of its beginning do), @N or "
+        "@sha256:...",
     )
     source.add_argument(
         "--platform",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dimgx.reference import Reference
     from dimgx.registryoptions import RegistryOptions
     from dimgx.sources.containerd import Kept
+    from dimgx.sources.containersstore import ContainersStore
     from dimgx.sources.endpoint import EngineOptions
     from dimgx.spool import SpoolSpace
 
@@ -48,6 +49,11 @@ def open_image(
     damaged, or does not hold what was asked for; TemporaryError where a registry or an engine may
     have it later.
     """
+    store = _find_store(reference, engine)
+    if store is not None:
+        from dimgx.sources.containersstorage import open_image as open_from_store
+
+        return open_from_store(store, reference.name, reference.text, platform, verify=verify)
     if reference.transport == "containerd":
         return _open_kept(reference, platform, verify=verify, engine=engine)
     if reference.is_at_engine:
@@ -101,6 +107,12 @@ def list_platforms(
 
     The parameters and errors are those of `open_image`.
     """
+    store = _find_store(reference, engine)
+    if store is not None:
+        from dimgx.sources.containersstorage import find_image
+
+        (variant,) = find_image(store, reference.name, reference.text, verify=verify).variants
+        return [] if variant.platform is None else [variant.platform]
     if reference.is_at_engine and reference.transport != "containerd":
         from dimgx.sources.endpoint import EngineOptions
         from dimgx.sources.engine import list_engine_platforms
@@ -131,6 +143,29 @@ def list_platforms(
                 if not variant.is_sound:
                     variant.open()
     return platforms
+
+
+def _find_store(reference: Reference, engine: EngineOptions | None) -> ContainersStore | None:
+    """Give the store that an image is read from without Podman: where it is named, or Podman away.
+
+    Raises: SourceError, UsageError where that cannot be.
+    """
+    if reference.transport == "containers-storage":
+        from dimgx.sources.containersstorage import parse_store
+
+        _refuse_engine(reference, engine)
+        return parse_store(reference.path or "")
+    if reference.transport != "podman":
+        return None
+    from dimgx.sources.endpoint import EngineOptions
+    from dimgx.sources.engines import is_podman_here
+
+    options = engine or EngineOptions()
+    if not options.is_direct or options.pull != "never" or is_podman_here(options):
+        return None
+    from dimgx.sources.containersstorage import usual_store
+
+    return usual_store(options)
 
 
 def _open_kept(

@@ -28,7 +28,7 @@ from dimgx.digest import Digest
 from dimgx.errors import DimgxError
 from dimgx.image import Image, Layer
 from dimgx.jsondoc import Fields, parse_json
-from dimgx.sources.tarsplit import SplitTar
+from dimgx.sources.tarsplit import BY_ENGINE, SplitTar
 from dimgx.sources.unpacked import open_unpacked
 
 DRIVERS = ("overlay", "vfs")
@@ -49,10 +49,16 @@ class Record(NamedTuple):
 class ContainersStore:
     """A store at `root`, with others beside it, in which `driver` keeps the layers."""
 
-    def __init__(self, root: Path, driver: str = "overlay", beside: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        root: Path,
+        driver: str = "overlay",
+        beside: Sequence[Path] = (),
+        advice: str = BY_ENGINE,
+    ) -> None:
         self.root = root
         self._roots = (root, *beside)
-        self._driver = driver
+        self._driver, self._advice = driver, advice
 
     def images(self) -> dict[str, Record]:
         """Give the records of all images by their IDs.
@@ -108,7 +114,7 @@ class ContainersStore:
                 raise ValueError(f"the layer {name:.100} is not there")
             root, fields = record
             length = fields.integer("diff-size")
-            blob = SplitTar(*self._find_unpacked(root, name), estimate=length or 0)
+            blob = SplitTar(*self._find_unpacked(root, name), length or 0, self._advice)
             diff_id = Digest.parse(fields.text("diff-digest") or "")
             yield Layer(blob, diff_id=diff_id, length=length)
             name = fields.text("parent") or ""

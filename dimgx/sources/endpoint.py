@@ -55,6 +55,11 @@ class EngineOptions(NamedTuple):
     """In which a name means something; None for `default`."""
     runtime_dir: str | None = None
     home: str | None = None
+    user: str | None = None
+    storage_conf: str | None = None
+    """The only settings of stores of containers/storage."""
+    config_home: str | None = None
+    data_home: str | None = None
     are_rows_wanted: bool = True
     """False where layers alone matter: no image is saved just to learn which step brought which."""
     tick: Tick | None = None
@@ -92,6 +97,10 @@ class EngineOptions(NamedTuple):
             containerd_namespace=get("CONTAINERD_NAMESPACE"),
             runtime_dir=get("XDG_RUNTIME_DIR"),
             home=get("HOME") or get("USERPROFILE"),
+            user=get("USER"),
+            storage_conf=get("CONTAINERS_STORAGE_CONF"),
+            config_home=get("XDG_CONFIG_HOME"),
+            data_home=get("XDG_DATA_HOME"),
             tick=tick,
             are_rows_wanted=are_rows_wanted,
         )

@@ -35,9 +35,14 @@ def open_engine(reference: Reference, options: EngineOptions) -> Engine:
         more = f"; without it the image's registry has it: {hint}" if hint else ""
         return _open_podman(options, more)
     more = f"; without any engine its registry has the image: {hint}" if hint else ""
-    if find_podman(options) or shutil.which("podman"):
+    if is_podman_here(options):
         more = f"; Podman is here: dimgx [options] podman:{reference.name:.300}" + more
     return _open_docker(options, more + hint_of_file(reference))
+
+
+def is_podman_here(options: EngineOptions) -> bool:
+    """Tell whether Podman can be asked for an image."""
+    return find_podman(options) is not None or shutil.which("podman") is not None
 
 
 def open_target_engine(kind: str, options: EngineOptions) -> Engine:

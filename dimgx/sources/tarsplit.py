@@ -34,7 +34,7 @@ _DIRECTORY_FLAGS = _FILE_FLAGS | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_
 _MOST_LINKS = 40
 """As many as the kernel follows for one name."""
 _ODD = frozenset((b"", b".", b".."))
-_HINT = "--no-direct has the engine itself save the image"
+BY_ENGINE = "--no-direct has the engine itself save the image"
 
 
 class SplitTar(NamedTuple):
@@ -46,6 +46,8 @@ class SplitTar(NamedTuple):
     """The path of the directory that these lie in."""
     estimate: int
     """About how many bytes the tar has: those of its files."""
+    advice: str = BY_ENGINE
+    """What to do where it is not as it was, for errors."""
 
     @property
     def size(self) -> int | None:
@@ -56,8 +58,8 @@ class SplitTar(NamedTuple):
         """Tell whether this user may read all of it. About 10 us a file."""
         try:
             with (
-                _Directory(self.directory) as directory,
-                closing(_iter_record(self.record)) as parts,
+                _Directory(self.directory, self.advice) as directory,
+                closing(_iter_record(self.record, self.advice)) as parts,
             ):
                 return all(isinstance(part, bytes) or directory.may_open(part[0]) for part in parts)
         except ImageError:
@@ -71,7 +73,10 @@ class SplitTar(NamedTuple):
         Raises: ImageError where the record is damaged, or a file is not there as it was.
         """
         buffer, filled = memoryview(bytearray(PIECE)), 0
-        with _Directory(self.directory) as directory, closing(_iter_record(self.record)) as parts:
+        with (
+            _Directory(self.directory, self.advice) as directory,
+            closing(_iter_record(self.record, self.advice)) as parts,
+        ):
             for part in parts:
                 if isinstance(part, bytes):
                     at = 0
@@ -104,7 +109,7 @@ class SplitTar(NamedTuple):
             yield buffer[:filled]
 
 
-def _iter_record(path: str) -> Generator[bytes | tuple[bytes, int], None, None]:
+def _iter_record(path: str, advice: str) -> Generator[bytes | tuple[bytes, int], None, None]:
     """Yield what a tar is made of: bytes, and names of files with their sizes.
 
     Raises: ImageError where the record is not there, or damaged.
@@ -130,7 +135,7 @@ def _iter_record(path: str) -> Generator[bytes | tuple[bytes, int], None, None]:
         ValueError, KeyError, TypeError, AttributeError, OverflowError,
     ) as exc:  # fmt: skip
         what = getattr(exc, "strerror", None) or "it is damaged"
-        raise ImageError(f"{path}: {what}: {_HINT}") from exc
+        raise ImageError(f"{path}: {what}: {advice}") from exc
 
 
 def _iter_documents(pieces: Iterable[bytes | memoryview]) -> Iterator[Any]:
@@ -150,8 +155,8 @@ def _iter_documents(pieces: Iterable[bytes | memoryview]) -> Iterator[Any]:
 class _Directory:
     """Opens regular files below a directory, which links do not lead out of. A context manager."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, path: str, advice: str) -> None:
+        self._path, self._advice = path, advice
         self._inner = b""
         """Where the last file was, as that was spelled."""
         self._names: list[bytes] = []
@@ -159,7 +164,7 @@ class _Directory:
         try:
             self._fds = [os.open(path, _DIRECTORY_FLAGS)]
         except OSError as exc:
-            raise ImageError(f"{path}: {exc.strerror}: {_HINT}") from exc
+            raise ImageError(f"{path}: {exc.strerror}: {advice}") from exc
 
     def __enter__(self) -> _Directory:
         return self
@@ -192,7 +197,7 @@ class _Directory:
 
     def problem(self, name: bytes, what: str | None) -> ImageError:
         """Give the error that says what is wrong with a file."""
-        return ImageError(f"{self._path}: {show(name)}: {what}: {_HINT}")
+        return ImageError(f"{self._path}: {show(name)}: {what}: {self._advice}")
 
     def _reach(self, name: bytes) -> bytes:
         """Open the directory that has a file, and give the file's name in there."""

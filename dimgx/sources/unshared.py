@@ -49,8 +49,7 @@ class UnsharedTar(NamedTuple):
 
         Raises: ImageError as `SplitTar.iter_chunks`, SourceError where nothing can be run.
         """
-        program = _program(self.unshare)
-        return program.iter_output("write", self.tar.record, self.tar.directory)
+        return _program(self.unshare).iter_output("write", *_words(self.tar))
 
 
 def command_into(path: str | None) -> tuple[str, ...]:
@@ -85,8 +84,7 @@ def open_closed(layers: Sequence[Layer], unshare: tuple[str, ...]) -> tuple[Laye
     if not unshare:
         return None
     try:
-        paths = chain.from_iterable((tar.record, tar.directory) for tar in closed)
-        _program(unshare).run("look", *paths)
+        _program(unshare).run("look", *chain.from_iterable(map(_words, closed)))
     except (ImageError, SourceError):
         return None
     return tuple(
@@ -99,12 +97,19 @@ def _program(unshare: tuple[str, ...]) -> Program:
     return Program([*unshare, sys.executable, "-c", _CODE, ":".join(sys.path)], ImageError)
 
 
-def main(task: str, *paths: str) -> str | int:
+def _words(tar: SplitTar) -> tuple[str, str, str]:
+    return tar.record, tar.directory, tar.advice
+
+
+def main(task: str, *words: str) -> str | int:
     """Be the process in the namespace: `look` whether tars can be read, or `write` them to stdout.
 
-    `paths` are the record and the directory of each tar. Gives what to end with: a code, or words.
+    `words` are three for each tar. Gives what to end with: a code, or words.
     """
-    tars = [SplitTar(*pair, estimate=0) for pair in zip(paths[::2], paths[1::2], strict=True)]
+    tars = [
+        SplitTar(record, directory, 0, advice)
+        for record, directory, advice in zip(words[::3], words[1::3], words[2::3], strict=True)
+    ]
     if task == "look":
         return int(not all(tar.is_readable() for tar in tars))
     out = sys.stdout.fileno()
