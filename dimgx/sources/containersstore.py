@@ -149,16 +149,14 @@ def _config_of(record: Fields, id: str) -> Digest:
 
 
 def open_stored(
-    directory: str, id: Digest, diff_ids: Sequence[Digest], *, verify: bool
+    root: str, driver: str, id: Digest, diff_ids: Sequence[Digest], *, verify: bool
 ) -> Image | None:
-    """Give the image `id` with these layers as it lies in Podman's store; None if it does not.
+    """Give the image `id` with these layers as it lies in the store of an engine; None if not.
 
-    `directory` is where Podman says that the files of the topmost layer lie,
-    `ROOT/overlay/ID/diff`. The store is the one that this is in, of several that Podman may look
-    into. One that is seen through a forwarded socket may be on another machine.
+    A store that is seen through a forwarded socket may be on another machine.
     """
     try:
-        image = ContainersStore(Path(directory).parents[2]).open(id.hex, verify=verify)
+        image = ContainersStore(Path(root), driver).open(id.hex, verify=verify)
     except (OSError, LookupError, ValueError, DimgxError):
-        return None  # it is not as expected: Podman knows better
+        return None  # it is not as expected: the engine knows better
     return image if [layer.diff_id for layer in image.layers] == list(diff_ids) else None

@@ -41,8 +41,10 @@ class Described(NamedTuple):
     """Those that are there, where the engine tells of them."""
     digest: Digest | None = None
     """Of the manifest, where the engine tells it."""
+    driver: str | None = None
+    """What keeps the layers' files, as the engine calls it."""
     directory: str | None = None
-    """Where the engine says that the files of the topmost layer lie, for an overlay to mount."""
+    """Where the files of the topmost layer lie, for an overlay to mount."""
 
     @property
     def may_hold_more(self) -> bool:

@@ -11,11 +11,12 @@ Spec: Podman's libpod API; podman-image-inspect(1), podman-history(1), podman-sa
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
 from dimgx.digest import Digest
-from dimgx.errors import TemporaryError
+from dimgx.errors import DimgxError, TemporaryError
 from dimgx.image import Image, SizeKind
 from dimgx.jsondoc import Fields, parse_json
 from dimgx.oci import HistoryStep, parse_platform_fields
@@ -50,6 +51,7 @@ class Podman:
         id = full_id(image.text("Id"), image.what)
         tags = clean_tags(image.texts("RepoTags"))
         diff_ids = layers_of(image)
+        driver, directory = _place_of(image)
         sizes = self._sizes(id)
         steps = _steps_of(image)
         if len(sizes) == len(steps):
@@ -73,7 +75,8 @@ class Podman:
             ancestors=tuple(ancestors),
             lengths=layered if len(layered) == len(diff_ids) else (),
             settings=parse_settings(image, is_health_known=not _is_oci(image)),
-            directory=_directory_of(image),
+            driver=driver,
+            directory=directory,
         )
 
     def _sizes(self, id: str) -> list[int | None]:
@@ -91,12 +94,18 @@ class Podman:
         self, described: Described, resources: ExitStack, *, verify: bool
     ) -> Image | None:
         """Give an image that it has described as it lies in its own files, if they are here."""
-        if described.directory is None or not self.door.has_local_files:
-            return None
-        from dimgx.sources.containersstore import open_stored
+        from dimgx.sources.containersstore import DRIVERS, open_stored
 
+        driver = described.driver
+        if driver not in DRIVERS or not self.door.has_local_files:
+            return None
+        if described.directory:
+            # ROOT/overlay/ID/diff, in the one of several stores that has it.
+            root = os.path.normpath(os.path.join(described.directory, "../../.."))
+        else:
+            root = self._graph_root()
         id = Digest.parse(described.id)
-        return open_stored(described.directory, id, described.diff_ids, verify=verify)
+        return open_stored(root, driver, id, described.diff_ids, verify=verify)
 
     def unshare(self) -> tuple[str, ...]:
         """Give the command that leads to where the service runs, or the program's own one."""
@@ -134,6 +143,16 @@ class Podman:
         """Let go of the door."""
         self.door.close()
 
+    def _graph_root(self) -> str:
+        """Give the directory of the store; empty where Podman does not tell."""
+        try:
+            store = Fields(self.door.info(), f"{self.where}: what it tells of itself").fields(
+                "store"
+            )
+        except DimgxError:
+            return ""
+        return (store and store.text("graphRoot")) or ""
+
     def _inspect(self, name: str) -> Fields:
         return Fields(self.door.inspect(name), f"{self.where}: {name:.200}")
 
@@ -164,12 +183,12 @@ def _is_oci(image: Fields) -> bool:
     return "oci" in (image.text("ManifestType") or "oci")
 
 
-def _directory_of(image: Fields) -> str | None:
-    """Give where the files of the topmost layer lie, where there is one and overlay keeps it."""
+def _place_of(image: Fields) -> tuple[str | None, str | None]:
+    """Give what keeps the files of the topmost layer, and where they lie, as far as it is told."""
     driver = image.fields("GraphDriver")
-    if driver is None or driver.text("Name") != "overlay":
-        return None
-    return driver.text_mapping("Data").get("UpperDir")
+    if driver is None:
+        return None, None
+    return driver.text("Name"), driver.text_mapping("Data").get("UpperDir")
 
 
 def _steps_of(image: Fields) -> list[HistoryStep]:
@@ -220,6 +239,10 @@ class ServiceDoor:
     def images(self) -> object:
         """Give the list of all images."""
         return self._get("/images/json", {"all": "true"})
+
+    def info(self) -> object:
+        """Give what it tells of itself."""
+        return self._get("/info")
 
     def container(self, name: str) -> object:
         """Give what is told of a container."""
@@ -282,6 +305,10 @@ class ProgramDoor:
             {"Id": fields.text("Id"), "RepoTags": fields.texts("names")}
             for fields in Fields({"images": found}, self.where).objects("images")
         ]
+
+    def info(self) -> object:
+        """Give what it tells of itself."""
+        return self._ask("info", "--format", "json")
 
     def container(self, name: str) -> object:
         """Give what is told of a container."""
