@@ -946,13 +946,20 @@ def test_what_else_is_raised_while_an_object_is_finalised_is_told(place: Path) -
 def test_signal_that_comes_while_a_thread_is_started_leaves_that_alone(place: Path) -> None:
     """Else its start lets go of a lock that it does not have."""
     script = (
-        "import os, signal, sys, threading\n"
+        "import os, signal, sys, threading, time\n"
         "let_go, sent = threading.Condition._release_save, []\n"
         "def late(condition):\n"
         "    let_go(condition)\n"
         "    sent or os.kill(os.getpid(), signal.SIGTERM)\n"
         "    sent.append(condition)\n"
         "threading.Condition._release_save = late\n"
+        # One that has begun by then is not waited for.
+        "begin = threading.Thread._bootstrap_inner\n"
+        "def when_waited_for(thread):\n"
+        "    while not sent:\n"
+        "        time.sleep(0.001)\n"
+        "    begin(thread)\n"
+        "threading.Thread._bootstrap_inner = when_waited_for\n"
     )
     assert_terminated(place, script)
 
