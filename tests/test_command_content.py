@@ -100,6 +100,17 @@ def test_a_symlink_that_points_at_what_is_left_out_is_warned_of(place: Path) -> 
     assert dimgx("-wt", "out.tar", "--exclude", "*.pyc", "./app.tar").stderr == b""
 
 
+def test_an_exclude_behind_a_symlink_is_warned_of(place: Path) -> None:
+    words = ("--exclude", "/bin/app", "--exclude=/usr/bin", "--exclude=*/none", "--exclude=/no/x")
+    done = dimgx("-t", "out.tar", *words, "./app.tar")
+    assert done.stderr.decode() == (
+        "dimgx: warning: --exclude /bin/app matches nothing in the image: /bin is no directory"
+        " there, and symbolic links are not followed\n"
+        "dimgx: warning: a symlink points at what is left out: 'bin' -> 'usr/bin'\n"
+    )
+    assert dimgx("-wt", "out.tar", "--exclude", "/bin", "./app.tar").stderr == b""
+
+
 def test_names(place: Path) -> None:
     words = ["--include", "usr/bin", "--strip-components", "1", "--prefix", "opt/app/"]
     assert listed(*words) == [

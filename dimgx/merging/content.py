@@ -42,8 +42,11 @@ class Content:
         """
         before = merged.numbers
         gone: list[int] = []
+        warnings: tuple[str, ...] = ()
         if self._filter is not None:
-            chosen = self._filter.choose(merged.list_keys())
+            keys = merged.list_keys()
+            chosen = self._filter.choose(keys)
+            warnings = self._filter.find_warnings(keys)
             gone = list(compress(before, (not is_chosen for is_chosen in chosen)))
             merged.numbers = list(compress(before, chosen))
         staying, names = merged.numbers, list[bytes]()
@@ -58,7 +61,7 @@ class Content:
                 for number, key in zip(staying, keys, strict=True)
                 if number not in stayed and not key.endswith(b"\0")
             ]
-        left_out = LeftOut(before, gone, merged)
+        left_out = LeftOut(before, gone, merged, warnings)
         if self._renaming:
             _rename(merged, names)
         first = merged.add(self.added) + 1

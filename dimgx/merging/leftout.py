@@ -16,8 +16,18 @@ from dimgx.merging.merged import Merged
 class LeftOut:
     """What is no longer there, and the symlinks of the whole tree and of what is left of it."""
 
-    def __init__(self, before: Iterable[int], gone: Iterable[int], merged: Merged) -> None:
-        """Of a tree that had the numbers `before`, those `gone` are missed."""
+    def __init__(
+        self,
+        before: Iterable[int],
+        gone: Iterable[int],
+        merged: Merged,
+        warnings: tuple[str, ...] = (),
+    ) -> None:
+        """Of a tree that had the numbers `before`, those `gone` are missed.
+
+        `warnings` are those that came up while they were chosen.
+        """
+        self._warnings = warnings
         keys, kinds = merged.keys, merged.kinds
         self._symlinks = {keys[n]: n for n in before if kinds[n] == SYMLINK}
         self._kept = {keys[n]: n for n in merged.numbers if kinds[n] == SYMLINK}
@@ -25,18 +35,21 @@ class LeftOut:
         self._gone = {keys[n].removesuffix(b"\0") for n in gone} if self._kept else set()
 
     def find_warnings(self, read_target: Callable[[int], bytes]) -> tuple[str, ...]:
-        """Give one warning for all symlinks that point at what is gone, or none.
+        """Give the warnings so far, and one for all symlinks that point at what is gone.
 
         `read_target` gives the target of the symlink with a number.
         """
         found = list(self._iter_pointing(read_target)) if self._gone else []
         if not found:
-            return ()
+            return self._warnings
         key, target = found[0]
         example = f"{show(path_of(key))} -> {show(target)}"
         if len(found) == 1:
-            return (f"a symlink points at what is left out: {example}",)
-        return (f"{len(found)} symlinks point at what is left out, such as {example}",)
+            return (*self._warnings, f"a symlink points at what is left out: {example}")
+        return (
+            *self._warnings,
+            f"{len(found)} symlinks point at what is left out, such as {example}",
+        )
 
     def _iter_pointing(self, read_target: Callable[[int], bytes]) -> Iterator[tuple[bytes, bytes]]:
         for key, number in self._kept.items():
