@@ -14,6 +14,7 @@ __version__ = "1.0.0"
 __all__ = (
     "Cancelled",
     "Credentials",
+    "Digest",
     "DimgxError",
     "EngineOptions",
     "Entry",
@@ -23,7 +24,9 @@ __all__ = (
     "Layer",
     "LayerSpecError",
     "Listing",
+    "Made",
     "PathRule",
+    "Platform",
     "Progress",
     "Proxies",
     "RegistryOptions",
@@ -31,10 +34,14 @@ __all__ = (
     "Result",
     "ResultImage",
     "Row",
+    "Selection",
     "SourceError",
+    "TarOptions",
     "TemporaryError",
     "Tree",
+    "TreeOptions",
     "UsageError",
+    "WrittenImage",
     "__version__",
     "extractlayers",
     "flatten",
@@ -53,8 +60,6 @@ __all__ = (
 )
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from dimgx.api import flatten as flatten
     from dimgx.api import inspect as inspect
     from dimgx.api import list_platforms as list_platforms
@@ -64,6 +69,7 @@ if TYPE_CHECKING:
     from dimgx.api import read_origin as read_origin
     from dimgx.api import write_raw as write_raw
     from dimgx.delivery import Result
+    from dimgx.digest import Digest
     from dimgx.errors import (
         Cancelled,
         DimgxError,
@@ -75,17 +81,20 @@ if TYPE_CHECKING:
     )
     from dimgx.extractor import Entry
     from dimgx.image import Image, Layer
-    from dimgx.imagemaker import ResultImage
+    from dimgx.imagemaker import ResultImage, WrittenImage
+    from dimgx.images.outdated import Made
     from dimgx.imagewriter import ImagesResult
     from dimgx.imagewriter import write_images as write_images
     from dimgx.inspector import Listing, Row
+    from dimgx.layerspec import Selection
     from dimgx.layerspec import select as select
     from dimgx.legacy import extractlayers as extractlayers
     from dimgx.legacy import imagekey as imagekey
     from dimgx.legacy import inspectlayers as inspectlayers
     from dimgx.legacy import normalizeimage as normalizeimage
     from dimgx.merging.pathrules import PathRule
-    from dimgx.recipe import Progress
+    from dimgx.platforms import Platform
+    from dimgx.recipe import Progress, TarOptions, TreeOptions
     from dimgx.registryoptions import Credentials, Proxies, RegistryOptions
     from dimgx.report import Report
     from dimgx.sources.endpoint import EngineOptions
@@ -102,14 +111,16 @@ _HOMES = {
         "UsageError",
     ),
     "dimgx.image": ("Image", "Layer"),
-    "dimgx.imagemaker": ("ResultImage",),
+    "dimgx.imagemaker": ("ResultImage", "WrittenImage"),
+    "dimgx.images.outdated": ("Made",),
     "dimgx.imagewriter": ("ImagesResult", "write_images"),
     "dimgx.inspector": ("Listing", "Row"),
-    "dimgx.layerspec": ("select",),
+    "dimgx.layerspec": ("Selection", "select"),
     "dimgx.legacy": ("extractlayers", "imagekey", "inspectlayers", "normalizeimage"),
     "dimgx.sources.endpoint": ("EngineOptions",),
     "dimgx.extractor": ("Entry",),
     "dimgx.delivery": ("Result",),
+    "dimgx.digest": ("Digest",),
     "dimgx.api": (
         "flatten",
         "inspect",
@@ -121,7 +132,8 @@ _HOMES = {
         "write_raw",
     ),
     "dimgx.merging.pathrules": ("PathRule",),
-    "dimgx.recipe": ("Progress",),
+    "dimgx.platforms": ("Platform",),
+    "dimgx.recipe": ("Progress", "TarOptions", "TreeOptions"),
     "dimgx.registryoptions": ("Credentials", "Proxies", "RegistryOptions"),
     "dimgx.report": ("Report",),
     "dimgx.tree": ("Tree",),
@@ -129,15 +141,18 @@ _HOMES = {
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 
-def __getattr__(name: str) -> Any:
-    module = _HOME_OF.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+# Seen by a type checker it would give any name a type.
+if not TYPE_CHECKING:
 
-    value = getattr(import_module(module), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> object:
+        module = _HOME_OF.get(name)
+        if module is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        value = getattr(import_module(module), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -17,11 +17,21 @@ from dimgx.digest import Tally
 from dimgx.errors import SourceError
 from dimgx.flattening import fetch_all_of, open_flat_of, with_pipes_kept
 from dimgx.inspector import inspect as _inspect
-from dimgx.recipe import Recipe, Verify, check_target, check_word, directories, make_recipe
+from dimgx.recipe import (
+    CONTENT,
+    Recipe,
+    Verify,
+    check_memory,
+    check_target,
+    check_unused,
+    check_word,
+    directories,
+    make_recipe,
+)
 from dimgx.tree import Tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from io import BufferedReader
     from typing import Unpack
 
@@ -31,7 +41,7 @@ if TYPE_CHECKING:
     from dimgx.images.outdated import Made
     from dimgx.inspector import Listing
     from dimgx.platforms import Platform
-    from dimgx.recipe import Progress, TarOptions, TreeOptions
+    from dimgx.recipe import Directories, Progress, TarOptions, TreeOptions
     from dimgx.registryoptions import RegistryOptions
     from dimgx.report import Report
     from dimgx.sources.endpoint import EngineOptions
@@ -44,7 +54,7 @@ def open_image(
     verify: Verify = "once",
     stdin: BinaryIO | None = None,
     memory: int | None = None,
-    tmpdir: str | Sequence[str] | None = None,
+    tmpdir: Directories = None,
     registry: RegistryOptions | None = None,
     engine: EngineOptions | None = None,
     progress: Callable[[Progress], None] | None = None,
@@ -52,14 +62,15 @@ def open_image(
 ) -> Image:
     """Open the image that `reference` names; close it when done, or use it in a `with`.
 
-    A path object counts as its text. `platform` picks from an index. `stdin` is what the reference
-    `-` reads. What has to be kept (a stream, a compressed archive) lies in memory up to `memory`
-    bytes, a quarter of what is free by default, and in a temporary file of the first usable
-    `tmpdir` beyond that. `registry` says how registries are reached: without it without
-    credentials, proxies and settings files, with `RegistryOptions.from_environment(os.environ)` as
-    podman and Docker would. `engine` says which Docker Engine, Podman or containerd is asked;
-    without it a default socket's. `progress` and `cancel` are called while a stream or a compressed
-    archive is read, as in `flatten`.
+    A path object is a path, whatever else its text could mean. `platform` picks from an index.
+    `stdin` is what the reference `-` reads. What has to be kept (a stream, a compressed archive)
+    lies in memory up to `memory` bytes, a quarter of what is free by default, and in a temporary
+    file of the first usable `tmpdir` beyond that. `registry` says how registries are reached:
+    without it without credentials, proxies and settings files, with
+    `RegistryOptions.from_environment(os.environ)` as podman and Docker would. `engine` says which
+    Docker Engine, Podman or containerd is asked; without it a default socket's. `progress` and
+    `cancel` are called while a stream or a compressed archive is read, as in `flatten`, but not
+    while an answer is waited for.
 
     Raises: UsageError for a malformed reference or platform; SourceError where there is no such
         file, name or engine; ImageError where it is no image, or a damaged one, or none of this
@@ -71,9 +82,10 @@ def open_image(
     from dimgx.spool import SpoolSpace
 
     _check_words(verify, engine)
+    check_memory(memory)
     if isinstance(platform, str):
         platform = parse_platform(platform)
-    parsed = parse_reference(os.fspath(reference))
+    parsed = parse_reference(_spelled(reference))
     with ExitStack() as stack:
         space = stack.enter_context(SpoolSpace(memory, directories(tmpdir)))
         image = open_source(
@@ -99,7 +111,7 @@ def list_platforms(
     engine: EngineOptions | None = None,
     verify: Verify = "once",
     memory: int | None = None,
-    tmpdir: str | Sequence[str] | None = None,
+    tmpdir: Directories = None,
     progress: Callable[[Progress], None] | None = None,
     cancel: Callable[[], bool] | None = None,
 ) -> list[Platform]:
@@ -112,7 +124,8 @@ def list_platforms(
     from dimgx.spool import SpoolSpace
 
     _check_words(verify, engine)
-    parsed = parse_reference(os.fspath(reference))
+    check_memory(memory)
+    parsed = parse_reference(_spelled(reference))
     with SpoolSpace(memory, directories(tmpdir)) as space:
         return list_source(
             parsed,
@@ -123,6 +136,14 @@ def list_platforms(
             engine=engine,
             tick=partial(Recipe(progress=progress, cancel=cancel).tell, "read"),
         )
+
+
+def _spelled(reference: str | os.PathLike[str]) -> str:
+    """Give a reference as text; a path object so that it can only be a path."""
+    text = os.fspath(reference)
+    if isinstance(reference, str) or os.path.isabs(text):
+        return text
+    return os.path.join(os.curdir, text)
 
 
 def _check_words(verify: Verify, engine: EngineOptions | None) -> None:
@@ -238,6 +259,7 @@ def write_raw(
     from dimgx.targets.singlefile import open_place
 
     recipe = make_recipe(options)
+    check_unused(recipe, CONTENT, "on a layer that is written as it is")
     check_target(target, ())
     coding = _coding(compression, level, recipe)
     with ExitStack() as stack:
@@ -294,7 +316,7 @@ def open_tree(image: Image, **options: Unpack[TreeOptions]) -> Tree:
     except BaseException:
         flat.close()
         raise
-    return Tree(flat)
+    return Tree(flat, image.check_unchanged)
 
 
 def read_origin(target: str | os.PathLike[str]) -> tuple[Made, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,7 +10,7 @@ from dimgx.codec import HEAD, sniff
 from dimgx.errors import ImageError, UsageError
 from dimgx.extent import Extent, Write
 from dimgx.image import Layer, is_assembled, is_fetched
-from dimgx.layers.tarfields import FILE, LINK, TYPES, EntryType, show
+from dimgx.layers.tarfields import FILE, LINK, TYPES, EntryType, Header, show
 from dimgx.merging.emit import Emitter
 from dimgx.merging.hardlinks import plan_tree
 from dimgx.merging.merge import merge_layers
@@ -95,7 +95,8 @@ def open_flat(layers: Sequence[Layer], recipe: Recipe, below: Sequence[Layer] = 
             if layer.spool is not None and layer.spool not in kept:
                 layer.spool.close()
         recipe.mark("plan")
-        return FlatTar(emitter, reading, recipe, stack.pop_all(), warnings, len(below))
+        copied = {i for i, layer in enumerate(plain) if layer.spool is not None}
+        return FlatTar(emitter, reading, recipe, stack.pop_all(), warnings, len(below), copied)
 
 
 def open_flow(
@@ -193,6 +194,28 @@ def _store(shape: Changeset | Content, space: SpoolSpace) -> PlainLayer:
     return PlainLayer(spool.finish(), shape.added, spool)
 
 
+def _checked(pieces: Iterator[bytes], check: Callable[[], object]) -> Iterator[bytes]:
+    for piece in pieces:
+        check()
+        yield piece
+
+
+def _entry_of(header: Header) -> Entry:
+    return Entry(
+        path=header.name.removesuffix(b"/"),
+        type=TYPES[header.kind - FILE],
+        mode=header.mode,
+        uid=header.uid,
+        gid=header.gid,
+        mtime=header.mtime,
+        size=header.size,
+        linkname=header.linkname,
+        xattrs=header.xattrs,
+        devmajor=header.devmajor,
+        devminor=header.devminor,
+    )
+
+
 class FlatTar:
     """The flat tar of some layers, planned and ready to be written. A context manager."""
 
@@ -204,9 +227,11 @@ class FlatTar:
         resources: ExitStack,
         warnings: tuple[str, ...],
         below_count: int,
+        copied: Set[int],
     ) -> None:
+        """`copied` are the layers that are not read from where they lay any more."""
         self._emitter, self._reading, self._recipe = emitter, reading, recipe
-        self._resources, self._below_count = resources, below_count
+        self._resources, self._below_count, self._copied = resources, below_count, copied
         self.warnings = warnings
         """What was odd but usable, one sentence each."""
 
@@ -287,25 +312,20 @@ class FlatTar:
 
     def iter_entries(self) -> Iterator[Entry]:
         """Yield the entries of the merged tree in the order of a walk."""
-        for header in self._emitter.entries.iter_headers():
-            yield Entry(
-                path=header.name.removesuffix(b"/"),
-                type=TYPES[header.kind - FILE],
-                mode=header.mode,
-                uid=header.uid,
-                gid=header.gid,
-                mtime=header.mtime,
-                size=header.size,
-                linkname=header.linkname,
-                xattrs=header.xattrs,
-                devmajor=header.devmajor,
-                devminor=header.devminor,
-            )
+        return map(_entry_of, self._emitter.entries.iter_headers())
 
-    def open_file(self, path: bytes) -> Iterator[bytes]:
+    def find_entry(self, path: bytes) -> Entry | None:
+        """Give the entry at `path`, of whatever type."""
+        entries = self._emitter.entries
+        found = entries.find(path) or entries.find(path, is_directory=True)
+        return _entry_of(found[0]) if found else None
+
+    def open_file(self, path: bytes, check: Callable[[], object]) -> Iterator[bytes]:
         """Give the content of the file `path`, of whatever name a hard-linked file has, in pieces.
 
-        Raises: ImageError where there is no such file.
+        `check` is called after each piece that comes from where the layer lies.
+
+        Raises: ImageError where there is no such file; while reading, what `check` raises.
         """
         entries = self._emitter.entries
         found = entries.find(path)
@@ -318,7 +338,8 @@ class FlatTar:
             what = f"a symlink to {show(target)}" if target else "no regular file"
             raise ImageError(f"{show(path)} is {what} in the image: only files have content")
         header, layer = found
-        return map(bytes, entries.iter_content(layer, header))
+        pieces = map(bytes, entries.iter_content(layer, header))
+        return pieces if layer in self._copied else _checked(pieces, check)
 
     def keep(self, resources: ExitStack) -> None:
         """Close `resources` too when this is closed, after everything that may use them."""

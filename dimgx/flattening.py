@@ -151,10 +151,13 @@ def chosen_rows(image: Image, layers: Layers) -> tuple[Row, ...]:
 def squashed_from(image: Image, recipe: Recipe, spec: str | Row) -> Recipe:
     """Give the recipe by which a row and those above it become one layer over those below.
 
-    Raises: LayerSpecError where not one row is named; UsageError for bad grammar.
+    Raises: LayerSpecError where not one row is named; ImageError for one of another image;
+        UsageError for bad grammar.
     """
     rows = list_rows(image)
-    position = find_row(rows, spec).position
+    row = find_row(rows, spec)
+    layers_of(image, [row])
+    position = row.position
     # A step without a layer has nothing to become one: it stays, like those below it. So the layers
     # alone tell what is made.
     while position < len(rows) and rows[position].is_empty:

@@ -15,7 +15,14 @@ from dimgx.errors import UsageError
 from dimgx.flattening import with_pipes_kept
 from dimgx.image import Image
 from dimgx.imagemaker import ImageMaker, ResultImage, WrittenImage
-from dimgx.recipe import check_target, check_word, make_recipe
+from dimgx.recipe import (
+    CONTENT,
+    check_list,
+    check_target,
+    check_unused,
+    check_word,
+    make_recipe,
+)
 from dimgx.spool import SpoolSpace
 from dimgx.targets.forms import FormName, usual_layer_compression
 
@@ -85,6 +92,16 @@ def write_images(
         raise UsageError("no image was given: one at least is needed")
     if len(wanted) > 1 and form != "docker-archive":
         raise UsageError(f"{len(wanted)} images do not go into one {form}: docker-archive does it")
+    for one in wanted:
+        check_list(one.names, "names")
+        check_list(one.layers, "layers")
+    if keep_layers:
+        unused = ("layers", *CONTENT, "root_entry", "clamp_mtime")
+        check_unused(recipe, unused, "where layers are kept")
+    if squash_from is not None:
+        check_unused(recipe, ("layers",), "with squash_from")
+    if (keep_layers or squash_from is not None) and any(one.layers for one in wanted):
+        raise UsageError("layers has no effect where layers are kept, or squashed from one up")
     if keep_layers and squash_from is not None:
         raise UsageError("layers are kept, or squashed from one of them up, but not both")
     if keep_layers and level is not None and layer_compression is None and compression is None:

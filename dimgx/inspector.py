@@ -205,7 +205,10 @@ def layers_of(image: Image, rows: Iterable[Row]) -> tuple[Layer, ...]:
     for row in rows:
         if row.layer_index is None:
             continue
-        if not 0 <= row.layer_index < len(image.layers):
+        is_there = 0 <= row.layer_index < len(image.layers)
+        layer = image.layers[row.layer_index] if is_there else None
+        known = layer and layer.diff_id
+        if layer is None or (known and row.diff_id and str(known) != row.diff_id):
             raise ImageError(f"row @{row.position} is not of {image.reference}")
-        chosen.append(image.layers[row.layer_index])
+        chosen.append(layer)
     return tuple(chosen)

@@ -14,10 +14,12 @@
 from __future__ import annotations
 
 import re
+from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
 from dimgx.errors import LayerSpecError, UsageError
 from dimgx.imagename import normal_name
+from dimgx.recipe import check_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -50,12 +52,13 @@ class _AmbiguousError(LayerSpecError):
 def select(
     rows: Sequence[Row], specs: Iterable[str] = (), *, reverse: bool = False, strict: bool = False
 ) -> Selection:
-    """Give the rows that `specs` name; `rows` runs base to top. Without specs: all of them.
+    """Give the rows that `specs` name, of `rows` in whatever order. Without specs: all of them.
 
     Raises: UsageError for bad grammar; LayerSpecError for an ambiguous spec, and with `strict` for
         one that names no row.
     """
-    specs = tuple(specs)
+    check_list(specs, "specs")
+    specs, rows = tuple(specs), sorted(rows, key=attrgetter("position"))
     for spec in specs:
         if not _SPEC.fullmatch(spec):
             raise UsageError(
@@ -70,7 +73,7 @@ def select(
         else:
             chosen += found
     if unknown and strict:
-        there = f"it has @0 to @{len(rows) - 1}" if rows else "it has none"
+        there = f"it has @0 to @{rows[-1].position}" if rows else "it has none"
         raise LayerSpecError(f"no row of this image is named by {', '.join(unknown)}; {there}")
     if reverse:
         chosen.reverse()
@@ -118,9 +121,10 @@ def _resolve(rows: Sequence[Row], spec: str) -> list[int] | None:
 def _resolve_part(rows: Sequence[Row], part: str) -> list[int] | None:
     position = _POSITION.fullmatch(part)
     if position:
-        index = int(position[1])
-        index += len(rows) if index < 0 else 0
-        return [index] if 0 <= index < len(rows) else None
+        wanted = int(position[1])
+        if wanted < 0:
+            return [wanted + len(rows)] if wanted + len(rows) >= 0 else None
+        return [i for i, row in enumerate(rows) if row.position == wanted] or None
     by_tag = [index for index, row in enumerate(rows) if _has_tag(row, part)]
     if len(by_tag) > 1:
         raise _ambiguous(rows, part, by_tag)

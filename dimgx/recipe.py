@@ -18,9 +18,13 @@ if TYPE_CHECKING:
     from dimgx.merging.pathrules import PathRule
 
     Layers = Sequence[str | Row]
+    Path = str | os.PathLike[str]
+    Directories = Path | Sequence[Path] | None
 
 Verify = Literal["once", "all", "none"]
 """Which digests are checked, as `Recipe.verify` has it."""
+CONTENT = ("paths", "strip_components", "prefix", "add_layers")
+"""The options that change what is in the tar."""
 Phase = Literal["pull", "read", "write"]
 
 
@@ -45,7 +49,7 @@ class TreeOptions(TypedDict, total=False):
     verify: Verify
     threads: int | None
     memory: int | None
-    tmpdir: str | Sequence[str] | None
+    tmpdir: Directories
     progress: Callable[[Progress], None] | None
     cancel: Callable[[], bool] | None
 
@@ -81,7 +85,7 @@ class Recipe(NamedTuple):
     memory: int | None = None
     """Bytes of layers, decoded or fetched, that are kept in memory; None for a quarter of what is
     free."""
-    tmpdir: str | Sequence[str] | None = None
+    tmpdir: Directories = None
     """Where the rest is kept: the first of these directories that can be written."""
     progress: Callable[[Progress], None] | None = None
     """Called now and then, by any thread."""
@@ -135,18 +139,43 @@ def make_recipe(options: TreeOptions, mark: Callable[[str], object] = str) -> Re
     check_word(recipe.verify, get_args(Verify), "verify")
     if recipe.threads is not None and recipe.threads < 1:
         raise UsageError(f"{recipe.threads} threads do not work: one does, or None for all CPUs")
-    if recipe.memory is not None and recipe.memory < 0:
-        raise UsageError(f"there are no {recipe.memory} bytes of memory")
+    check_memory(recipe.memory)
     lists: dict[str, Any] = {"tmpdir": recipe.tmpdirs}
     for name in ("layers", "paths", "add_layers"):
         value = getattr(recipe, name)
-        # Its letters would be taken one by one.
-        if isinstance(value, str | bytes | os.PathLike):
-            raise UsageError(f"{name} is a list, also where there is but one")
+        check_list(value, name)
         if value is not None:
             # It is gone through more than once, which an iterator does not bear.
             lists[name] = tuple(value)
     return recipe._replace(**lists)
+
+
+def check_list(value: object, name: str) -> None:
+    """Refuse a text where a list of texts is meant: its letters would be taken one by one.
+
+    Raises: UsageError.
+    """
+    if isinstance(value, str | bytes | os.PathLike):
+        raise UsageError(f"{name} is a list, also where there is but one")
+
+
+def check_memory(memory: int | None) -> None:
+    """Refuse a number of bytes that there cannot be.
+
+    Raises: UsageError.
+    """
+    if memory is not None and memory < 0:
+        raise UsageError(f"there are no {memory} bytes of memory")
+
+
+def check_unused(recipe: Recipe, names: Iterable[str], where: str) -> None:
+    """Refuse options that are given, but have no effect.
+
+    Raises: UsageError.
+    """
+    for name in names:
+        if getattr(recipe, name) != Recipe._field_defaults[name]:
+            raise UsageError(f"{name} has no effect {where}")
 
 
 def check_target(target: object, added: Iterable[str | os.PathLike[str]]) -> None:
@@ -182,8 +211,10 @@ def check_word(value: object, words: Sequence[str | None], what: str) -> None:
         )
 
 
-def directories(tmpdir: str | Sequence[str] | None) -> tuple[str, ...]:
+def directories(tmpdir: Directories) -> tuple[str, ...]:
     """Give one or more directories as a tuple."""
     if tmpdir is None:
         return ()
-    return (tmpdir,) if isinstance(tmpdir, str) else tuple(tmpdir)
+    if isinstance(tmpdir, str | os.PathLike):
+        return (os.fspath(tmpdir),)
+    return tuple(os.fspath(one) for one in tmpdir)

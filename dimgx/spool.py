@@ -84,8 +84,7 @@ class SpoolSpace:
     def open_file(self, size: int) -> tuple[int, str, bool]:
         """Give an unlinked file for `size` bytes and more, its directory, and if that is memory.
 
-        Raises: SourceError where no directory can be written; OSError where too many files are
-            open.
+        Raises: SourceError where no directory can be written, or too many files are open.
         """
         import shutil
 
@@ -99,8 +98,8 @@ class SpoolSpace:
                 fd = system.open_unlinked_file(directory)
                 return fd, directory, system.is_in_memory(directory)
             except OSError as exc:
-                if exc.errno in (errno.EMFILE, errno.ENFILE):
-                    raise  # no directory can help it
+                if exc.errno in (errno.EMFILE, errno.ENFILE):  # no directory can help it
+                    raise SourceError(f"temporary files: {exc.strerror}") from exc
         tried = ", ".join(self._tmpdirs or _default_tmpdirs())
         raise SourceError(
             f"temporary files cannot be written in any of {tried}: name a directory with --tmpdir"

@@ -119,14 +119,23 @@ class _PiecedFile(io.RawIOBase):
     def __init__(self, read: Callable[[], bytes], close: Callable[[], object]) -> None:
         self._read, self._close = read, close
         self._rest = memoryview(b"")
+        self._error: Exception | None = None
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         view = memoryview(buffer).cast("B")
-        if not self._rest:
-            self._rest = memoryview(self._read())
+        if not self._rest and not self.closed:
+            if self._error is not None:
+                raise self._error
+            try:
+                self._rest = memoryview(self._read())
+            except Exception as exc:
+                self._error = exc  # what broke off has no end
+                raise
+        if self.closed:  # before this was called, or meanwhile: that is no end, either
+            raise ValueError("I/O operation on closed file")
         size = min(len(view), len(self._rest))
         view[:size] = self._rest[:size]
         self._rest = self._rest[size:]

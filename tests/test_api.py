@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import doctest
+import errno
 import hashlib
 import io
 import os
+import subprocess
+import sys
 import tarfile
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -16,8 +20,11 @@ from typing import Any, Literal
 import pytest
 
 import dimgx
+from dimgx.spool import SpoolSpace
+from dimgx.stream import open_pieces
 from tests.dsl import dir_, file, hardlink, layer, symlink, whiteout
 from tests.leftovers import running_threads
+from tests.programs import CHECKOUT
 from tests.writers import archive, docker_archive, image
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -540,3 +547,194 @@ def test_no_image(data: bytes) -> None:
 def test_unknown_platform_word_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(dimgx.UsageError):
         dimgx.open_image(f"docker-archive:{tmp_path}", platform="linux/")
+
+
+def test_names_that_there_are_not_have_no_type(tmp_path: Path) -> None:
+    path = tmp_path / "typed.py"
+    path.write_text(
+        "import dimgx\nfrom dimgx import Platform\ndimgx.flaten\nreveal_type(Platform)\n"
+    )
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=CHECKOUT)
+    assert 'Module has no attribute "flaten"' in done.stdout
+    assert "dimgx.platforms.Platform" in done.stdout
+    assert "Found 1 error" in done.stdout
+
+
+RULE = dimgx.PathRule(False, "etc")
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"keep_layers": True, "paths": [RULE]}, "paths has no effect where layers are kept"),
+        ({"keep_layers": True, "layers": ["@0"]}, "layers has no effect where layers are kept"),
+        ({"keep_layers": True, "add_layers": ["x"]}, "add_layers has no effect"),
+        ({"keep_layers": True, "prefix": "a"}, "prefix has no effect"),
+        ({"keep_layers": True, "root_entry": True}, "root_entry has no effect"),
+        ({"keep_layers": True, "clamp_mtime": 0}, "clamp_mtime has no effect"),
+        ({"squash_from": "@1", "layers": ["@0"]}, "layers has no effect with squash_from"),
+    ],
+    ids=str,
+)
+def test_options_that_would_have_no_effect_on_an_image(
+    opened: dimgx.Image, tmp_path: Path, options: Any, problem: str
+) -> None:
+    target = tmp_path / "out"
+    with pytest.raises(dimgx.UsageError, match=problem):
+        dimgx.write_images([opened], target, form="oci-dir", **options)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("options", [{"keep_layers": True}, {"squash_from": "@1"}], ids=str)
+def test_rows_of_one_image_have_no_effect_where_layers_are_kept(
+    opened: dimgx.Image, tmp_path: Path, options: Any
+) -> None:
+    wanted = dimgx.ResultImage(opened, layers=["@0"])
+    with pytest.raises(dimgx.UsageError, match="layers has no effect where layers are kept"):
+        dimgx.write_images([wanted], tmp_path / "out", form="oci-dir", **options)
+
+
+@pytest.mark.parametrize("wanted", [{"names": "app"}, {"layers": "@0"}], ids=str)
+def test_text_in_the_place_of_a_list(opened: dimgx.Image, tmp_path: Path, wanted: Any) -> None:
+    one = dimgx.ResultImage(opened, **wanted)
+    with pytest.raises(dimgx.UsageError, match="is a list, also where there is but one"):
+        dimgx.write_images([one], tmp_path / "out", form="oci-dir")
+    with pytest.raises(dimgx.UsageError, match="specs is a list"):
+        dimgx.select(dimgx.inspect(opened).rows, "@0")
+
+
+@pytest.mark.parametrize(
+    "options", [{"paths": [RULE]}, {"strip_components": 1}, {"prefix": "a"}, {"add_layers": ["x"]}]
+)
+def test_a_layer_as_it_is_takes_no_changes(
+    opened: dimgx.Image, tmp_path: Path, options: Any
+) -> None:
+    with pytest.raises(dimgx.UsageError, match="has no effect on a layer that is written as it is"):
+        dimgx.write_raw(opened, tmp_path / "out", layers=["@0"], **options)
+
+
+def test_rows_of_another_image_are_refused(opened: dimgx.Image, tmp_path: Path) -> None:
+    path = tmp_path / "other.tar"
+    path.write_bytes(docker_archive(image(layer(file("other")), layer(file("more")))))
+    with dimgx.open_image(path) as other:
+        rows = dimgx.inspect(other).rows
+        with pytest.raises(dimgx.ImageError, match="row @0 is not of docker-archive:"):
+            dimgx.flatten(opened, tmp_path / "out.tar", layers=rows[1:])
+        with pytest.raises(dimgx.ImageError, match="is not of"):
+            dimgx.write_images([opened], tmp_path / "o", form="oci-dir", squash_from=rows[0])
+
+
+def test_rows_are_chosen_by_their_numbers(opened: dimgx.Image) -> None:
+    rows = dimgx.inspect(opened).rows
+    for order in (rows, rows[::-1], rows[1:], [*rows[1:], *rows[:1]]):
+        found = dimgx.select(order, ["@1:@0", "@0"])
+        assert [row.position for row in found.rows] == [1, 0]
+    with pytest.raises(dimgx.LayerSpecError, match="it has @0 to @1"):
+        dimgx.select(rows[1:], ["@2"], strict=True)
+
+
+def test_a_path_object_is_a_path(
+    opened: dimgx.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    dimgx.write_images([opened], "layout", form="oci-dir")
+    for path in (Path("layout"), tmp_path / "layout"):
+        with dimgx.open_image(path, tmpdir=tmp_path) as found:
+            assert len(found.layers) == 1
+        assert dimgx.list_platforms(path)
+    with pytest.raises(dimgx.SourceError, match=r"\./missing"):
+        dimgx.open_image(Path("missing"))
+
+
+def test_memory_that_there_cannot_be(tmp_path: Path) -> None:
+    for call in (dimgx.open_image, dimgx.list_platforms):
+        with pytest.raises(dimgx.UsageError, match="there are no -5 bytes of memory"):
+            call(tmp_path, memory=-5)
+
+
+@pytest.mark.parametrize("compression", [None, "gzip"])
+def test_content_that_changed_meanwhile_is_not_given(
+    tmp_path: Path, compression: Literal["gzip"] | None
+) -> None:
+    """What was decoded is a copy, which nothing can change."""
+    path = tmp_path / "image.tar"
+    content = os.urandom(1000)
+    saved = docker_archive(image(layer(file("a", content)), compression=compression))
+    path.write_bytes(saved)
+    with dimgx.open_image(path) as found, dimgx.open_tree(found) as tree:
+        with tree.open("a") as before:
+            assert before.read() == content
+        with open(path, "r+b") as changed:
+            changed.seek(0 if compression else saved.find(content))
+            changed.write(b"evil")
+        os.utime(path, (0, 0))  # as the clock of files may stand still for some milliseconds
+        with tree.open("a") as after:
+            if compression:
+                assert after.read() == content
+                return
+            for _ in range(2):
+                with pytest.raises(dimgx.SourceError, match="changed while it was read"):
+                    after.read()
+
+
+def test_entries_are_found_by_any_spelling(opened: dimgx.Image) -> None:
+    with dimgx.open_tree(opened) as tree:
+        by_path = {entry.path: entry for entry in tree}
+        for path, entry in by_path.items():
+            for spelled in (path, b"/" + path, b"./" + path, path + b"/", path.decode()):
+                assert tree.find(spelled) == entry
+                assert spelled in tree
+        for path in ("etc/old", "bin/app/x", "", "/", b"etc\0motd", "nothing"):
+            assert tree.find(path) is None
+            assert path not in tree
+        assert 5 not in tree
+        assert tree.open("./etc//motd").read() == b"hello\n"
+    with pytest.raises(dimgx.UsageError):
+        tree.find("etc")
+
+
+def test_a_closed_stream_has_no_end(opened: dimgx.Image) -> None:
+    stream = dimgx.open_stream(opened)
+    raw = stream.raw
+    assert stream.read(10)
+    stream.close()
+    with pytest.raises(ValueError, match="closed file"):
+        raw.read(10)
+
+
+def test_a_stream_that_is_closed_while_it_is_waited_for_has_no_end(opened: dimgx.Image) -> None:
+    is_read = threading.Event()
+    errors: list[BaseException] = []
+
+    def read(reading: io.RawIOBase) -> None:
+        try:
+            reading.read(10)
+        except ValueError as exc:
+            errors.append(exc)
+
+    def wait() -> bytes:
+        is_read.set()
+        assert is_closed.wait(10)
+        return b""
+
+    is_closed = threading.Event()
+    file = open_pieces(wait, lambda: None)
+    thread = threading.Thread(target=read, args=(file.raw,))
+    thread.start()
+    assert is_read.wait(10)
+    file.raw.close()
+    is_closed.set()
+    thread.join(10)
+    assert [str(error) for error in errors] == ["I/O operation on closed file"]
+
+
+def test_too_many_files_are_an_error_of_ours(
+    opened: dimgx.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: str) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("dimgx.system.open_unlinked_file", refuse)
+    with SpoolSpace(0) as space, pytest.raises(dimgx.SourceError, match="Too many open files"):
+        space.open().write(b"x")

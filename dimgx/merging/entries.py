@@ -42,9 +42,9 @@ class Entries:
         for number in self._plan.numbers:
             yield self.describe(number)[0]
 
-    def find(self, path: bytes) -> tuple[Header, int] | None:
-        """Find an entry that is no directory; give its header and the layer of its content."""
-        key, numbers = key_of(path, is_directory=False), self._plan.numbers
+    def find(self, path: bytes, *, is_directory: bool = False) -> tuple[Header, int] | None:
+        """Find an entry, a directory or none; give its header and the layer of its content."""
+        key, numbers = key_of(path, is_directory=is_directory), self._plan.numbers
         i = bisect_left(numbers, key, key=self._key_of)
         # A NUL in a path stands for no slash.
         if b"\0" in path or i == len(numbers) or self._key_of(numbers[i]) != key:
