@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 
     from dimgx.codec import Coding, Compression
     from dimgx.extent import Write
+    from dimgx.workers import Workers
 
+_QUICK_LEVEL = 9
+"""The highest level of zstd at which a call takes less than half a second."""
 _LEVELS = {"gzip": (0, 9), "bzip2": (0, 9), "xz": (0, 9), "zstd": (1, 19)}
 GZIP_HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 """It has no name, no time and no operating system."""
@@ -310,7 +313,11 @@ def _xz_format(level: int) -> _Format:
 
 
 class _ZstdEncoder:
-    """One zstd frame with a checksum, coded by the library's own threads."""
+    """One zstd frame with a checksum, coded by the library's own threads.
+
+    At high levels one call may take half a minute, in which nobody hears a signal. So it is made in
+    a thread, and who breaks off waits no longer for it.
+    """
 
     def __init__(self, write: Write, level: int, threads: int) -> None:
         zstd: Any = load_zstd()
@@ -319,6 +326,11 @@ class _ZstdEncoder:
         self._write = write
         self._error: type[Exception] = zstd.ZstdError
         self._coder: Any = coder.compressobj()
+        self._caller: Workers | None = None
+        if level > _QUICK_LEVEL:
+            from dimgx.workers import Workers
+
+            self._caller = Workers(1, "dimgx-zstd")
 
     def write(self, data: bytes | memoryview) -> None:
         """Take all of `data`."""
@@ -344,10 +356,15 @@ class _ZstdEncoder:
     def abort(self) -> None:
         """Stop without an end; the library's threads end with the coder."""
         self._coder = None
+        if self._caller is not None:
+            self._caller.finish()
 
     def _coded(self, code: Callable[..., bytes], *data: bytes | memoryview) -> bytes:
         try:
-            return code(*data)
+            if self._caller is None:
+                return code(*data)
+            # A copy, as it may be read after this was broken off.
+            return self._caller.submit(code, *map(bytes, data)).result()
         except self._error as exc:
             raise SourceError(
                 "zstd gets too little memory, or too few threads (pids.max, `ulimit -u`), to"

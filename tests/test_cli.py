@@ -858,8 +858,9 @@ def assert_terminated(
     """See that a run ends by the signal that `script`, which runs before it, makes come."""
     script += f"from dimgx.cli import main\nsys.exit(main({[*words, './image.tar']}))"
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=place, env=ENVIRONMENT, capture_output=True, check=False
-    )
+        [sys.executable, "-c", script], cwd=place, env=ENVIRONMENT, capture_output=True,
+        check=False, timeout=120,
+    )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (-number, b"", b"")
     assert left(place) == ["image.tar"]
 
@@ -962,6 +963,22 @@ def test_signal_that_comes_while_a_thread_is_started_leaves_that_alone(place: Pa
         "threading.Thread._bootstrap_inner = when_waited_for\n"
     )
     assert_terminated(place, script)
+
+
+def test_signal_that_comes_while_zstd_works_does_not_wait_for_it(place: Path) -> None:
+    """At level 19 one call may take half a minute; here it takes an hour."""
+    script = (
+        "import hashlib, os, signal, sys, types, dimgx.encode\n"
+        "class Coder:\n"
+        "    def __init__(self, **_):\n"
+        "        self.compressobj = lambda: self\n"
+        "    def compress(self, data):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "        hashlib.pbkdf2_hmac('sha256', b'', b'', 1 << 31)\n"
+        "zstd = types.SimpleNamespace(ZstdCompressor=Coder, ZstdError=OSError)\n"
+        "dimgx.encode.load_zstd = lambda: zstd\n"
+    )
+    assert_terminated(place, script, words=("-t", "o.tar", "--zstd", "--compress-level", "19"))
 
 
 def test_signal_that_comes_while_modules_are_loaded_waits_for_that(place: Path) -> None:
