@@ -39,6 +39,7 @@ _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 # What curl and git take before a host, and no image's name has: behind its only @ is a digest.
 _USER_INFO = re.compile(r"(?:[A-Za-z]+://)?[^/@]*@[^/@]*/")
 _IMAGE_NAME = re.compile(r"[A-Za-z0-9\[](?:[A-Za-z0-9_.:@+\[\]-]|/(?!/))*")
+_TWO_TAGS = re.compile(r"[^/@:\[]+:[^/@:]*:[^/@]*")
 
 
 class Reference(NamedTuple):
@@ -157,6 +158,11 @@ def _checked(name: str, text: str) -> str:
         raise UsageError(
             "an image's name has no user and password before its host: say --creds USER:PASSWORD"
             " beside docker://[host[:port]/]name[:tag][@digest]"
+        )
+    if _TWO_TAGS.fullmatch(name):
+        raise UsageError(
+            f"{text!r:.300} has a colon too many for an image's name: before one stands docker://"
+            " for a registry, or docker-daemon:, podman:, containerd:"
         )
     if _IMAGE_NAME.fullmatch(name):
         return name

@@ -107,6 +107,8 @@ def test_no_engine_is_here(clean: Path, monkeypatch: pytest.MonkeyPatch, prefix:
     if any(map(os.path.exists, ("/var/run/docker.sock", "/run/podman/podman.sock"))):
         programs.missing("a machine without an engine of its own is needed")
     monkeypatch.setenv("PATH", str(clean))
+    (clean / "storage.conf").write_text(f'[storage]\ngraphroot = "{clean}/none"\n')
+    monkeypatch.setenv("CONTAINERS_STORAGE_CONF", f"{clean}/storage.conf")
     code, told = programs.refused(f"{prefix}debian:12")
     assert code == 2
     assert ".sock" in told

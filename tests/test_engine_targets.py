@@ -375,6 +375,14 @@ def test_program_podman_loads_nothing_of_a_damaged_image(place: Path, alone: Eng
 
 
 @pytest.mark.parametrize("option", ["--load=podman", "--import=podman"])
+def test_docker_is_not_taken_for_podman(place: Path, docker_engine: Engine, option: str) -> None:
+    before = images(docker_engine)
+    code, told = refused("./nasty.tar", option, "-H", docker_engine.url)
+    assert (code, "is no Podman: --load=docker and --import=docker mean it" in told) == (2, True)
+    assert images(docker_engine) == before
+
+
+@pytest.mark.parametrize("option", ["--load=podman", "--import=podman"])
 def test_program_podman_that_takes_nothing(
     place: Path, monkeypatch: pytest.MonkeyPatch, option: str
 ) -> None:

@@ -452,6 +452,7 @@ def test_help_names_every_option() -> None:
         ("oci-dir:a", "oci-dir"),
         ("docker-dir:a", "docker-dir"),
         ("tar:a.tar", "tar"),
+        ("OCI:a", "OCI"),
     ],
 )
 def test_word_before_a_target_that_means_no_form(text: str, word: str) -> None:
@@ -484,3 +485,11 @@ def test_option_that_is_none_of_ours(word: str, meant: str) -> None:
     assert str(caught.value) == (
         f"unrecognized arguments: {word}{meant} (dimgx -h shows the options)"
     )
+
+
+@pytest.mark.parametrize("name", ["app", "x.img", "x.zip", "app:1"])
+@pytest.mark.parametrize("form", ["docker-archive", "oci-archive"])
+def test_archive_of_an_image_may_be_called_what_you_will(name: str, form: str) -> None:
+    target = parse("-t", f"./{name}", "--format", form, "image").target
+    assert target is not None
+    assert (target.path, target.compression, target.warnings) == (f"./{name}", None, ())

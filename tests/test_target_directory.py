@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from dimgx import SourceError, read_origin, system
+from dimgx import SourceError, TemporaryError, read_origin, system
 from dimgx.targets.directory import DirectoryStore
 from dimgx.targets.singlefile import open_target
 from tests.dsl import file, layer
@@ -202,7 +202,7 @@ def test_two_do_not_write_one_directory(tmp_path: Path, app: str, form: str) -> 
         code, told = refused(app, "-w", "-t", f"{TRANSPORTS[form]}:{tmp_path}/out")
     finally:
         os.close(fd)
-    assert (code, files_of(tmp_path / "out")) == (2, before)
+    assert (code, files_of(tmp_path / "out")) == (4, before)
     assert "is being written by another program" in told
     write(app, tmp_path / "out", form, force=True)
 
@@ -239,7 +239,7 @@ def test_a_directory_made_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     store.put("oci-layout", b"{}")
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_bytes(b"")
-    with pytest.raises(SourceError, match="out appeared meanwhile: run this again"):
+    with pytest.raises(TemporaryError, match="out appeared meanwhile: run this again"):
         store.publish({"index.json": b"{}"}, lambda: None)
     assert left(tmp_path) == ["out", "out/mine"]
 

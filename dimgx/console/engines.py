@@ -72,4 +72,5 @@ def open_engine_target(options: Options) -> EngineTarget:
     others = origins - {None, kind}
     host = None if others and kind != "any" else options.host
     engine = EngineOptions.of(os.environ, host=host)
-    return EngineTarget(open_target_engine(kind, engine))
+    is_named = kind in (options.load, options.import_)
+    return EngineTarget(open_target_engine(kind, engine, is_named=is_named))

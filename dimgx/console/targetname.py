@@ -104,7 +104,7 @@ def parse_target(text: str, form: Form | None, compression: _Asked) -> TargetNam
         if path in STDOUT_TARGETS:
             raise UsageError(f"{chosen} is a directory: name one, standard output is none")
         return TargetName(path, chosen, None, name)
-    packed, warning = _compression(path, compression)
+    packed, warning = _compression(path, compression, is_tar=chosen == "tar")
     return TargetName(path, chosen, packed, name, (warning,) if warning else ())
 
 
@@ -145,14 +145,19 @@ def _check_word(word: str, text: str) -> None:
     """Refuse what stands before a colon and is nearly the word for a form."""
     from difflib import get_close_matches
 
-    is_near = "/" not in word and get_close_matches(word, _TRANSPORTS, cutoff=0.8)
+    is_near = "/" not in word and get_close_matches(word.lower(), _TRANSPORTS, cutoff=0.8)
     if word in FORMS or is_near:
         words = ", ".join(f"{transport}:" for transport in _TRANSPORTS)
         raise UsageError(f"{word:.100}: is none of {words} (a file of that name is ./{text:.300})")
 
 
-def _compression(path: str, chosen: _Asked) -> tuple[Compression | None, str | None]:
-    """Give the compression that is asked for or that the suffix means, and what is odd in it."""
+def _compression(
+    path: str, chosen: _Asked, *, is_tar: bool
+) -> tuple[Compression | None, str | None]:
+    """Give the compression that is asked for or that the suffix means, and what is odd in it.
+
+    An archive of an image may be called what you will.
+    """
     wanted = None if chosen is None or chosen == "none" else chosen
     if path in STDOUT_TARGETS:
         return wanted, None
@@ -163,8 +168,8 @@ def _compression(path: str, chosen: _Asked) -> tuple[Compression | None, str | N
             asked = wanted or "a plain tar"
             return wanted, f"the target's name ends in {suffix}, but {asked} was asked for"
         return wanted, None
-    if suffix is not None:
-        return SUFFIXES[suffix], None
+    if suffix is not None or not is_tar:
+        return SUFFIXES[suffix] if suffix else None, None
     refused = next((s for s in _NO_TAR if name.endswith(s)), None)
     if refused is not None:
         maker = _NO_TAR[refused]

@@ -45,13 +45,20 @@ def is_podman_here(options: EngineOptions) -> bool:
     return find_podman(options) is not None or shutil.which("podman") is not None
 
 
-def open_target_engine(kind: str, options: EngineOptions) -> Engine:
+def open_target_engine(kind: str, options: EngineOptions, *, is_named: bool = False) -> Engine:
     """Give the engine that is to take an image: "docker", "podman", or "any" that is there.
+
+    Where Podman `is_named`, no other takes it.
 
     Raises: SourceError where there is none, or for good; TemporaryError where it does not answer.
     """
     if kind == "podman" or (kind == "any" and find_docker(options) is None):
-        return _open_podman(options)
+        engine = _open_podman(options)
+        if is_named and not isinstance(engine, Podman):
+            where = engine.where
+            engine.close()
+            raise SourceError(f"{where} is no Podman: --load=docker and --import=docker mean it")
+        return engine
     return _open_docker(options)
 
 

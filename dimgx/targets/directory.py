@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from dimgx import system
-from dimgx.errors import SourceError
+from dimgx.errors import SourceError, TemporaryError
 from dimgx.targets.errors import translated
 from dimgx.targets.filewriter import FileWriter
 from dimgx.targets.singlefile import exists, sync_directory
@@ -105,7 +105,7 @@ class DirectoryStore:
             try:
                 self._lock = system.lock_directory(self._place)
             except BlockingIOError as exc:
-                raise SourceError(f"{self._path} is being written by another program") from exc
+                raise TemporaryError(f"{self._path} is being written by another program") from exc
 
     def put(self, name: str, data: bytes) -> None:
         """Put a small file there."""
@@ -194,7 +194,7 @@ class DirectoryStore:
         except OSError as exc:
             # On some systems also an empty one is in the way.
             if os.path.lexists(self._place):
-                raise SourceError(f"{self._path} appeared meanwhile: run this again") from exc
+                raise TemporaryError(f"{self._path} appeared meanwhile: run this again") from exc
             raise
 
     def _remove_others(self) -> None:
