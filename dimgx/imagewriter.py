@@ -67,6 +67,7 @@ def write_images(
     sha256: bool = False,
     report: Report | None = None,
     record: bool = False,
+    keep_images: bool = False,
     **options: Unpack[TarOptions],
 ) -> ImagesResult:
     """Write `images` to `target` in the form of an image; only a docker-archive takes several.
@@ -77,8 +78,9 @@ def write_images(
     an archive as a whole. `level` is for that, or else for the layers. `created`, in seconds since
     1970, takes the place of the source's time, but not with `keep_layers`. What an image was made
     from stands in its history's comment; with `record` it stands beside images that keep their
-    layers, and so their configs, too. The other parameters are those of `flatten`, `options` the
-    fields of `Recipe`.
+    layers, and so their configs, too. With `keep_images` an OCI layout that is there keeps what it
+    has, but for what has the name of a new image. The other parameters are those of `flatten`,
+    `options` the fields of `Recipe`.
 
     Raises: ImageError, SourceError, LayerSpecError, UsageError, TemporaryError, Cancelled.
     """
@@ -90,6 +92,8 @@ def write_images(
     wanted = [ResultImage(item) if isinstance(item, Image) else item for item in images]
     if not wanted:
         raise UsageError("no image was given: one at least is needed")
+    if keep_images and form != "oci-dir":
+        raise UsageError(f"images are kept in an OCI layout (oci-dir), and not in {form}")
     if len(wanted) > 1 and form != "docker-archive":
         raise UsageError(f"{len(wanted)} images do not go into one {form}: docker-archive does it")
     for one in wanted:
@@ -130,6 +134,7 @@ def write_images(
             sync=sync,
             is_hashed=is_hashed,
             has_long_names=any(map(_has_long_names, wanted)),
+            keep_images=keep_images,
         )
         writer = _open_form(form, store)
         maker = ImageMaker(writer, recipe, layers, stack)
@@ -185,12 +190,15 @@ def _note(
 
 
 def _open_form(form: FormName, store: Store) -> Form:
+    from dimgx.targets.directory import DirectoryStore
     from dimgx.targets.dockerform import DockerArchiveForm, DockerDirectoryForm
     from dimgx.targets.ociform import OciForm
 
     if form == "docker-archive":
         return DockerArchiveForm(store)
-    return DockerDirectoryForm(store) if form == "docker-dir" else OciForm(store)
+    if form == "docker-dir":
+        return DockerDirectoryForm(store)
+    return OciForm(store, store.read_index() if isinstance(store, DirectoryStore) else None)
 
 
 def _open_store(
@@ -204,6 +212,7 @@ def _open_store(
     sync: bool,
     is_hashed: bool,
     has_long_names: bool,
+    keep_images: bool,
 ) -> Store:
     from dimgx.targets.archive import FileArchive, StreamedArchive
     from dimgx.targets.directory import DirectoryStore
@@ -212,7 +221,9 @@ def _open_store(
     if form in ("oci-dir", "docker-dir"):
         if not isinstance(target, (str, os.PathLike)) or coding.compression is not None:
             raise UsageError(f"{form} is a directory: it is named by a path and not compressed")
-        directory = DirectoryStore(os.fspath(target), force=force, sync=sync)
+        directory = DirectoryStore(
+            os.fspath(target), force=force, sync=sync, keeps_images=keep_images
+        )
         stack.callback(directory.abort)
         directory.create()
         return directory

@@ -728,10 +728,10 @@ def test_redirect_within_the_registry_keeps_them(faulty: FaultyRegistry, expecte
         ("ftp://127.0.0.1/x", "no http"),
         ("http://127.0.0.1:notaport/x", "no http"),
         ("http://[::1/x", "no http"),
-        ("http://a b/\x01", "there is no host a b:"),
+        ("http://a b/\x01", "no http"),
         ("http://*/x", "there is no host *:"),
         ("http://\xe9\xbf/x", "there is no host "),
-        ("http://a..b/x", "makes no sense"),
+        ("http://a..b/x", "no http"),
     ],
 )
 def test_redirects_that_lead_nowhere(faulty: FaultyRegistry, location: str, problem: str) -> None:

@@ -35,7 +35,7 @@ _REGISTRY = (
 )  # fmt: skip
 _CHOSEN_LAYERS = ("layers", "reverse", "strict")
 _CONTENT = ("paths", "strip_components", "prefix", "add_layers", "root_entry", "clamp_mtime")
-_IMAGE = ("layer_compression", "tags", "squash_from", "keep_layers")
+_IMAGE = ("layer_compression", "tags", "squash_from", "keep_layers", "keep_images")
 _FILE = ("compression", "compress_level", "update", "check", "format", "raw")
 _BESIDE = ("write_config", "report")
 _OF_A_RESULT = ("force", "sync", *_FILE, *_CONTENT, *_IMAGE, *_BESIDE)
@@ -47,7 +47,7 @@ _NOT_WITH_RAW = (*_CONTENT, "format", "update", "check", "report")
 _NOT_WITH_KEEP_LAYERS = (*_CHOSEN_LAYERS, "squash_from", *_CONTENT)
 _NOT_WITH_SQUASH_FROM = (*_CHOSEN_LAYERS, "paths", "strip_components", "prefix", "root_entry")
 _NOT_WITH_CHECK = ("force", "sync", *_BESIDE)
-_NOT_WITH_IMPORT = ("layer_compression", "squash_from", "keep_layers")
+_NOT_WITH_IMPORT = ("layer_compression", "squash_from", "keep_layers", "keep_images")
 _EXCLUSIVE = (
     ("creds", "authfile"),
     ("target", "load"),
@@ -109,7 +109,7 @@ def _rules(
         (said["platforms"], _NOT_WITH_PLATFORMS, "with --platforms"),
         (not has_result, _OF_A_RESULT, "without a target (-t)"),
         (has_result, ("json",), "with a target (-t)"),
-        (is_handed_over, (*of_files, *_FILE), "on what is handed to an engine"),
+        (is_handed_over, (*of_files, *_FILE, "keep_images"), "on what is handed to an engine"),
         (target and target.is_stdout, (*of_files, "update", "check"), "on standard output"),
         (is_tar, _IMAGE, "on a plain tar: choose the form of an image (--format)"),
         (is_image, ("root_entry",), "on the layer of an image"),
@@ -128,6 +128,12 @@ def _rules(
             "on layers that are kept: say how to store them, too (--layer-compression)",
         ),
         (said["squash_from"], _NOT_WITH_SQUASH_FROM, "with --squash-from"),
+        (
+            target and target.form != "oci-dir",
+            ("keep_images",),
+            "but in an OCI layout (oci:DIR)",
+        ),
+        (said["keep_images"], ("force", "update", "check"), "with --keep-images"),
         (said["check"], _NOT_WITH_CHECK, "with --check, which writes nothing"),
         (len(said["images"]) > 1, ("write_config", "raw"), "on several images"),
         (not said["layers"], ("strict",), "without a layer spec (-l)"),

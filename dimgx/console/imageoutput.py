@@ -43,6 +43,7 @@ def write_images(
         place,
         form=form,
         keep_layers=options.keep_layers,
+        keep_images=options.keep_images,
         squash_from=options.squash_from,
         layer_compression=options.layer_compression,
         compression=None if target is None else target.compression,

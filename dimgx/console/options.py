@@ -52,6 +52,7 @@ class Options(NamedTuple):
     tags: tuple[str, ...] = ()
     squash_from: str | None = None
     keep_layers: bool = False
+    keep_images: bool = False
     raw: bool = False
     load: Literal["any", "docker", "podman"] | None = None
     import_: Literal["any", "docker", "podman"] | None = None

@@ -53,7 +53,8 @@ def check_early(options: Options) -> None:
         return
     if not options.check:
         # What is there is looked at later, if it matters what it is.
-        _check_replaceable(target, force=options.force or options.update)
+        force = options.force or options.update
+        _check_replaceable(target, force=force, keep_images=options.keep_images)
     path = target.path.rstrip("/") if target.form in DIRECTORY_FORMS else target.path
     with translated(target.path):
         os.stat(os.path.join(os.path.dirname(path) or os.curdir, ""))
@@ -100,7 +101,8 @@ def make(chosen: Sequence[Chosen], context: Context) -> int:
     if len(jobs) > 1 and not options.force:
         # Before the first is written.
         for job in jobs:
-            _check_replaceable(job.target, force=False)
+            keep_images = context.options.keep_images
+            _check_replaceable(job.target, force=False, keep_images=keep_images)
     for job in jobs:
         _do(job, context)
     return EXIT_DONE
@@ -123,7 +125,7 @@ def _plan_jobs(chosen: Sequence[Chosen], target: TargetName) -> tuple[Job, ...]:
     )
 
 
-def _check_replaceable(target: TargetName, *, force: bool) -> None:
+def _check_replaceable(target: TargetName, *, force: bool, keep_images: bool) -> None:
     """See that what is at a target's place, if anything, may be replaced.
 
     Raises: SourceError.
@@ -131,7 +133,7 @@ def _check_replaceable(target: TargetName, *, force: bool) -> None:
     if target.form in DIRECTORY_FORMS:
         from dimgx.targets.directory import DirectoryStore
 
-        DirectoryStore(target.path, force=force)
+        DirectoryStore(target.path, force=force, keeps_images=keep_images)
     elif not force and os.path.isfile(target.path):
         from dimgx.targets.singlefile import exists
 

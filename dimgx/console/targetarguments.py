@@ -162,6 +162,12 @@ def _add_image(group: argparse._ArgumentGroup) -> None:
         help="flatten nothing: the same image in another form",
     )
     group.add_argument(
+        "--keep-images",
+        **FLAG,
+        const=True,
+        help="add to an OCI layout that is there, in the place of what has the same name",
+    )
+    group.add_argument(
         "--raw",
         **FLAG,
         const=True,

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from dimgx import system
 from dimgx.errors import SourceError, TemporaryError
+from dimgx.oci import MANIFEST_LIMIT
 from dimgx.targets.errors import translated
 from dimgx.targets.filewriter import FileWriter
 from dimgx.targets.singlefile import exists, sync_directory
@@ -45,16 +46,19 @@ _OWN = re.compile(
 class DirectoryStore:
     """The files of an image in a directory."""
 
-    def __init__(self, path: str, *, force: bool, sync: bool = True) -> None:
+    def __init__(
+        self, path: str, *, force: bool, sync: bool = True, keeps_images: bool = False
+    ) -> None:
         """Look at the place, and make what can be made before anything is read.
 
-        Without `sync` the disk is not waited for.
+        Without `sync` the disk is not waited for. With `keeps_images` a layout that is there
+        already keeps all that it has.
 
         Raises: SourceError where it is no directory, or one that may not be replaced.
         """
         if not path:
             raise SourceError("a target needs a name")
-        self._path, self._sync = path, sync
+        self._path, self._sync, self._keeps_images = path, sync, keeps_images
         self._place = os.path.realpath(path)
         self._sizes: dict[str, int] = {}
         """Of the files that have their names, in bytes."""
@@ -73,15 +77,19 @@ class DirectoryStore:
 
     def _check_replaceable(self, force: bool) -> None:
         names = os.listdir(self._place)
-        if not names:
+        is_layout = _INDEXES[0] in names and self._is_marked()
+        if not names or (self._keeps_images and is_layout):
             return
         is_image = self._is_marked() and (
             all(map(_is_own, names)) or any(name in _INDEXES for name in names)
         )
         if not is_image and not all(map(_TEMPORARY.fullmatch, names)):
             raise SourceError(f"{self._path} is neither empty nor an image: name another directory")
+        if self._keeps_images:
+            raise SourceError(f"{self._path} holds no OCI layout to add to: name another directory")
         if not force:
-            raise exists(self._path)
+            more = ", or --keep-images to add to it" if is_layout else ""
+            raise exists(self._path, more)
 
     def _is_marked(self) -> bool:
         """Tell whether a file says that this is a form of an image."""
@@ -106,6 +114,22 @@ class DirectoryStore:
                 self._lock = system.lock_directory(self._place)
             except BlockingIOError as exc:
                 raise TemporaryError(f"{self._path} is being written by another program") from exc
+
+    def read_index(self) -> tuple[bytes, str] | None:
+        """Give the index of a layout that keeps its images, and its path; None where none is kept.
+
+        Raises: SourceError where it cannot be read.
+        """
+        if self._is_new or not self._keeps_images:
+            return None
+        name = _INDEXES[0]
+        with (
+            translated(self._path),
+            suppress(FileNotFoundError),
+            open(os.path.join(self._place, name), "rb") as file,
+        ):
+            return file.read(MANIFEST_LIMIT + 1), os.path.join(self._path, name)
+        return None
 
     def put(self, name: str, data: bytes) -> None:
         """Put a small file there."""
@@ -170,7 +194,7 @@ class DirectoryStore:
                 if self._is_new:
                     self._rename()
                     self._sync_directory(os.path.dirname(self._place))
-            if not self._is_new:
+            if not (self._is_new or self._keeps_images):
                 self._remove_others()
         finally:
             self.abort()

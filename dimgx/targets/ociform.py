@@ -9,12 +9,13 @@ Spec: image-spec image-layout.md.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dimgx.digest import Digest
 from dimgx.images.imageconfig import dump
 from dimgx.images.resultnames import LayoutName
-from dimgx.oci import CONTAINERD_NAME, REF_NAME, parse_config
+from dimgx.jsondoc import Fields, parse_json
+from dimgx.oci import CONTAINERD_NAME, MANIFEST_LIMIT, REF_NAME, parse_config
 from dimgx.targets.forms import (
     OCI,
     RECORD_NOTE,
@@ -26,6 +27,8 @@ from dimgx.targets.forms import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from dimgx.codec import Compression
     from dimgx.images.layerparts import Part, StoredLayer
     from dimgx.images.resultnames import ResultName
@@ -39,7 +42,15 @@ class OciForm:
     has_manifest: ClassVar[bool] = True
     has_engine_names: ClassVar[bool] = False
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, index: tuple[bytes, str] | None = None) -> None:
+        """What the document `index` lists stays, but for what has the name of a new image.
+
+        It comes with what people call it.
+
+        Raises: ImageError where it is malformed.
+        """
+        self._index = {} if index is None else _read_index(*index)
+        self._kept: list[dict[str, object]] = self._index.get("manifests") or []
         self._store = store
         store.put("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
         self._blobs = Blobs(store, "blobs")
@@ -60,9 +71,10 @@ class OciForm:
         tags: set[str | None] = set()
         for name in image.names or (None,):
             notes = _annotations(name)
+            self._kept = [old for old in self._kept if not _is_replaced(old, notes, digest)]
             tag = notes.get(REF_NAME)
-            if tag in tags:
-                del notes[REF_NAME]
+            if tag in tags.union(_notes_of(old).get(REF_NAME) for old in self._kept):
+                notes.pop(REF_NAME, None)
             tags.add(tag)
             if image.record is not None:
                 notes[RECORD_NOTE] = image.record
@@ -75,12 +87,35 @@ class OciForm:
 
     def finish(self) -> dict[str, bytes]:
         """Give the index."""
-        index = {
+        index = self._index | {
             "schemaVersion": 2,
             "mediaType": f"{OCI}.index.v1+json",
-            "manifests": self._listed,
+            "manifests": [*self._kept, *self._listed],
         }
         return {"index.json": dump(index)}
+
+
+def _read_index(data: bytes, what: str) -> dict[str, Any]:
+    """Give an index as it is spelled, whatever else it says."""
+    value = parse_json(data, what, MANIFEST_LIMIT)
+    for entry in Fields(value, what).objects("manifests"):
+        entry.text("digest")
+    assert isinstance(value, dict)
+    return value
+
+
+def _notes_of(descriptor: Mapping[str, object]) -> Mapping[str, object]:
+    notes = descriptor.get("annotations")
+    return notes if isinstance(notes, dict) else {}
+
+
+def _is_replaced(old: Mapping[str, object], notes: Mapping[str, str], digest: Digest) -> bool:
+    """Tell whether what is listed has the name of a new image, or is that image without one."""
+    named = _notes_of(old)
+    for key in (CONTAINERD_NAME, REF_NAME):
+        if key in named and key in notes:
+            return named[key] == notes[key]
+    return not (named or notes) and old.get("digest") == str(digest)
 
 
 def _annotations(name: ResultName | None) -> dict[str, str]:

@@ -370,9 +370,9 @@ def _is_own(place: str) -> bool:
     return place.split("/")[2] in ("self", "thread-self", str(os.getpid()))
 
 
-def exists(path: str) -> SourceError:
-    """Give the error that something is there already."""
-    return SourceError(f"{path} exists; use -w/--force to replace it")
+def exists(path: str, more: str = "") -> SourceError:
+    """Give the error that something is there already; `more` is what else can be done."""
+    return SourceError(f"{path} exists; use -w/--force to replace it{more}")
 
 
 def sync_directory(directory: str) -> None:

@@ -1,0 +1,200 @@
+"""Images added to an OCI layout that has some already."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dimgx
+from dimgx import system
+from tests import programs
+from tests.dsl import file, layer
+from tests.programs import dimgx as run_dimgx
+from tests.programs import flat_bytes, refused
+from tests.results import files_of
+from tests.writers import Picture, dir_image, docker_archive, image
+
+A = image(layer(file("a", b"of a")), tags=("example.com/a:1",))
+B = image(layer(file("b", b"of b")), tags=("example.com/b:1",))
+NAMELESS = image(layer(file("c")), tags=())
+REF, FULL = "org.opencontainers.image.ref.name", "io.containerd.image.name"
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name, picture in (("a", A), ("b", B), ("c", NAMELESS)):
+        (tmp_path / f"{name}.tar").write_bytes(docker_archive(picture))
+    return tmp_path
+
+
+def add(target: str, source: str, *words: str) -> None:
+    assert run_dimgx("--keep-images", "-t", target, f"./{source}.tar", *words).stderr == b""
+
+
+def index(place: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((place / "lay" / "index.json").read_bytes())
+    return found
+
+
+def names(place: Path) -> list[tuple[str | None, str | None]]:
+    notes = [one.get("annotations", {}) for one in index(place)["manifests"]]
+    return [(one.get(FULL), one.get(REF)) for one in notes]
+
+
+def expected(picture: Picture) -> bytes:
+    return run_dimgx("-t", "-", "-", stdin=docker_archive(picture)).stdout
+
+
+def test_one_after_the_other(place: Path) -> None:
+    add("oci:lay:x", "a")
+    first = files_of(place / "lay")
+    add("oci:lay:y", "b")
+    assert names(place) == [(None, "x"), (None, "y")]
+    after = files_of(place / "lay")
+    assert {name: data for name, data in after.items() if name in first and name != "index.json"} \
+        == {name: data for name, data in first.items() if name != "index.json"}
+    assert flat_bytes("oci:lay:x") == expected(A)
+    assert flat_bytes("oci:lay:y") == expected(B)
+
+
+def test_what_has_the_same_name_is_replaced(place: Path) -> None:
+    add("oci:lay:x", "a")
+    add("oci:lay:y", "a")
+    add("oci:lay:x", "b")
+    assert names(place) == [(None, "y"), (None, "x")]
+    assert flat_bytes("oci:lay:x") == expected(B)
+    assert flat_bytes("oci:lay:y") == expected(A)
+
+
+def test_full_names_that_share_a_tag(place: Path) -> None:
+    for source in ("a", "b", "b", "a"):
+        add("oci:lay", source)
+    assert names(place) == [("example.com/b:1", None), ("example.com/a:1", "1")]
+    assert flat_bytes("oci:lay:example.com/a:1") == expected(A)
+    assert flat_bytes("oci:lay:example.com/b:1") == expected(B)
+
+
+def test_the_same_without_a_name_is_there_once(place: Path) -> None:
+    for source in ("c", "a", "c"):
+        add("oci:lay", source)
+    assert names(place) == [("example.com/a:1", "1"), (None, None)]
+
+
+def test_what_else_an_index_says_stays(place: Path) -> None:
+    add("oci:lay:x", "a", "--keep-layers")
+    found = index(place)
+    found["annotations"] = {"made": "by somebody"}
+    found["manifests"][0]["artifactType"] = "application/thing"
+    (place / "lay" / "index.json").write_text(json.dumps(found))
+    add("oci:lay:y", "b")
+    after = index(place)
+    assert after["annotations"] == found["annotations"]
+    assert after["manifests"][0] == found["manifests"][0]
+
+
+def test_layout_of_others(place: Path) -> None:
+    """And they read it, too."""
+    skopeo, umoci = programs.need("skopeo"), programs.need("umoci")
+    programs.run([skopeo, "copy", "-q", "--insecure-policy", "docker-archive:a.tar", "oci:lay:a"])
+    add("oci:lay:b", "b")
+    assert programs.run([umoci, "ls", "--layout", "lay"]).stdout.split() == [b"a", b"b"]
+    for tag, picture in (("a", A), ("b", B)):
+        programs.run(
+            [skopeo, "copy", "-q", "--insecure-policy", f"oci:lay:{tag}", f"dir:copy-{tag}"]
+        )
+        assert flat_bytes(f"dir:copy-{tag}") == expected(picture)
+
+
+@pytest.mark.parametrize("name", ["new", "empty"])
+def test_where_nothing_is_yet(place: Path, name: str) -> None:
+    (place / "empty").mkdir()
+    add(f"oci:{name}:x", "a")
+    run_dimgx("-t", "oci:other:x", "./a.tar")
+    assert files_of(place / name) == files_of(place / "other")
+
+
+def test_where_no_layout_is(place: Path) -> None:
+    (place / "file").touch()
+    assert "file is no directory" in refused("./a.tar", "--keep-images", "-t", "oci:file")[1]
+    (place / "some").mkdir()
+    (place / "some" / "thing").touch()
+    told = refused("./a.tar", "--keep-images", "-t", "oci:some")[1]
+    assert "some is neither empty nor an image" in told
+    dir_image(place / "dir", A)
+    told = refused("./a.tar", "--keep-images", "-t", "oci:dir")[1]
+    assert "dir holds no OCI layout to add to" in told
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[", "lay/index.json is not valid JSON"),
+        ("[]", "lay/index.json is no JSON object"),
+        ('{"manifests":1}', "lay/index.json: manifests is no list"),
+        ('{"manifests":[1]}', "is no JSON object"),
+        ('{"manifests":[{"digest":1}]}', "digest is no string"),
+    ],
+)
+def test_index_that_makes_no_sense(place: Path, text: str, problem: str) -> None:
+    add("oci:lay:x", "a")
+    (place / "lay" / "index.json").write_text(text)
+    before = files_of(place / "lay")
+    code, told = refused("./b.tar", "--keep-images", "-t", "oci:lay:y")
+    assert (code, problem in told) == (2, True)
+    assert files_of(place / "lay") == before
+
+
+def test_damaged_image_leaves_all_as_it_was(place: Path) -> None:
+    add("oci:lay:x", "a")
+    before = files_of(place / "lay")
+    data = docker_archive(B)
+    (place / "bad.tar").write_bytes(data.replace(b"of b", b"of x"))
+    assert refused("./bad.tar", "--keep-images", "-t", "oci:lay:y")[0] == 2
+    assert files_of(place / "lay") == before
+
+
+def test_two_do_not_write_one_layout(place: Path) -> None:
+    if "flock" not in system.FEATURES:
+        pytest.skip("needs locks on directories")
+    add("oci:lay:x", "a")
+    fd = os.open("lay", os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        code, told = refused("./b.tar", "--keep-images", "-t", "oci:lay:y")
+    finally:
+        os.close(fd)
+    assert (code, "is being written by another program" in told) == (4, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("-t", "x.tar"), "--keep-images has no effect on a plain tar"),
+        (("-t", "docker-archive:x.tar"), "--keep-images has no effect but in an OCI layout"),
+        (("-t", "oci-archive:x.tar"), "--keep-images has no effect but in an OCI layout"),
+        (("-t", "dir:x"), "--keep-images has no effect but in an OCI layout"),
+        (("--load",), "--keep-images has no effect on what is handed to an engine"),
+        (("-w", "-t", "oci:x"), "has no effect with --keep-images"),
+        (("--update", "-t", "oci:x"), "--update has no effect with --keep-images"),
+        ((), "--keep-images has no effect without a target"),
+    ],
+)
+def test_where_it_has_no_effect(place: Path, words: tuple[str, ...], problem: str) -> None:
+    code, told = refused("./a.tar", "--keep-images", *words)
+    assert (code, problem in told) == (1, True)
+
+
+def test_by_the_library(place: Path) -> None:
+    with dimgx.open_image(place / "a.tar") as found:
+        for name in ("x", "y"):
+            one = dimgx.ResultImage(found, names=[f"app:{name}"])
+            dimgx.write_images([one], "lay", form="oci-dir", keep_images=True)
+        with pytest.raises(dimgx.UsageError, match="not in oci-archive"):
+            dimgx.write_images([found], "lay.tar", form="oci-archive", keep_images=True)
+    assert [ref for _, ref in names(place)] == ["x", "y"]
