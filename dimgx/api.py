@@ -77,7 +77,7 @@ def open_image(
         platform; TemporaryError where a registry or an engine may have it later.
     """
     from dimgx.platforms import parse_platform
-    from dimgx.reference import parse_reference
+    from dimgx.reference import parse_reference, spelled
     from dimgx.sources import open_image as open_source
     from dimgx.spool import SpoolSpace
 
@@ -85,7 +85,7 @@ def open_image(
     check_memory(memory)
     if isinstance(platform, str):
         platform = parse_platform(platform)
-    parsed = parse_reference(_spelled(reference))
+    parsed = parse_reference(spelled(reference))
     with ExitStack() as stack:
         space = stack.enter_context(SpoolSpace(memory, directories(tmpdir)))
         image = open_source(
@@ -119,13 +119,13 @@ def list_platforms(
 
     None at all means that the image does not say its platform; it is taken for any.
     """
-    from dimgx.reference import parse_reference
+    from dimgx.reference import parse_reference, spelled
     from dimgx.sources import list_platforms as list_source
     from dimgx.spool import SpoolSpace
 
     _check_words(verify, engine)
     check_memory(memory)
-    parsed = parse_reference(_spelled(reference))
+    parsed = parse_reference(spelled(reference))
     with SpoolSpace(memory, directories(tmpdir)) as space:
         return list_source(
             parsed,
@@ -136,14 +136,6 @@ def list_platforms(
             engine=engine,
             tick=partial(Recipe(progress=progress, cancel=cancel).tell, "read"),
         )
-
-
-def _spelled(reference: str | os.PathLike[str]) -> str:
-    """Give a reference as text; a path object so that it can only be a path."""
-    text = os.fspath(reference)
-    if isinstance(reference, str) or os.path.isabs(text):
-        return text
-    return os.path.join(os.curdir, text)
 
 
 def _check_words(verify: Verify, engine: EngineOptions | None) -> None:

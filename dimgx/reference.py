@@ -24,8 +24,8 @@ _ON_DISK: dict[str, Transport] = {
     "oci": "oci",
     "dir": "dir",
 }
-FORMS = ", ".join(f"{word}:" for word in _ON_DISK)
-"""What stands before the path of an image."""
+PREFIXES = ", ".join(f"{word}:" for word in _ON_DISK)
+"""What may stand before the path of an image, or of one that is to be written."""
 _NAMED: dict[str, Transport] = {
     "docker-daemon": "docker-daemon",
     "podman": "podman",
@@ -97,10 +97,17 @@ def parse_reference(
     if _is_path(text, is_file):
         return _cut(text, "path", text, exists)
     if exists(rest) and (_is_path(rest, is_file) or _is_nearly_a_form(word)):
-        raise UsageError(
-            f"{word:.100}: is none of {FORMS}; the path alone is {_spelled(rest):.300}"
-        )
+        path = rest if rest.startswith(("/", "./", "../")) else f"./{rest}"
+        raise UsageError(f"{word:.100}: is none of {PREFIXES}; the path alone is {path:.300}")
     return Reference(text, "docker-daemon", None, _checked(text, text))
+
+
+def spelled(reference: str | os.PathLike[str]) -> str:
+    """Give a reference as text, a path object so that it can be nothing else than a path."""
+    if isinstance(reference, str):
+        return reference
+    path = os.fspath(reference)
+    return path if _is_path(path, lambda _: False) else f"./{path}"
 
 
 def _cut_store(rest: str) -> tuple[str | None, str]:
@@ -127,11 +134,6 @@ def _is_nearly_a_form(word: str) -> bool:
     from difflib import get_close_matches
 
     return bool(get_close_matches(word, _ON_DISK, cutoff=0.6))
-
-
-def _spelled(path: str) -> str:
-    """Give a path as it can be nothing else."""
-    return path if path.startswith(("/", "./", "../")) else f"./{path}"
 
 
 def _ways_to_cut(text: str) -> Iterator[tuple[str, str | None]]:
@@ -172,6 +174,6 @@ def _checked(name: str, text: str) -> str:
             " docker://[host[:port]/]name[:tag][@digest]"
         )
     raise UsageError(
-        f"{text!r:.300} is neither a path (begin it with / or ./, or with {FORMS} before it) nor"
+        f"{text!r:.300} is neither a path (begin it with / or ./, or with {PREFIXES} before it) nor"
         " the name of an image"
     )

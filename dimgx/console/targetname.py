@@ -13,6 +13,7 @@ import re
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from dimgx.errors import UsageError
+from dimgx.reference import PREFIXES
 
 if TYPE_CHECKING:
     from dimgx.codec import Compression
@@ -147,8 +148,9 @@ def _check_word(word: str, text: str) -> None:
 
     is_near = "/" not in word and get_close_matches(word.lower(), _TRANSPORTS, cutoff=0.8)
     if word in FORMS or is_near:
-        words = ", ".join(f"{transport}:" for transport in _TRANSPORTS)
-        raise UsageError(f"{word:.100}: is none of {words} (a file of that name is ./{text:.300})")
+        raise UsageError(
+            f"{word:.100}: is none of {PREFIXES} (a file of that name is ./{text:.300})"
+        )
 
 
 def _compression(
