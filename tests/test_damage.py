@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import dimgx
-from dimgx.errors import DimgxError, ImageError
+from dimgx.errors import DimgxError, ImageError, SourceError
 from tests.cases import flatten_layers
 from tests.dsl import (
     Member,
@@ -260,5 +260,5 @@ def test_an_image_that_is_cut_while_its_files_are_looked_at(tmp_path: Path) -> N
     path.write_bytes(docker_archive(image(layer(*ONE))))
     with dimgx.open_image(path) as found, dimgx.open_tree(found) as tree:
         os.truncate(path, 3 << 20)
-        with pytest.raises(ImageError, match=r"^a layer's tar ends [0-9]+ bytes early: it changed"):
+        with pytest.raises(SourceError, match=r"image\.tar changed while it was read"):
             list(tree.open(b"big"))
