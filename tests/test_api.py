@@ -7,8 +7,6 @@ import errno
 import hashlib
 import io
 import os
-import subprocess
-import sys
 import tarfile
 import threading
 import zlib
@@ -24,7 +22,6 @@ from dimgx.spool import SpoolSpace
 from dimgx.stream import open_pieces
 from tests.dsl import dir_, file, hardlink, layer, symlink, whiteout
 from tests.leftovers import running_threads
-from tests.programs import CHECKOUT
 from tests.writers import archive, docker_archive, image
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -547,19 +544,6 @@ def test_no_image(data: bytes) -> None:
 def test_unknown_platform_word_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(dimgx.UsageError):
         dimgx.open_image(f"docker-archive:{tmp_path}", platform="linux/")
-
-
-def test_names_that_there_are_not_have_no_type(tmp_path: Path) -> None:
-    pytest.importorskip("mypy", reason="mypy is not installed (the extra dev has it)")
-    path = tmp_path / "typed.py"
-    path.write_text(
-        "import dimgx\nfrom dimgx import Platform\ndimgx.flaten\nreveal_type(Platform)\n"
-    )
-    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=CHECKOUT)
-    assert 'Module has no attribute "flaten"' in done.stdout
-    assert "dimgx.platforms.Platform" in done.stdout
-    assert "Found 1 error" in done.stdout
 
 
 RULE = dimgx.PathRule(False, "etc")
