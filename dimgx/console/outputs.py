@@ -101,8 +101,7 @@ def make(chosen: Sequence[Chosen], context: Context) -> int:
     if len(jobs) > 1 and not options.force:
         # Before the first is written.
         for job in jobs:
-            keep_images = context.options.keep_images
-            _check_replaceable(job.target, force=False, keep_images=keep_images)
+            _check_replaceable(job.target, force=False, keep_images=options.keep_images)
     for job in jobs:
         _do(job, context)
     return EXIT_DONE

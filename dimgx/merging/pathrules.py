@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -84,10 +85,15 @@ class PathFilter:
 
 
 def _explain(pattern: str, keys: Sequence[bytes]) -> str:
-    """Say which part of a path that matches nothing is no directory, where that is so."""
+    """Say which part of a path that matches nothing is no directory, where that is so.
+
+    `keys` are in the order of a walk.
+    """
     parts = [part for part in pattern.split("/") if part not in ("", ".")]
     for i in range(1, len(parts)):
-        if os.fsencode("\0".join(parts[:i])) in keys:
+        key = os.fsencode("\0".join(parts[:i]))
+        place = bisect_left(keys, key)
+        if place < len(keys) and keys[place] == key:
             above = "/".join(parts[:i])
             return f": /{above} is no directory there, and symbolic links are not followed"
     return ""

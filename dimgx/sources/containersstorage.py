@@ -34,6 +34,7 @@ from dimgx.sources.choice import (
     open_chosen,
 )
 from dimgx.sources.containersstore import DRIVERS, ContainersStore, Record
+from dimgx.sources.tomldoc import TOML_LIMIT, parse_toml
 from dimgx.sources.unshared import open_closed
 
 if TYPE_CHECKING:
@@ -44,7 +45,6 @@ _SPECIFIER = re.compile(
     r"(?:(?P<driver>[a-z0-9]+)@)?(?P<root>/[^+:]*)(?:\+[^:]*)?(?::(?P<more>.*))?"
 )
 _ADVICE = "the store is damaged, or somebody changed it meanwhile"
-_FILE_LIMIT = 4 << 20
 _MOST_SHOWN = 8
 _BESIDE = ("imagestore", "additionalimagestore")
 _SYSTEM_FILES = ("/etc/containers/storage.conf", "/usr/share/containers/storage.conf")
@@ -101,18 +101,12 @@ def _root_of(storage: Fields | None, options: EngineOptions, *, is_own: bool) ->
 
 
 def _read_conf(path: str) -> Fields | None:
-    import tomllib
-
     try:
         with open(path, "rb") as file:
-            data = file.read(_FILE_LIMIT + 1)
-        if len(data) > _FILE_LIMIT:
-            raise SourceError(f"{path} has more than the {_FILE_LIMIT} bytes that are read")
-        return Fields(tomllib.loads(data.decode()), path).fields("storage")
+            data = file.read(TOML_LIMIT + 1)
     except OSError as exc:
         raise SourceError(f"{path}: {exc.strerror}") from exc
-    except ValueError as exc:
-        raise SourceError(f"{path} is not valid TOML: {exc}") from None
+    return parse_toml(data, path).fields("storage")
 
 
 def _open(root: str, driver: str | None, beside: Sequence[str]) -> ContainersStore:

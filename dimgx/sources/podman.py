@@ -94,10 +94,12 @@ class Podman:
         self, described: Described, resources: ExitStack, *, verify: bool
     ) -> Image | None:
         """Give an image that it has described as it lies in its own files, if they are here."""
+        if not self.door.has_local_files:
+            return None
         from dimgx.sources.containersstore import DRIVERS, open_stored
 
         driver = described.driver
-        if driver not in DRIVERS or not self.door.has_local_files:
+        if driver not in DRIVERS:
             return None
         if described.directory:
             # ROOT/overlay/ID/diff, in the one of several stores that has it.

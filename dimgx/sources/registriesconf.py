@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dimgx.errors import ImageError, SourceError
 from dimgx.imagename import DOCKER_HUB, ImageName, is_host
 from dimgx.jsondoc import Fields, parse_json
+from dimgx.sources.tomldoc import TOML_LIMIT, parse_toml
 from dimgx.sources.urls import split_url
 
 if TYPE_CHECKING:
@@ -144,25 +145,18 @@ def _rewrite(name: ImageName, prefix: str, location: str) -> RegistryEndpoint:
 
 
 def _read_tables(files: Sequence[str], warn: Callable[[str], None]) -> Iterable[_Table]:
-    import tomllib
-
     found: dict[str, _Table] = {}
     for name in files:
         try:
             with open(name, "rb") as file:
-                data = file.read(_FILE_LIMIT + 1)
+                data = file.read(TOML_LIMIT + 1)
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as exc:
             warn(f"{name} cannot be read, so what it says of registries is not known:"
                  f" {exc.strerror}")  # fmt: skip
             continue
-        if len(data) > _FILE_LIMIT:
-            raise SourceError(f"{name} has more than the {_FILE_LIMIT} bytes that are read")
-        try:
-            document = Fields(tomllib.loads(data.decode()), name)
-        except ValueError as exc:
-            raise SourceError(f"{name} is not valid TOML: {exc}") from None
+        document = parse_toml(data, name)
         if "registries" in document:
             warn(f"{name} is of the old version 1, which is not read")
             continue
