@@ -1161,60 +1161,6 @@ def test_help() -> None:
     assert done.stdout.startswith(b"usage: dimgx [options] [-l LAYER_SPEC]... [-t TARGET] IMAGE")
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
-def test_completion(shell: str) -> None:
-    done = run("--print-completion", shell)
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert b"compress-level" in done.stdout
-
-
-def test_completion_in_bash_completes(tmp_path: Path) -> None:
-    script = run("--print-completion", "bash").stdout.decode()
-    probe = (
-        script
-        + '\nCOMP_WORDS=(dimgx --ver); COMP_CWORD=1; COMP_LINE="dimgx --ver"; COMP_POINT=11\n'
-        + "_shtab_dimgx dimgx --ver dimgx\nprintf '%s\\n' \"${COMPREPLY[@]}\""
-    )
-    done = subprocess.run(["bash", "-c", probe], capture_output=True, check=False, timeout=30)
-    assert {"--verify", "--verbose", "--version"} <= set(done.stdout.decode().split())
-
-
-@pytest.mark.parametrize("words", [["./one.tar", ""], ["--load", ""], ["-q", "./one.tar", "x", ""]])
-def test_completion_in_bash_completes_every_image(tmp_path: Path, words: list[str]) -> None:
-    (tmp_path / "one.tar").touch()
-    script = run("--print-completion", "bash").stdout.decode()
-    probe = (
-        script
-        + f"\nCOMP_WORDS=(dimgx {' '.join(repr(word) for word in words)}); COMP_CWORD={len(words)}"
-        + "\n_shtab_dimgx dimgx '' dimgx\nprintf '%s\\n' \"${COMPREPLY[@]}\""
-    )
-    done = subprocess.run(
-        ["bash", "-c", probe], capture_output=True, check=False, timeout=30, cwd=tmp_path
-    )
-    assert (done.stderr, done.stdout) == (b"", b"one.tar\n")
-
-
-@pytest.mark.parametrize(
-    ("shell", "every_image"), [("zsh", r'  "\*:docker.*:_files"$'), ("tcsh", r"        'p/\*/f/'$")]
-)
-def test_completion_in_other_shells_completes_every_image(shell: str, every_image: str) -> None:
-    script = run("--print-completion", shell).stdout.decode()
-    assert re.search(every_image, script, re.MULTILINE)
-    assert "*::: :->dimgx')" not in script  # one rest of the words is all that zsh takes
-    assert "PASSWORD]" not in script  # behind a colon it would be a command of zsh
-
-
-def test_completion_without_its_package_says_how_to_get_it() -> None:
-    script = "import sys; sys.modules['shtab'] = None; from dimgx.cli import main; sys.exit(main())"
-    done = subprocess.run(
-        [sys.executable, "-c", script, "--print-completion", "bash"],
-        env=ENVIRONMENT,
-        capture_output=True,
-        check=False,
-    )
-    assert "pip install 'dimgx[completion]'" in assert_one_line(done, 2)
-
-
 def commands_differ(first: Sequence[str], second: Sequence[str], place: Path) -> bool:
     return run(*first, cwd=place).stdout != run(*second, cwd=place).stdout
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 _FILES = ("images", "target", "origin", "report", "write_config", "add_layers", "authfile")
 _DIRECTORIES = ("tmpdir", "cert_dir", "cache_dir")
-SHELLS = ("bash", "zsh", "tcsh")
+SHELLS = ("bash", "zsh", "tcsh", "fish")
 # In these shells shtab's scripts complete the first image only; with these texts replaced, each.
 _EVERY_IMAGE = {
     "zsh": (('"(*)::', '"*:'), ("': :_shtab_dimgx_commands' '*::: :->dimgx'", "")),
