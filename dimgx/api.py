@@ -19,6 +19,7 @@ from dimgx.flattening import fetch_all_of, open_flat_of, with_pipes_kept
 from dimgx.inspector import inspect as _inspect
 from dimgx.recipe import (
     CONTENT,
+    SHAPE,
     Recipe,
     Verify,
     check_memory,
@@ -251,7 +252,7 @@ def write_raw(
     from dimgx.targets.singlefile import open_place
 
     recipe = make_recipe(options)
-    check_unused(recipe, CONTENT, "on a layer that is written as it is")
+    check_unused(recipe, (*CONTENT, *SHAPE), "on a layer that is written as it is")
     check_target(target, ())
     coding = _coding(compression, level, recipe)
     with ExitStack() as stack:
@@ -302,7 +303,9 @@ def open_tree(image: Image, **options: Unpack[TreeOptions]) -> Tree:
 
     All digests have matched when it is there. The parameters are those of `flatten`.
     """
-    flat = open_flat_of(image, make_recipe(options))
+    recipe = make_recipe(options)
+    check_unused(recipe, SHAPE, "on a tree")
+    flat = open_flat_of(image, recipe)
     try:
         flat.verify()
     except BaseException:

@@ -17,6 +17,7 @@ from dimgx.image import Image
 from dimgx.imagemaker import ImageMaker, ResultImage, WrittenImage
 from dimgx.recipe import (
     CONTENT,
+    SHAPE,
     check_list,
     check_target,
     check_unused,
@@ -76,11 +77,10 @@ def write_images(
     that of layers which are made, or cannot stay as they are; None is "none" in Docker's forms and
     "gzip" in OCI's. With `keep_layers` one that is said is for all layers. `compression` is that of
     an archive as a whole. `level` is for that, or else for the layers. `created`, in seconds since
-    1970, takes the place of the source's time, but not with `keep_layers`. What an image was made
-    from stands in its history's comment; with `record` it stands beside images that keep their
-    layers, and so their configs, too. With `keep_images` an OCI layout that is there keeps what it
-    has, but for what has the name of a new image. The other parameters are those of `flatten`,
-    `options` the fields of `Recipe`.
+    1970, takes the place of the source's time. What an image was made from stands in its history's
+    comment; with `record` it stands beside images that keep their layers, and so their configs,
+    too. With `keep_images` an OCI layout that is there keeps what it has, but for what has the name
+    of a new image. The other parameters are those of `flatten`, `options` the fields of `Recipe`.
 
     Raises: ImageError, SourceError, LayerSpecError, UsageError, TemporaryError, Cancelled.
     """
@@ -100,8 +100,10 @@ def write_images(
         check_list(one.names, "names")
         check_list(one.layers, "layers")
     if keep_layers:
-        unused = ("layers", *CONTENT, "root_entry", "clamp_mtime")
-        check_unused(recipe, unused, "where layers are kept")
+        check_unused(recipe, ("layers", *CONTENT, *SHAPE), "where layers are kept")
+        if created is not None:
+            raise UsageError("created has no effect where layers are kept")
+    check_unused(recipe, ("root_entry",), "on the layer of an image")
     if squash_from is not None:
         check_unused(recipe, ("layers",), "with squash_from")
     if (keep_layers or squash_from is not None) and any(one.layers for one in wanted):
@@ -184,6 +186,8 @@ def _note(
         (str(one.id), str(one.digest) if one.digest else None, tuple(map(str, one.names)))
         for one in result.images
     )
+    if not any(layer.is_made for one in result.images for layer in one.layers):
+        layers = Coding(None)
     output = Output(name_of(target), form, archive, result.size, result.sha256, layers, images)
     report.add_output(output)
     report.warn(result.warnings)

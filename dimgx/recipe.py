@@ -25,6 +25,8 @@ Verify = Literal["once", "all", "none"]
 """Which digests are checked, as `Recipe.verify` has it."""
 CONTENT = ("paths", "strip_components", "prefix", "add_layers")
 """The options that change what is in the tar."""
+SHAPE = ("root_entry", "clamp_mtime")
+"""Those of a tar alone, as `TarOptions` has them."""
 Phase = Literal["pull", "read", "write"]
 
 

@@ -558,6 +558,8 @@ RULE = dimgx.PathRule(False, "etc")
         ({"keep_layers": True, "prefix": "a"}, "prefix has no effect"),
         ({"keep_layers": True, "root_entry": True}, "root_entry has no effect"),
         ({"keep_layers": True, "clamp_mtime": 0}, "clamp_mtime has no effect"),
+        ({"keep_layers": True, "created": 0}, "created has no effect where layers are kept"),
+        ({"root_entry": True}, "root_entry has no effect on the layer of an image"),
         ({"squash_from": "@1", "layers": ["@0"]}, "layers has no effect with squash_from"),
     ],
     ids=str,
@@ -590,13 +592,23 @@ def test_text_in_the_place_of_a_list(opened: dimgx.Image, tmp_path: Path, wanted
 
 
 @pytest.mark.parametrize(
-    "options", [{"paths": [RULE]}, {"strip_components": 1}, {"prefix": "a"}, {"add_layers": ["x"]}]
-)
+    "options",
+    [{"paths": [RULE]}, {"strip_components": 1}, {"prefix": "a"}, {"add_layers": ["x"]},
+     {"root_entry": True}, {"clamp_mtime": 0}],
+    ids=str,
+)  # fmt: skip
 def test_a_layer_as_it_is_takes_no_changes(
     opened: dimgx.Image, tmp_path: Path, options: Any
 ) -> None:
     with pytest.raises(dimgx.UsageError, match="has no effect on a layer that is written as it is"):
         dimgx.write_raw(opened, tmp_path / "out", layers=["@0"], **options)
+
+
+@pytest.mark.parametrize("option", ["root_entry", "clamp_mtime"])
+def test_a_tree_takes_nothing_that_shapes_a_tar(opened: dimgx.Image, option: str) -> None:
+    options: Any = {option: 1}
+    with pytest.raises(dimgx.UsageError, match=f"{option} has no effect on a tree"):
+        dimgx.open_tree(opened, **options)
 
 
 def test_rows_of_another_image_are_refused(opened: dimgx.Image, tmp_path: Path) -> None:

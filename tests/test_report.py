@@ -261,6 +261,23 @@ def test_kept_layers(opened: dimgx.Image, tmp_path: Path) -> None:
     assert [one["kept"] for one in part["layers"]] == [None, None]
 
 
+@pytest.mark.parametrize(
+    ("source", "form", "expected"),
+    [(None, "oci-dir", None), ("zstd", "oci-dir", None), ("zstd", "docker-dir", None),
+     ("bzip2", "oci-dir", "gzip"), (None, "docker-archive", None)],
+)  # fmt: skip
+def test_compression_of_layers_is_that_of_those_made_here(
+    tmp_path: Path, source: Any, form: Any, expected: str | None
+) -> None:
+    (tmp_path / "image.tar").write_bytes(oci_archive(image(BASE, TOP, compression=source)))
+    report = Report()
+    with dimgx.open_image(tmp_path / "image.tar") as found:
+        write_images([found], tmp_path / "d", form=form, keep_layers=True, report=report)
+    (output,) = checked(report)["outputs"]
+    assert output["layer_compression"] == expected
+    assert (output["layer_encoder"] is None) == (expected is None)
+
+
 def test_warnings_have_counts(opened: dimgx.Image) -> None:
     report = Report()
     report.warn(["odd", "odder", "odd"])

@@ -48,7 +48,7 @@ def write_images(
         layer_compression=options.layer_compression,
         compression=None if target is None else target.compression,
         level=options.compress_level,
-        created=context.source_date_epoch,
+        created=None if options.keep_layers else context.source_date_epoch,
         force=options.force,
         sync=options.sync,
         sha256=context.messages.is_verbose and target is not None,

@@ -43,6 +43,8 @@ class StoredLayer(NamedTuple):
     size: int
     """Of those, in bytes."""
     compression: Compression | None
+    is_made: bool = False
+    """Its bytes were put together here, and not copied from the source."""
 
 
 class Part(Protocol):
@@ -74,11 +76,11 @@ def _write_coded(produce: Callable[[Write], object], coding: Coding, write: Writ
     stored = Tally(write)
     if coding.compression is None:
         produce(stored.write)
-        return StoredLayer(stored.digest, stored.digest, stored.size, None)
+        return StoredLayer(stored.digest, stored.digest, stored.size, None, is_made=True)
     with encoding(stored.write, coding) as encode:
         plain = Tally(encode)
         produce(plain.write)
-    return StoredLayer(plain.digest, stored.digest, stored.size, coding.compression)
+    return StoredLayer(plain.digest, stored.digest, stored.size, coding.compression, is_made=True)
 
 
 class FlatPart:
