@@ -140,8 +140,11 @@ OPTIONS = [
     (("--compress-level", "2"), None),
     (("--threads", "1"), None),
     (("--verify", "all"), None),
-    (("--exclude", "etc/a"), "what is left out changed: nothing -> -etc/a"),
-    (("--include", "etc", "--exclude", "*a"), "what is left out changed: nothing -> +etc -*a"),
+    (("--exclude", "etc/a"), "--include and --exclude changed: nothing -> -etc/a"),
+    (
+        ("--include", "etc", "--exclude", "*a"),
+        "--include and --exclude changed: nothing -> +etc -*a",
+    ),
     (("--strip-components", "1"), "--strip-components changed: 0 -> 1"),
     (("--prefix", "srv/x/"), "--prefix changed: none -> srv/x"),
     (("--add-layer", "own"), "added layer 1 is new: sha256:"),

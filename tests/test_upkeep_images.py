@@ -119,7 +119,7 @@ OPTIONS = [
     (("--keep-layers",), "flattened, now layers kept"),
     (("--squash-from", "@1"), "flattened, now squashed from layer 2 on"),
     (("--squash-from", "@0"), "flattened, now squashed from layer 1 on"),
-    (("--exclude", "etc/a"), "what is left out changed: nothing -> -etc/a"),
+    (("--exclude", "etc/a"), "--include and --exclude changed: nothing -> -etc/a"),
 ]
 
 

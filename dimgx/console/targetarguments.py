@@ -127,7 +127,8 @@ def _add_place(group: argparse._ArgumentGroup) -> None:
         "--compress-level",
         metavar="N",
         type=whole_number("a level, a number from 0 on", digits=2),
-        help="0-9, zstd 1-19 (default: gzip 2, bzip2 9, xz 6, zstd 3)",
+        help="0-9, zstd 1-19 (default: gzip 2, or 6 without the package isal, bzip2 9, xz 6, "
+        "zstd 3)",
     )
 
 

@@ -70,7 +70,7 @@ def difference(found: Origin, wanted: Origin) -> str | None:
 
 
 _LABELS = {
-    "paths": "what is left out",
+    "paths": "--include and --exclude",
     "strip_components": "--strip-components",
     "prefix": "--prefix",
     "root_entry": "--root-entry",
