@@ -96,6 +96,23 @@ MAGIC = [
 ]
 
 
+def words_that_come_back(seed):
+    """Give a short text in which what it begins with comes back at each of three shifts."""
+    made = random.Random(seed)
+    head, tail = (bytes(made.choices(range(97, 123), k=count)) for count in (26, 500))
+    return memoryview(b"X".join((head, head[:4], head[1:5], head[2:6], tail)))
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_gzip_is_the_same_wherever_its_coder_lies_in_memory(level):
+    blocks, code = list(map(words_that_come_back, range(10_000))), encode._gzip_format(level).encode
+    coded = [b"".join(code(block, threading.Event())) for block in blocks]
+    between = [bytes(90_000) for _ in range(5)]  # the next coders lie elsewhere
+    again = [b"".join(code(block, threading.Event())) for block in blocks]
+    assert [i for i, pair in enumerate(zip(coded, again, strict=True)) if pair[0] != pair[1]] == []
+    assert between and zlib.decompressobj(-15).decompress(again[0]) == blocks[0]
+
+
 @pytest.mark.parametrize(("head", "found"), [c[1:] for c in MAGIC], ids=[c[0] for c in MAGIC])
 def test_sniff(head, found):
     assert codec.sniff(head) == found
