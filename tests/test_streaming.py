@@ -312,6 +312,20 @@ def test_how_a_member_goes_out_does_not_depend_on_its_neighbours(seed: int) -> N
     assert stream(tars, seed, 2000, 600) == flatten_layers(tars)
 
 
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"uid": 5, "uname": b"joe"}, {"uid": 5, "uname": b"joe", "dialect": "gnu"}],
+    ids=str,
+)
+@pytest.mark.parametrize("dot", ["", "./"])
+def test_a_link_whose_file_went_out_before_goes_out_as_ever(dot: str, more: dict[str, Any]) -> None:
+    """Its header loses what others lose, and says the rest in the words that it has."""
+    files = [file(f"{dot}b{number:02}", "x" * 3000, **more) for number in range(20)]
+    links = [hardlink(f"{dot}c", "a", **more), hardlink(f"{dot}d", f"{dot}a", **more)]
+    tars = [layer(file(f"{dot}a", "x" * 3000, **more), *files, *links)]
+    assert stream(tars, 1, 1, 120) == flatten_layers(tars)
+
+
 @pytest.mark.parametrize("form", get_args(SparseForm))
 def test_a_sparse_file_is_written_out_while_it_comes(form: SparseForm) -> None:
     """Rule 52: also where what it lies in is used again before all of it has come."""

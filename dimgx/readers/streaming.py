@@ -213,7 +213,7 @@ class Flow:
             layer, link = past[number]
             if any(upper.hides(link.target) for upper in self._layers[layer.number + 1 :]):
                 raise OutOfOrder
-            if codes[place] or link.spelled != name_of(link.target):
+            if link.spelled != name_of(link.target):
                 # Its own header says of the inode what the file's does.
                 plan.written[number] = Written(number, None, link.target)
                 codes[place] = NEW
