@@ -98,6 +98,24 @@ def test_what_else_an_index_says_stays(place: Path) -> None:
     assert after["manifests"][0] == found["manifests"][0]
 
 
+def test_index_in_other_words(place: Path) -> None:
+    """It counts as Go reads it: in any case, with what is null absent."""
+    add("oci:lay:x", "a")
+    (old,) = index(place)["manifests"]
+    old["Annotations"], old["Digest"] = old.pop("annotations") | {"odd": [1]}, old.pop("digest")
+    odd = {"digest": old["Digest"], "annotations": {REF: ["x"]}}
+    bare = {"DIGEST": old["Digest"], "annotations": None}
+    words = {"SchemaVersion": 2, "Manifests": [None, old, odd, bare], "Subject": None}
+    (place / "lay" / "index.json").write_text(json.dumps(words))
+    add("oci:lay:y", "b")
+    after = index(place)
+    assert after["manifests"][:3] == [old, odd, bare]
+    assert after.keys() == {"schemaVersion", "mediaType", "manifests", "Subject"}
+    assert (flat_bytes("oci:lay:x"), flat_bytes("oci:lay:y")) == (expected(A), expected(B))
+    add("oci:lay:x", "b")
+    assert index(place)["manifests"][:2] == [odd, bare]
+
+
 def test_layout_of_others(place: Path) -> None:
     """And they read it, too."""
     skopeo, umoci = programs.need("skopeo"), programs.need("umoci")
@@ -139,6 +157,7 @@ def test_where_no_layout_is(place: Path) -> None:
         ('{"manifests":1}', "lay/index.json: manifests is no list"),
         ('{"manifests":[1]}', "is no JSON object"),
         ('{"manifests":[{"digest":1}]}', "digest is no string"),
+        ('{"manifests":[{"Annotations":[]}]}', "annotations is no JSON object"),
     ],
 )
 def test_index_that_makes_no_sense(place: Path, text: str, problem: str) -> None:

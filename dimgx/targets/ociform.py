@@ -9,7 +9,7 @@ Spec: image-spec image-layout.md.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from dimgx.digest import Digest
 from dimgx.images.imageconfig import dump
@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from dimgx.targets.store import Store
 
 
+_KEYS = ("schemaversion", "mediatype", "manifests")
+"""Those of an index that are written anew, in small letters."""
+
+
 class OciForm:
     """An OCI layout that is being written."""
 
@@ -49,8 +53,10 @@ class OciForm:
 
         Raises: ImageError where it is malformed.
         """
-        self._index = {} if index is None else _read_index(*index)
-        self._kept: list[dict[str, object]] = self._index.get("manifests") or []
+        self._said: dict[str, object] = {}
+        self._kept: list[object] = []
+        if index is not None:
+            self._said, self._kept = _read_index(*index)
         self._store = store
         store.put("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
         self._blobs = Blobs(store, "blobs")
@@ -87,7 +93,7 @@ class OciForm:
 
     def finish(self) -> dict[str, bytes]:
         """Give the index."""
-        index = self._index | {
+        index = self._said | {
             "schemaVersion": 2,
             "mediaType": f"{OCI}.index.v1+json",
             "manifests": [*self._kept, *self._listed],
@@ -95,27 +101,29 @@ class OciForm:
         return {"index.json": dump(index)}
 
 
-def _read_index(data: bytes, what: str) -> dict[str, Any]:
-    """Give an index as it is spelled, whatever else it says."""
+def _read_index(data: bytes, what: str) -> tuple[dict[str, object], list[object]]:
+    """Give what an index lists, as it is spelled, and what else it says."""
     value = parse_json(data, what, MANIFEST_LIMIT)
-    for entry in Fields(value, what).objects("manifests"):
+    fields = Fields(value, what)
+    for entry in fields.objects("manifests"):
         entry.text("digest")
+        entry.mapping("annotations")
     assert isinstance(value, dict)
-    return value
+    said = {key: item for key, item in value.items() if key.lower() not in _KEYS}
+    return said, [one for one in fields.items("manifests") if one is not None]
 
 
-def _notes_of(descriptor: Mapping[str, object]) -> Mapping[str, object]:
-    notes = descriptor.get("annotations")
-    return notes if isinstance(notes, dict) else {}
+def _notes_of(descriptor: object) -> Mapping[str, str]:
+    return Fields(descriptor, "a descriptor").text_mapping("annotations")
 
 
-def _is_replaced(old: Mapping[str, object], notes: Mapping[str, str], digest: Digest) -> bool:
+def _is_replaced(old: object, notes: Mapping[str, str], digest: Digest) -> bool:
     """Tell whether what is listed has the name of a new image, or is that image without one."""
     named = _notes_of(old)
     for key in (CONTAINERD_NAME, REF_NAME):
         if key in named and key in notes:
             return named[key] == notes[key]
-    return not (named or notes) and old.get("digest") == str(digest)
+    return not (named or notes) and Fields(old, "a descriptor").text("digest") == str(digest)
 
 
 def _annotations(name: ResultName | None) -> dict[str, str]:
