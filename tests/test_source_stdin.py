@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from dimgx.errors import SourceError
+from dimgx.errors import ImageError, SourceError
 from dimgx.extent import Extent
 from dimgx.reference import parse_reference
 from dimgx.sources import open_image
@@ -246,6 +246,22 @@ def test_bytes_that_a_shell_took_for_text(data: bytes, tmp_path: Path) -> None:
 def test_what_is_no_archive(data: bytes, reason: str, tmp_path: Path) -> None:
     for text in (problem("-", data), problem(stored(tmp_path, data))):
         assert reason in text
+
+
+@pytest.mark.parametrize("block", [bytes(512), b"y\n" * 256, b"\x80" * 512])
+def test_what_has_no_end_is_refused_by_its_beginning(block: bytes) -> None:
+    class Endless(io.RawIOBase):
+        taken = 0
+
+        def readinto(self, buffer: Any) -> int:
+            self.taken += len(buffer)
+            buffer[:] = (block * (len(buffer) // 512 + 1))[: len(buffer)]
+            return len(buffer)
+
+    endless = Endless()
+    with SpoolSpace(1 << 20) as space, pytest.raises(ImageError, match="standard input is no"):
+        open_image(parse_reference("-"), stdin=endless, spool=space)  # type: ignore[arg-type]
+    assert endless.taken <= 4 << 20
 
 
 def test_an_empty_file(tmp_path: Path) -> None:

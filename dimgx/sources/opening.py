@@ -20,6 +20,7 @@ from dimgx.decode import iter_decoded
 from dimgx.errors import ImageError, SourceError
 from dimgx.extent import Extent
 from dimgx.image import Watch
+from dimgx.layers.tarfields import BLOCK, MalformedTar, check_sum
 from dimgx.sources.archive import ArchiveFiles
 from dimgx.sources.files import DirectoryFiles, Files
 
@@ -201,15 +202,37 @@ def _spool(chunks: Iterable[bytes | memoryview], head: bytes, opening: Opening) 
     with ExitStack() as resources:
         spool = opening.spool.open()
         resources.callback(spool.close)
+        pieces = iter_decoded(chunks, sniff(head))
         try:
-            for piece in iter_decoded(chunks, sniff(head)):
-                spool.write(piece)
+            first = read_head(pieces, BLOCK)
+            problem = _why_no_tar(first)
+            if problem is None:
+                for piece in chain([first], pieces):
+                    spool.write(piece)
         except ImageError as exc:
             if _has_text_line_ends(head, 4):
                 raise _went_through_text(opening.where) from exc
             raise ImageError(f"{opening.where}: {exc}") from exc
+        if problem is not None:
+            raise ImageError(f"{opening.where} is no {problem}")
         resources.pop_all()
         return spool.finish()
+
+
+def _why_no_tar(first: bytes) -> str | None:
+    """Say why what begins so is no tar, if its first block tells: the rest may be long, or endless.
+
+    What is a damaged tar is told when it is looked through.
+    """
+    if len(first) < BLOCK or first[257:262] == b"ustar":
+        return None
+    if not any(first):
+        return "container image: it begins with zeros, as an empty tar does"
+    try:
+        check_sum(first, 0)
+    except MalformedTar:
+        return f"archive of an image{_looks_like(first)}"
+    return None
 
 
 def _index(extent: Extent, opening: Opening, watch: Watch | None) -> ArchiveFiles:
