@@ -87,13 +87,13 @@ def _allow_many_files() -> None:
         import resource
     except ImportError:  # not on Unix
         return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        try:
+    try:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        except (ValueError, OSError):  # some systems have a lower limit of their own
-            pass
+    except (ValueError, OSError):  # some systems have a lower limit of their own, or none to tell
+        pass
 
 
 def end_at_once() -> None:

@@ -208,7 +208,7 @@ class Spool:
             reason = {
                 errno.ENOSPC: "the disk is full",
                 errno.EDQUOT: "the disk quota is used up",
-                errno.EFBIG: "a file may not be as large as that",
+                errno.EFBIG: "a file may not be as large as that (by `ulimit -f`, or there)",
             }.get(exc.errno or 0, exc.strerror)
             raise SourceError(
                 f"temporary files in {self._directory}: {reason} after {offset} bytes of one: "

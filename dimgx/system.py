@@ -290,10 +290,10 @@ def widen_pipe(fd: int) -> None:
 
 def usable_cpus() -> int:
     """Give how many CPUs this process may use: affinity and control groups' quotas, at least 1."""
+    count = os.cpu_count() or 1
     if "affinity" in FEATURES:
-        count = len(os.sched_getaffinity(0))
-    else:
-        count = os.cpu_count() or 1
+        with suppress(OSError):  # a sandbox may forbid to ask
+            count = len(os.sched_getaffinity(0))
     quota = cgroup.cpu_quota() if "procfs" in FEATURES else None
     if quota is not None:
         count = min(count, -int(-quota // 1))

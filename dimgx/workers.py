@@ -7,6 +7,7 @@ other threads may go on.
 
 from __future__ import annotations
 
+import signal
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
@@ -55,6 +56,9 @@ class Workers:
             self._most = number
 
     def _run(self) -> None:
+        if hasattr(signal, "SIGXCPU"):
+            # It goes to the thread that used the time, and would be heard when the main one wakes.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGXCPU})
         while (item := self._waiting.get()) is not None:
             _do(*item, BaseException)
             del item  # so that nothing is kept while the next is waited for

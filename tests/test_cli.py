@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pty
+import random
 import re
 import resource
 import select
@@ -759,7 +760,10 @@ def test_standard_output_that_takes_a_part_only_is_an_error(
             stderr=subprocess.PIPE, check=False, timeout=30,
             preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096)),
         )  # fmt: skip
-    told = b"dimgx: stdout cannot be written: a file may not be as large as that there\n"
+    told = (
+        b"dimgx: stdout cannot be written: a file may not be as large as that there (by `ulimit -f`"
+        b", or its file system)\n"
+    )
     assert (done.returncode, done.stderr) == (2, told)
 
 
@@ -850,6 +854,19 @@ def test_signal_in_the_middle_leaves_nothing(
     assert left(place) == before
     if existing:
         assert (place / "o.tar.bz2").read_bytes() == b"old"
+
+
+def test_limit_of_processor_time_that_a_thread_reaches(place: Path) -> None:
+    data = random.Random(1).randbytes(24 << 20)
+    (place / "big.tar").write_bytes(docker_archive(image(layer(file("a", data)))))
+    before = left(place)
+    process = start(
+        "-J", "--threads", "2", "-t", "o.tar.xz", "./big.tar", cwd=place, stderr=subprocess.PIPE,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (1, 4)),
+    )  # fmt: skip
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (-signal.SIGXCPU, b"")
+    assert left(place) == before
 
 
 def assert_terminated(

@@ -18,7 +18,7 @@ import os
 import signal
 import sys
 from _thread import get_ident  # `threading` takes a while to import
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
@@ -64,8 +64,7 @@ def raised_signals() -> Iterator[Callable[[], bool]]:
         if before.get(number) != signal.SIG_IGN:
             come.append(number)
         if _is_delicate(frame):
-            if _SIGALRM is not None:
-                signal.setitimer(signal.ITIMER_REAL, _AGAIN_S)
+            _set_timer(_AGAIN_S)
             return
         check()
 
@@ -92,10 +91,15 @@ def raised_signals() -> Iterator[Callable[[], bool]]:
         check()
     finally:
         sys.unraisablehook = told
-        if _SIGALRM is not None:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+        _set_timer(0)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _set_timer(seconds: float) -> None:
+    if _SIGALRM is not None:
+        with suppress(OSError):  # a sandbox may forbid it: then a signal is heard later
+            signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _is_delicate(frame: FrameType | None) -> bool:

@@ -146,7 +146,9 @@ class Entries:
 
 def ends_early(missing: int) -> ImageError:
     """Give the error of a layer that ends before its bytes do."""
-    return ImageError(f"a layer's tar ends {missing} bytes early: it changed while it was read")
+    return ImageError(
+        f"a layer's tar ends {missing} bytes early: it changed while it was read: run this again"
+    )
 
 
 def _zeros(count: int) -> Iterator[bytes]:

@@ -99,7 +99,7 @@ def open_files(
     if stat.S_ISREG(status.st_mode):
         return _open_extent(Extent(fd, 0, status.st_size), opening)
     system.widen_pipe(fd)
-    return open_stream(_iter_fd(fd), opening)
+    return open_stream(_translated(_iter_fd(fd), where), opening)
 
 
 def _ticking(
@@ -116,10 +116,17 @@ def _ticking(
         yield chunk
 
 
+def _translated(chunks: Iterator[bytes | memoryview], where: str) -> Iterator[bytes | memoryview]:
+    try:
+        yield from chunks
+    except OSError as exc:
+        raise SourceError(f"{where} cannot be read: {exc.strerror or exc}") from exc
+
+
 def _open_stdin(stdin: BinaryIO, opening: Opening, resources: ExitStack) -> Files:
     fd = system.plain_descriptor(stdin)
     if fd is None:
-        return open_stream(_iter_reader(stdin), opening)
+        return open_stream(_translated(_iter_reader(stdin), _STDIN), opening)
     if os.isatty(fd):
         raise SourceError(
             "standard input is a terminal: pipe an archive in, as in"
@@ -134,7 +141,8 @@ def _open_stdin(stdin: BinaryIO, opening: Opening, resources: ExitStack) -> File
         return _open_extent(Extent(fd, offset, status.st_size - offset), opening)
     system.widen_pipe(fd)
     is_blocking = not hasattr(os, "get_blocking") or os.get_blocking(fd)
-    return open_stream(_iter_reader(stdin) if is_blocking else _iter_fd(fd), opening)
+    chunks = _iter_reader(stdin) if is_blocking else _iter_fd(fd)
+    return open_stream(_translated(chunks, _STDIN), opening)
 
 
 def _iter_reader(reader: BinaryIO) -> Iterator[bytes | memoryview]:

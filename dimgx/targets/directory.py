@@ -22,8 +22,8 @@ from dimgx import system
 from dimgx.errors import SourceError, TemporaryError
 from dimgx.oci import MANIFEST_LIMIT
 from dimgx.targets.errors import translated
-from dimgx.targets.filewriter import FileWriter
-from dimgx.targets.singlefile import exists, sync_directory
+from dimgx.targets.filewriter import FileWriter, sync_directory, sync_file
+from dimgx.targets.singlefile import exists
 from dimgx.targets.store import Slot
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class DirectoryStore:
             file.write(data)
             if self._sync:
                 file.flush()
-                os.fsync(file.fileno())
+                sync_file(file.fileno())
         return place
 
     def link(self, name: str, target: str) -> None:

@@ -16,7 +16,7 @@ NAME_A_FILE = "name a file, or let tar fill it: dimgx -t - IMAGE | tar -xpf - -C
 REASONS = {
     errno.ENOSPC: "no space is left on its disk",
     errno.EDQUOT: "the disk quota is used up",
-    errno.EFBIG: "a file may not be as large as that there",
+    errno.EFBIG: "a file may not be as large as that there (by `ulimit -f`, or its file system)",
     errno.EROFS: "its file system is read-only",
     errno.EACCES: "permission denied",
     errno.EPERM: "not permitted",

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 from dimgx import system
 from dimgx.errors import SourceError
 from dimgx.targets.errors import translated
-from dimgx.targets.filewriter import FileWriter
+from dimgx.targets.filewriter import FileWriter, sync_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,6 +39,8 @@ _T = TypeVar("_T", bound="Target")
 _STANDARD = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 _DESCRIPTOR = re.compile(r"/(?:dev|proc/(?:self|thread-self|[0-9]+))/fd/([0-9]+)")
 _MAX_LINKS = 40
+_NO_LINKS = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP)
+_NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
 
 def open_target(
@@ -175,11 +177,10 @@ class FileTarget:
         replaced = self._replaced
         # What replaces a private file is private from its first byte on.
         mode = 0o600 if replaced else 0o666
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         try:
             nameless = system.open_nameless_file(self._directory, mode)
             self._is_nameless = nameless is not None
-            self._fd = os.open(self._temporary, flags, mode) if nameless is None else nameless
+            self._fd = os.open(self._temporary, _NEW_FILE, mode) if nameless is None else nameless
             if replaced and hasattr(os, "fchown"):
                 mode = stat.S_IMODE(replaced.st_mode)
                 try:
@@ -270,6 +271,23 @@ class FileTarget:
             system.name_file(self._fd, self._temporary if self._force else self._place)
         except FileExistsError as exc:
             raise exists(self._path) from exc
+        except OSError as exc:
+            if exc.errno not in _NO_LINKS:
+                raise
+            self._copy_to_named()
+
+    def _copy_to_named(self) -> None:
+        """Copy the file without a name, where a sandbox lets none be linked."""
+        status = os.fstat(self._fd)
+        with open(os.open(self._temporary, _NEW_FILE, 0o600), "r+b", buffering=0) as copy:
+            writer = FileWriter(copy.fileno(), is_synced=self._sync)
+            for chunk in system.iter_extent(self._fd, 0, status.st_size):
+                writer.write(chunk)
+            with suppress(OSError):
+                os.fchown(copy.fileno(), status.st_uid, status.st_gid)
+            os.fchmod(copy.fileno(), stat.S_IMODE(status.st_mode))
+            writer.sync()
+        self._is_nameless = False
 
     def _publish_new(self) -> None:
         """Give the file its name unless something has that name by now."""
@@ -373,13 +391,3 @@ def _is_own(place: str) -> bool:
 def exists(path: str, more: str = "") -> SourceError:
     """Give the error that something is there already; `more` is what else can be done."""
     return SourceError(f"{path} exists; use -w/--force to replace it{more}")
-
-
-def sync_directory(directory: str) -> None:
-    """Make the new name last; not every system or file system can, and the file is whole anyway."""
-    with suppress(OSError):
-        fd = os.open(directory, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
