@@ -177,8 +177,10 @@ class ImageMaker:
         if wanted.names is None:
             return own_names(wanted.image)
         return tuple(
-            name if isinstance(name, (ImageName, LayoutName)) else parse_tag(name)
-            for name in wanted.names
+            dict.fromkeys(
+                name if isinstance(name, (ImageName, LayoutName)) else parse_tag(name)
+                for name in wanted.names
+            )
         )
 
     def _keep(self, image: Image, layers: Sequence[Layer]) -> list[StoredLayer]:

@@ -388,6 +388,32 @@ def test_layers_that_are_shared_are_there_once(tmp_path: Path, to_stream: bool) 
             assert [plain(one) for one in new.layers] == [plain(one) for one in old.layers]
 
 
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+@pytest.mark.parametrize("options", [{"keep_layers": True}, {"squash_from": "@1"}], ids=str)
+def test_a_shared_layer_that_two_sources_store_in_two_ways(
+    tmp_path: Path, options: Any, coding: Any
+) -> None:
+    oci_layout(tmp_path / "oci", image(BASE, TOP, tags=("a:1",), compression=coding))
+    (tmp_path / "b.tar").write_bytes(docker_archive(image(BASE, layer(file("b")), tags=("b:1",))))
+    sources = [str(tmp_path / name) for name in ("oci", "b.tar")]
+    target = tmp_path / "out.tar"
+    with ExitStack() as stack:
+        images = [stack.enter_context(dimgx.open_image(source)) for source in sources]
+        write_images(
+            images, target, form="docker-archive", layer_compression=coding, **options
+        )
+    for source, name in zip(sources, ("a:1", "b:1"), strict=True):
+        assert flat(f"docker-archive:{target}:{name}") == flat(source)
+
+
+@pytest.mark.parametrize("form", ["docker-archive", "oci-archive"])
+def test_a_name_that_is_given_twice_is_there_once(tmp_path: Path, app: str, form: Any) -> None:
+    with dimgx.open_image(app) as found:
+        for path, names in (("once", ["db:1"]), ("twice", ["db:1", "docker.io/library/db:1"])):
+            write_images([dimgx.ResultImage(found, names=names)], tmp_path / path, form=form)
+    assert (tmp_path / "twice").read_bytes() == (tmp_path / "once").read_bytes()
+
+
 def test_the_same_flat_tar_of_two_images_is_there_once(tmp_path: Path) -> None:
     # Not the same layers, so that it is found out only when both have been written.
     one = image(layer(file("a", b"1")), layer(file("b", b"2")), tags=("one:1",))

@@ -48,7 +48,7 @@ def test_record_of_another_version_is_outdated() -> None:
     told = difference(Origin((), version=2), TWO)
     assert told == "made by an incompatible version of dimgx (record 2, not 1)"
     told = difference(Origin((), version=0), TWO)
-    assert told == "a run that was to replace it broke off"
+    assert told == "a run that was to write it broke off"
 
 
 @pytest.mark.parametrize("field", ["settings", "healthcheck", "platform", "image"])
@@ -88,6 +88,17 @@ SETS = [
     ("completed", [made("docker.io/library/a:latest")], [made("a")], None),
     ("nameless", [made(), made(layers=(B,))], [made(layers=(B,)), made()], None),
     ("nameless twice", [made(), made()], [made(), made()], None),
+    ("nameless once more", [made(), made()], [made()], f"holds image of layer {SHORT_A} too"),
+    ("one name of two", [made("a:1"), made("a:1", layers=(B,))],
+     [made("a:1"), made("a:1", layers=(B,))], None),
+    ("one name of two, of which one is there", [made("a:1", layers=(B,))],
+     [made("a:1"), made("a:1", layers=(B,))], "misses image a:1"),
+    ("one name of two, of which one is wanted", [made("a:1"), made("a:1", layers=(B,))],
+     [made("a:1", layers=(B,))], "holds image a:1 too"),
+    ("one name of two in another order", [made("a:1"), made("a:1", layers=(B,))],
+     [made("a:1", layers=(B,)), made("a:1")],
+     f"image a:1: layer 1 changed: {SHORT_A} -> {SHORT_B}"),
+    ("one name of two that are one", [made("a:1")], [made("a:1"), made("a:1")], None),
     ("nameless twice, stored once", [made()], [made(), made()], None),
     ("with a name and without", [made("a:1")], [made("a:1"), made()], None),
     ("misses nameless", [made(), made(layers=(C,))], [made(), made(layers=(B,))],
@@ -134,3 +145,10 @@ def test_image_of_another_program_is_current_where_layers_are_kept() -> None:
     )
     told = why_outdated([mixed], [packed])
     assert told == "the layers' compression changed: mixed -> gzip"
+
+
+def test_a_run_that_broke_off_is_told_whatever_is_wanted() -> None:
+    kept = Origin((A, B), is_kept=True)
+    silent = Made((), Origin((), version=0), form="docker-dir", kept=kept)
+    told = why_outdated([silent], [Made((), kept, form="docker-dir")])
+    assert told == "a run that was to write it broke off"

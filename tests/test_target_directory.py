@@ -419,14 +419,44 @@ def test_killed_anywhere_the_old_target_is_whole(tmp_path: Path, app: str, form:
 
 @posix
 @directories
-def test_killed_anywhere_no_record_tells_of_what_is_not_there(
+def test_killed_anywhere_on_the_way_to_another_form(tmp_path: Path, app: str, form: str) -> None:
+    out = tmp_path / "out"
+    old, new = old_at(out, form), flat(app)
+    (other,) = set(DIRECTORIES) - {form}
+    words = ["-w", f"--format={other}", "--threads=1", "-t", out, app]
+    seen = [flat(str(out)) for _ in at_each_kill(*words)]
+    assert len(seen) > 10 and set(seen) <= {old, new}
+    write(app, tmp_path / "fresh", other)
+    assert files_of(out) == files_of(tmp_path / "fresh")
+
+
+@posix
+@directories
+def test_killed_anywhere_in_an_empty_directory_it_is_written_the_next_time(
     tmp_path: Path, app: str, form: str
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    words = ["--update", f"--format={form}", "-t", out, app]
+    told = [
+        dimgx("--check", *words[1:], ok=False).stdout[:5].decode() for _ in at_each_kill(*words)
+    ]
+    assert len(told) > 10
+    assert told == sorted(told, key=["there", "a run", "up to"].index)
+    assert flat(reference_of(form, out)) == flat(app)
+
+
+@posix
+@pytest.mark.parametrize("keeps", [["--keep-layers"], []])
+@directories
+def test_killed_anywhere_no_record_tells_of_what_is_not_there(
+    tmp_path: Path, app: str, form: str, keeps: list[str]
 ) -> None:
     out, old = tmp_path / "out", f"{tmp_path}/old.tar"
     Path(old).write_bytes(docker_archive(OLD))
     written = write(old, out, form, keep_layers=True, record=True)
     assert written.size == sum(map(len, files_of(out).values()))
-    words = ["--update", "--keep-layers", f"--format={form}", "--threads=1", "-t", out, app]
+    words = ["--update", *keeps, f"--format={form}", "--threads=1", "-t", out, app]
     recorded = []
     for _ in at_each_kill(*words):
         (made,) = read_origin(out)

@@ -11,9 +11,10 @@ from dimgx.console.targetname import DIRECTORY_FORMS
 from dimgx.errors import SourceError
 from dimgx.flattening import squashed_from
 from dimgx.images.origin import NoOrigin
-from dimgx.images.outdated import NOT_OURS, Made, why_outdated
+from dimgx.images.outdated import BROKEN_OFF, NOT_OURS, Made, why_outdated
 from dimgx.images.wanted import origin_of_image, origin_of_kept, origin_of_tar
 from dimgx.recipe import Recipe
+from dimgx.targets.directory import is_unfinished
 from dimgx.targets.errors import NAME_A_FILE
 from dimgx.targets.forms import usual_layer_compression
 from dimgx.targets.state import read_state, shown_names
@@ -56,6 +57,8 @@ def judge(job: Job, context: Context) -> Verdict:
     if os.path.isdir(path) and job.target.form not in DIRECTORY_FORMS:
         raise SourceError(f"{path} is a directory: {NAME_A_FILE}")
     try:
+        if os.path.isdir(path) and is_unfinished(path):
+            return Verdict(BROKEN_OFF)
         found = read_state(path, tmpdirs=context.tmpdirs)
     except NoOrigin:
         return Verdict(NOT_OURS, may_replace=False)

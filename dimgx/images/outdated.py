@@ -13,6 +13,7 @@ from dimgx.imagename import normal_name
 from dimgx.images.origin import Origin
 
 NOT_OURS = "not an archive of ours"
+BROKEN_OFF = "a run that was to write it broke off"
 
 
 class Made(NamedTuple):
@@ -41,7 +42,7 @@ class Made(NamedTuple):
 def difference(found: Origin, wanted: Origin) -> str | None:
     """Say in one line what makes `found` another origin than `wanted`; None where nothing does."""
     if not found.version:
-        return "a run that was to replace it broke off"
+        return BROKEN_OFF
     if found.version != wanted.version:
         return (
             f"made by an incompatible version of dimgx (record {found.version}, not"
@@ -139,10 +140,10 @@ def why_outdated(found: Sequence[Made], wanted: Sequence[Made]) -> str | None:
     problem = _names_differ(found, wanted)
     if problem is not None:
         return problem
-    by_name = {full: made for made in found for full, _ in _pairs(made.names)}
-    for made in wanted:
-        for full, name in _pairs(made.names):
-            reason = _image_difference(by_name[full], made)
+    there = _by_name(found)
+    for full, (name, group) in _by_name(wanted).items():
+        for own, made in zip(there[full][1], group, strict=True):
+            reason = _image_difference(own, made)
             if reason is not None:
                 return f"image {name}: {reason}"
     return None
@@ -154,7 +155,12 @@ def _image_difference(found: Made, wanted: Made) -> str | None:
     if found.form != wanted.form:
         return f"the form changed: {found.form} -> {wanted.form}"
     reason = difference(found.origin, wanted.origin)
-    if wanted.origin.is_kept and found.kept and difference(found.kept, wanted.origin) is None:
+    if (
+        wanted.origin.is_kept
+        and found.kept
+        and found.origin.version
+        and difference(found.kept, wanted.origin) is None
+    ):
         reason = None  # what was flattened once is an image like any other
     if reason is not None:
         return reason
@@ -170,20 +176,21 @@ def _image_difference(found: Made, wanted: Made) -> str | None:
 
 
 def _names_differ(found: Sequence[Made], wanted: Sequence[Made]) -> str | None:
-    there, asked = _all_names(found), _all_names(wanted)
-    for full, name in asked.items():
-        if full not in there:
+    there, asked = _by_name(found), _by_name(wanted)
+    for full, (name, group) in asked.items():
+        if full not in there or len(there[full][1]) < len(group):
             return f"misses image {name}"
-    for full, name in there.items():
-        if full not in asked:
+    for full, (name, group) in there.items():
+        if full not in asked or len(asked[full][1]) < len(group):
             return f"holds image {name} too"
     nameless = [made for made in wanted if not made.names]
     # One that comes again is stored once, under the names that it has elsewhere.
     for made in nameless:
         if all(_image_difference(own, made) for own in found):
             return f"misses image {_top(made)}"
-    for own in found:
-        if not own.names and all(_image_difference(own, made) for made in nameless):
+    beside = [own for own in found if not own.names]
+    for number, own in enumerate(beside, 1):
+        if number > len(nameless) or all(_image_difference(own, made) for made in nameless):
             return f"holds image {_top(own)} too"
     return None
 
@@ -194,10 +201,12 @@ def _top(made: Made) -> str:
     return f"of layer {_short(layers[-1])}" if layers else "without a name"
 
 
-def _all_names(made: Iterable[Made]) -> dict[str, str]:
-    return {full: name for one in made for full, name in _pairs(one.names)}
-
-
-def _pairs(names: Iterable[str]) -> list[tuple[str, str]]:
-    """Give each name completed, and as it is."""
-    return [(normal_name(name), name) for name in names]
+def _by_name(images: Iterable[Made]) -> dict[str, tuple[str, list[Made]]]:
+    """Give, by each name completed, the name as it is and the images that have it, each once."""
+    found: dict[str, tuple[str, list[Made]]] = {}
+    for made in images:
+        for name in made.names:
+            _, group = found.setdefault(normal_name(name), (name, []))
+            if all(_image_difference(known, made) for known in group):
+                group.append(made)
+    return found

@@ -4,10 +4,12 @@
    it is whole.
 2. One that is there is written in place: first everything that its old index does not name, then
    the index in one step, then what no index names any more is removed. Killed on the way it is the
-   old image still, with rests beside it that the next run removes.
+   old image still, or the new one, with rests beside it that the next run which writes removes.
 3. Only an empty directory is written to, with `force` also one that holds an image in a directory's
-   form. Files that belong to no form stay.
+   form, or what a run that was killed has left of one. Files that belong to no form stay.
 4. Two programs do not write one directory at once.
+5. A record that lies in a file of its own tells nothing while the index changes: so none ever tells
+   of what is not there.
 """
 
 from __future__ import annotations
@@ -20,9 +22,11 @@ from typing import TYPE_CHECKING
 
 from dimgx import system
 from dimgx.errors import SourceError, TemporaryError
+from dimgx.images.origin import SILENT
 from dimgx.oci import MANIFEST_LIMIT
 from dimgx.targets.errors import translated
 from dimgx.targets.filewriter import FileWriter, sync_directory, sync_file
+from dimgx.targets.forms import RECORD_FILE
 from dimgx.targets.singlefile import exists
 from dimgx.targets.store import Slot
 
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
 _INDEXES = ("index.json", "manifest.json")
 _MARKS = {"oci-layout": b"imageLayoutVersion", "version": b"Directory Transport Version"}
 _MOST_OF_A_MARK = 4096
+_SILENCE = SILENT.encode() + b"\n"
 # Not what `singlefile` names its own: another run may be writing a file there.
 _TEMPORARY = re.compile(r"\.dimgx-[0-9a-f]{16}\.part")
 _OWN = re.compile(
@@ -77,27 +82,18 @@ class DirectoryStore:
 
     def _check_replaceable(self, force: bool) -> None:
         names = os.listdir(self._place)
-        is_layout = _INDEXES[0] in names and self._is_marked()
+        is_marked = _is_marked(self._place)
+        is_layout = _INDEXES[0] in names and is_marked
         if not names or (self._keeps_images and is_layout):
             return
-        is_image = self._is_marked() and (
-            all(map(_is_own, names)) or any(name in _INDEXES for name in names)
-        )
-        if not is_image and not all(map(_TEMPORARY.fullmatch, names)):
+        is_image = is_marked and any(name in _INDEXES for name in names)
+        if not is_image and not is_unfinished(self._place):
             raise SourceError(f"{self._path} is neither empty nor an image: name another directory")
         if self._keeps_images:
             raise SourceError(f"{self._path} holds no OCI layout to add to: name another directory")
         if not force:
             more = ", or --keep-images to add to it" if is_layout else ""
             raise exists(self._path, more)
-
-    def _is_marked(self) -> bool:
-        """Tell whether a file says that this is a form of an image."""
-        for name, mark in _MARKS.items():
-            with suppress(OSError), open(os.path.join(self._place, name), "rb") as file:
-                if mark in file.read(_MOST_OF_A_MARK):
-                    return True
-        return False
 
     def create(self) -> None:
         """Make the directory that is written to."""
@@ -185,6 +181,8 @@ class DirectoryStore:
         try:
             check()
             with translated(self._path):
+                if not (self._is_new or self._keeps_images):
+                    self._silence_record(last)
                 places = {name: self._write_small(data) for name, data in last.items()}
                 self._index = next(iter(places.values()))
                 self._sync_names()
@@ -198,6 +196,12 @@ class DirectoryStore:
                 self._remove_others()
         finally:
             self.abort()
+
+    def _silence_record(self, last: Mapping[str, bytes]) -> None:
+        """Have a record that tells nothing, where there is one or will be (rule 5)."""
+        if RECORD_FILE in last or os.path.lexists(os.path.join(self._root, RECORD_FILE)):
+            self._publish(self._write_small(_SILENCE), RECORD_FILE, len(_SILENCE))
+            del self._sizes[RECORD_FILE]  # it is none of the image's files
 
     def _sync_names(self) -> None:
         """Sync all directories of the image, so that its index never names what is not there."""
@@ -222,8 +226,11 @@ class DirectoryStore:
             raise
 
     def _remove_others(self) -> None:
-        """Remove what belongs to a form of an image and is not of this one."""
-        for name in list(_iter_own(self._place)):
+        """Remove what belongs to a form of an image and is not of this one.
+
+        Another form's index goes first, as what it names goes next.
+        """
+        for name in sorted(_iter_own(self._place), key=lambda name: name not in _INDEXES):
             if name not in self._sizes:
                 with suppress(OSError):
                     os.unlink(os.path.join(self._place, name))
@@ -281,6 +288,26 @@ class DirectoryStore:
         os.replace(place, final)
         self._made.remove(place)
         self._sizes[name] = size
+
+
+def is_unfinished(directory: str) -> bool:
+    """Tell whether a directory holds what a run that was killed may have left, and nothing else.
+
+    Raises: OSError.
+    """
+    names = os.listdir(directory)
+    if not all(map(_is_own, names)) or any(name in _INDEXES for name in names):
+        return False
+    return bool(names) and (all(map(_TEMPORARY.fullmatch, names)) or _is_marked(directory))
+
+
+def _is_marked(directory: str) -> bool:
+    """Tell whether a file says that this is a form of an image."""
+    for name, mark in _MARKS.items():
+        with suppress(OSError), open(os.path.join(directory, name), "rb") as file:
+            if mark in file.read(_MOST_OF_A_MARK):
+                return True
+    return False
 
 
 def _is_own(name: str) -> bool:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from dimgx.digest import Digest
 from dimgx.images.imageconfig import dump
-from dimgx.images.origin import SILENT
 from dimgx.images.resultnames import familiar_names
 from dimgx.jsondoc import parse_json
 from dimgx.oci import CONFIG_LIMIT
@@ -43,6 +42,8 @@ class DockerArchiveForm:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._layers: dict[Digest, StoredLayer] = {}
+        """By their diff_ids."""
         self._slots: dict[Digest, Slot] = {}
         self._places: dict[Digest, str] = {}
         self._ids: set[str] = set()
@@ -53,11 +54,13 @@ class DockerArchiveForm:
     def add_layer(self, part: Part) -> StoredLayer:
         """Store a layer; its name follows when an image has it."""
         slot, layer = self._store.put_part(part)
-        if layer.digest in self._slots or layer.digest in self._places:
+        # One that is stored in two ways, by two sources, is one all the same.
+        first = self._layers.setdefault(layer.diff_id, layer)
+        if first is not layer:
             self._store.drop(slot)
         else:
             self._slots[layer.digest] = slot
-        return layer
+        return first
 
     def add_image(self, image: MadeImage) -> None:
         """Store an image's config and its layers' older form, and list it."""
@@ -145,12 +148,9 @@ class DockerDirectoryForm:
         self._blobs.put(config_digest, image.config)
         self._last["manifest.json"] = manifest
         if image.record is not None:
-            # Behind the manifest, and another before it: so none ever tells of what is not there.
             self._last[RECORD_FILE] = image.record.encode() + b"\n"
         return Digest.of(manifest)
 
     def finish(self) -> dict[str, bytes]:
         """Give the manifest, and the record."""
-        if RECORD_FILE in self._last:
-            self._store.put(RECORD_FILE, SILENT.encode() + b"\n")
         return self._last
