@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from dimgx import SourceError, TemporaryError, read_origin, system
+from dimgx import ImageError, PathRule, SourceError, TemporaryError, read_origin, system
 from dimgx.targets.directory import DirectoryStore
 from dimgx.targets.singlefile import open_target
 from tests.dsl import file, layer
@@ -95,6 +95,22 @@ def test_an_image_of_other_programs_is_one(tmp_path: Path, app: str, form: str) 
     write(app, tmp_path / "out", form, force=True)
     write(app, tmp_path / "fresh", form)
     assert files_of(tmp_path / "out") == files_of(tmp_path / "fresh")
+
+
+@directories
+def test_a_run_that_fails_leaves_the_mark_of_others(tmp_path: Path, app: str, form: str) -> None:
+    out, fresh = tmp_path / "out", tmp_path / "fresh"
+    old_at(out, form)
+    mark = out / ("oci-layout" if form == "oci-dir" else "version")
+    mark.write_bytes(mark.read_bytes() + b" ")
+    before = files_of(out)
+    missing = [PathRule(is_included=True, pattern="/nowhere")]
+    with pytest.raises(ImageError, match="nowhere"):
+        write(app, out, form, force=True, paths=missing)
+    assert files_of(out) == before
+    write(app, out, form, force=True)
+    write(app, fresh, form)
+    assert files_of(out) == files_of(fresh)
 
 
 FOREIGN: dict[str, dict[str, bytes]] = {

@@ -67,6 +67,8 @@ class DirectoryStore:
         self._place = os.path.realpath(path)
         self._sizes: dict[str, int] = {}
         """Of the files that have their names, in bytes."""
+        self._marks: dict[str, bytes] = {}
+        """Files that are there, and are written anew only when all else is."""
         self._made: list[str] = []
         self._root = ""
         """What is written to: a new directory under a temporary name, else the place itself."""
@@ -129,6 +131,9 @@ class DirectoryStore:
 
     def put(self, name: str, data: bytes) -> None:
         """Put a small file there."""
+        if name in _MARKS and os.path.lexists(os.path.join(self._root, name)):
+            self._marks[name] = data
+            return
         with translated(self._path):
             self._publish(self._write_small(data), name, len(data))
 
@@ -183,6 +188,8 @@ class DirectoryStore:
             with translated(self._path):
                 if not (self._is_new or self._keeps_images):
                     self._silence_record(last)
+                for name, data in self._marks.items():
+                    self._publish(self._write_small(data), name, len(data))
                 places = {name: self._write_small(data) for name, data in last.items()}
                 self._index = next(iter(places.values()))
                 self._sync_names()
