@@ -197,6 +197,27 @@ def test_no_secret_is_ever_told(faulty: FaultyRegistry, level: str) -> None:
         faulty.rules[:] = [fails(403, times=99)]
 
 
+@pytest.mark.parametrize("words", [("--log-format", "%(message)s"), ("--log-level", "DEBUG")])
+def test_signature_of_a_url_is_not_told_with_an_odd_header(
+    faulty: FaultyRegistry, words: tuple[str, str]
+) -> None:
+    def odd(handler: Handler) -> bool:
+        path, _, signature = handler.path.partition("?")
+        if "/blobs/" not in path:
+            return False
+        if not signature:
+            handler.send(307, Location=f"{path}?X-Signature=of-the-test")
+            return True
+        data = faulty.blobs[path.rpartition(":")[2]]
+        head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(data)}\r\nno colon here\r\n\r\n"
+        handler.wfile.write(head.encode() + data)
+        return True
+
+    faulty.rules.append(odd)
+    done = dimgx(*words, "-t", "-", "--platform", "linux/amd64", faulty.reference())
+    assert b"of-the-test" not in done.stderr and b"Traceback" not in done.stderr
+
+
 def test_authfile_that_is_not_there(faulty: FaultyRegistry, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for name, reason in (("none", "No such file or directory"), ("file/a", "Not a directory")):

@@ -58,8 +58,8 @@ class Messages:
             logging.basicConfig(
                 level=level, format=log_format or "dimgx: %(levelname)s: %(name)s: %(message)s"
             )
-            # It would show the signatures that blob stores have in their URLs.
-            logging.getLogger("urllib3").setLevel(logging.INFO)
+            # It would show the signatures that blob stores have in their URLs, also in warnings.
+            logging.getLogger("urllib3").setLevel(logging.CRITICAL)
             self._format = log_format
 
     def warn(self, texts: Iterable[str]) -> None:
