@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _CONNECTIONS = 8
 _MOST_INTERIM = 99
 """Answers that only say to go on, before the one that counts; fewer than newer Pythons take."""
+_MOST_FIELDS = 100
+"""Fields of an answer, as http.client takes them in a header, where nobody looks at them."""
+_LONGEST_LINE = 1 << 16
 
 
 def iter_causes(exc: BaseException) -> Iterator[BaseException]:
@@ -124,6 +127,8 @@ def make_adapter(waiting: Waiting, context: ssl.SSLContext | None) -> BaseAdapte
     from urllib3.connection import HTTPConnection, HTTPSConnection
 
     class Answer(HTTPResponse):
+        """Bounds what http.client reads on for as long as it comes; an OSError tells of it."""
+
         _interim_left = _MOST_INTERIM
 
         def _read_status(self) -> Any:
@@ -132,6 +137,23 @@ def make_adapter(waiting: Waiting, context: ssl.SSLContext | None) -> BaseAdapte
                 raise OSError(errno.EPROTO, "it says 100 Continue without end")
             self._interim_left -= 1
             return super()._read_status()  # type: ignore[misc]  # typeshed leaves it out
+
+        def _read_next_chunk_size(self) -> int:
+            # http.client takes a sign, and reads all that comes for -1.
+            size: int = super()._read_next_chunk_size()  # type: ignore[misc]
+            if size < 0:
+                raise OSError(errno.EPROTO, "it states a chunk of fewer than 0 bytes")
+            return size
+
+        def _read_and_discard_trailer(self) -> None:
+            self._skip_fields("its last chunk")
+
+        def _skip_fields(self, after: str) -> None:
+            """Read up to the empty line; too long a line counts as several."""
+            for _ in range(_MOST_FIELDS + 1):
+                if self.fp.readline(_LONGEST_LINE) in (b"\r\n", b"\n", b""):
+                    return
+            raise OSError(errno.EPROTO, f"it sends fields without end after {after}")
 
     class PlainConnection(HTTPConnection):
         response_class = Answer
