@@ -202,31 +202,6 @@ def test_silence_for_good(faulty: FaultyRegistry) -> None:
     assert "does not answer in time" in told
 
 
-@pytest.mark.parametrize("is_for_good", [False, True])
-def test_100_continue_without_end(
-    faulty: FaultyRegistry, expected: bytes, is_for_good: bool
-) -> None:
-    went_away: list[str] = []
-
-    def rule(handler: Handler) -> bool:
-        if "/blobs/" not in handler.path or (went_away and not is_for_good):
-            return False
-        try:
-            while True:
-                handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        except OSError:
-            went_away.append(handler.path)
-        handler.close_connection = True
-        return True
-
-    faulty.rules.append(rule)
-    if is_for_good:
-        told = fault(faulty.reference(), TemporaryError, retry_time_s=0.3)
-        assert "broke: it says 100 Continue without end" in told
-    else:
-        assert flat(faulty.reference()) == expected
-
-
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 522])
 @pytest.mark.parametrize("part", ["/manifests/", "/blobs/"])
 def test_passing_failures(faulty: FaultyRegistry, expected: bytes, status: int, part: str) -> None:

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from dimgx import TemporaryError
+from dimgx import Proxies, SourceError, TemporaryError
 from tests.dsl import file, layer
 from tests.registries import (
     FaultyRegistry,
     Handler,
     Rule,
+    fails,
     fault,
     faulty_registry,
     flat,
@@ -64,6 +65,9 @@ def sends(head: bytes, ever: bytes = b"", part: str = BLOB_PATH, times: int = 10
 
 
 ENDLESS = [
+    (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000, "it says 100 without end"),
+    (b"", b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" * 1000, "it says 103 without end"),
+    (b"HTTP/1.1 103 x\r\n", b"A: b\r\n" * 9999, "fields without end after an answer that says"),
     (CHUNKED + b"3\r\nabc\r\n0\r\n", b"A: b\r\n" * 9999, "fields without end after its last chunk"),
     (CHUNKED + b"0\r\n", b"x" * 65_536, "fields without end after its last chunk"),
     (CHUNKED + b"-1\r\n", bytes(1 << 20), "a chunk of fewer than 0 bytes"),
@@ -80,3 +84,36 @@ def test_without_end(
     assert f"the connection to {faulty.host} broke: it " in told and problem in told
     faulty.rules[:] = [sends(head, ever, times=1)]
     assert flat(faulty.reference()) == expected
+
+
+@pytest.mark.parametrize("status", [100, 102, 103, 199])
+def test_answer_that_says_to_go_on_before_the_one_that_counts(
+    faulty: FaultyRegistry, expected: bytes, status: int
+) -> None:
+    def rule(handler: Handler) -> bool:
+        handler.wfile.write(f"HTTP/1.1 {status} Wait\r\nLink: </x>\r\n\r\n".encode() * 2)
+        return False
+
+    faulty.rules.append(rule)
+    assert flat(faulty.reference()) == expected
+
+
+def test_other_protocol_that_nobody_asked_for(faulty: FaultyRegistry) -> None:
+    faulty.rules.append(fails(101, times=99))
+    assert "answers with status 101" in fault(faulty.reference(), SourceError)
+
+
+@pytest.mark.parametrize("times", [1, 1000])
+def test_answers_that_say_to_go_on_before_a_proxy_connects_us(
+    monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    def connect(handler: Handler) -> None:
+        handler.wfile.write(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" * times)
+        handler.send(403)
+
+    monkeypatch.setattr(Handler, "do_CONNECT", connect, raising=False)
+    with faulty_registry() as proxy:
+        options = {"proxies": Proxies(https=f"http://{proxy.host}"), "retry_time_s": 0.3}
+        kind = SourceError if times == 1 else TemporaryError
+        told = fault("docker://registry.test/n", kind, **options)
+    assert ("to registry.test (403)" if times == 1 else "says 103 without end") in told

@@ -26,6 +26,7 @@ _MOST_INTERIM = 99
 _MOST_FIELDS = 100
 """Fields of an answer, as http.client takes them in a header, where nobody looks at them."""
 _LONGEST_LINE = 1 << 16
+_SWITCHING_PROTOCOLS = 101
 
 
 def iter_causes(exc: BaseException) -> Iterator[BaseException]:
@@ -129,14 +130,20 @@ def make_adapter(waiting: Waiting, context: ssl.SSLContext | None) -> BaseAdapte
     class Answer(HTTPResponse):
         """Bounds what http.client reads on for as long as it comes; an OSError tells of it."""
 
-        _interim_left = _MOST_INTERIM
-
         def _read_status(self) -> Any:
-            # Else it would read on for as long as they come.
-            if not self._interim_left:
-                raise OSError(errno.EPROTO, "it says 100 Continue without end")
-            self._interim_left -= 1
-            return super()._read_status()  # type: ignore[misc]  # typeshed leaves it out
+            """Give the status line that counts, after those of interim answers.
+
+            http.client passes over 100 only, and over none of a proxy's that connects us.
+
+            Spec: RFC 9110, 15.2.
+            """
+            for _ in range(_MOST_INTERIM + 1):
+                line = super()._read_status()  # type: ignore[misc]  # typeshed leaves it out
+                status = line[1]
+                if status >= 200 or status == _SWITCHING_PROTOCOLS:  # which nobody asked for
+                    return line
+                self._skip_fields("an answer that says to go on")
+            raise OSError(errno.EPROTO, f"it says {status} without end")
 
         def _read_next_chunk_size(self) -> int:
             # http.client takes a sign, and reads all that comes for -1.
