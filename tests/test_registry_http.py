@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
+import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from dimgx import Proxies, SourceError, TemporaryError
+from dimgx import DimgxError, Proxies, SourceError, TemporaryError
 from tests.dsl import file, layer
 from tests.registries import (
     FaultyRegistry,
@@ -17,6 +20,8 @@ from tests.registries import (
     fault,
     faulty_registry,
     flat,
+    make_authority,
+    wants_token,
 )
 from tests.writers import image, sha256
 
@@ -117,3 +122,75 @@ def test_answers_that_say_to_go_on_before_a_proxy_connects_us(
         kind = SourceError if times == 1 else TemporaryError
         told = fault("docker://registry.test/n", kind, **options)
     assert ("to registry.test (403)" if times == 1 else "says 103 without end") in told
+
+
+# -- drop by drop --------------------------------------------------------------------------------
+
+
+class Drips:
+    """Answers what `part` is in with a byte now and then, never silent for as long as a time-out.
+
+    `overdue` tells that somebody has read on for as long as no test takes.
+    """
+
+    def __init__(self, part: str, head: bytes, drop: bytes = b" ") -> None:
+        self._part, self._head, self._drop = part, head, drop
+        self.overdue = threading.Event()
+
+    def __call__(self, handler: Handler) -> bool:
+        if self._part not in handler.path:
+            return False
+        handler.close_connection = True
+        handler.wfile.write(self._head)
+        try:
+            for _ in range(200):
+                handler.wfile.write(self._drop)
+                time.sleep(0.1)
+        except OSError:
+            return True
+        self.overdue.set()
+        return True
+
+
+LONG = b"Content-Length: 9999\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "kind", "problem"),
+    [
+        (b"HTTP/1.1 503 Busy\r\n" + LONG, TemporaryError, "fails (503)"),
+        (b"HTTP/1.1 503 Busy\r\n\r\n", TemporaryError, "fails (503)"),
+        (b"HTTP/1.1 400 No\r\nTransfer-Encoding: chunked\r\n\r\n1;", SourceError, "status 400"),
+        (b"HTTP/1.1 403 No\r\n" + LONG, SourceError, "is refused (403)"),
+    ],
+    ids=range(4),
+)
+@pytest.mark.parametrize("is_tls", [False, True])
+def test_error_that_comes_drop_by_drop(
+    tmp_path: Path, head: bytes, kind: type[DimgxError], problem: str, is_tls: bool
+) -> None:
+    drips = Drips("/manifests/", head)
+    authority = make_authority(tmp_path / "ca") if is_tls else None
+    with faulty_registry(authority, tmp_path) as faulty:
+        faulty.rules.append(drips)
+        given = {"timeout_s": 0.5, "retry_time_s": 0.1, "tls_verify": None if is_tls else False}
+        given |= {"cert_dir": str(authority.directory)} if authority else {}
+        assert problem in fault(faulty.reference(), kind, **given)
+    assert not drips.overdue.is_set()
+
+
+@pytest.mark.parametrize("head", [LONG, b"\r\n"])
+@pytest.mark.parametrize("status", [200, 503])
+def test_token_that_comes_drop_by_drop(faulty: FaultyRegistry, status: int, head: bytes) -> None:
+    drips = Drips("/token", f"HTTP/1.1 {status} x\r\n".encode() + head)
+    faulty.rules += [drips, wants_token(faulty)]
+    told = fault(faulty.reference(), TemporaryError, timeout_s=0.5, retry_time_s=0.1)
+    assert f"{faulty.host} does not answer in time" in told
+    assert not drips.overdue.is_set()
+
+
+def test_tags_that_come_drop_by_drop(faulty: FaultyRegistry) -> None:
+    drips = Drips("/tags/", b"HTTP/1.1 200 OK\r\n" + LONG)
+    faulty.rules.append(drips)
+    assert "manifest unknown" in fault(faulty.reference("2"), SourceError, timeout_s=0.5)
+    assert not drips.overdue.is_set()

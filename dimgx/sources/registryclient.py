@@ -224,8 +224,9 @@ class RegistryClient:
 
     def _read_problem(self, response: Response) -> str:
         """Give what the registry says itself, as ": CODE: message"."""
+        time_s = self._options.timeout_s
         try:
-            data = read_body(response, self.host, _ERROR_LIMIT, "an error")
+            data = read_body(response, self.host, _ERROR_LIMIT, "an error", time_s)
             errors = json.loads(data)["errors"]
             texts = [f"{e.get('code', '')}: {e.get('message', '')}" for e in errors[:2]]
         except (DimgxError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
@@ -240,7 +241,9 @@ class RegistryClient:
         try:
             patience = Patience(0, self._stopped)
             response = self.get("tags/list?n=1000", patience, "the list of tags", {})
-            tags = json.loads(read_body(response, self.host, _TAGS_LIMIT, "the tags"))["tags"]
+            time_s = self._options.timeout_s
+            data = read_body(response, self.host, _TAGS_LIMIT, "the tags", time_s)
+            tags = json.loads(data)["tags"]
             known = [tag for tag in tags if isinstance(tag, str) and tag.isprintable()]
         except (DimgxError, ValueError, LookupError, TypeError, RecursionError):
             return ()

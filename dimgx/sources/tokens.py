@@ -185,7 +185,8 @@ class Authorizer:
     def _read_token(self, response: Response, realm: str) -> str:
         status = response.status_code
         what = f"the token service {realm}"
-        data = read_body(response, realm, _TOKEN_LIMIT, f"the answer of {what}")
+        time_s = self._transport.timeout_s
+        data = read_body(response, realm, _TOKEN_LIMIT, f"the answer of {what}", time_s)
         if status == 429 or status >= 500:
             text = "limits how often one may ask (429)" if status == 429 else f"fails ({status})"
             raise Transient(f"{what} {text}", parse_retry_after(response.headers))

@@ -13,7 +13,8 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
-from threading import Thread
+from contextlib import contextmanager, suppress
+from threading import Event, Thread, Timer
 from time import monotonic
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 from urllib.parse import urljoin, urlsplit
@@ -67,6 +68,7 @@ class Transport:
         self._options, self._endpoint = options, endpoint
         self.is_insecure = endpoint.is_insecure
         """Certificates are not checked, and plain http is as good."""
+        self.timeout_s = options.timeout_s
         self._waiting = Waiting()
         self._session = self._make_session()
 
@@ -147,7 +149,7 @@ class Transport:
             response = self._session.get_adapter(url).send(
                 request.prepare(),
                 stream=True,
-                timeout=self._options.timeout_s,
+                timeout=self.timeout_s,
                 proxies={urlsplit(url).scheme: proxy} if proxy else {},
                 verify=not self.is_insecure,
             )
@@ -198,23 +200,63 @@ def iter_body(response: Response, host: str, *, decode: bool = False) -> Iterato
         yield data
 
 
-def read_body(response: Response, host: str, limit: int, what: str) -> bytes:
+def read_body(
+    response: Response, host: str, limit: int, what: str, time_s: float | None = None
+) -> bytes:
     """Give the whole of a small body, and close the response.
 
-    Raises: ImageError where it is larger than `limit` bytes; Transient where it is cut.
+    It may take `time_s` in all; for None only silence is bounded.
+
+    Raises: ImageError where it is larger than `limit` bytes; Transient where it is cut or late.
     """
+    is_late = Event()
     try:
         stated = stated_length(response)
         found = bytearray()
         if stated is not None and stated > limit:
             raise ImageError(f"{what} has {stated} bytes; at most {limit} are read")
-        for piece in iter_body(response, host, decode=True):
-            found += piece
-            if len(found) > limit:
-                raise ImageError(f"{what} has more than the {limit} bytes that are read")
-        return bytes(found)
+        with _ended_after(time_s, response, is_late):
+            for piece in iter_body(response, host, decode=True):
+                found += piece
+                if len(found) > limit:
+                    raise ImageError(f"{what} has more than the {limit} bytes that are read")
+    except Transient:
+        if not is_late.is_set():
+            raise
     finally:
         response.close()
+    if is_late.is_set():  # what ends without an error then need not be whole
+        raise Transient(f"{host} does not answer in time")
+    return bytes(found)
+
+
+@contextmanager
+def _ended_after(time_s: float | None, response: Response, is_late: Event) -> Iterator[None]:
+    """Hang up after that time, and set `is_late`.
+
+    A socket's own time-out begins anew with each byte that comes.
+    """
+
+    def hang_up() -> None:
+        is_late.set()
+        with suppress(OSError, RuntimeError, ValueError):  # it has ended meanwhile
+            response.raw.shutdown()
+
+    if time_s is None:
+        yield
+        return
+    timer = Timer(time_s, hang_up)
+    timer.daemon = True
+    try:
+        timer.start()
+    except RuntimeError:  # no more threads may be started
+        yield
+        return
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 def stated_length(response: Response) -> int | None:
