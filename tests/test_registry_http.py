@@ -124,6 +124,25 @@ def test_answers_that_say_to_go_on_before_a_proxy_connects_us(
     assert ("to registry.test (403)" if times == 1 else "says 103 without end") in told
 
 
+def test_blanks_behind_the_values_of_a_header(faulty: FaultyRegistry, expected: bytes) -> None:
+    media_type, data = faulty.manifests["1"]
+
+    def rule(handler: Handler) -> bool:
+        if "/manifests/" in handler.path:
+            digest = f"sha256:{sha256(data)} \t"
+            stated = {"Content_Type": f"{media_type} ", "Docker_Content_Digest": digest}
+            handler.send(200, data, **stated)
+        elif not handler.path.endswith("?moved"):
+            handler.send(307, Location=f"{handler.path}?moved  ")
+        else:
+            digest = handler.path.partition("?")[0].rpartition(":")[2]
+            faulty.send_blob(handler, faulty.blobs[digest])
+        return True
+
+    faulty.rules.append(rule)
+    assert flat(faulty.reference()) == expected
+
+
 # -- drop by drop --------------------------------------------------------------------------------
 
 

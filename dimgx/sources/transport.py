@@ -4,6 +4,7 @@
    no other; there is no way from https back to http but where that is allowed anyway.
 2. No URL beyond its host is shown in an error: blob stores have signatures in them.
 3. Nothing is read from the environment, no cookie is kept, no blob is decompressed.
+4. Blanks around the value of a field are no part of it (RFC 9110, 5.5).
 """
 
 from __future__ import annotations
@@ -155,6 +156,8 @@ class Transport:
             )
         except (requests.RequestException, OSError, ValueError) as exc:
             fail(exc, host, host_of(proxy) if proxy else None)
+        for name, value in response.headers.items():
+            response.headers[name] = value.strip(" \t")  # http.client keeps those behind it
         if response.status_code == 407 and proxy is not None:
             response.close()
             raise _refused_by_proxy(host_of(proxy), host, "407")
