@@ -232,7 +232,8 @@ def test_registry_token(faulty: FaultyRegistry, expected: bytes) -> None:
         "ftp://token.example.com/t",
         "token.example.com/t",
         "",
-        "https://user:pw@token.example.com/t",
+        "",
+        "https://user:pa55@[::1/t",
         "https:///t",
         "http://[::1/t",
         "file:///etc/passwd",
@@ -241,7 +242,15 @@ def test_registry_token(faulty: FaultyRegistry, expected: bytes) -> None:
 def test_realm_that_is_no_https_url(faulty: FaultyRegistry, realm: str) -> None:
     faulty.rules.append(wants_token(faulty, realm=realm or "%"))
     told = fault(faulty.reference(), SourceError, credentials=ANNA)
-    assert "no https URL" in told
+    assert "no https URL" in told and "pa55" not in told
+
+
+def test_realm_with_a_user_of_its_own(faulty: FaultyRegistry) -> None:
+    realm = f"https://user:{PASSWORD}@token.example.com/t/of-the-test?x=y"
+    faulty.rules.append(wants_token(faulty, realm=realm))
+    told = fault(faulty.reference(), SourceError, credentials=ANNA)
+    where = "a token from 'https://token.example.com' with a user of its own choice"
+    assert f"{faulty.host} wants {where}" in told and "user:" not in told
 
 
 def test_realm_with_a_query_of_its_own(faulty: FaultyRegistry, expected: bytes) -> None:

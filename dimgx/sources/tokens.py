@@ -172,14 +172,21 @@ class Authorizer:
         return self._read_token(response, host_of(realm))
 
     def _check_realm(self, realm: str) -> None:
+        """See that credentials may go to where a token is asked for.
+
+        Raises: SourceError, which shows no more of a URL than its scheme and host.
+        """
         parts = split_url(realm)
-        is_fine = parts is not None and parts.username is None
-        if parts is not None and parts.scheme == "http":
-            is_fine &= self._transport.is_insecure or is_loopback(parts.hostname or "")
-        if not is_fine:
+        if parts is None:
+            raise SourceError(f"{self._host} wants a token from what is no https URL")
+        shown = f"{parts.scheme}://{host_of(realm)}"
+        where = f"{self._host} wants a token from {shown!r:.200}"
+        if parts.username is not None:
+            raise SourceError(f"{where} with a user of its own choice, which is not done")
+        allowed = self._transport.is_insecure or is_loopback(parts.hostname or "")
+        if parts.scheme == "http" and not allowed:
             raise SourceError(
-                f"{self._host} wants a token from {realm.partition('?')[0]!r:.200}, which is no"
-                " https URL; only --tls-verify=false sends credentials elsewhere"
+                f"{where}, which is no https URL; only --tls-verify=false sends credentials there"
             )
 
     def _read_token(self, response: Response, realm: str) -> str:
