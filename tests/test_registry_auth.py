@@ -232,7 +232,6 @@ def test_registry_token(faulty: FaultyRegistry, expected: bytes) -> None:
         "ftp://token.example.com/t",
         "token.example.com/t",
         "",
-        "",
         "https://user:pa55@[::1/t",
         "https:///t",
         "http://[::1/t",

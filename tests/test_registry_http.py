@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dimgx import DimgxError, Proxies, SourceError, TemporaryError
+from dimgx import DimgxError, ImageError, Proxies, SourceError, TemporaryError
 from tests.dsl import file, layer
 from tests.registries import (
     FaultyRegistry,
@@ -141,6 +141,56 @@ def test_blanks_behind_the_values_of_a_header(faulty: FaultyRegistry, expected: 
 
     faulty.rules.append(rule)
     assert flat(faulty.reference()) == expected
+
+
+# -- an end that nothing states ------------------------------------------------------------------
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+CUT = {
+    "header": HEAD,
+    "field": HEAD + b"Content-Le",
+    "document": HEAD + b'\r\n{"schemaVersion": 2,',
+}
+
+
+@pytest.mark.parametrize("part", ["/manifests/", "/token"])
+@pytest.mark.parametrize("cut", CUT.values(), ids=CUT)
+def test_cut_where_nothing_states_the_end(
+    faulty: FaultyRegistry, expected: bytes, part: str, cut: bytes
+) -> None:
+    faulty.rules[:] = [sends(cut, part=part, times=1), wants_token(faulty)]
+    assert flat(faulty.reference()) == expected
+    faulty.rules[:] = [sends(cut, part=part), wants_token(faulty)]
+    assert "broke off at byte" in fault(faulty.reference(), TemporaryError, retry_time_s=0.3)
+
+
+def test_mirror_that_cuts_where_nothing_states_the_end(
+    faulty: FaultyRegistry, expected: bytes, tmp_path: Path
+) -> None:
+    with faulty_registry() as mirror:
+        mirror.rules.append(sends(HEAD, part="/manifests/"))
+        conf = tmp_path / "registries.conf"
+        conf.write_text(
+            f'[[registry]]\nlocation = "{faulty.host}"\n'
+            f'[[registry.mirror]]\nlocation = "{mirror.host}"\n'
+        )
+        assert flat(faulty.reference(), conf_files=(str(conf),)) == expected
+        assert mirror.requests
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_end_that_nothing_states_is_no_cut(
+    faulty: FaultyRegistry, expected: bytes, is_whole: bool
+) -> None:
+    media_type, data = faulty.manifests["1"]
+    document = data if is_whole else b"<p>log in first"
+    head = f"HTTP/1.0 200 OK\r\nContent-Type: {media_type}\r\n\r\n"
+    faulty.rules.append(sends(head.encode() + document, part="/manifests/"))
+    if is_whole:
+        assert flat(faulty.reference()) == expected
+    else:
+        assert "a web page" in fault(faulty.reference(), ImageError)
+    assert len(faulty.requests) == (3 if is_whole else 1)
 
 
 # -- drop by drop --------------------------------------------------------------------------------

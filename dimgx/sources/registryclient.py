@@ -30,6 +30,7 @@ from dimgx.sources.transport import (
     host_of,
     is_from_elsewhere,
     read_body,
+    states_its_end,
 )
 
 if TYPE_CHECKING:
@@ -102,14 +103,16 @@ class RegistryClient:
                                 what, {"Accept": _ACCEPTED})  # fmt: skip
             try:
                 data = read_body(response, self.host, MANIFEST_LIMIT, f"{what} at {self.host}")
+                if data.lstrip().startswith(b"<"):
+                    raise ImageError(
+                        f"{host_of(response.url)} answers with a web page, not with {what}: is it a"
+                        " registry, and does no login page or proxy stand before it?"
+                    )
+                if not states_its_end(response) and not _is_whole(data):
+                    raise Transient(f"{what} of {self.host} broke off at byte {len(data)}")
             except Transient as exc:
                 patience.pause(exc)
                 continue
-            if data.lstrip().startswith(b"<"):
-                raise ImageError(
-                    f"{host_of(response.url)} answers with a web page, not with {what}: is it a"
-                    " registry, and does no login page or proxy stand before it?"
-                )
             return FetchedManifest(
                 data,
                 response.headers.get("Content-Type", "").partition(";")[0].strip(),
@@ -249,6 +252,17 @@ class RegistryClient:
             return ()
         near = get_close_matches(wanted, known[:5000], _MOST_TAGS_SHOWN, 0.4)
         return near or known[-_MOST_TAGS_SHOWN:]
+
+
+def _is_whole(data: bytes) -> bool:
+    """Tell whether a document ends where its JSON does."""
+    try:
+        json.loads(data.decode("utf-8-sig", errors="replace"))
+    except ValueError:
+        return False
+    except RecursionError:  # who reads it tells of that
+        pass
+    return True
 
 
 def _schemes(endpoint: RegistryEndpoint, options: RegistryOptions) -> tuple[str, ...]:

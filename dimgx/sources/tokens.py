@@ -22,7 +22,7 @@ from dimgx.errors import ImageError, SourceError
 from dimgx.jsondoc import Fields, parse_json
 from dimgx.sources.patience import Transient, parse_retry_after
 from dimgx.sources.proxies import is_loopback
-from dimgx.sources.transport import host_of, read_body
+from dimgx.sources.transport import host_of, read_body, states_its_end
 from dimgx.sources.urls import split_url
 
 if TYPE_CHECKING:
@@ -208,6 +208,8 @@ class Authorizer:
             token = answer.text("token") or answer.text("access_token")
             life = answer.integer("expires_in") or _SHORTEST_LIFE_S
         except ImageError:  # its text could show what must not be shown
+            if not states_its_end(response):
+                raise Transient(f"{what} broke off at byte {len(data)}") from None
             raise SourceError(f"{what} gives an answer that makes no sense") from None
         if not token or not re.fullmatch(r"[\x21-\x7e]+", token):
             raise SourceError(f"{what} gives an answer without a token")

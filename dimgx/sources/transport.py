@@ -268,6 +268,17 @@ def stated_length(response: Response) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
+def states_its_end(response: Response) -> bool:
+    """Tell whether a body that is cut can be told from a whole one by its framing.
+
+    Where a connection ends in the header, what states it may be lacking.
+
+    Spec: RFC 9112, 6.3 and 8.
+    """
+    coding = response.headers.get("Transfer-Encoding", "").lower()
+    return stated_length(response) is not None or "chunked" in coding
+
+
 def host_of(url: str) -> str:
     """Give host and port of a URL, and nothing of it that could be secret."""
     return urlsplit(url).netloc.rpartition("@")[2]
