@@ -186,12 +186,12 @@ class DirectoryStore:
         try:
             check()
             with translated(self._path):
+                places = {name: self._write_small(data) for name, data in last.items()}
+                self._index = next(iter(places.values()))
                 if not (self._is_new or self._keeps_images):
                     self._silence_record(last)
                 for name, data in self._marks.items():
                     self._publish(self._write_small(data), name, len(data))
-                places = {name: self._write_small(data) for name, data in last.items()}
-                self._index = next(iter(places.values()))
                 self._sync_names()
                 for name, place in places.items():
                     self._publish(place, name, len(last[name]))
