@@ -209,12 +209,13 @@ def test_program_is_not_waited_for_when_it_is_stopped(
     """It says more than a pipe holds, and goes on for as long as it is let."""
     path, begun = tmp_path / "bin" / "podman", tmp_path / "begun"
     path.parent.mkdir()
+    (tmp_path / "said").write_bytes(layer(file("a", b"a" * 200_000)))
     layers = [f"sha256:{'1' * 64}"]
     told = {"Id": "2" * 64, "Os": "linux", "RootFS": {"Layers": layers}, "History": [{}]}
     path.write_text(
         f'#!/bin/sh\n[ "$1" = image ] && echo \'[{json.dumps(told)}]\' && exit\n'
         f'[ "$1" = history ] && echo "[]" && exit\n[ "$1" = {stage} ] || exit 1\n'
-        f'head -c 200000 /dev/zero\necho $$ >"{begun}"\nexec sleep 600\n'
+        f'cat "{tmp_path}/said"\necho $$ >"{begun}"\nexec sleep 600\n'
     )
     path.chmod(0o755)
     env = {"PATH": f"{path.parent}:/usr/bin:/bin", "PYTHONPATH": str(programs.CHECKOUT)}
