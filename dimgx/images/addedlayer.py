@@ -74,7 +74,7 @@ def open_added_layer(
     """
     try:
         if os.path.isdir(path):
-            return _spool(_iter_directory(os.fsencode(path)), space, tick)
+            return _spool(_gathered(_iter_directory(os.fsencode(path))), space, tick)
         return _open_tar(path, space, resources, tick)
     except OSError as exc:
         where = os.fsdecode(exc.filename) if exc.filename else path
@@ -140,6 +140,20 @@ def _spool(
 
     diff_id = _digest(kept(), tick)
     return Layer(spool.finish(), diff_id=diff_id)
+
+
+def _gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield pieces joined to larger ones: a directory's headers and files may be small and many."""
+    held: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        held.append(piece)
+        size += len(piece)
+        if size >= PIECE:
+            yield b"".join(held)
+            held, size = [], 0
+    if held:
+        yield b"".join(held)
 
 
 def _iter_directory(top: bytes) -> Iterator[bytes]:
