@@ -81,6 +81,35 @@ TARS = {
     "global PAX": layer(*SMALL, raw(pax_header([(b"uid", b"7")], b"g")), *MIXED[-4:]),
     "GNU": layer(*(one.but(dialect="gnu") for one in MIXED), file(LONG, "x", dialect="gnu")),
     "GNU long link": layer(*SMALL, raw(gnu_long(b"K", b"t" * 150)), symlink("s", "t"), dir_("q")),
+    "GNU long both": layer(
+        *SMALL, symlink("./" + LONG, "t" * 150, dialect="gnu"),
+        hardlink(LONG + "2", LONG, dialect="gnu"), file(LONG + "3", "x" * 600, dialect="gnu"),
+        *MIXED[-4:],
+    ),
+    "GNU long, but of a file": layer(*SMALL, raw(gnu_long(b"K", b"t")), file("a", "x"), *SMALL),
+    "GNU long, but empty": layer(*SMALL, raw(gnu_long(b"L", b"")), file("a", "x"), *SMALL),
+    "GNU long twice": layer(*SMALL, raw(gnu_long(b"L", b"n") * 2), file("a", "x"), *SMALL),
+    "GNU long in a row": layer(*SMALL, raw(gnu_long(b"L", LONG.encode())), *MIXED[-4:]),
+    "GNU long at the end": layer(*SMALL, raw(gnu_long(b"K", b"t") + gnu_long(b"L", b"n"))),
+    "GNU long, too long": layer(*SMALL, raw(gnu_long(b"L", b"n" * 4097)), file("a"), *MIXED[-4:]),
+    "GNU long, much too long": layer(*SMALL, raw(gnu_long(b"L", b"n" * 9000)), file("a")),
+    "GNU long, behind PAX": layer(
+        *SMALL, raw(pax_header([(b"path", b"p")]) + gnu_long(b"L", b"n")), file("a"), *MIXED[-4:]
+    ),
+    "GNU long link of 4097": layer(*SMALL, raw(gnu_long(b"K", b"t" * 4097)), symlink("s", "t")),
+    "foreign PAX": layer(*SMALL, *(one.but(records=((b"comment", b"c"),)) for one in MIXED)),
+    "foreign PAX that makes no sense": layer(
+        *SMALL, raw(extended(b"x", b"11 comment=\n13 com\0ent=x\n")), file("a"), *MIXED[-4:]
+    ),
+    "an empty ACL": layer(*SMALL, file("a", records=((b"SCHILY.acl.access", b""),)), *SMALL),
+    "link targets in PAX": layer(
+        *SMALL, hardlink("h", LONG), file(LONG),
+        hardlink("i", "f1", records=((b"linkpath", b"f2"),)),
+        file("j", records=((b"linkpath", b"f2"),)), *MIXED[-4:],
+    ),
+    "a PAX header of many digits": layer(
+        *SMALL, raw(extended(b"x", b"0" * 5000 + b" path=x\n")), file("a"), *MIXED[-4:]
+    ),
     "V7": layer(*(one.but(dialect="v7") for one in MIXED)),
     "V7 between": layer(*SMALL, file("v", "x" * 600, dialect="v7"), *MIXED[-4:]),
     "type NUL": layer(*SMALL, file("v", "x" * 600, typeflag=b"\0"), *MIXED[-4:]),
@@ -205,11 +234,17 @@ def test_random_layers_and_damages(some: list[Member], at: int, value: int) -> N
     check(bytes(tar))
 
 
-@pytest.mark.parametrize("chunk", [2048, 2560, 32 << 10])
+@pytest.mark.parametrize("chunk", [3072, 3584, 32 << 10])
 @pytest.mark.parametrize("cut", [0, 500, 1000])
-def test_how_a_member_goes_out_does_not_depend_on_chunks(cut: int, chunk: int) -> None:
-    """A PAX header that lies across the border of a chunk is taken with those beside it."""
-    pairs = [file(f"./p{i}", b"z" * 700, mtime="1.5") for i in range(300)]
+@pytest.mark.parametrize("dialect", ["pax", "gnu"])
+def test_how_a_member_goes_out_does_not_depend_on_chunks(
+    cut: int, chunk: int, dialect: str
+) -> None:
+    """Extended headers that lie across the border of a chunk are taken with those beside them."""
+    if dialect == "gnu":
+        pairs = [symlink(f"./{i:0200}", "t" * 150, dialect="gnu") for i in range(300)]
+    else:
+        pairs = [file(f"./p{i}", b"z" * 700, mtime="1.5") for i in range(300)]
     tar = layer(file("./first", b"1" * cut), *pairs)
     with tempfile.TemporaryFile() as opened, pytest.MonkeyPatch.context() as patch:
         opened.write(tar)
@@ -226,4 +261,4 @@ def test_members_are_taken_at_once() -> None:
     assert found is not None
     assert (len(found.starts), found.end) == (len(SMALL) + len(MIXED), len(tar) - len(END))
     assert len(found.headers) == 512 * len(found.starts)
-    assert [number for number, *_ in found.pax] == [*range(len(SMALL), len(found.starts))]
+    assert [number for number, *_ in found.extended] == [*range(len(SMALL), len(found.starts))]

@@ -11,10 +11,14 @@ import marshal
 from array import array
 from typing import NamedTuple
 
-COPY, STRIP_LEAD, STRIP_OWNER, ADD_SLASH, REWRITE = 0, 1, 2, 4, 8
-"""How a member's header goes out: as it is; without a leading `./` or `/`; without owners' names;
-with a slash behind a directory's name (these three may be added); or written anew from what it
-says."""
+COPY, STRIP_LEAD, STRIP_OWNER, ADD_SLASH, DROP_RECORDS, CLAMP = 0, 1, 2, 4, 8, 16
+"""How a member's headers go out: as they are; without a leading `./` or `/`; without owners' names;
+with a slash behind a directory's name; without records that no reader is to see; with no time that
+is too late. All but the first may be added."""
+RESIZE = 32
+"""Added to these where headers may take more or fewer blocks then."""
+REWRITE = 64
+"""Instead of these: the headers are written anew from what they say."""
 
 
 class Link(NamedTuple):

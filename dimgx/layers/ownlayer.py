@@ -21,14 +21,21 @@ from dimgx.layers.tarfields import (
     BLOCK,
     DIRECTORY,
     EXTENDED,
+    LONG_LINK,
+    LONG_NAME,
+    PAX,
     Header,
     MalformedTar,
+    count_blocks,
     is_xattr_record,
+    parse_number,
     show,
 )
+from dimgx.layers.tarrecords import split_records
 
 IS_NO_DIRECTORY = bytes(kind != DIRECTORY for kind in range(256))
 _MOST_MARKED = 16 << 20
+_NAME_RECORDS = frozenset((b"path", b"linkpath"))
 
 
 class OwnLayer:
@@ -155,14 +162,24 @@ class OwnLayer:
             index.links[number] = link._replace(is_same=is_same, is_bare=is_bare)
 
     def _is_alike(self, number: int, other: int) -> bool:
-        """Tell whether two members have but a header each, in which all attributes are spelled
-        alike. That is a tenth of the cost of parsing them."""
-        starts = self._index.starts
-        blocks = [self._read_at(starts[i], BLOCK) for i in (number, other)]
-        if any(block[156] in EXTENDED for block in blocks):
-            return False
-        first, second = (block[100:124] + block[136:148] for block in blocks)
-        return first == second
+        """Tell whether two members spell all attributes alike, and in their headers alone.
+
+        That is a tenth of the cost of parsing them.
+        """
+        first, second = map(self._read_attributes, (number, other))
+        return first is not None and first == second
+
+    def _read_attributes(self, number: int) -> bytes | None:
+        """Give mode, owner and time as a header spells them; None where a record may say more."""
+        at = self._index.starts[number]
+        while (block := self._read_at(at, BLOCK))[156] in EXTENDED:
+            size = parse_number(block[124:136], "the size", at)
+            if block[156] not in (LONG_NAME, LONG_LINK):
+                payload = self._read_at(at + BLOCK, size)
+                if block[156] != PAX or not split_records(payload).keys() <= _NAME_RECORDS:
+                    return None
+            at += BLOCK * (1 + count_blocks(size))
+        return block[100:124] + block[136:148]
 
 
 def iter_marked(hidden: Iterable[bytes], opaque: Iterable[bytes]) -> Iterator[set[bytes]]:

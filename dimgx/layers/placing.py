@@ -22,7 +22,7 @@ from dimgx.layers.names import (
     normalise,
 )
 from dimgx.layers.ownlayer import OwnLayer
-from dimgx.layers.tarbatch import PaxHeader, parse_batch
+from dimgx.layers.tarbatch import Extended, parse_batch
 from dimgx.layers.tarfields import CHARDEV, DIRECTORY, FILE, LINK, Header, MalformedTar, show
 
 # What goes the long way round through _place() is longer names, and markers of all other kinds.
@@ -62,7 +62,6 @@ class Placing:
     ) -> None:
         self._index, self._own, self._read_header_at = index, own, read_header_at
         self._clamp = clamp_mtime_s
-        self._newest = None if clamp_mtime_s is None else b"%011o" % max(clamp_mtime_s, 0)
         self._attributes: list[_Attributes] | None = [] if keeps_attributes else None
 
     def attributes_of(self, number: int) -> bytes | None:
@@ -71,22 +70,24 @@ class Placing:
         i = bisect_right(self._attributes, number, key=attrgetter("base")) - 1
         return self._attributes[i].find(number)
 
-    def take(self, joined: bytes, alone: dict[int, Header], pax: dict[int, PaxHeader]) -> None:
+    def take(
+        self, joined: bytes, alone: dict[int, Header], extended: dict[int, list[Extended]]
+    ) -> None:
         """Take the members with the headers `joined`, one block for each, into the index.
 
         By their numbers in this batch, `alone` has what members say whose block counts for nothing,
-        and `pax` what stands before headers.
+        and `extended` what stands before headers.
 
         Raises: MalformedTar.
         """
         index, own = self._index, self._own
         base = index.member_count
-        keys, kinds, codes, links, odd_names, unusual = parse_batch(joined, pax, self._newest)
+        keys, kinds, codes, links, odd_names, unusual = parse_batch(joined, extended, self._clamp)
         unusual.update(alone)
         if self._attributes is not None:
             words = memoryview(joined).cast("Q")
             columns = [words[column::64].tobytes() for column in _ATTRIBUTES]
-            self._attributes.append(_Attributes(base, unusual.union(pax), columns))
+            self._attributes.append(_Attributes(base, unusual.union(extended), columns))
         for i in sorted(unusual.union(odd_names)):
             if i in unusual:
                 header = alone.get(i) or self._read_header_at(index.starts[base + i])

@@ -14,7 +14,15 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from dimgx.layers.layerindex import ADD_SLASH, COPY, REWRITE, STRIP_LEAD, STRIP_OWNER
+from dimgx.layers.layerindex import (
+    ADD_SLASH,
+    CLAMP,
+    COPY,
+    DROP_RECORDS,
+    RESIZE,
+    STRIP_LEAD,
+    STRIP_OWNER,
+)
 from dimgx.layers.names import MAX_PATH
 from dimgx.layers.tarfields import (
     BLOCK,
@@ -24,12 +32,17 @@ from dimgx.layers.tarfields import (
     GNU_FIELDS,
     GNU_MAGIC,
     LINK,
+    LONG_NAME,
+    PAX,
     POSIX_MAGIC,
     SYMLINK,
+    count_blocks,
     cut,
     is_plain_owner,
+    newest_field,
 )
-from dimgx.layers.tarpatch import lead_of, strip_path
+from dimgx.layers.tarpatch import lead_of
+from dimgx.layers.tarrecords import UsualRecords, read_usual_records
 
 try:
     from isal.isal_zlib import adler32  # ten times as fast as zlib's
@@ -53,16 +66,6 @@ _USUAL_NUMBERS = re.compile(
     rb"(?s)(?:[0-7]{6}[0-7 \0][ \0]){3}(?:[0-7]{11}[ \0]){2}[0-7]{6}\0 .{173}"
     rb"(?:\0{16}|(?:0{6}[0 \0][ \0]){2})"
 )
-_USUAL_RECORD = re.compile(
-    rb"([1-9][0-9]{0,6}) (path|linkpath|[mac]time|SCHILY\.(?:xattr\.(?!trusted\.)|acl\.)[^=\0]+)="
-)
-_TIME = re.compile(rb"[0-9]{1,19}(?:\.[0-9]*)?")
-# Nothing but times, none of them twice, each record as long as it says.
-_LENGTHS = b"|".join(b"%d [^\n]{%d}\n" % (length, length - 4) for length in range(30, 10, -1))
-_ONLY_TIMES = re.compile(
-    b"(?s)(?:(?=%b)" % _LENGTHS
-    + rb"[0-9]{2} ([mac])time=[0-9]{1,19}(?:\.[0-9]*)?\n(?!.* \1time=))+"
-)
 _ADLER_MODULUS = 65521
 _ROOT_OWNED = b"root".ljust(32, b"\0") * 2
 
@@ -81,59 +84,53 @@ class Batch(NamedTuple):
     """Numbers of the headers that must be parsed alone."""
 
 
-class PaxHeader(NamedTuple):
-    """A PAX extended header, as it stands before a header of a batch."""
+class Extended(NamedTuple):
+    """A PAX extended header, or one with a GNU long name or link target."""
 
     block: bytes
     payload: bytes
 
 
 def parse_batch(
-    joined: bytes, pax: dict[int, PaxHeader], newest_mtime: bytes | None = None
+    joined: bytes, extended: dict[int, list[Extended]], clamp_mtime_s: int | None = None
 ) -> Batch:
     """Look at the headers `joined`: 512 bytes each, of the types `0` to `6`, at least one.
 
-    `pax` has what stands before them, by their numbers. With `newest_mtime` (11 octal digits),
-    newer members are marked for rewriting.
+    `extended` has what stands before them, by their numbers: a PAX header or long names.
     """
     unusual = _find_unusual(joined)
     kinds = joined[156::BLOCK]
     names, codes = _find_names(joined)
-    renamed: set[int] = set()
-    if pax:
-        renamed = _apply_pax(pax, names, kinds, unusual, is_clamped=newest_mtime is not None)
-    shorter: set[int] = set()
-    for i in renamed:
-        lead = lead_of(names[i])
-        codes[i] = STRIP_LEAD if lead else COPY
-        names[i] = names[i][lead:]
-        if lead and not _keeps_its_blocks(pax[i].payload):
-            shorter.add(i)
+    said = _Said(names, codes, {}, set(), unusual)
+    if extended:
+        said.read(extended, kinds, clamp_mtime_s)
     for i in _find_nonzero(joined[345::BLOCK]):
-        if i in pax:
-            unusual.add(i)
-        elif joined.startswith(b"ustar\0", i * BLOCK + 257):  # else it is unusual as it is
+        # One with another dialect's magic is unusual as it is, and a long name has no prefix.
+        if i not in said.renamed and joined.startswith(b"ustar\0", i * BLOCK + 257):
             prefix = cut(_field(joined, i, 345, 500))
             lead = lead_of(prefix)
             if lead == len(prefix):  # nothing would be left: not a prefix any more
                 lead = 0
-            codes[i] = STRIP_LEAD if lead else COPY
+            codes[i] = codes[i] & ~STRIP_LEAD | (STRIP_LEAD if lead else COPY)
             names[i] = b"/".join((prefix[lead:], cut(_field(joined, i, 0, 100))))
     for i in find_kind(kinds, DIRECTORY):
-        if names[i] and not names[i].endswith(b"/") and i not in renamed:
+        if names[i] and not names[i].endswith(b"/") and i not in said.renamed:
             name, _, behind = _field(joined, i, 0, 100).partition(b"\0")
             if len(name) < 100 and not behind.strip(b"\0"):  # else that joins the name
                 names[i] += b"/"
                 codes[i] |= ADD_SLASH
     _mark_owners(joined, codes)
-    for i in shorter:
-        codes[i] = REWRITE
-    if newest_mtime is not None:
+    if clamp_mtime_s is not None:
+        if clamp_mtime_s < 0:  # which no such field can say
+            unusual.update(range(len(kinds)))
+        newest = newest_field(clamp_mtime_s)
         for i in range(len(kinds)):
-            if _field(joined, i, 136, 147) > newest_mtime:
-                codes[i] = REWRITE
+            if _field(joined, i, 136, 147) > newest:
+                codes[i] |= CLAMP
     keys, odd_names = _make_keys(names, kinds)
-    links = [(i, cut(_field(joined, i, 157, 257))) for i in find_kind(kinds, LINK)]
+    links = [
+        (i, said.targets.get(i) or cut(_field(joined, i, 157, 257))) for i in find_kind(kinds, LINK)
+    ]
     return Batch(keys, bytearray(kinds), codes, links, odd_names, unusual)
 
 
@@ -305,60 +302,73 @@ def _make_keys(names: list[bytes], kinds: bytes) -> tuple[list[bytes], dict[int,
     return keys, {i: names[i] for i in odd}
 
 
-def _apply_pax(
-    pax: dict[int, PaxHeader],
-    names: list[bytes],
-    kinds: bytes,
-    unusual: set[int],
-    *,
-    is_clamped: bool,
-) -> set[int]:
-    """Put PAX paths in their place, and add to `unusual`; give which members got their names."""
-    if is_clamped:
-        unusual.update(pax)
-        return set()
-    unusual_heads = _find_unusual(b"".join([header.block for header in pax.values()]))
-    renamed: set[int] = set()
-    for place, (i, header) in enumerate(pax.items()):
-        if place in unusual_heads:
-            unusual.add(i)
-            continue
-        payload = header.payload
-        if _ONLY_TIMES.fullmatch(payload):
-            continue
-        records = parse_usual_records(payload)
-        if records is None or (b"linkpath" in records and kinds[i] != SYMLINK):
-            unusual.add(i)
-        elif b"path" in records:
-            names[i] = records[b"path"]
-            renamed.add(i)
-    return renamed
+class _Said(NamedTuple):
+    """What the extended headers of a batch say, put where it belongs."""
 
+    names: list[bytes]
+    codes: bytearray
+    targets: dict[int, bytes]
+    """Targets of hard links and symlinks."""
+    renamed: set[int]
+    """Who has its name from there."""
+    unusual: set[int]
 
-def _keeps_its_blocks(records: bytes) -> bool:
-    """Tell whether PAX records need as many blocks without what leads the name."""
-    return -(-len(strip_path(records)) // BLOCK) == -(-len(records) // BLOCK)
+    def read(
+        self, extended: dict[int, list[Extended]], kinds: bytes, clamp_mtime_s: int | None
+    ) -> None:
+        blocks = [header.block for headers in extended.values() for header in headers]
+        unusual_heads = _find_unusual(b"".join(blocks))
+        place = 0
+        for i, headers in extended.items():
+            for kind, payload in ((header.block[156], header.payload) for header in headers):
+                if place in unusual_heads:
+                    self.unusual.add(i)
+                place += 1
+                if kind != PAX:
+                    is_usual = self._take_long(i, kinds[i], kind, payload)
+                else:
+                    records = read_usual_records(payload, clamp_mtime_s)
+                    is_usual = self._take_records(i, kinds[i], len(payload), records)
+                if not is_usual:
+                    self.unusual.add(i)
 
+    def _take_long(self, i: int, kind: int, typeflag: int, payload: bytes) -> bool:
+        """Take what a GNU long header says; tell whether that is usual."""
+        text = cut(payload)
+        if typeflag != LONG_NAME:
+            self.targets[i] = text
+            return kind in (LINK, SYMLINK) and 0 < len(text) <= MAX_PATH
+        lead = self._rename(i, text)
+        size = len(text) - lead
+        if lead and (size <= 100 or count_blocks(size + 1) != count_blocks(len(payload))):
+            self.codes[i] |= RESIZE
+        return 0 < len(text) <= MAX_PATH
 
-def parse_usual_records(payload: bytes) -> dict[bytes, bytes] | None:
-    """Give the records of a PAX header in which all is well and nothing changes the size.
+    def _take_records(self, i: int, kind: int, size: int, records: UsualRecords | None) -> bool:
+        """Take what `size` bytes of PAX records say; tell whether that is usual."""
+        if records is None or (records.linkpath and kind not in (LINK, SYMLINK)):
+            return False
+        if records.linkpath:
+            self.targets[i] = records.linkpath
+        left = size
+        if records.dropped:
+            left -= records.dropped
+            self.codes[i] |= DROP_RECORDS
+        if records.too_late:
+            left -= records.too_late
+            self.codes[i] |= CLAMP
+        if records.path and (lead := self._rename(i, records.path)):
+            # It stays a record if it is still long, with perhaps a digit less for its length.
+            is_long = len(records.path) - lead > 100
+            left -= lead + 1 if is_long else BLOCK
+        if count_blocks(left) != count_blocks(size):
+            self.codes[i] |= RESIZE
+        return True
 
-    Owners' numbers, sparse maps and all that is foreign are left to who parses a member alone.
-    """
-    records: dict[bytes, bytes] = {}
-    at, end = 0, len(payload)
-    while at < end:
-        match = _USUAL_RECORD.match(payload, at)
-        if match is None:
-            return None
-        key = match[2]
-        at += int(match[1])
-        if at > end or payload[at - 1] != 10 or key in records or at <= match.end():
-            return None
-        value = records[key] = payload[match.end() : at - 1]
-        if key in (b"path", b"linkpath"):
-            if not value or b"\0" in value or len(value) > MAX_PATH:
-                return None
-        elif not key.startswith(b"SCHILY.") and not _TIME.fullmatch(value):
-            return None
-    return records
+    def _rename(self, i: int, name: bytes) -> int:
+        """Put a name in its place; give how many bytes lead it."""
+        lead = lead_of(name)
+        self.names[i] = name[lead:]
+        self.codes[i] = self.codes[i] & ~STRIP_LEAD | (STRIP_LEAD if lead else COPY)
+        self.renamed.add(i)
+        return lead

@@ -29,6 +29,8 @@ GNU_FIELDS = 345, 357, 386, 483
 The first is the name's prefix to some readers, and the last two change any file's size to others.
 """
 
+TIME_RECORDS = frozenset((b"mtime", b"atime", b"ctime"))
+"""The PAX records with times."""
 DECIMAL = re.compile(rb"[0-9]{1,19}")
 _OCTAL = re.compile(rb"[0-7]+")
 # Spellings of numbers that all of Go, GNU tar, bsdtar, busybox and Python read alike. Only Go takes
@@ -191,6 +193,23 @@ def parse_records(payload: bytes, offset: int) -> list[tuple[bytes, bytes]]:
 def is_xattr_record(key: bytes) -> bool:
     """Tell whether a PAX record is an extended attribute in some dress."""
     return key.startswith((b"SCHILY.xattr.", b"SCHILY.acl.")) or key == b"RHT.security.selinux"
+
+
+def is_kept_record(key: bytes) -> bool:
+    """Tell whether a PAX record goes out that has no field of its own (rules 27 and 45)."""
+    return key in TIME_RECORDS or (
+        is_xattr_record(key) and not key.startswith(b"SCHILY.xattr.trusted.")
+    )
+
+
+def count_blocks(size: int) -> int:
+    """Give how many blocks so many bytes take."""
+    return -(-size // BLOCK)
+
+
+def newest_field(clamp_mtime_s: int) -> bytes:
+    """Give the latest time that may go out as a header's field has it, without what ends it."""
+    return b"%011o" % min(max(clamp_mtime_s, 0), 8**11 - 1)
 
 
 def cut(raw: bytes) -> bytes:

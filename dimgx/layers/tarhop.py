@@ -17,12 +17,14 @@ from itertools import accumulate, compress
 from operator import ne
 from typing import NamedTuple
 
-from dimgx.layers.tarfields import BLOCK, PAX
+from dimgx.layers.tarfields import BLOCK, LONG_LINK, LONG_NAME, PAX
 
 MAX_CHUNK = 256 << 10
 """The most bytes of a chunk."""
-MAX_PAX = 16 << 10
-"""The most bytes of a PAX header that counts as ordinary; any chunk has room for it."""
+MAX_EXTENDED = {PAX: 16 << 10, LONG_NAME: 6 << 10, LONG_LINK: 6 << 10}
+"""The types of the extended headers that can be ordinary, with the most bytes of such a one."""
+ROOM = 17 << 10
+"""The most bytes that the ordinary headers of a member take; any chunk has room for them."""
 
 _MAGIC = b"ustar"
 _LANES = MAX_CHUNK // BLOCK
@@ -32,9 +34,9 @@ _FORMATS = {
 }
 _LAST = f"{BLOCK}s"
 _USUAL_SIZE = re.compile(rb"0000[0-7]{7}[ \0]")
-_USUAL_KINDS = re.compile(rb"(?:x?[0-6])*")
+_USUAL_KINDS = re.compile(rb"(?:(?:x|K?L?)[0-6])*")
 _IS_BARE = bytes(kind in b"123456" for kind in range(256))
-_IS_PAX = bytes(kind == PAX for kind in range(256))
+_IS_EXTENDED = bytes(kind in MAX_EXTENDED for kind in range(256))
 
 
 def _lanes(lane: bytes) -> int:
@@ -56,9 +58,9 @@ class Hops(NamedTuple):
     headers: bytes
     """Their headers of the types `0` to `6`, joined."""
     starts: list[int]
-    """Where they begin, each with the PAX header that is before it."""
-    pax: list[tuple[int, bytes, bytes]]
-    """PAX headers: number of the header that each stands before, its block, its payload."""
+    """Where they begin, each with the extended headers that are before it."""
+    extended: list[tuple[int, bytes, bytes]]
+    """These: number of the header that each stands before, its block, its payload."""
     end: int
     """Where the next member begins."""
 
@@ -90,26 +92,36 @@ def hop(chunk: bytes | memoryview, at: int, limit: int) -> Hops | None:
     if kinds.translate(None, b"0123456"):
         usual = _USUAL_KINDS.match(kinds, 0, count)
         count = usual.end() if usual else 0
-    pax: list[tuple[int, bytes, bytes]] = []
-    i = kinds.find(PAX, 0, count)
-    while i >= 0:
+    is_extended = kinds[:count].translate(_IS_EXTENDED)
+    extended: list[tuple[int, bytes, bytes]] = []
+    for i in compress(range(count), is_extended):
         begin = starts[i] - at + BLOCK
         size = int(joined[i * BLOCK + 124 : i * BLOCK + 135], 8)
         payload = bytes(chunk[begin : begin + size])
-        if not 0 < size <= MAX_PAX or b"size=" in payload:
+        if not is_ordinary(kinds[i], payload, size):
             count = i
+            if i and is_extended[i - 1]:
+                count = i - 1
+                extended.pop()
             break
-        pax.append((i - len(pax), blocks[i], payload))
-        i = kinds.find(PAX, i + 1, count)
+        extended.append((i - len(extended), blocks[i], payload))
     if not count:
         return None
-    if pax:
-        is_pax = kinds[:count].translate(_IS_PAX)
-        is_header = is_pax.translate(b"\1\0" + bytes(254))
+    if extended:
+        is_header = is_extended[:count].translate(b"\1\0" + bytes(254))
         joined = b"".join(compress(blocks, is_header))
-        # Where a PAX header begins, its member does, and not at the header behind it.
-        return Hops(joined, list(compress(starts, b"\1" + is_header[:-1])), pax, starts[count])
-    return Hops(joined[: count * BLOCK], starts[:count], pax, starts[count])
+        # Where its first extended header begins, a member does, and not at what is behind that.
+        return Hops(joined, list(compress(starts, b"\1" + is_header[:-1])), extended, starts[count])
+    return Hops(joined[: count * BLOCK], starts[:count], extended, starts[count])
+
+
+def is_ordinary(kind: int, payload: bytes, size: int) -> bool:
+    """Tell whether an extended header is, whose payload should have `size` bytes."""
+    return (
+        0 < size <= MAX_EXTENDED[kind]
+        and len(payload) == size
+        and not (kind == PAX and b"size=" in payload)
+    )
 
 
 def _prove(joined: bytes, gaps: list[int]) -> list[int]:

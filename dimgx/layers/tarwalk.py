@@ -4,8 +4,9 @@
    Elsewhere a loop cuts out the header, looks at its type and size, and hops to the next.
 2. Ordinary headers are looked at in batches (`tarbatch`). Together this costs about 1 us a member;
    payload is not looked at.
-3. A header with something unusual, and a member with extended headers other than a PAX header, is
-   parsed alone (`tarheader`, some 10 us), which also finds the exact error.
+3. A header with something unusual, and a member with extended headers other than a PAX header or
+   GNU's long name and link target, is parsed alone (`tarheader`, some 30 us), which also finds the
+   exact error.
 4. What the members mean together is settled at the end (`ownlayer`).
 5. A layer that is still being decoded can be followed: the walk stops where the next headers are
    not all there yet, and goes on from there. It looks for headers in what has just come, while
@@ -23,10 +24,10 @@ from collections.abc import Callable
 from dimgx.layers.layerindex import REWRITE, LayerIndex
 from dimgx.layers.ownlayer import OwnLayer
 from dimgx.layers.placing import Placing
-from dimgx.layers.tarbatch import PaxHeader
-from dimgx.layers.tarfields import BLOCK, FIFO, FILE, PAX, Header, MalformedTar
+from dimgx.layers.tarbatch import Extended
+from dimgx.layers.tarfields import BLOCK, FIFO, FILE, Header, MalformedTar
 from dimgx.layers.tarheader import read_header
-from dimgx.layers.tarhop import MAX_CHUNK, MAX_PAX, hop
+from dimgx.layers.tarhop import MAX_CHUNK, MAX_EXTENDED, ROOM, hop, is_ordinary
 from dimgx.layers.tarwrite import build_header
 from dimgx.system import pread
 
@@ -44,6 +45,8 @@ _NO_SIZE = b"00000000000\0"
 # The row of a batch for a member that is parsed alone. Where all names begin with `./`, so does
 # this one, as batches of such names are looked at faster.
 _STAND_IN = build_header(Header(b"./-", FILE))
+# How the types of a member's extended headers may follow each other.
+_ORDERS = (b"x", b"K", b"L", b"KL")
 _cut_block = struct.Struct(f"{BLOCK}s").unpack_from
 
 
@@ -102,10 +105,10 @@ class LayerWalk:
         self.global_from: int | None = None
         """The first member behind a global header."""
         # Of the batch: headers, one or more in each piece, and, by their numbers in it, members
-        # that are parsed alone and PAX headers.
+        # that are parsed alone and extended headers.
         self._blocks: list[bytes] = []
         self._alone: dict[int, Header] = {}
-        self._pax: dict[int, PaxHeader] = {}
+        self._extended: dict[int, list[Extended]] = {}
         self._placing = Placing(
             self.index,
             self.own,
@@ -171,7 +174,7 @@ class LayerWalk:
             k = self._hop_on(k, last)
             if k > last >= 0:  # in another chunk; one without a whole block may be the tar's end
                 break
-            if 0 < k > last - BLOCK - MAX_PAX and chunk[k + 156] == PAX:
+            if 0 < k > last - ROOM and chunk[k + 156] in MAX_EXTENDED:
                 break  # how a member goes out must not depend on where chunks end
             try:
                 header = read_header(self._read_at, self._chunk_at + k, self._end)
@@ -188,7 +191,7 @@ class LayerWalk:
             self._blocks.append(_STAND_IN)
             starts.append(self._chunk_at + k)
             k = header.end - self._chunk_at
-            if header.data_offset - header.offset > MAX_PAX:
+            if header.data_offset - header.offset > ROOM:
                 self._take_batch()  # some hundred that say so much would fill the memory
         self.position = self._chunk_at + k
         # Where small files lie close together, more can be looked at together.
@@ -207,8 +210,8 @@ class LayerWalk:
         if hops is None:
             return 0
         count = self._batch_size
-        for number, block, payload in hops.pax:
-            self._pax[count + number] = PaxHeader(block, payload)
+        for number, block, payload in hops.extended:
+            self._extended.setdefault(count + number, []).append(Extended(block, payload))
         self._blocks.append(hops.headers)
         self.index.starts.fromlist(hops.starts)
         return hops.end - self._chunk_at
@@ -222,12 +225,9 @@ class LayerWalk:
         add_start, add_block = self.index.starts.append, self._blocks.append
         while k <= last:
             (block,) = _cut_block(chunk, k)
-            kind, at, pax = block[156], k, None
-            if kind == PAX:
-                pax = self._cut_pax(block, k)
-                if pax is None:
-                    break
-                at += BLOCK + (len(pax.payload) + 511 & -BLOCK)
+            kind, at, extended = block[156], k, None
+            if kind in MAX_EXTENDED:
+                extended, at = self._cut_extended(k)
                 if at > last:
                     break
                 (block,) = _cut_block(chunk, at)
@@ -245,23 +245,35 @@ class LayerWalk:
                     break
                 if kind != FILE and step != BLOCK:
                     break
-            if pax is not None:
-                self._pax[self._batch_size] = pax
+            if extended:
+                self._extended[self._batch_size] = extended
             add_block(block)
             add_start(chunk_at + k)
             k = at + step
         return k
 
-    def _cut_pax(self, head: bytes, k: int) -> PaxHeader | None:
-        """Give the PAX header at `k`, as far as the chunk has it; None if it is unusual."""
-        try:
-            size = int(head[124:135], 8)
-        except ValueError:
-            return None
-        if not 0 < size <= MAX_PAX or head[135] > 32:
-            return None
-        payload = bytes(self._chunk[k + BLOCK : k + BLOCK + size])
-        return None if b"size=" in payload else PaxHeader(head, payload)
+    def _cut_extended(self, k: int) -> tuple[list[Extended], int]:
+        """Cut out the extended headers from `k` on; give them, and where the header is.
+
+        It is where the unusual one is, if one is, or beyond the chunk.
+        """
+        chunk, found, kinds = self._chunk, list[Extended](), b""
+        while k + BLOCK <= len(chunk):
+            (block,) = _cut_block(chunk, k)
+            kind, digits = block[156], block[124:136]
+            if kind not in MAX_EXTENDED or kinds + bytes((kind,)) not in _ORDERS:
+                break
+            try:
+                size = int(digits[:11], 8)
+            except ValueError:
+                break
+            payload = bytes(chunk[k + BLOCK : k + BLOCK + size])
+            if digits[11] > 32 or not is_ordinary(kind, payload, size):
+                break
+            found.append(Extended(block, payload))
+            kinds += bytes((kind,))
+            k += BLOCK + (size + 511 & -BLOCK)
+        return found, k
 
     def _read_chunk(self, size: int) -> bytes | memoryview:
         size = min(size, self._size - self._chunk_at)
@@ -287,7 +299,7 @@ class LayerWalk:
     def _take_batch(self) -> None:
         """Take the headers at hand into the index."""
         if self._blocks:
-            self._placing.take(b"".join(self._blocks), self._alone, self._pax)
+            self._placing.take(b"".join(self._blocks), self._alone, self._extended)
             self._blocks.clear()
             self._alone.clear()
-            self._pax.clear()
+            self._extended.clear()

@@ -49,7 +49,7 @@ def build_header(header: Header) -> bytes:
         if len(linkname) > 100:
             before = _extended(_LONG_NAME, b"K", linkname + b"\0", GNU_MAGIC)
         if len(name) > 100:
-            before += _extended(_LONG_NAME, b"L", name + b"\0", GNU_MAGIC)
+            before += build_long_name(name)
         if before or too_large:
             magic = GNU_MAGIC
     fields = [_number(value, width) for value, width in numbers.values()]
@@ -62,6 +62,11 @@ def build_header(header: Header) -> bytes:
         bytes((header.kind,)) + linkname[:100].ljust(100, b"\0") + magic + bytes(64),
         devices,
     )
+
+
+def build_long_name(name: bytes) -> bytes:
+    """Build GNU's extended header for a name that is too long for a header."""
+    return _extended(_LONG_NAME, b"L", name + b"\0", GNU_MAGIC)
 
 
 def build_global_header(comment: bytes) -> bytes:

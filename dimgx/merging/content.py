@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import compress
 
-from dimgx.layers.layerindex import REWRITE, STRIP_OWNER, LayerIndex
+from dimgx.layers.layerindex import ADD_SLASH, RESIZE, REWRITE, STRIP_LEAD, LayerIndex
 from dimgx.merging.leftout import LeftOut
 from dimgx.merging.merged import Merged
 from dimgx.merging.pathrules import PathFilter, PathRule
-from dimgx.merging.plan import NEW, RENAME
+from dimgx.merging.plan import NEW
 from dimgx.merging.renaming import Renaming
 
 
@@ -73,5 +73,5 @@ def _rename(merged: Merged, names: Sequence[bytes]) -> None:
     for number, key in zip(merged.numbers, names, strict=True):
         merged.keys[number] = key
         if merged.codes[number] < REWRITE:
-            merged.codes[number] = RENAME | (merged.codes[number] & STRIP_OWNER)
+            merged.codes[number] = RESIZE | (merged.codes[number] & ~(STRIP_LEAD | ADD_SLASH))
     merged.names = dict(zip(merged.numbers, names, strict=True))

@@ -5,10 +5,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import NamedTuple
 
-NEW = 16
+NEW = 65
 """The code of what is written as `Plan.written` says, or else is an implied directory."""
-RENAME = 32
-"""Added to the code of what goes out under another name, but else as it is or without owners."""
 
 
 class Written(NamedTuple):
