@@ -5,7 +5,8 @@
     WORK/SHAPE/plain.tar      the image, as `docker save` of Docker 25 and later writes it
     WORK/SHAPE/plain/         the same as an OCI layout
 
-and gzip.tar, zstd.tar, dot.tar (every name begins with ./) beside them, where they are wanted.
+and beside them, where they are wanted, gzip.tar, zstd.tar, dot.tar (every name begins with ./), and
+gnu.tar, posix.tar, bsdtar.tar (headers spelled as other tools do).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.model import Model
-from benchmarks.tarbytes import BLOCK, END, Entry, header, write_layer
+from benchmarks.tarbytes import BLOCK, END, Entry, Spelling, header, write_layer
 from benchmarks.trees import Builder, Shape
 
 VERSION = 1
@@ -52,6 +53,14 @@ SHAPES = {
     )
 }
 
+SPELLED: dict[str, tuple[bytes, Spelling]] = {
+    "dot": (b"./", "go"),
+    "gnu": (b"", "gnu"),
+    "posix": (b"", "posix"),
+    "bsdtar": (b"", "bsdtar"),
+}
+"""What stands before names, and who spells them."""
+
 MEDIA_TYPES = {
     "plain": "application/vnd.oci.image.layer.v1.tar",
     "gzip": "application/vnd.oci.image.layer.v1.tar+gzip",
@@ -74,7 +83,7 @@ class Corpus:
 
     directory: Path
     variant: str
-    """plain, gzip, zstd or dot."""
+    """plain, gzip, zstd, dot, or a spelling."""
     shape: str
     members: int
     live: int
@@ -124,8 +133,8 @@ def ensure(work: Path, name: str, variant: str, *, scale: float) -> Corpus:
         facts = {"stamp": stamp, **_make_plain(directory, shape)}
         (directory / "facts.json").write_text(json.dumps(facts))
     if not (directory / f"{variant}.tar").exists():
-        if variant == "dot":
-            _make_dot(directory, shape)
+        if variant in SPELLED:
+            _make_spelled(directory, shape, variant)
         elif variant == "plain":
             write_archive(directory / "plain", directory / "plain.tar")
         else:
@@ -157,11 +166,14 @@ def _make_plain(directory: Path, shape: Shape) -> dict[str, int]:
     return {"members": members, "live": len(lines), "plain": plain}
 
 
-def _make_dot(directory: Path, shape: Shape) -> None:
-    with LayoutWriter(directory / "dot") as layout:
-        blobs = [layout.add_layer(entries, b"./") for entries in Builder(shape).layers()]
+def _make_spelled(directory: Path, shape: Shape, variant: str) -> None:
+    """Make the same image with other headers."""
+    with LayoutWriter(directory / variant) as layout:
+        blobs = [
+            layout.add_layer(entries, *SPELLED[variant]) for entries in Builder(shape).layers()
+        ]
         layout.finish(blobs, "plain")
-    write_archive(directory / "dot", directory / "dot.tar")
+    write_archive(directory / variant, directory / f"{variant}.tar")
 
 
 def _compress(directory: Path, variant: str) -> None:
@@ -190,11 +202,13 @@ class LayoutWriter:
         for left in self.blobs.glob("tmp-*"):
             left.unlink()
 
-    def add_layer(self, entries: Sequence[Entry], prefix: bytes = b"") -> Blob:
+    def add_layer(
+        self, entries: Sequence[Entry], prefix: bytes = b"", spelling: Spelling = "go"
+    ) -> Blob:
         """Store a plain layer."""
         path = self.blobs / "tmp-layer"
         with path.open("wb", buffering=0) as file:
-            written = write_layer(entries, file.write, prefix)
+            written = write_layer(entries, file.write, prefix, spelling)
         path.rename(self.blobs / written.digest)
         return Blob(written.digest, written.size, written.digest)
 

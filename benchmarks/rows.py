@@ -153,9 +153,11 @@ class Series:
     id: str
     title: str
     unit: str
-    shapes: tuple[str, ...]
+    images: tuple[str, ...]
+    """Shapes, with a colon before the variant if it is not plain."""
     is_growing: bool = True
     """Each image is a larger one of the same kind."""
+    aim: float | None = GROWTH_AIM
 
 
 GROWTH = (
@@ -167,4 +169,12 @@ GROWTH = (
         ("stack1", "stack16", "stack64", "stack127"),
     ),
     Series("odd", "deep trees, whiteouts", "member", ("grow100k", "deep", "whiteouts"), False),
+    Series(
+        "spellings",
+        "long names, spelled as tools do",
+        "member",
+        ("deep", "deep:gnu", "deep:posix", "deep:bsdtar"),
+        False,
+        None,
+    ),
 )

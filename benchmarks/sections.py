@@ -192,19 +192,21 @@ def growth(session: Session, series: rows.Series) -> Row:
     from one image to the next; for images of other kinds it is the whole time, the start taken off.
     """
     command = session.dimgx.flatten("dimgx", "--verify", "none")
-    corpora = [session.corpus(shape) for shape in ("one", *series.shapes)]
+    parted = [image.partition(":") for image in ("one", *series.images)]
+    corpora = [session.corpus(shape, variant or "plain") for shape, _, variant in parted]
     outcomes = [Outcome() for _ in corpora]
     for _ in range(session.rounds):
         for corpus, outcome in zip(corpora, outcomes, strict=True):
             if outcome.failure is None:
-                session.say(f"growth {series.id}: {corpus.shape}")
+                session.say(f"growth {series.id}: {corpus.shape} {corpus.variant}")
                 session.one_round(corpus, command, outcome)
     base = figures(outcomes[0])
     points: list[Row] = []
     before = {"units": 0, **base}
     for corpus, outcome in zip(corpora[1:], outcomes[1:], strict=True):
         units = corpus.members if series.unit == "member" else len(corpus.layers())
-        point: Row = {"shape": corpus.shape, "units": units, **figures(outcome)}
+        shape = " ".join((corpus.shape, corpus.variant)).removesuffix(" plain")
+        point: Row = {"shape": shape, "units": units, **figures(outcome)}
         point |= cost_of_each(point, before)
         points.append(point)
         if series.is_growing:
@@ -215,8 +217,8 @@ def growth(session: Session, series: rows.Series) -> Row:
     is_whole = len(each) == len(counted) > 1 and min(each) > 0
     value = each[-1] / min(each[:-1]) if is_whole else None
     return {
-        **asdict(series), "points": points, "value": value, "aim": rows.GROWTH_AIM,
-        "is_met": is_met(value, rows.GROWTH_AIM),
+        **asdict(series), "points": points, "value": value,
+        "is_met": is_met(value, series.aim),
     }  # fmt: skip
 
 

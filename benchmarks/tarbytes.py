@@ -1,19 +1,23 @@
 """Writes layer tars from plain entries, fast enough for a million of them.
 
 The writer knows nothing of dimgx and nothing of Python's tarfile (which needs minutes for a million
-members): a header is one format string, written as Go's archive/tar writes those of a real layer.
+members): a header is one format string, written as Go's archive/tar writes those of a real layer,
+or as other tools do.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
 FLUSH_AT = 1 << 20
 
+Spelling = Literal["go", "gnu", "posix", "bsdtar"]
+"""As Go does it, GNU tar, GNU tar with --format=posix, bsdtar with --format=pax."""
+POSIX_MAGIC, GNU_MAGIC = b"ustar\00000", b"ustar  \0"
 FLAGS = {"f": b"0", "h": b"1", "l": b"2", "c": b"3", "b": b"4", "d": b"5", "p": b"6"}
 
 
@@ -52,13 +56,14 @@ def header(
     target: bytes = b"",
     prefix: bytes = b"",
     device: tuple[int, int] = (0, 0),
+    magic: bytes = POSIX_MAGIC,
 ) -> bytes:
-    """Give one ustar header with its checksum."""
+    """Give one header with its checksum."""
     head = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0" % (
         name.ljust(100, b"\0"), mode, uid, gid, size, mtime,
     )  # fmt: skip
-    tail = b"%b%bustar\00000%b%07o\0%07o\0%b" % (
-        flag, target.ljust(100, b"\0"), bytes(64), *device, prefix.ljust(167, b"\0"),
+    tail = b"%b%b%b%b%07o\0%07o\0%b" % (
+        flag, target.ljust(100, b"\0"), magic, bytes(64), *device, prefix.ljust(167, b"\0"),
     )  # fmt: skip
     return b"%b%06o\0 %b" % (head, sum(head) + 256 + sum(tail), tail)
 
@@ -83,23 +88,65 @@ def split_name(name: bytes) -> tuple[bytes, bytes] | None:
     return name[:cut], name[cut + 1 :]
 
 
-def encode(entry: Entry, prefix: bytes = b"") -> bytes:
+def long_header(flag: bytes, text: bytes) -> bytes:
+    """Give GNU tar's header for what is too long for a header."""
+    size = len(text) + 1
+    head = header(b"././@LongLink", 0o644, 0, 0, size, 0, flag, magic=GNU_MAGIC)
+    return head + text + bytes(1 + -size % BLOCK)
+
+
+def encode_gnu(entry: Entry, name: bytes, target: bytes) -> bytes:
+    """Give an entry as GNU tar writes it, which has neither records nor prefixes."""
+    size = len(entry.data)
+    return b"".join(
+        (
+            long_header(b"K", target) if len(target) > 100 else b"",
+            long_header(b"L", name) if len(name) > 100 else b"",
+            header(
+                name[:100], entry.mode, entry.uid, entry.gid, size, entry.mtime,
+                FLAGS[entry.kind], target[:100], b"", entry.device, GNU_MAGIC,
+            ),
+            entry.data,
+            bytes(-size % BLOCK),
+        )
+    )  # fmt: skip
+
+
+def more_records(entry: Entry, spelling: Spelling) -> bytes:
+    """Give the records that some tools write for every file."""
+    if spelling == "go":
+        return b""
+    records = b"".join(
+        pax_record(key, b"%d.%09d" % (entry.mtime, len(entry.data)))
+        for key in (b"mtime", b"atime", b"ctime")
+    )
+    if spelling == "bsdtar":
+        records += b"".join(
+            pax_record(key, b"%d" % len(entry.path))
+            for key in (b"LIBARCHIVE.creationtime", b"SCHILY.dev", b"SCHILY.ino", b"SCHILY.nlink")
+        )
+    return records
+
+
+def encode(entry: Entry, prefix: bytes = b"", spelling: Spelling = "go") -> bytes:
     """Give an entry's headers and padded payload; `prefix` goes before its name."""
     name = prefix + entry.path
     if entry.kind == "d":
         name += b"/"
-    records = b""
-    split = split_name(name)
-    if split is None:
-        records += pax_record(b"path", name)
-        split = b"", name.decode("utf-8", "replace").encode("ascii", "replace")[:100]
     target = entry.target
     if entry.kind == "h":
         target = prefix + target
+    if spelling == "gnu":
+        return encode_gnu(entry, name, target)
+    records = more_records(entry, spelling)
+    split = split_name(name)
+    if split is None or (spelling == "posix" and split[0]):
+        records += pax_record(b"path", name)
+        split = b"", name.decode("utf-8", "replace").encode("ascii", "replace")[:100]
     if len(target) > 100 or not target.isascii():
         records += pax_record(b"linkpath", target)
         target = b""
-    if entry.fraction:
+    if entry.fraction and spelling == "go":
         records += pax_record(b"mtime", b"%d.%b" % (entry.mtime, entry.fraction))
     for key, value in entry.xattrs:
         records += pax_record(b"SCHILY.xattr." + key, value)
@@ -132,7 +179,10 @@ class Written(NamedTuple):
 
 
 def write_layer(
-    entries: Iterable[Entry], write: Callable[[bytes], object], prefix: bytes = b""
+    entries: Iterable[Entry],
+    write: Callable[[bytes], object],
+    prefix: bytes = b"",
+    spelling: Spelling = "go",
 ) -> Written:
     """Write a layer's tar and tell its size and digest."""
     digest = hashlib.sha256()
@@ -141,7 +191,7 @@ def write_layer(
     if prefix:
         parts.append(header(prefix, 0o755, 0, 0, 0, 0, b"5"))
     for entry in entries:
-        part = encode(entry, prefix)
+        part = encode(entry, prefix, spelling)
         parts.append(part)
         pending += len(part)
         if pending >= FLUSH_AT:
