@@ -15,7 +15,7 @@ from tests.engines import read_tree
 from tests.listing import full_listing, read_tar
 from tests.programs import need, need_root, run
 
-DEEP = "opt/lib/node_modules/a-package-with-a-name/node_modules/another-one/dist/internal/things/of/it"
+DEEP = "opt/lib/node_modules/a-package-with-a-name/node_modules/another-one/dist/internal/of/it"
 CAPABILITY = bytes.fromhex("0100000200040000") + bytes(12)
 GNU = ("tar", "--sort=name")
 BSD = ("bsdtar",)

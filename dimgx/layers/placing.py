@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -22,8 +22,9 @@ from dimgx.layers.names import (
     normalise,
 )
 from dimgx.layers.ownlayer import OwnLayer
-from dimgx.layers.tarbatch import Extended, parse_batch
+from dimgx.layers.tarbatch import parse_batch
 from dimgx.layers.tarfields import CHARDEV, DIRECTORY, FILE, LINK, Header, MalformedTar, show
+from dimgx.layers.tarhop import Extended
 
 # What goes the long way round through _place() is longer names, and markers of all other kinds.
 _PLAIN_WHITEOUT = re.compile(rb"(?s)((?:[^/.][^/]*/)*)\.wh\.([^/.][^/]*)")
@@ -70,13 +71,11 @@ class Placing:
         i = bisect_right(self._attributes, number, key=attrgetter("base")) - 1
         return self._attributes[i].find(number)
 
-    def take(
-        self, joined: bytes, alone: dict[int, Header], extended: dict[int, list[Extended]]
-    ) -> None:
+    def take(self, joined: bytes, alone: dict[int, Header], extended: Sequence[Extended]) -> None:
         """Take the members with the headers `joined`, one block for each, into the index.
 
-        By their numbers in this batch, `alone` has what members say whose block counts for nothing,
-        and `extended` what stands before headers.
+        By their numbers in this batch, `alone` has what members say whose block counts for nothing.
+        `extended` is what stands before headers.
 
         Raises: MalformedTar.
         """
@@ -87,7 +86,8 @@ class Placing:
         if self._attributes is not None:
             words = memoryview(joined).cast("Q")
             columns = [words[column::64].tobytes() for column in _ATTRIBUTES]
-            self._attributes.append(_Attributes(base, unusual.union(extended), columns))
+            odd = unusual.union(number for number, *_ in extended)
+            self._attributes.append(_Attributes(base, odd, columns))
         for i in sorted(unusual.union(odd_names)):
             if i in unusual:
                 header = alone.get(i) or self._read_header_at(index.starts[base + i])

@@ -11,6 +11,7 @@ magic, 0.3 for names and keys. A loop over members would take 2 us, one with obj
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -41,8 +42,9 @@ from dimgx.layers.tarfields import (
     is_plain_owner,
     newest_field,
 )
+from dimgx.layers.tarhop import Extended
 from dimgx.layers.tarpatch import lead_of
-from dimgx.layers.tarrecords import UsualRecords, read_usual_records
+from dimgx.layers.tarrecords import ONLY_TIMES, UsualRecords, read_usual_records
 
 try:
     from isal.isal_zlib import adler32  # ten times as fast as zlib's
@@ -84,19 +86,12 @@ class Batch(NamedTuple):
     """Numbers of the headers that must be parsed alone."""
 
 
-class Extended(NamedTuple):
-    """A PAX extended header, or one with a GNU long name or link target."""
-
-    block: bytes
-    payload: bytes
-
-
 def parse_batch(
-    joined: bytes, extended: dict[int, list[Extended]], clamp_mtime_s: int | None = None
+    joined: bytes, extended: Sequence[Extended] = (), clamp_mtime_s: int | None = None
 ) -> Batch:
     """Look at the headers `joined`: 512 bytes each, of the types `0` to `6`, at least one.
 
-    `extended` has what stands before them, by their numbers: a PAX header or long names.
+    `extended` has what stands before them: PAX headers, long names and link targets.
     """
     unusual = _find_unusual(joined)
     kinds = joined[156::BLOCK]
@@ -313,24 +308,19 @@ class _Said(NamedTuple):
     """Who has its name from there."""
     unusual: set[int]
 
-    def read(
-        self, extended: dict[int, list[Extended]], kinds: bytes, clamp_mtime_s: int | None
-    ) -> None:
-        blocks = [header.block for headers in extended.values() for header in headers]
-        unusual_heads = _find_unusual(b"".join(blocks))
-        place = 0
-        for i, headers in extended.items():
-            for kind, payload in ((header.block[156], header.payload) for header in headers):
-                if place in unusual_heads:
-                    self.unusual.add(i)
-                place += 1
-                if kind != PAX:
-                    is_usual = self._take_long(i, kinds[i], kind, payload)
-                else:
-                    records = read_usual_records(payload, clamp_mtime_s)
-                    is_usual = self._take_records(i, kinds[i], len(payload), records)
-                if not is_usual:
-                    self.unusual.add(i)
+    def read(self, extended: Sequence[Extended], kinds: bytes, clamp_mtime_s: int | None) -> None:
+        unusual_heads = _find_unusual(b"".join([block for _, block, _ in extended]))
+        self.unusual.update(extended[place][0] for place in unusual_heads)
+        for i, block, payload in extended:
+            if block[156] != PAX:
+                is_usual = self._take_long(i, kinds[i], block[156], payload)
+            elif clamp_mtime_s is None and ONLY_TIMES.fullmatch(payload):
+                continue
+            else:
+                records = read_usual_records(payload, clamp_mtime_s)
+                is_usual = self._take_records(i, kinds[i], len(payload), records)
+            if not is_usual:
+                self.unusual.add(i)
 
     def _take_long(self, i: int, kind: int, typeflag: int, payload: bytes) -> bool:
         """Take what a GNU long header says; tell whether that is usual."""

@@ -52,6 +52,11 @@ _HALVES, _ONES = _lanes(b"\xff\xff\xff\xff\0\0\0\0"), _lanes(b"\1\0\0\0\0\0\0\0"
 _ROUNDED_UP = _ONES * (BLOCK - 1 << 3)
 
 
+Extended = tuple[int, bytes, bytes]
+"""An ordinary extended header: the number of the header that it stands before, its block, and its
+payload."""
+
+
 class Hops(NamedTuple):
     """The ordinary members that a chunk begins with."""
 
@@ -59,8 +64,8 @@ class Hops(NamedTuple):
     """Their headers of the types `0` to `6`, joined."""
     starts: list[int]
     """Where they begin, each with the extended headers that are before it."""
-    extended: list[tuple[int, bytes, bytes]]
-    """These: number of the header that each stands before, its block, its payload."""
+    extended: list[Extended]
+    """These."""
     end: int
     """Where the next member begins."""
 
@@ -93,7 +98,7 @@ def hop(chunk: bytes | memoryview, at: int, limit: int) -> Hops | None:
         usual = _USUAL_KINDS.match(kinds, 0, count)
         count = usual.end() if usual else 0
     is_extended = kinds[:count].translate(_IS_EXTENDED)
-    extended: list[tuple[int, bytes, bytes]] = []
+    extended: list[Extended] = []
     for i in compress(range(count), is_extended):
         begin = starts[i] - at + BLOCK
         size = int(joined[i * BLOCK + 124 : i * BLOCK + 135], 8)

@@ -14,12 +14,13 @@ from dimgx.layers.tarfields import TIME_RECORDS, is_kept_record
 
 _RECORD = re.compile(rb"([1-9][0-9]{0,6}) ([^=\0]+)=")
 _TIME = re.compile(rb"[0-9]{1,19}(?:\.[0-9]*)?")
-# Nothing but times, none of them twice, each record as long as it says.
+# None of them twice, each record as long as it says.
 _LENGTHS = b"|".join(b"%d [^\n]{%d}\n" % (length, length - 4) for length in range(30, 10, -1))
-_ONLY_TIMES = re.compile(
+ONLY_TIMES = re.compile(
     b"(?s)(?:(?=%b)" % _LENGTHS
     + rb"[0-9]{2} ([mac])time=[0-9]{1,19}(?:\.[0-9]*)?\n(?!.* \1time=))+"
 )
+"""Matches usual records that are nothing but times."""
 _UNUSUAL_KEYS = re.compile(rb"(?:size|[ug]id|[ug]name|GNU\.sparse\..*)", re.DOTALL)
 
 
@@ -34,13 +35,8 @@ class UsualRecords(NamedTuple):
     """Bytes of the records with times that are not to go out."""
 
 
-NOTHING = UsualRecords()
-
-
 def read_usual_records(payload: bytes, clamp_mtime_s: int | None) -> UsualRecords | None:
     """Give what the records of a PAX header say, or None if they are not usual."""
-    if clamp_mtime_s is None and _ONLY_TIMES.fullmatch(payload):
-        return NOTHING
     # What most have is a path alone.
     stated, _, path = payload[:-1].partition(b" path=")
     if path and stated == b"%d" % len(payload) and len(path) <= MAX_PATH and b"\0" not in path:

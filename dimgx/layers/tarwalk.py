@@ -24,10 +24,9 @@ from collections.abc import Callable
 from dimgx.layers.layerindex import REWRITE, LayerIndex
 from dimgx.layers.ownlayer import OwnLayer
 from dimgx.layers.placing import Placing
-from dimgx.layers.tarbatch import Extended
 from dimgx.layers.tarfields import BLOCK, FIFO, FILE, Header, MalformedTar
 from dimgx.layers.tarheader import read_header
-from dimgx.layers.tarhop import MAX_CHUNK, MAX_EXTENDED, ROOM, hop, is_ordinary
+from dimgx.layers.tarhop import MAX_CHUNK, MAX_EXTENDED, ROOM, Extended, hop, is_ordinary
 from dimgx.layers.tarwrite import build_header
 from dimgx.system import pread
 
@@ -108,7 +107,7 @@ class LayerWalk:
         # that are parsed alone and extended headers.
         self._blocks: list[bytes] = []
         self._alone: dict[int, Header] = {}
-        self._extended: dict[int, list[Extended]] = {}
+        self._extended: list[Extended] = []
         self._placing = Placing(
             self.index,
             self.own,
@@ -210,8 +209,7 @@ class LayerWalk:
         if hops is None:
             return 0
         count = self._batch_size
-        for number, block, payload in hops.extended:
-            self._extended.setdefault(count + number, []).append(Extended(block, payload))
+        self._extended += [(count + n, block, payload) for n, block, payload in hops.extended]
         self._blocks.append(hops.headers)
         self.index.starts.fromlist(hops.starts)
         return hops.end - self._chunk_at
@@ -223,6 +221,7 @@ class LayerWalk:
         """
         chunk, chunk_at, limit = self._chunk, self._chunk_at, self._end - self._chunk_at
         add_start, add_block = self.index.starts.append, self._blocks.append
+        extended: list[Extended] | None
         while k <= last:
             (block,) = _cut_block(chunk, k)
             kind, at, extended = block[156], k, None
@@ -246,7 +245,7 @@ class LayerWalk:
                 if kind != FILE and step != BLOCK:
                     break
             if extended:
-                self._extended[self._batch_size] = extended
+                self._extended += extended
             add_block(block)
             add_start(chunk_at + k)
             k = at + step
@@ -257,7 +256,7 @@ class LayerWalk:
 
         It is where the unusual one is, if one is, or beyond the chunk.
         """
-        chunk, found, kinds = self._chunk, list[Extended](), b""
+        chunk, found, kinds, number = self._chunk, list[Extended](), b"", self._batch_size
         while k + BLOCK <= len(chunk):
             (block,) = _cut_block(chunk, k)
             kind, digits = block[156], block[124:136]
@@ -270,7 +269,7 @@ class LayerWalk:
             payload = bytes(chunk[k + BLOCK : k + BLOCK + size])
             if digits[11] > 32 or not is_ordinary(kind, payload, size):
                 break
-            found.append(Extended(block, payload))
+            found.append((number, block, payload))
             kinds += bytes((kind,))
             k += BLOCK + (size + 511 & -BLOCK)
         return found, k
