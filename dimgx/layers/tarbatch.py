@@ -11,7 +11,7 @@ magic, 0.3 for names and keys. A loop over members would take 2 us, one with obj
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -54,6 +54,7 @@ except ImportError:
 _NAMES = re.compile(rb"(?s)(?=([^\0]{0,100})).{512}")
 _NAMES_BEHIND_DOT = re.compile(rb"(?s)\./(?=([^\0]{0,98})).{510}")
 _NAMES_BEHIND_SLASH = re.compile(rb"(?s)/(?=([^\0]{0,99})).{511}")
+_PREFIXES = re.compile(rb"(?s)(?=.{345}([^\0]{0,155})).{512}")
 _CLEAN_NAME = re.compile(
     rb"(?s)(?!\.{1,2}(?:/|\Z)|\.wh\.)[^/]+(?:/(?!\.{1,2}(?:/|\Z)|\.wh\.)[^/]+)*"
 )
@@ -69,7 +70,10 @@ _USUAL_NUMBERS = re.compile(
     rb"(?:\0{16}|(?:0{6}[0 \0][ \0]){2})"
 )
 _ADLER_MODULUS = 65521
-_ROOT_OWNED = b"root".ljust(32, b"\0") * 2
+# From the owners' numbers to their names: none, or root's with zeros.
+_PLAIN_OWNERS = re.compile(
+    rb"(?s)(?:[0 \0]{7}.[0 \0]{7}.{142}(?:root|\0{4})\0{28}(?:root|\0{4})\0{28}|.{157}\0{64})"
+)
 
 
 class Batch(NamedTuple):
@@ -99,15 +103,7 @@ def parse_batch(
     said = _Said(names, codes, {}, set(), unusual)
     if extended:
         said.read(extended, kinds, clamp_mtime_s)
-    for i in _find_nonzero(joined[345::BLOCK]):
-        # One with another dialect's magic is unusual as it is, and a long name has no prefix.
-        if i not in said.renamed and joined.startswith(b"ustar\0", i * BLOCK + 257):
-            prefix = cut(_field(joined, i, 345, 500))
-            lead = lead_of(prefix)
-            if lead == len(prefix):  # nothing would be left: not a prefix any more
-                lead = 0
-            codes[i] = codes[i] & ~STRIP_LEAD | (STRIP_LEAD if lead else COPY)
-            names[i] = b"/".join((prefix[lead:], cut(_field(joined, i, 0, 100))))
+    _add_prefixes(joined, names, codes, said.renamed)
     for i in find_kind(kinds, DIRECTORY):
         if names[i] and not names[i].endswith(b"/") and i not in said.renamed:
             name, _, behind = _field(joined, i, 0, 100).partition(b"\0")
@@ -149,6 +145,33 @@ def _find_names(joined: bytes) -> tuple[list[bytes], bytearray]:
     return names, codes
 
 
+def _add_prefixes(
+    joined: bytes, names: list[bytes], codes: bytearray, renamed: Container[int]
+) -> None:
+    """Put prefixes before names, but those of `renamed`, which have none.
+
+    What another dialect's magic has there is unusual as it is.
+    """
+    firsts = joined[345::BLOCK]
+    places = _find_nonzero(firsts)
+    if not places:
+        return
+    prefixes: list[bytes] = _PREFIXES.findall(joined)
+    for i in places:
+        if i in renamed:
+            continue
+        prefix, name = prefixes[i], names[i]
+        if codes[i] & STRIP_LEAD:  # nothing leads what is not at the beginning
+            codes[i] &= ~STRIP_LEAD
+            name = cut(_field(joined, i, 0, 100))
+        if firsts[i] in b"./":
+            lead = lead_of(prefix)
+            if lead < len(prefix):  # else nothing would be left: not a prefix any more
+                prefix = prefix[lead:]
+                codes[i] |= STRIP_LEAD if lead else COPY
+        names[i] = prefix + b"/" + name
+
+
 def _field(joined: bytes, i: int, begin: int, end: int) -> bytes:
     """Give a field of the header number `i`."""
     return joined[i * BLOCK + begin : i * BLOCK + end]
@@ -169,10 +192,11 @@ def _find_nonzero(column: bytes) -> list[int]:
 
 
 @lru_cache(maxsize=4)
-def _magic_columns(count: int) -> tuple[bytes, ...]:
-    return tuple(
+def _magic_columns(count: int) -> tuple[bytes, bytes]:
+    posix, gnu = (
         b"".join(bytes((byte,)) * count for byte in magic) for magic in (POSIX_MAGIC, GNU_MAGIC)
     )
+    return posix, gnu
 
 
 def _find_unusual(joined: bytes) -> set[int]:
@@ -180,11 +204,12 @@ def _find_unusual(joined: bytes) -> set[int]:
     unusual: set[int] = set()
     count = len(joined) // BLOCK
     magic = b"".join([joined[column::BLOCK] for column in range(257, 265)])
-    if magic not in _magic_columns(count):
+    all_posix, all_gnu = _magic_columns(count)
+    if magic not in (all_posix, all_gnu):
         magics = POSIX_MAGIC, GNU_MAGIC
         unusual.update(i for i in range(count) if _field(joined, i, 257, 265) not in magics)
     unusual.update(_find_nonzero(joined[508::BLOCK]))  # star's trailer
-    for column in GNU_FIELDS:
+    for column in GNU_FIELDS if magic != all_posix else ():
         for i in _find_nonzero(joined[column::BLOCK]):
             if _field(joined, i, 257, 265) == GNU_MAGIC:
                 unusual.add(i)
@@ -245,11 +270,11 @@ def _mark_owners(joined: bytes, codes: bytearray) -> None:
     if not any(joined[265::BLOCK]) and not any(joined[297::BLOCK]):
         return
     for i in range(len(codes)):
+        if _PLAIN_OWNERS.match(joined, i * BLOCK + 108):
+            continue
         owners = _field(joined, i, 265, 329)
         uid = _field(joined, i, 108, 115).strip(b"0 \0")
         gid = _field(joined, i, 116, 123).strip(b"0 \0")
-        if owners == _ROOT_OWNED and not uid and not gid:
-            continue
         if not is_plain_owner(cut(owners[:32]), len(uid)) or not is_plain_owner(
             cut(owners[32:]), len(gid)
         ):

@@ -225,14 +225,16 @@ class LayerWalk:
         while k <= last:
             (block,) = _cut_block(chunk, k)
             kind, at, extended = block[156], k, None
-            if kind in MAX_EXTENDED:
+            if not FILE <= kind <= FIFO:
+                if kind not in MAX_EXTENDED:
+                    break
                 extended, at = self._cut_extended(k)
                 if at > last:
                     break
                 (block,) = _cut_block(chunk, at)
                 kind = block[156]
-            if kind < FILE or kind > FIFO:
-                break
+                if not FILE <= kind <= FIFO:
+                    break
             digits = block[124:136]
             step = BLOCK
             if digits != _NO_SIZE:
