@@ -65,7 +65,7 @@ class Hops(NamedTuple):
     starts: list[int]
     """Where they begin, each with the extended headers that are before it."""
     extended: list[Extended]
-    """These."""
+    """The extended headers."""
     end: int
     """Where the next member begins."""
 
