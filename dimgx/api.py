@@ -15,7 +15,7 @@ from dimgx.codec import Coding
 from dimgx.delivery import Result, emit, stream, write_flat
 from dimgx.digest import Tally
 from dimgx.errors import SourceError
-from dimgx.flattening import fetch_all_of, open_flat_of, with_pipes_kept
+from dimgx.flattening import open_flat_of, with_pipes_kept
 from dimgx.inspector import inspect as _inspect
 from dimgx.recipe import (
     CONTENT,
@@ -188,7 +188,7 @@ def flatten(
     """
     # Loaded here, since a signal that comes while something is loaded can be lost.
     import dimgx.extractor  # noqa: F401
-    from dimgx.targets.singlefile import FileTarget, open_place
+    from dimgx.targets.singlefile import open_place
 
     recipe = make_recipe(options, report.mark if report else str)
     check_target(target, recipe.add_layers)
@@ -201,9 +201,10 @@ def flatten(
             head = _record(image, recipe, coding)
         opened = open_place(target, force=force, sync=sync, resources=stack)
         fetch_all = None
-        if report is None and isinstance(opened, FileTarget):
-            fetch_all = fetch_all_of(image, recipe, stack)
-            streamed = stream(image, opened, recipe, coding, head, fetch_all, is_hashed=sha256)
+        if report is None:
+            streamed, fetch_all = stream(
+                image, opened, recipe, coding, head, stack, is_hashed=sha256
+            )
             if streamed is not None:
                 image.check_unchanged()
                 opened.commit()

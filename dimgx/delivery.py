@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from contextlib import closing, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from dimgx.digest import Tally
-from dimgx.flattening import open_flow_of
+from dimgx.flattening import fetch_all_of, open_flow_of
+from dimgx.spool import SpoolSpace
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager, ExitStack
 
     from dimgx.codec import Coding
     from dimgx.extent import Write
@@ -21,7 +24,6 @@ if TYPE_CHECKING:
     from dimgx.readers.streaming import Flow
     from dimgx.recipe import Recipe
     from dimgx.targets import Target
-    from dimgx.targets.singlefile import FileTarget
 
 
 class Result(NamedTuple):
@@ -64,7 +66,55 @@ def emit(
 
 def stream(
     image: Image,
-    target: FileTarget,
+    target: Target,
+    recipe: Recipe,
+    coding: Coding,
+    head: bytes,
+    resources: ExitStack,
+    *,
+    is_hashed: bool,
+) -> tuple[Result | None, FetchAll | None]:
+    """Flatten into `target` while layers are decoded, `head` before it.
+
+    None, and an empty target, where that does not pay or does not go; what has come over a network
+    by then is given, too. A target that shows each byte at once gets them when all are right, so
+    what is made meanwhile is held. That does not pay for what takes long to compress: its reader
+    would have to wait.
+
+    Raises: LayerSpecError, SourceError, Cancelled; BrokenPipeError.
+    """
+    from dimgx.targets.singlefile import FileTarget
+
+    write: Write
+    undo: Callable[[], None]
+    held = None
+    if isinstance(target, FileTarget):
+        write, undo = target.write, partial(target.truncate, 0)
+    elif coding.compression is not None:
+        return None, None
+    else:
+        from dimgx.targets.held import HeldTarget
+
+        # One half for layers, as they come, and one for what they make.
+        recipe = recipe._replace(memory=SpoolSpace(recipe.memory).left() // 2)
+        held = HeldTarget(resources.enter_context(SpoolSpace(recipe.memory, recipe.tmpdirs)))
+        write, undo = held.write, held.clear
+    fetch_all = fetch_all_of(image, recipe, resources)
+    result = _stream(image, write, undo, recipe, coding, head, fetch_all, is_hashed=is_hashed)
+    if result is not None and held is not None:
+        image.check_unchanged()
+        done = 0
+        for piece in held.iter_chunks():
+            recipe.tell("write", done, result.size)
+            target.write(piece)
+            done += len(piece)
+    return result, fetch_all
+
+
+def _stream(
+    image: Image,
+    write: Write,
+    undo: Callable[[], None],
     recipe: Recipe,
     coding: Coding,
     head: bytes,
@@ -72,23 +122,18 @@ def stream(
     *,
     is_hashed: bool,
 ) -> Result | None:
-    """Flatten while layers are decoded, into what can be taken back, `head` before it.
-
-    None, and an empty target, where that does not pay or does not go.
-
-    Raises: LayerSpecError, SourceError, Cancelled.
-    """
+    """Flatten by calls of `write`, which `undo` takes back where that does not go."""
     from dimgx.readers.growing import OutOfOrder
 
     flow = open_flow_of(image, recipe, fetch_all)
     if flow is None:
         return None
     with closing(flow):
-        tally = Tally(target.write, is_hashed=is_hashed)
+        tally = Tally(write, is_hashed=is_hashed)
         try:
             length = emit(flow, tally.write, coding, head=head)
         except OutOfOrder:
-            target.truncate(0)
+            undo()
             return None
         return Result(tally.size, length, tally.sha256)
 

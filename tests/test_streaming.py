@@ -538,10 +538,27 @@ def counted(
 
     It must have tried to merge parts, once, and have let go of the memory that it shared, at once.
     """
+    return read_count(run_counted(*words, ok=ok, now=now, before=before))
+
+
+def piped(*words: str | Path, ok: bool = True) -> tuple[bytes, bool, str]:
+    """Do the same, and give what came through a pipe in the place of the number."""
+    done = run_counted(*words, "-t", "-", ok=ok)
+    _, is_all, said = read_count(done)
+    return done.stdout, is_all, said
+
+
+def run_counted(
+    *words: str | Path, ok: bool, now: str = "", before: str = ""
+) -> subprocess.CompletedProcess[bytes]:
     code = COUNTED.replace("code = 0", before + "code = 0")
     command = [sys.executable, "-W", "error", "-c", code, *map(str, words)]
     done = run(command, env={"PYTHONPATH": str(CHECKOUT), "SOURCE_DATE_EPOCH": now}, ok=ok)
     assert ok or done.returncode
+    return done
+
+
+def read_count(done: subprocess.CompletedProcess[bytes]) -> tuple[int, bool, str]:
     *said, last = done.stderr.decode().splitlines()
     number, tried, is_all, *maps = last.split()
     assert (tried, maps) == ("1", ["1", "0"])
@@ -687,6 +704,41 @@ def test_an_error_is_the_same_as_ever(tmp_path: Path, what: str) -> None:
     assert not is_all
     assert said == refused(path, "--threads", "1", "-t", target)[1].strip()
     assert [*tmp_path.iterdir()] == [path]
+
+
+@needs_fork
+@pytest.mark.parametrize("memory", ["64M", "200M"], ids=["on the disk", "in memory"])
+def test_for_a_pipe_it_is_held_until_all_is_right(tmp_path: Path, memory: str) -> None:
+    layers = many_layers(2, count=3, largest=500_000)
+    path = write_image(tmp_path, layers, "zstd")
+    flat = flatten_layers(layers)
+    assert 32 << 20 < len(flat) < 100 << 20
+    for words in ((), ("--verify", "all")):
+        assert piped(path, "--memory", memory, *words) == (flat, True, "")
+    # By the time that is seen, much has been merged.
+    data, blob = bytearray(path.read_bytes()), compress(layers[2], "zstd")
+    data[data.index(blob) + len(blob) - 20_000] ^= 8
+    path.write_bytes(data)
+    found, is_all, said = piped(path, "--memory", memory, ok=False)
+    assert (found, is_all) == (b"", False)
+    assert said == refused(path, "--threads", "1", "-t", "-")[1].strip()
+
+
+@needs_fork
+def test_for_a_pipe_nothing_is_left_of_what_could_not_be_merged_by_parts(tmp_path: Path) -> None:
+    noise = random.Random(1).randbytes(3 << 20)
+    layers = [layer(file("d0/f1", noise), file("d0/f2")), layer(file("z", noise), file("a"))]
+    path = write_image(tmp_path, layers)
+    assert piped(path) == (flatten_layers(layers), False, "")
+
+
+@needs_fork
+def test_what_is_compressed_for_a_pipe_is_not_held(tmp_path: Path) -> None:
+    layers = many_layers(3)
+    command = [sys.executable, "-c", COUNTED, write_image(tmp_path, layers), "-z", "-t", "-"]
+    done = run(command, env={"PYTHONPATH": str(CHECKOUT)})
+    assert done.stderr.decode().splitlines()[-1] == "0 0 False 0 0"
+    assert gzip.decompress(done.stdout) == flatten_layers(layers)
 
 
 @needs_fork
