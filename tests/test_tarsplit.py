@@ -458,8 +458,8 @@ WAYS: dict[str, tuple[bool, Json]] = {
     "one CPU": (True, {"threads": 1}),
     "little memory": (True, {"threads": 2, "memory": 1 << 20}),
     "none": (True, {"threads": 2, "memory": 0}),
-    "a pipe": (False, {"threads": 2}),
-    "all digests": (False, {"threads": 2, "verify": "all"}),
+    "a pipe": (False, {"threads": 1}),
+    "all digests": (False, {"threads": 2, "memory": 0, "verify": "all"}),
 }
 
 
@@ -468,7 +468,18 @@ def test_an_image_is_flattened_as_from_an_archive(tmp_path: Path, way: str) -> N
     tars = many_layers(1)
     is_file, options = WAYS[way]
     target = tmp_path / "flat.tar" if is_file else None
-    assert flattened(image_of(tmp_path, tars), target, **options) == (flatten_layers(tars), "0")
+    found, parts = flattened(image_of(tmp_path, tars), target, **options)
+    assert found == flatten_layers(tars)
+    assert parts == "0"
+
+
+@needs_fork
+@pytest.mark.parametrize("verify", ["once", "all"])
+def test_for_a_pipe_it_is_merged_while_it_is_put_together(tmp_path: Path, verify: str) -> None:
+    tars = many_layers(1)
+    found, parts = flattened(image_of(tmp_path, tars), None, threads=2, verify=verify)
+    assert found == flatten_layers(tars)
+    assert int(parts) > 0
 
 
 @needs_fork
