@@ -206,7 +206,6 @@ def flatten(
                 image, opened, recipe, coding, head, stack, is_hashed=sha256
             )
             if streamed is not None:
-                image.check_unchanged()
                 opened.commit()
                 return streamed
         flat = stack.enter_context(open_flat_of(image, recipe, fetch_all))

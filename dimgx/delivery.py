@@ -101,8 +101,10 @@ def stream(
         write, undo = held.write, held.clear
     fetch_all = fetch_all_of(image, recipe, resources)
     result = _stream(image, write, undo, recipe, coding, head, fetch_all, is_hashed=is_hashed)
-    if result is not None and held is not None:
-        image.check_unchanged()
+    if result is None:
+        return None, fetch_all
+    image.check_unchanged()
+    if held is not None:
         done = 0
         for piece in held.iter_chunks():
             recipe.tell("write", done, result.size)

@@ -98,7 +98,7 @@ class Header(NamedTuple):
     @property
     def end(self) -> int:
         """Where the next member's headers begin."""
-        return self.data_offset + -(-self.stored_size // BLOCK) * BLOCK
+        return self.data_offset + BLOCK * count_blocks(self.stored_size)
 
     @property
     def xattrs(self) -> dict[bytes, bytes]:

@@ -41,6 +41,7 @@ from dimgx.layers.tarfields import (
     Header,
     MalformedTar,
     check_sum,
+    count_blocks,
     cut,
     is_kept_record,
     is_plain_owner,
@@ -142,7 +143,7 @@ def read_header(read_at: Callable[[int, int], bytes], offset: int, end: int) -> 
         extended.add(typeflag, payload, at)
         if not cut(payload):  # an empty long name names nothing to Go, and is the name to others
             extended.is_normal = False
-        at += BLOCK + -(-size // BLOCK) * BLOCK
+        at += BLOCK * (1 + count_blocks(size))
 
 
 def _check_end(read_at: Callable[[int, int], bytes], at: int, block: bytes) -> None:

@@ -76,7 +76,10 @@ def read_usual_records(payload: bytes, clamp_mtime_s: int | None) -> UsualRecord
 
 
 def split_records(payload: bytes) -> dict[bytes, bytes]:
-    """Give the records, each with its length and its end, by their keys: no two have the same."""
+    """Give the records, each with its length and its end, by their keys.
+
+    Of several with one key, which nobody is to see, the last is there.
+    """
     records: dict[bytes, bytes] = {}
     at = 0
     while at < len(payload):

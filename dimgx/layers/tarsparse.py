@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dimgx.layers.tarfields import BLOCK, DECIMAL, FILE, Header, MalformedTar, parse_number
+from dimgx.layers.tarfields import (
+    BLOCK,
+    DECIMAL,
+    FILE,
+    Header,
+    MalformedTar,
+    count_blocks,
+    parse_number,
+)
 
 MAX_SPARSE_MAP = 1 << 20
 """Most bytes that the map of a sparse member may have where it is text, as in Go's reader.
@@ -120,7 +128,7 @@ def _sparse_map_in_data(
             needed = 1 + 2 * _sparse_number(text.partition(b"\n")[0], header)
     lines = text.split(b"\n", needed)
     length = len(text) - len(lines[needed])
-    used = -(-length // BLOCK) * BLOCK
+    used = BLOCK * count_blocks(length)
     header = header._replace(
         data_offset=header.data_offset + used, stored_size=header.stored_size - used
     )

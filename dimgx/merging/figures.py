@@ -29,6 +29,7 @@ from dimgx.layers.tarfields import (
     PAX,
     SYMLINK,
     TYPES,
+    count_blocks,
     cut,
     is_xattr_record,
     parse_number,
@@ -201,7 +202,7 @@ class TarFigures:
                 target = len(cut(bytes(chunk[at + 157 : at + 257])))
             self._blocks += target > INLINE_SYMLINK
         self._size = self._name = self._target_size = None
-        return at + BLOCK + (-(-size // BLOCK) * BLOCK if kind == FILE else 0)
+        return at + BLOCK * (1 + (count_blocks(size) if kind == FILE else 0))
 
     def _take_records(self, payload: bytes) -> None:
         for key, value in parse_records(payload, 0):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import NamedTuple
 
-NEW = 65
+from dimgx.layers.layerindex import REWRITE
+
+NEW = REWRITE + 1
 """The code of what is written as `Plan.written` says, or else is an implied directory."""
 
 
