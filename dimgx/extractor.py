@@ -285,7 +285,7 @@ class FlatTar:
             try:
                 with held_signals():
                     forked = Forked(
-                        lambda: self._emitter.emit(open_section(offset), first=number), ()
+                        lambda _: self._emitter.emit(open_section(offset), first=number), ()
                     )
                     stack.enter_context(closing(forked))
             except OSError:

@@ -117,18 +117,39 @@ def test_what_a_killed_process_leaves_is_done_here() -> None:
 
 def test_checks_are_made_after_a_walk_that_failed() -> None:
     script = """
-def walk():
+def walk(tick):
+    tick(9 << 20)
     say("walk")
     raise ImageError("no tar")
 
 checks = Checks(counted.append)
 checks.add(good, SHARE)
 forked = Forked(walk, checks.checks)
-print(forked.has_worked(), forked.has_worked(), flush=True)
+ticks = []
+print(forked.has_worked(ticks.append), forked.has_worked(), flush=True)
+print(ticks[0] >> 20, sum(ticks), flush=True)
 checks.start(1, [forked])
 checks.wait()
 """
-    assert said(script) == ["walk there", "False False", "good there"]
+    assert said(script) == ["walk there", "False False", "9 0", "good there"]
+
+
+def test_who_waits_for_the_work_may_cancel_it() -> None:
+    script = """
+def cancel(size):
+    raise ImageError("cancelled")
+
+forked = Forked(endless, ())
+try:
+    forked.has_worked(cancel)
+except ImageError as exc:
+    print(exc)
+try:
+    os.waitpid(-1, 0)
+except ChildProcessError:
+    print("alone")
+"""
+    assert said(script) == ["cancelled", "alone"]
 
 
 def test_cancelling_ends_the_process() -> None:

@@ -417,20 +417,33 @@ def image_of(directory: Path, tars: Sequence[bytes]) -> Image:
 
 # In a process of its own, for pytest's has threads, and such a one does not fork.
 FLATTEN = """
-import json, sys
+import json, os, sys
 import dimgx
 from dimgx import extractor
 from dimgx.digest import Digest
 from dimgx.image import Image, Layer
-from dimgx.readers import decoders, streaming
+from dimgx.readers import decoders, reading, streaming, walkers
 from dimgx.sources.tarsplit import SplitTar
 extractor.STREAMED, streaming.PART, decoders.STEP = 0, 1 << 16, 1 << 16
+walkers.SHARE = 1 << 10
 streaming.AHEAD = streaming.LITTLE_AHEAD = 1  # so that no process runs away from the others
 emit_part, parts = streaming.Flow._emit_part, []
 def counted(self, edge, write):
     emit_part(self, edge, write)
     parts.append(edge)
 streaming.Flow._emit_part = counted
+assemble, take_over = reading.Reading.assemble, reading.Reading._take_over
+adopted, parent = [], os.getpid()
+def failing(self, layer, fd, most, tick):
+    index = assemble(self, layer, fd, most, tick)
+    if os.getpid() != parent and failure == "killed":
+        os._exit(1)
+    return index
+def counting(self, layer):
+    adopted.append(layer)
+    return take_over(self, layer)
+reading.Reading.assemble, reading.Reading._take_over = failing, counting
+failure = sys.argv[1]
 target, layers, options = json.load(sys.stdin)
 layers = tuple(Layer(SplitTar(*blob), diff_id=Digest.parse(id)) for blob, id in layers)
 told = []
@@ -440,15 +453,25 @@ try:
 except dimgx.DimgxError as exc:
     sys.exit(f"{type(exc).__name__}: {exc}")
 assert all(one.total and one.done <= one.total for one in told if one.phase == "read")
-print(len(parts), file=sys.stderr)
+print(len(parts), len(adopted), file=sys.stderr)
+try:
+    os.waitpid(-1, 0)
+except ChildProcessError:
+    sys.exit()
+sys.exit("a process is left")
 """
 
 
-def flattened(stored: Image, target: Path | None, **options: Any) -> tuple[bytes, str]:
-    """Flatten to a file, or else to a pipe; give what was written, and what was said."""
+def flattened(
+    stored: Image, target: Path | None, *, failure: str = "", **options: Any
+) -> tuple[bytes, str]:
+    """Flatten to a file, or else to a pipe; give what was written, and what was said.
+
+    That is how many parts were merged, and how many layers processes put into memory; or an error.
+    """
     layers = [(list(one.blob), f"{one.diff_id}") for one in stored.layers]  # type: ignore[call-overload]
     asked = to_json([target and f"{target}", layers, options])
-    command = [sys.executable, "-W", "error", "-c", FLATTEN]
+    command = [sys.executable, "-W", "error", "-c", FLATTEN, failure]
     done = run(command, stdin=asked, env={"PYTHONPATH": str(CHECKOUT)}, ok=False)
     written = target.read_bytes() if target is not None and target.exists() else done.stdout
     return written, done.stderr.decode().strip()
@@ -470,16 +493,18 @@ def test_an_image_is_flattened_as_from_an_archive(tmp_path: Path, way: str) -> N
     target = tmp_path / "flat.tar" if is_file else None
     found, parts = flattened(image_of(tmp_path, tars), target, **options)
     assert found == flatten_layers(tars)
-    assert parts == "0"
+    assert parts == "0 0"
 
 
 @needs_fork
 @pytest.mark.parametrize("verify", ["once", "all"])
 def test_for_a_pipe_it_is_merged_while_it_is_put_together(tmp_path: Path, verify: str) -> None:
     tars = many_layers(1)
-    found, parts = flattened(image_of(tmp_path, tars), None, threads=2, verify=verify)
+    found, said = flattened(image_of(tmp_path, tars), None, threads=2, verify=verify)
     assert found == flatten_layers(tars)
-    assert int(parts) > 0
+    parts, adopted = map(int, said.split())
+    assert parts > 0
+    assert adopted == 0
 
 
 @needs_fork
@@ -490,12 +515,56 @@ def test_it_is_merged_while_it_is_put_together(tmp_path: Path) -> None:
         target = tmp_path / f"{len(options)}.tar"
         found, said = flattened(stored, target, **{"threads": 2, "force": True, **options})
         assert found == flatten_layers(tars)
-        assert int(said) > 3
+        assert int(said.split()[0]) > 3
 
 
+# What is not merged while it is put together.
+WHOLE: dict[str, tuple[bool, Json]] = {
+    "names": (True, {"prefix": "opt"}),
+    "root": (True, {"root_entry": True}),
+    "gzip for a pipe": (False, {"compression": "gzip"}),
+    "newest": (False, {"root_entry": True, "clamp_mtime": 1}),
+}
+
+
+@needs_fork
+@pytest.mark.parametrize("way", WHOLE)
+def test_processes_put_layers_into_memory(tmp_path: Path, way: str) -> None:
+    stored = image_of(tmp_path, many_layers(4))
+    is_file, options = WHOLE[way]
+    results = set()
+    for number, more in enumerate(
+        ({"threads": 1}, {"threads": 2}, {"threads": 3}, {"threads": 2, "memory": 1 << 10})
+    ):
+        target = tmp_path / f"{number}.tar" if is_file else None
+        found, said = flattened(stored, target, **options, **more)
+        results.add(found)
+        assert said == ("0 4" if number in (1, 2) else "0 0")
+    assert len(results) == 1
+
+
+@needs_fork
+@pytest.mark.parametrize("failure", ["killed", "too long"])
+def test_what_a_process_cannot_put_into_memory_is_read_as_usual(
+    tmp_path: Path, failure: str
+) -> None:
+    stored = image_of(tmp_path, many_layers(5))
+    expected, _ = flattened(stored, None, root_entry=True, threads=1)
+    more = {}
+    if failure == "too long":
+        wrong = [one._replace(blob=one.blob._replace(estimate=2000)) for one in stored.layers]  # type: ignore[union-attr]
+        stored = Image("it", tuple(wrong), id=stored.id)
+        more["memory"] = 10_000
+    found, said = flattened(stored, None, failure=failure, root_entry=True, threads=2, **more)
+    assert found == expected
+    # What this process put there counts, of one that is killed nothing does.
+    assert said in (["0 0"] if failure == "too long" else ["0 1", "0 2"])
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("what", ["changed", "gone"])
-def test_a_wrong_layer_is_told(tmp_path: Path, threads: int, what: str) -> None:
+def test_a_wrong_layer_is_told(tmp_path: Path, threads: int, what: str, is_whole: bool) -> None:
     tars, target = many_layers(3), tmp_path / "flat.tar"
     stored = image_of(tmp_path, tars)
     names = list(split(tars[1])[1])
@@ -506,7 +575,7 @@ def test_a_wrong_layer_is_told(tmp_path: Path, threads: int, what: str) -> None:
     else:
         path.write_bytes(path.read_bytes()[::-1])
         problem = "its tar: digest is"
-    found, said = flattened(stored, target, threads=threads)
+    found, said = flattened(stored, target, threads=threads, root_entry=is_whole)
     assert found == b""
     assert not target.exists()
     assert f"ImageError: layer 2/4 {stored.layers[1].diff_id}: {problem}" in said

@@ -29,24 +29,31 @@ LAYERS = [
 # In a process of its own: pytest's has threads, and such a one does not fork.
 COMPARED = """
 import os, sys
+from functools import partial
 from dimgx.readers import walkers
 from dimgx.readers.checks import Checks
 from dimgx.extent import Extent
 from dimgx.layers.tarwalk import walk_layer
 walkers.SHARE = int(sys.argv[2])
 fd = os.open(sys.argv[1], os.O_RDONLY)
-tars, at = [], 0
+jobs, told, at = [], [], 0
+
+def walk(at, size, tick):
+    tick(size)
+    return walk_layer(fd, at, size, clamp_mtime_s=1)
+
 for size in map(int, sys.argv[3:]):
-    tars.append(Extent(fd, at, size))
+    jobs.append(walkers.Job(size, partial(walk, at, size)))
     at += size
 together = walkers.Walkers()
-together.begin(tars, 1, 3, Checks(print))
-found = together.collect()
-for tar in found:
-    alone = walk_layer(fd, tar.offset, tar.size, clamp_mtime_s=1)
+together.begin(jobs, 3, Checks(print))
+found = together.collect(told.append)
+for job in found:
+    alone = job.walk(lambda _: None)
     for column in alone.__slots__:
-        assert getattr(found[tar], column) == getattr(alone, column), (tar, column)
-print(*sorted(tars.index(tar) for tar in found))
+        assert getattr(found[job], column) == getattr(alone, column), (job, column)
+assert len(found) < len(jobs) or sum(told) == at
+print(*sorted(jobs.index(job) for job in found))
 assert not together.checking
 try:
     os.waitpid(-1, 0)

@@ -4,7 +4,8 @@ All of it takes long and wants nothing of this process but the files that are op
 there, no other thread is in the way of the interpreter's lock.
 
 1. It does what was given to it at the fork, then what it is asked for by number, and ends when
-   nobody is left who could ask. Whatever is said, here and there, is a number of 8 bytes.
+   nobody is left who could ask. Whatever is said, here and there, is a number of 8 bytes: of what
+   it does, bytes done, again and again, and at the end 0, or the highest number where it failed.
 2. What goes wrong there is not told: it ends, or says that it could not, and the work is done here
    then, which tells it, as ever.
 3. Who forks holds signals back until it is known who ends the process.
@@ -25,18 +26,20 @@ from dimgx import system
 
 Advance: TypeAlias = Callable[[int], None]
 """Called with how many bytes more are done; may raise."""
+Work: TypeAlias = Callable[[Advance], None]
 Check: TypeAlias = Callable[[Advance], None]
 """Reads something and raises where its digest does not match."""
 
 _TOLD = 8 << 20
-"""Bytes after which it is told how far a check is."""
+"""Bytes after which it is told how far the work, or a check, is."""
 _NUMBER = 8
+_FAILED = (1 << 8 * _NUMBER) - 1
 
 
 class Forked:
     """A process forked off, as its parent sees it."""
 
-    def __init__(self, work: Callable[[], None] | None, checks: Sequence[Check]) -> None:
+    def __init__(self, work: Work | None, checks: Sequence[Check]) -> None:
         """Fork. The process calls `work`, and then those of `checks` that it is asked for.
 
         To be made within `held_signals`. Raises: OSError.
@@ -56,28 +59,25 @@ class Forked:
             self._pid = fork_off(partial(_work, ours, work, checks, asked, telling))
             self._pipes = stack.pop_all()
 
-    def has_worked(self) -> bool:
-        """Wait until `work` is over; tell whether all went well."""
+    def has_worked(self, tick: Advance | None = None) -> bool:
+        """Wait until `work` is over; tell whether all went well.
+
+        `tick` is called meanwhile, unless another thread waits for it already.
+        Raises: what `tick` raises, after which the process has ended.
+        """
         with self._hearing:
             if self._has_worked is None:
-                self._has_worked = self._hear() == 1
+                self._has_worked = self._hear_end(tick or (lambda _: None))
             return self._has_worked
 
     def has_checked(self, number: int, tick: Advance) -> bool:
-        """Have one of the checks made; tell whether all went well."""
+        """Have one of the checks made; tell whether all went well.
+
+        Raises: what `tick` raises, after which the process has ended.
+        """
         self.has_worked()
         _say(self._ask, number)
-        counted = 0
-        try:
-            while count := self._hear():
-                tick(count)
-                counted += count
-        except BaseException:
-            self.end()
-            raise
-        if count is None:
-            tick(-counted)
-        return count is not None
+        return self._hear_end(tick)
 
     def end(self) -> None:
         """End the process, whatever it does."""
@@ -91,10 +91,24 @@ class Forked:
         self.end()
         self._pipes.close()
 
-    def _hear(self) -> int | None:
-        """Give what it says next; None where it has ended."""
+    def _hear_end(self, tick: Advance) -> bool:
+        """Pass on how far it is, up to its end; tell whether all went well, or take that back."""
+        counted = 0
+        try:
+            while (count := self._hear()) not in (0, _FAILED):
+                tick(count)
+                counted += count
+        except BaseException:
+            self.end()
+            raise
+        if count:
+            tick(-counted)
+        return not count
+
+    def _hear(self) -> int:
+        """Give what it says next; where it has ended, that it failed."""
         data = os.read(self._told, _NUMBER)
-        return int.from_bytes(data, "little") if data else None
+        return int.from_bytes(data, "little") if data else _FAILED
 
 
 def end_process(pid: int) -> None:
@@ -132,7 +146,7 @@ def fork_off(work: Callable[[], None]) -> int:
 
 def _work(
     foreign: Sequence[int],
-    work: Callable[[], None] | None,
+    work: Work | None,
     checks: Sequence[Check],
     asked: int,
     telling: int,
@@ -140,20 +154,17 @@ def _work(
     """Do all that the new process does."""
     for fd in foreign:
         os.close(fd)
-    has_worked = True
-    if work is not None:
-        try:
-            work()
-        except Exception:
-            has_worked = False
-    _say(telling, int(has_worked))
+    try:
+        _tell(work or (lambda _: None), telling)
+    except Exception:
+        _say(telling, _FAILED)
     gc.collect()  # What the work has left is not to be kept while digests are computed.
     while number := os.read(asked, _NUMBER):
-        _check(checks[int.from_bytes(number, "little")], telling)
+        _tell(checks[int.from_bytes(number, "little")], telling)
 
 
-def _check(check: Check, telling: int) -> None:
-    """Make one check, and say how far it is, and 0 at its end."""
+def _tell(work: Work, telling: int) -> None:
+    """Do something, and say how far it is, and 0 at its end."""
     count = 0
 
     def tick(size: int) -> None:
@@ -163,7 +174,7 @@ def _check(check: Check, telling: int) -> None:
             _say(telling, count)
             count = 0
 
-    check(tick)
+    work(tick)
     if count:
         _say(telling, count)
     _say(telling, 0)

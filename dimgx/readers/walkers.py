@@ -1,8 +1,8 @@
-"""Walking several plain layers at once, in as many processes as there are CPUs to use.
+"""Reading and walking several layers at once, in as many processes as there are CPUs to use.
 
-The walk is bound by the interpreter, so threads do not help. A process forked off takes a share of
-the layers and leaves their indexes in a memory file. Taking them over costs 0.08 us a member, where
-the walk costs 1 to 2.
+The walk is bound by the interpreter, and so is putting together a tar of many small files; there
+threads do not help. A process forked off takes a share of the layers and leaves their indexes in a
+memory file. Taking them over costs 0.08 us a member, where the walk costs 1 to 2.
 
 1. Only on Linux, only from a process that has one thread yet, and only where a share is so large
    that the fork (some 3 ms) does not matter.
@@ -14,24 +14,32 @@ the walk costs 1 to 2.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from dimgx import system
 from dimgx.errors import ImageError
-from dimgx.extent import Extent
 from dimgx.layers.layerindex import LayerIndex
-from dimgx.layers.tarwalk import walk_layer
 from dimgx.readers.checks import Checks
-from dimgx.readers.forked import Forked, held_signals
+from dimgx.readers.forked import Advance, Forked, held_signals
 
 SHARE = 24 << 20
-"""The fewest bytes of plain layers that are worth a process."""
+"""The fewest bytes of layers that are worth a process."""
 _MOST = 4
 
-Indexes: TypeAlias = dict[Extent, LayerIndex]
+
+class Job(NamedTuple):
+    """A layer to be walked, in this process or another."""
+
+    size: int
+    """About how many bytes are read for it."""
+    walk: Callable[[Advance], LayerIndex]
+    """Gives its index; is given what is called with bytes read."""
+
+
+Indexes: TypeAlias = dict[Job, LayerIndex]
 
 
 class Walkers:
@@ -40,28 +48,21 @@ class Walkers:
     def __init__(self) -> None:
         self._forked: list[Forked] = []
         self._checking = 0
-        self._own: list[Extent] = []
-        self._others: list[tuple[Forked, int, list[Extent]]] = []
-        self._clamp_mtime_s: int | None = None
+        self._own: list[Job] = []
+        self._others: list[tuple[Forked, int, list[Job]]] = []
 
     @property
     def checking(self) -> Sequence[Forked]:
         """Those that make checks as soon as they have walked."""
         return self._forked[: self._checking]
 
-    def begin(
-        self,
-        tars: Sequence[Extent],
-        clamp_mtime_s: int | None,
-        processes: int,
-        checks: Checks,
-    ) -> None:
-        """Fork, where that pays, to walk `tars` and then to make `checks`."""
-        own, *shares = _divide(tars, min(processes, _MOST))
+    def begin(self, jobs: Sequence[Job], processes: int, checks: Checks) -> None:
+        """Fork, where that pays, to do `jobs` and then to make `checks`."""
+        own, *shares = _divide(jobs, min(processes, _MOST))
         checking = min(processes - 1, len(checks.checks), checks.size // SHARE)
         if not (shares or checking) or not system.can_fork():
             return
-        self._own, self._clamp_mtime_s = own, clamp_mtime_s
+        self._own = own
         # An error here, as one of too many processes, leaves more to the others and to this one.
         with suppress(OSError), held_signals():
             for share in shares:
@@ -69,7 +70,7 @@ class Walkers:
                 if fd is None:
                     break
                 try:
-                    forked = Forked(partial(_walk, share, clamp_mtime_s, fd), checks.checks)
+                    forked = Forked(partial(_walk, share, fd), checks.checks)
                 except OSError:
                     os.close(fd)
                     raise
@@ -79,19 +80,20 @@ class Walkers:
                 self._forked.append(Forked(None, checks.checks))
         self._checking = min(checking, len(self._forked))
 
-    def collect(self) -> Indexes:
-        """Walk the rest, and give what all have found.
+    def collect(self, tick: Advance) -> Indexes:
+        """Do the rest, and give what all have found; `tick` is called meanwhile.
 
-        It lacks tars that could not be walked; all of them, where other processes do not pay.
+        It lacks layers that could not be read or walked; all of them, where other processes do not
+        pay.
+
+        Raises: what `tick` raises.
         """
         found: Indexes = {}
         with suppress(ImageError):
-            for tar in self._own:
-                found[tar] = walk_layer(
-                    tar.fd, tar.offset, tar.size, clamp_mtime_s=self._clamp_mtime_s
-                )
+            for job in self._own:
+                found[job] = job.walk(tick)
         for forked, fd, share in self._others:
-            if forked.has_worked():
+            if forked.has_worked(tick):
                 found.update(zip(share, _read(fd), strict=True))
         self._close_files()
         for forked in self._forked[self._checking :]:
@@ -114,26 +116,25 @@ class Walkers:
             os.close(self._others.pop()[1])
 
 
-def _divide(tars: Sequence[Extent], most: int) -> list[list[Extent]]:
-    """Divide `tars` into shares of about one size, the largest first, none of them too small."""
-    total = sum(tar.size for tar in tars)
-    count = max(1, min(most, len(tars), total // SHARE))
-    shares: list[list[Extent]] = [[] for _ in range(count)]
+def _divide(jobs: Sequence[Job], most: int) -> list[list[Job]]:
+    """Divide `jobs` into shares of about one size, the largest first, none of them too small."""
+    total = sum(job.size for job in jobs)
+    count = max(1, min(most, len(jobs), total // SHARE))
+    shares: list[list[Job]] = [[] for _ in range(count)]
     sizes = [0] * count
-    for tar in sorted(tars, key=lambda tar: -tar.size):
+    for job in sorted(jobs, key=lambda job: -job.size):
         i = sizes.index(min(sizes))
-        shares[i].append(tar)
-        sizes[i] += tar.size
+        shares[i].append(job)
+        sizes[i] += job.size
     if min(sizes) < SHARE:
-        return [list(tars)]
+        return [list(jobs)]
     return shares
 
 
-def _walk(share: list[Extent], clamp_mtime_s: int | None, fd: int) -> None:
-    """Walk the tars of `share` and leave their indexes in `fd`."""
-    for tar in share:
-        index = walk_layer(tar.fd, tar.offset, tar.size, clamp_mtime_s=clamp_mtime_s)
-        data = index.to_bytes()
+def _walk(share: list[Job], fd: int, tick: Advance) -> None:
+    """Do the jobs of `share` and leave their indexes in `fd`."""
+    for job in share:
+        data = job.walk(tick).to_bytes()
         system.write_all(fd, len(data).to_bytes(8, "little") + data)
 
 
