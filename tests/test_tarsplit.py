@@ -422,7 +422,8 @@ import dimgx
 from dimgx import extractor
 from dimgx.digest import Digest
 from dimgx.image import Image, Layer
-from dimgx.readers import decoders, reading, streaming, walkers
+from dimgx.readers import decoders, streaming, walkers
+from dimgx.readers.assembly import Assembly
 from dimgx.sources.tarsplit import SplitTar
 extractor.STREAMED, streaming.PART, decoders.STEP = 0, 1 << 16, 1 << 16
 walkers.SHARE = 1 << 10
@@ -432,17 +433,18 @@ def counted(self, edge, write):
     emit_part(self, edge, write)
     parts.append(edge)
 streaming.Flow._emit_part = counted
-assemble, take_over = reading.Reading.assemble, reading.Reading._take_over
+put, take_over = Assembly._put, Assembly.take_over
 adopted, parent = [], os.getpid()
-def failing(self, layer, fd, most, tick):
-    index = assemble(self, layer, fd, most, tick)
+def failing(self, *args):
+    index = put(self, *args)
     if os.getpid() != parent and failure == "killed":
         os._exit(1)
     return index
-def counting(self, layer):
-    adopted.append(layer)
-    return take_over(self, layer)
-reading.Reading.assemble, reading.Reading._take_over = failing, counting
+def counting(self, layers):
+    spools = take_over(self, layers)
+    adopted.extend(spools)
+    return spools
+Assembly._put, Assembly.take_over = failing, counting
 failure = sys.argv[1]
 target, layers, options = json.load(sys.stdin)
 layers = tuple(Layer(SplitTar(*blob), diff_id=Digest.parse(id)) for blob, id in layers)

@@ -16,7 +16,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, nullcontext
 from functools import partial
@@ -24,16 +23,16 @@ from itertools import chain, islice
 from threading import Semaphore
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from dimgx import system
 from dimgx.codec import HEAD, read_head, sniff, window_size
 from dimgx.decode import iter_decoded
 from dimgx.digest import Digest, iter_verified
 from dimgx.errors import Cancelled, ImageError
 from dimgx.extent import Extent
-from dimgx.image import Layer, has_fetched, is_assembled, is_fetched
+from dimgx.image import Layer, has_fetched, is_fetched
 from dimgx.layers.layerindex import LayerIndex
 from dimgx.layers.strangers import refuse_stranger, refuse_windows
 from dimgx.layers.tarwalk import walk_layer
+from dimgx.readers.assembly import Assembly
 from dimgx.readers.checks import Checks
 from dimgx.readers.walkers import Job, Walkers
 from dimgx.recipe import Recipe
@@ -48,8 +47,6 @@ if TYPE_CHECKING:
 _MOST_FETCHED = 4
 """Layers that are fetched at once, where the CPUs alone would allow fewer."""
 _AGAIN_S = 0.1
-_HEADERS = 1.25
-"""How much longer a tar may be than what it has of files, to be put together in memory."""
 
 _T = TypeVar("_T")
 
@@ -82,8 +79,7 @@ class Reading:
         self._walking = self._cpus if self._cpu_count == 1 else nullcontext()
         self._checks = Checks(self.tick)
         self._walkers = Walkers()
-        # Files in memory that other processes put layers into.
-        self._files: dict[Layer, int] = {}
+        self._assembly: Assembly | None = None
 
     def close(self) -> None:
         """Make the workers end, and wait until they have."""
@@ -91,7 +87,8 @@ class Reading:
         self._walkers.end()
         self._checks.join()
         self._walkers.close()
-        self._close_files()
+        if self._assembly is not None:
+            self._assembly.close()
         self._end_decoding()
 
     def _end_decoding(self) -> None:
@@ -120,19 +117,23 @@ class Reading:
         jobs = {
             layer: Job(tar.size, partial(self._walk_plain, tar)) for layer, tar in plain.items()
         }
-        jobs |= self._prepare_assembling([layer for layer in ordered if layer not in plain])
+        if others := [layer for layer in ordered if layer not in plain]:
+            # What is told here, and asked, is for this process alone.
+            recipe = self._recipe._replace(progress=None, cancel=None)
+            self._assembly = Assembly(Reading(self.layers, recipe, self._space), self._space)
+            jobs |= self._assembly.prepare(others, self._recipe.clamp_mtime)
         # The workers begin after it, since a process with several threads cannot fork.
         processes = self._cpu_count if len(jobs) == len(ordered) else 1
         self._walkers.begin([*jobs.values()], processes, self._checks)
         self._checks.start(processes, self._walkers.checking)
         found = self._walkers.collect(self.tick)
         indexes = {layer: found[job] for layer, job in jobs.items() if job in found}
-        spools = {layer: self._take_over(layer) for layer in indexes if layer in self._files}
-        self._close_files()
         ready: dict[Layer, tuple[Extent, Spool | None]] = {
-            **{layer: (tar, None) for layer, tar in plain.items()},
-            **{layer: (spool.finish(), spool) for layer, spool in spools.items()},
+            layer: (tar, None) for layer, tar in plain.items()
         }
+        if self._assembly is not None:
+            spools = self._assembly.take_over(indexes)
+            ready |= {layer: (spool.finish(), spool) for layer, spool in spools.items()}
         self._begin_decoding([layer for layer in ordered if layer not in ready])
         walked = {
             layer: self._in_context(layer, partial(self._walk, *tar, indexes.get(layer)))
@@ -143,63 +144,8 @@ class Reading:
             self._end_decoding()  # a process with several threads cannot fork, and may want to
         return [walked[layer] for layer in self.layers]
 
-    def _prepare_assembling(self, layers: list[Layer]) -> dict[Layer, Job]:
-        """Give how processes read layers that are put together, each into a file in memory.
-
-        Nothing where that does not go for all of `layers`.
-        """
-        if not layers or not all(is_assembled(layer.blob) for layer in layers):
-            return {}
-        total = sum(layer.weight or 0 for layer in layers)
-        left = self._space.left()
-        if total * _HEADERS > left:
-            return {}
-        # What is told here, and asked, is for this process alone.
-        reading = Reading(
-            self.layers, self._recipe._replace(progress=None, cancel=None), self._space
-        )
-        jobs = {}
-        for layer in layers:
-            fd = system.open_memory_file()
-            if fd is None:
-                self._close_files()
-                return {}
-            self._files[layer] = fd
-            weight = layer.weight or 0
-            most = left * weight // total if total else left
-            jobs[layer] = Job(weight, partial(reading.assemble, layer, fd, most))
-        return jobs
-
-    def assemble(self, layer: Layer, fd: int, most: int, tick: Advance) -> LayerIndex:
-        """Put a layer's tar into the file `fd`, at most so many bytes of it, and walk it.
-
-        Raises: ImageError, also where the tar is longer or there is no room for it.
-        """
-        size = told = 0
-        with closing(self.iter_decoded(layer)) as pieces:
-            for piece in pieces:
-                if size + len(piece) > most:
-                    raise ImageError("its tar is longer than there is room for")
-                try:
-                    system.write_at(fd, piece, size)
-                except OSError as exc:  # a limit on file sizes stands, or memory is out
-                    raise ImageError(f"its tar cannot be kept: {exc.strerror}") from exc
-                size += len(piece)
-                tick(self.done - told)
-                told = self.done
-        return walk_layer(fd, 0, size, clamp_mtime_s=self._recipe.clamp_mtime)
-
     def _walk_plain(self, tar: Extent, _tick: Advance) -> LayerIndex:
         return walk_layer(tar.fd, tar.offset, tar.size, clamp_mtime_s=self._recipe.clamp_mtime)
-
-    def _take_over(self, layer: Layer) -> Spool:
-        """Give what a process has made of a layer."""
-        fd = self._files.pop(layer)
-        return self._space.adopt(fd, os.fstat(fd).st_size)
-
-    def _close_files(self) -> None:
-        while self._files:
-            os.close(self._files.popitem()[1])
 
     def _begin_decoding(self, layers: list[Layer]) -> None:
         if not layers:

@@ -25,6 +25,7 @@ from dimgx.readers.decoders import SLOT, Decode, Decoders, DecodingFailed
 from dimgx.readers.growing import OutOfOrder
 from dimgx.readers.parts import LayerParts
 from dimgx.readers.pieces import Pieces
+from dimgx.readers.shares import divide
 
 PART = 16 << 20
 """Bytes walked between two parts that are merged; each costs some 0.1 ms a layer."""
@@ -74,17 +75,18 @@ class Flow:
         self._layers = [_Layer(i, size, self) for i, size in enumerate(sizes)]
         self._clamp, self._tick = clamp_mtime_s, tick
         self._check, self._has_begun = check, has_begun
-        self._groups = _divide(self._layers, processes)
-        count = min(memory, MOST) // SLOT
+        count = min(processes, len(self._layers))
+        self._groups = divide(self._layers, count, lambda layer: layer.size)
+        slots = min(memory, MOST) // SLOT
         self._spare = SPARE[0] + SPARE[1] * len(self._layers)
-        if count < 2 * self._spare:
+        if slots < 2 * self._spare:
             raise ValueError("not enough memory")
-        self._slots = _Slots(count, len(self._groups))
+        self._slots = _Slots(slots, len(self._groups))
         self._slot_of: dict[int, int] = {}
         self._wanted: _Layer | None = None
         self._can_drop = False
         numbers = [[layer.number for layer in group] for group in self._groups]
-        self._decoders = Decoders(numbers, count, decode, count_stored, clamp_mtime_s)
+        self._decoders = Decoders(numbers, slots, decode, count_stored, clamp_mtime_s)
 
     def emit(self, write: Write) -> None:
         """Write the flat tar by calls of `write`, whose argument is good until it returns.
@@ -246,14 +248,6 @@ class _Slots:
             slot = max(self._used, key=len).pop()
         self._process_of[slot] = process
         return slot
-
-
-def _divide(layers: Sequence[_Layer], most: int) -> list[list[_Layer]]:
-    """Divide layers into groups of about one size."""
-    groups: list[list[_Layer]] = [[] for _ in range(min(most, len(layers)))]
-    for layer in sorted(layers, key=lambda layer: -layer.size):
-        min(groups, key=lambda group: sum(one.size for one in group)).append(layer)
-    return groups
 
 
 def _behind(layer: _Layer) -> tuple[bytes, int]:

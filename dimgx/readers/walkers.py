@@ -24,6 +24,7 @@ from dimgx.errors import ImageError
 from dimgx.layers.layerindex import LayerIndex
 from dimgx.readers.checks import Checks
 from dimgx.readers.forked import Advance, Forked, held_signals
+from dimgx.readers.shares import divide
 
 SHARE = 24 << 20
 """The fewest bytes of layers that are worth a process."""
@@ -117,18 +118,17 @@ class Walkers:
 
 
 def _divide(jobs: Sequence[Job], most: int) -> list[list[Job]]:
-    """Divide `jobs` into shares of about one size, the largest first, none of them too small."""
+    """Divide `jobs` into shares, none of them too small."""
     total = sum(job.size for job in jobs)
     count = max(1, min(most, len(jobs), total // SHARE))
-    shares: list[list[Job]] = [[] for _ in range(count)]
-    sizes = [0] * count
-    for job in sorted(jobs, key=lambda job: -job.size):
-        i = sizes.index(min(sizes))
-        shares[i].append(job)
-        sizes[i] += job.size
-    if min(sizes) < SHARE:
+    shares = divide(jobs, count, _size_of)
+    if min(sum(map(_size_of, share)) for share in shares) < SHARE:
         return [list(jobs)]
     return shares
+
+
+def _size_of(job: Job) -> int:
+    return job.size
 
 
 def _walk(share: list[Job], fd: int, tick: Advance) -> None:
