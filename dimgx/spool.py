@@ -60,13 +60,6 @@ class SpoolSpace:
         self._spools.append(spool)
         return spool
 
-    def adopt(self, fd: int, size: int) -> Spool:
-        """Give a file in memory with `size` bytes as a spool, which owns it then."""
-        spool = Spool(self, in_memory=False)
-        spool.adopt(fd, size)
-        self._spools.append(spool)
-        return spool
-
     def _find_limit(self) -> int:
         return (system.free_memory() + self.used) // 4 if self._memory is None else self._memory
 
@@ -165,11 +158,15 @@ class Spool:
         self._write_file(data, self.size)
         self.size += size
 
-    def adopt(self, fd: int, size: int) -> None:
-        """Begin with a file in memory that has `size` bytes."""
-        self._fd, self.size, self.is_in_memory = fd, size, True
-        self._space.reserve(size)
-        self._charged = size
+    def adopt(self) -> None:
+        """Take what another process has written to the file that `finish` gave, when it is empty.
+
+        Raises: OSError.
+        """
+        self.size = os.fstat(self._open_fd()).st_size
+        if self.is_in_memory:
+            self._space.reserve(self.size)
+            self._charged += self.size
 
     def finish(self) -> Extent:
         """Give what was written; it can be read until the spool is closed."""

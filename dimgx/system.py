@@ -362,3 +362,12 @@ def wait_writable(fd: int) -> None:
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
     poll.poll()
+
+
+def is_readable(fd: int) -> bool:
+    """Tell whether reading from a pipe would not have to wait."""
+    import select
+
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))

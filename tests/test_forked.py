@@ -134,6 +134,23 @@ checks.wait()
     assert said(script) == ["walk there", "False False", "9 0", "good there"]
 
 
+def test_what_the_work_says_is_passed_on_without_waiting() -> None:
+    script = """
+def work(tick):
+    tick(8 << 20)
+    time.sleep(0.2)
+    tick(9 << 20)
+
+forked = Forked(work, ())
+ticks, passed = [], []
+while not passed:
+    forked.pass_on(passed.append)
+print(forked.has_worked(ticks.append), passed[0] >> 20, ticks[0] >> 20, flush=True)
+forked.pass_on(print)
+"""
+    assert said(script) == ["True 8 9"]
+
+
 def test_who_waits_for_the_work_may_cancel_it() -> None:
     script = """
 def cancel(size):

@@ -259,3 +259,15 @@ def test_a_closed_spool_takes_nothing(directory):
             spool.write(b"x")
         with pytest.raises(ValueError, match="closed"):
             spool.finish()
+
+
+def test_what_another_process_wrote_is_adopted(directory, has_memory):
+    for memory, expected in ((MIB, 0), (0, 1)):
+        with SpoolSpace(memory, [directory]) as space:
+            spool = space.open(expected)
+            os.pwrite(spool.finish().fd, PIECE, 0)
+            spool.adopt()
+            assert read(spool.finish()) == PIECE
+            assert space.used == (len(PIECE) if has_memory and memory else 0)
+            spool.close()
+            assert space.used == 0

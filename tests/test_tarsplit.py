@@ -54,7 +54,8 @@ from tests.writers import Picture, docker_archive, image, sha256, to_json
 
 Json = dict[str, Any]
 
-needs_fork = pytest.mark.skipif("fork" not in system.FEATURES, reason="only Linux forks here")
+CAN_FORK = "fork" in system.FEATURES
+needs_fork = pytest.mark.skipif(not CAN_FORK, reason="only Linux forks here")
 
 
 def segment(data: bytes) -> Json:
@@ -493,9 +494,9 @@ def test_an_image_is_flattened_as_from_an_archive(tmp_path: Path, way: str) -> N
     tars = many_layers(1)
     is_file, options = WAYS[way]
     target = tmp_path / "flat.tar" if is_file else None
-    found, parts = flattened(image_of(tmp_path, tars), target, **options)
+    found, said = flattened(image_of(tmp_path, tars), target, **options)
     assert found == flatten_layers(tars)
-    assert parts == "0 0"
+    assert said == ("0 0" if options["threads"] == 1 or not CAN_FORK else "0 4")
 
 
 @needs_fork
@@ -531,7 +532,7 @@ WHOLE: dict[str, tuple[bool, Json]] = {
 
 @needs_fork
 @pytest.mark.parametrize("way", WHOLE)
-def test_processes_put_layers_into_memory(tmp_path: Path, way: str) -> None:
+def test_processes_put_layers_into_memory_or_on_disk(tmp_path: Path, way: str) -> None:
     stored = image_of(tmp_path, many_layers(4))
     is_file, options = WHOLE[way]
     results = set()
@@ -541,13 +542,13 @@ def test_processes_put_layers_into_memory(tmp_path: Path, way: str) -> None:
         target = tmp_path / f"{number}.tar" if is_file else None
         found, said = flattened(stored, target, **options, **more)
         results.add(found)
-        assert said == ("0 4" if number in (1, 2) else "0 0")
+        assert said == ("0 4" if number else "0 0")
     assert len(results) == 1
 
 
 @needs_fork
 @pytest.mark.parametrize("failure", ["killed", "too long"])
-def test_what_a_process_cannot_put_into_memory_is_read_as_usual(
+def test_what_a_process_cannot_put_together_is_read_as_usual(
     tmp_path: Path, failure: str
 ) -> None:
     stored = image_of(tmp_path, many_layers(5))
@@ -556,7 +557,7 @@ def test_what_a_process_cannot_put_into_memory_is_read_as_usual(
     if failure == "too long":
         wrong = [one._replace(blob=one.blob._replace(estimate=2000)) for one in stored.layers]  # type: ignore[union-attr]
         stored = Image("it", tuple(wrong), id=stored.id)
-        more["memory"] = 10_000
+        more["memory"] = 20_000
     found, said = flattened(stored, None, failure=failure, root_entry=True, threads=2, **more)
     assert found == expected
     # What this process put there counts, of one that is killed nothing does.

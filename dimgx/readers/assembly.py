@@ -1,11 +1,10 @@
-"""Layers that an engine keeps unpacked, put together by processes, each into a file in memory.
+"""Layers that an engine keeps unpacked, put together by processes, each in a spool.
 
 To open many small files is bound by the interpreter: two threads take longer than one.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing
 from functools import partial
@@ -20,8 +19,8 @@ from dimgx.readers.forked import Advance
 from dimgx.readers.walkers import Job
 from dimgx.spool import Spool, SpoolSpace
 
-_HEADERS = 1.25
-"""How much longer a tar may be than what it has of files, to be put together in memory."""
+_HEADERS = 2
+"""How many times as long as what it has of files a tar may be, to be put together in memory."""
 
 
 class Reader(Protocol):
@@ -35,52 +34,42 @@ class Reader(Protocol):
 
 
 class Assembly:
-    """Files in memory that processes put layers into, as much as `space` has left at first."""
+    """Spools for processes to put layers into: in memory if there is room for all, or on disk."""
 
     def __init__(self, reader: Reader, space: SpoolSpace) -> None:
         self._reader, self._space = reader, space
-        self._files: dict[Layer, int] = {}
+        self._spools: dict[Layer, Spool] = {}
 
     def prepare(self, layers: Sequence[Layer], clamp_mtime_s: int | None) -> dict[Layer, Job]:
-        """Give what puts each layer into its file.
+        """Give what puts each layer into its spool; nothing where not all of them are that kind.
 
-        Nothing where that does not go for all of `layers`.
+        Raises: SourceError where there is no place for them.
         """
         if not all(is_assembled(layer.blob) for layer in layers):
             return {}
         weights = {layer: layer.weight or 0 for layer in layers}
         total, left = sum(weights.values()), self._space.left()
-        if total * _HEADERS > left:
-            return {}
         jobs = {}
         for layer, weight in weights.items():
-            fd = system.open_memory_file()
-            if fd is None:
-                self.close()
-                return {}
-            self._files[layer] = fd
+            spool = self._space.open(0 if total * _HEADERS <= left else left + 1)
+            self._spools[layer] = spool
+            fd = spool.finish().fd
             # No process sees how much the others use.
-            most = left * weight // total if total else left
+            most = left * weight // total if total and spool.is_in_memory else None
             jobs[layer] = Job(weight, partial(self._put, layer, fd, most, clamp_mtime_s))
         return jobs
 
     def take_over(self, layers: Iterable[Layer]) -> dict[Layer, Spool]:
-        """Give the files of those of `layers` that have one; the others are let go of."""
-        spools = {}
-        for layer in layers:
-            if layer in self._files:
-                fd = self._files.pop(layer)
-                spools[layer] = self._space.adopt(fd, os.fstat(fd).st_size)
-        self.close()
-        return spools
-
-    def close(self) -> None:
-        """Let go of all files that nobody has taken over."""
-        while self._files:
-            os.close(self._files.popitem()[1])
+        """Give the spools of those of `layers` that have one; the others are let go of."""
+        found = {layer: self._spools.pop(layer) for layer in layers if layer in self._spools}
+        for spool in found.values():
+            spool.adopt()
+        for spool in self._spools.values():
+            spool.close()
+        return found
 
     def _put(
-        self, layer: Layer, fd: int, most: int, clamp_mtime_s: int | None, tick: Advance
+        self, layer: Layer, fd: int, most: int | None, clamp_mtime_s: int | None, tick: Advance
     ) -> LayerIndex:
         """Put a layer's tar into the file `fd`, at most so many bytes of it, and walk it.
 
@@ -89,11 +78,11 @@ class Assembly:
         size, told = 0, self._reader.done
         with closing(self._reader.iter_decoded(layer)) as pieces:
             for piece in pieces:
-                if size + len(piece) > most:
+                if most is not None and size + len(piece) > most:
                     raise ImageError("its tar is longer than there is room for")
                 try:
                     system.write_at(fd, piece, size)
-                except OSError as exc:  # a limit on file sizes stands, or memory is out
+                except OSError as exc:  # a limit on file sizes stands, or the disk is full
                     raise ImageError(f"its tar cannot be kept: {exc.strerror}") from exc
                 size += len(piece)
                 tick(self._reader.done - told)

@@ -46,6 +46,7 @@ class Forked:
         """
         self._ending, self._hearing = Lock(), Lock()
         self._has_worked: bool | None = None
+        self._counted = 0
         self._pid: int | None = None
         # Both ends of what it is asked through stay open here: no write of ours is a SIGPIPE ever.
         with ExitStack() as stack, ExitStack() as theirs:
@@ -66,9 +67,22 @@ class Forked:
         Raises: what `tick` raises, after which the process has ended.
         """
         with self._hearing:
-            if self._has_worked is None:
-                self._has_worked = self._hear_end(tick or (lambda _: None))
+            while self._has_worked is None:
+                self._has_worked = self._hear(tick or (lambda _: None))
             return self._has_worked
+
+    def pass_on(self, tick: Advance) -> None:
+        """Call `tick` for what `work` has said, without waiting for more, or for another thread.
+
+        Raises: what `tick` raises, after which the process has ended.
+        """
+        if not self._hearing.acquire(blocking=False):
+            return
+        try:
+            while self._has_worked is None and system.is_readable(self._told):
+                self._has_worked = self._hear(tick)
+        finally:
+            self._hearing.release()
 
     def has_checked(self, number: int, tick: Advance) -> bool:
         """Have one of the checks made; tell whether all went well.
@@ -77,7 +91,9 @@ class Forked:
         """
         self.has_worked()
         _say(self._ask, number)
-        return self._hear_end(tick)
+        while (has_checked := self._hear(tick)) is None:
+            pass
+        return has_checked
 
     def end(self) -> None:
         """End the process, whatever it does."""
@@ -91,24 +107,25 @@ class Forked:
         self.end()
         self._pipes.close()
 
-    def _hear_end(self, tick: Advance) -> bool:
-        """Pass on how far it is, up to its end; tell whether all went well, or take that back."""
-        counted = 0
-        try:
-            while (count := self._hear()) not in (0, _FAILED):
+    def _hear(self, tick: Advance) -> bool | None:
+        """Hear how far it is, and pass it on; at the end tell whether all went well.
+
+        If not, what was passed on is taken back.
+        """
+        data = os.read(self._told, _NUMBER)
+        count = int.from_bytes(data, "little") if data else _FAILED
+        if count not in (0, _FAILED):
+            self._counted += count
+            try:
                 tick(count)
-                counted += count
-        except BaseException:
-            self.end()
-            raise
+            except BaseException:
+                self.end()
+                raise
+            return None
+        counted, self._counted = self._counted, 0
         if count:
             tick(-counted)
         return not count
-
-    def _hear(self) -> int:
-        """Give what it says next; where it has ended, that it failed."""
-        data = os.read(self._told, _NUMBER)
-        return int.from_bytes(data, "little") if data else _FAILED
 
 
 def end_process(pid: int) -> None:

@@ -23,6 +23,7 @@ from itertools import chain, islice
 from threading import Semaphore
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from dimgx import system
 from dimgx.codec import HEAD, read_head, sniff, window_size
 from dimgx.decode import iter_decoded
 from dimgx.digest import Digest, iter_verified
@@ -79,7 +80,6 @@ class Reading:
         self._walking = self._cpus if self._cpu_count == 1 else nullcontext()
         self._checks = Checks(self.tick)
         self._walkers = Walkers()
-        self._assembly: Assembly | None = None
 
     def close(self) -> None:
         """Make the workers end, and wait until they have."""
@@ -87,8 +87,6 @@ class Reading:
         self._walkers.end()
         self._checks.join()
         self._walkers.close()
-        if self._assembly is not None:
-            self._assembly.close()
         self._end_decoding()
 
     def _end_decoding(self) -> None:
@@ -117,11 +115,13 @@ class Reading:
         jobs = {
             layer: Job(tar.size, partial(self._walk_plain, tar)) for layer, tar in plain.items()
         }
-        if others := [layer for layer in ordered if layer not in plain]:
+        assembly = None
+        others = [layer for layer in ordered if layer not in plain]
+        if others and self._cpu_count > 1 and system.can_fork():
             # What is told here, and asked, is for this process alone.
             recipe = self._recipe._replace(progress=None, cancel=None)
-            self._assembly = Assembly(Reading(self.layers, recipe, self._space), self._space)
-            jobs |= self._assembly.prepare(others, self._recipe.clamp_mtime)
+            assembly = Assembly(Reading(self.layers, recipe, self._space), self._space)
+            jobs |= assembly.prepare(others, recipe.clamp_mtime)
         # The workers begin after it, since a process with several threads cannot fork.
         processes = self._cpu_count if len(jobs) == len(ordered) else 1
         self._walkers.begin([*jobs.values()], processes, self._checks)
@@ -131,8 +131,8 @@ class Reading:
         ready: dict[Layer, tuple[Extent, Spool | None]] = {
             layer: (tar, None) for layer, tar in plain.items()
         }
-        if self._assembly is not None:
-            spools = self._assembly.take_over(indexes)
+        if assembly is not None:
+            spools = assembly.take_over(indexes)
             ready |= {layer: (spool.finish(), spool) for layer, spool in spools.items()}
         self._begin_decoding([layer for layer in ordered if layer not in ready])
         walked = {

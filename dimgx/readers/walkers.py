@@ -90,9 +90,15 @@ class Walkers:
         Raises: what `tick` raises.
         """
         found: Indexes = {}
+
+        def tick_all(size: int) -> None:
+            tick(size)
+            for forked, *_ in self._others:
+                forked.pass_on(tick)
+
         with suppress(ImageError):
             for job in self._own:
-                found[job] = job.walk(tick)
+                found[job] = job.walk(tick_all)
         for forked, fd, share in self._others:
             if forked.has_worked(tick):
                 found.update(zip(share, _read(fd), strict=True))
