@@ -27,6 +27,7 @@ from dimgx import system
 Advance: TypeAlias = Callable[[int], None]
 """Called with how many bytes more are done; may raise."""
 Work: TypeAlias = Callable[[Advance], None]
+"""Does something, and tells how far it is."""
 Check: TypeAlias = Callable[[Advance], None]
 """Reads something and raises where its digest does not match."""
 
