@@ -424,7 +424,7 @@ from dimgx import extractor
 from dimgx.digest import Digest
 from dimgx.image import Image, Layer
 from dimgx.readers import decoders, streaming, walkers
-from dimgx.readers.assembly import Assembly
+from dimgx.readers.spooling import Spooling
 from dimgx.sources.tarsplit import SplitTar
 extractor.STREAMED, streaming.PART, decoders.STEP = 0, 1 << 16, 1 << 16
 walkers.SHARE = 1 << 10
@@ -434,7 +434,7 @@ def counted(self, edge, write):
     emit_part(self, edge, write)
     parts.append(edge)
 streaming.Flow._emit_part = counted
-put, take_over = Assembly._put, Assembly.take_over
+put, take_over = Spooling._put, Spooling.take_over
 adopted, parent = [], os.getpid()
 def failing(self, *args):
     index = put(self, *args)
@@ -445,7 +445,7 @@ def counting(self, layers):
     spools = take_over(self, layers)
     adopted.extend(spools)
     return spools
-Assembly._put, Assembly.take_over = failing, counting
+Spooling._put, Spooling.take_over = failing, counting
 failure = sys.argv[1]
 target, layers, options = json.load(sys.stdin)
 layers = tuple(Layer(SplitTar(*blob), diff_id=Digest.parse(id)) for blob, id in layers)

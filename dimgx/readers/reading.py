@@ -6,9 +6,8 @@
    other from being decoded.
 2. What is plain or decoded is walked by the caller's thread while the workers decode on: no CPU
    waits for the interpreter's lock with a decoder that could run, and no two walks fight for it.
-   Where there is but one CPU to use, decoding and walking take turns. Where layers lie plain or
-   are put together from files, which is bound by the interpreter too, several processes read and
-   walk them (`walkers`).
+   Where there is but one CPU to use, decoding and walking take turns. Where all layers are on this
+   machine, several processes decode and walk them instead (`walkers`, `spooling`).
 3. Digests are computed once for each byte: of compressed bytes by the worker that decodes them, of
    plain layers beside everything else, up to `wait_for_checks()`, by the processes that have walked
    or by threads (`checks`).
@@ -33,8 +32,8 @@ from dimgx.image import Layer, has_fetched, is_fetched
 from dimgx.layers.layerindex import LayerIndex
 from dimgx.layers.strangers import refuse_stranger, refuse_windows
 from dimgx.layers.tarwalk import walk_layer
-from dimgx.readers.assembly import Assembly
 from dimgx.readers.checks import Checks
+from dimgx.readers.spooling import Spooling
 from dimgx.readers.walkers import Job, Walkers
 from dimgx.recipe import Recipe
 from dimgx.spool import Spool, SpoolSpace
@@ -115,13 +114,13 @@ class Reading:
         jobs = {
             layer: Job(tar.size, partial(self._walk_plain, tar)) for layer, tar in plain.items()
         }
-        assembly = None
+        spooling = None
         others = [layer for layer in ordered if layer not in plain]
         if others and self._cpu_count > 1 and system.can_fork():
             # What is told here, and asked, is for this process alone.
             recipe = self._recipe._replace(progress=None, cancel=None)
-            assembly = Assembly(Reading(self.layers, recipe, self._space), self._space)
-            jobs |= assembly.prepare(others, recipe.clamp_mtime)
+            spooling = Spooling(Reading(self.layers, recipe, self._space), self._space)
+            jobs |= spooling.prepare(others, recipe.clamp_mtime)
         # The workers begin after it, since a process with several threads cannot fork.
         processes = self._cpu_count if len(jobs) == len(ordered) else 1
         self._walkers.begin([*jobs.values()], processes, self._checks)
@@ -131,8 +130,8 @@ class Reading:
         ready: dict[Layer, tuple[Extent, Spool | None]] = {
             layer: (tar, None) for layer, tar in plain.items()
         }
-        if assembly is not None:
-            spools = assembly.take_over(indexes)
+        if spooling is not None:
+            spools = spooling.take_over(indexes)
             ready |= {layer: (spool.finish(), spool) for layer, spool in spools.items()}
         self._begin_decoding([layer for layer in ordered if layer not in ready])
         walked = {

@@ -96,12 +96,13 @@ class Walkers:
             for forked, *_ in self._others:
                 forked.pass_on(tick)
 
-        with suppress(ImageError):
-            for job in self._own:
+        for job in self._own:
+            with suppress(ImageError):
                 found[job] = job.walk(tick_all)
         for forked, fd, share in self._others:
             if forked.has_worked(tick):
-                found.update(zip(share, _read(fd), strict=True))
+                indexes = zip(share, _read(fd), strict=True)
+                found.update((job, index) for job, index in indexes if index is not None)
         self._close_files()
         for forked in self._forked[self._checking :]:
             forked.end()
@@ -138,17 +139,19 @@ def _size_of(job: Job) -> int:
 
 
 def _walk(share: list[Job], fd: int, tick: Advance) -> None:
-    """Do the jobs of `share` and leave their indexes in `fd`."""
+    """Do the jobs of `share` and leave their indexes in `fd`; nothing of what cannot be done."""
     for job in share:
-        data = job.walk(tick).to_bytes()
+        data = b""
+        with suppress(ImageError):
+            data = job.walk(tick).to_bytes()
         system.write_all(fd, len(data).to_bytes(8, "little") + data)
 
 
-def _read(fd: int) -> list[LayerIndex]:
-    found = []
+def _read(fd: int) -> list[LayerIndex | None]:
+    found: list[LayerIndex | None] = []
     at = 0
     while head := system.pread(fd, 8, at):
         size = int.from_bytes(head, "little")
-        found.append(LayerIndex.from_bytes(system.pread(fd, size, at + 8)))
+        found.append(LayerIndex.from_bytes(system.pread(fd, size, at + 8)) if size else None)
         at += 8 + size
     return found

@@ -1,6 +1,7 @@
-"""Layers that an engine keeps unpacked, put together by processes, each in a spool.
+"""Layers that processes decode, or put together from an engine's files, and walk, each in a spool.
 
-To open many small files is bound by the interpreter: two threads take longer than one.
+To open many small files is bound by the interpreter, and two threads take twice as long as two
+processes. Where layers are decoded it is the walk that is bound by it; there a tenth is gained.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Protocol
 
 from dimgx import system
 from dimgx.errors import ImageError
+from dimgx.extent import Extent
 from dimgx.image import Layer, is_assembled
 from dimgx.layers.layerindex import LayerIndex
 from dimgx.layers.tarwalk import walk_layer
@@ -19,8 +21,8 @@ from dimgx.readers.forked import Advance
 from dimgx.readers.walkers import Job
 from dimgx.spool import Spool, SpoolSpace
 
-_HEADERS = 2
-"""How many times as long as what it has of files a tar may be, to be put together in memory."""
+_HEADERS, _DECODED = 2, 6
+"""How many times as long as what it has of files, or as its blob, a tar may be to fit in memory."""
 
 
 class Reader(Protocol):
@@ -33,25 +35,34 @@ class Reader(Protocol):
         """Yield a layer's tar in pieces, each good until the next; its digests are checked."""
 
 
-class Assembly:
-    """Spools for processes to put layers into: in memory if there is room for all, or on disk."""
+class Spooling:
+    """Spools for processes to put layers into."""
 
     def __init__(self, reader: Reader, space: SpoolSpace) -> None:
         self._reader, self._space = reader, space
         self._spools: dict[Layer, Spool] = {}
 
     def prepare(self, layers: Sequence[Layer], clamp_mtime_s: int | None) -> dict[Layer, Job]:
-        """Give what puts each layer into its spool; nothing where not all of them are that kind.
+        """Give what puts each layer into its spool; nothing where that does not go for all.
 
-        Raises: SourceError where there is no place for them.
+        It is in memory if there is room for all of them, or on disk. How much there will be is not
+        known of what is compressed: such layers are left to threads, whose spools move by
+        themselves, if memory is short.
+
+        Raises: SourceError where there is no place for spools.
         """
-        if not all(is_assembled(layer.blob) for layer in layers):
+        blobs = [layer.blob for layer in layers]
+        is_assembly = all(map(is_assembled, blobs))
+        if not all(isinstance(blob, Extent) or is_assembled(blob) for blob in blobs):
             return {}
         weights = {layer: layer.weight or 0 for layer in layers}
         total, left = sum(weights.values()), self._space.left()
+        in_memory = total * (_HEADERS if is_assembly else _DECODED) <= left
+        if not in_memory and not is_assembly:
+            return {}
         jobs = {}
         for layer, weight in weights.items():
-            spool = self._space.open(0 if total * _HEADERS <= left else left + 1)
+            spool = self._space.open(0 if in_memory else left + 1)
             self._spools[layer] = spool
             fd = spool.finish().fd
             # No process sees how much the others use.
