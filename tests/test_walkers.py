@@ -32,7 +32,6 @@ import os, sys
 from functools import partial
 from dimgx.readers import walkers
 from dimgx.readers.checks import Checks
-from dimgx.extent import Extent
 from dimgx.layers.tarwalk import walk_layer
 walkers.SHARE = int(sys.argv[2])
 fd = os.open(sys.argv[1], os.O_RDONLY)

@@ -33,7 +33,6 @@ from dimgx.layers.layerindex import LayerIndex
 from dimgx.layers.strangers import refuse_stranger, refuse_windows
 from dimgx.layers.tarwalk import walk_layer
 from dimgx.readers.checks import Checks
-from dimgx.readers.spooling import Spooling
 from dimgx.readers.walkers import Job, Walkers
 from dimgx.recipe import Recipe
 from dimgx.spool import Spool, SpoolSpace
@@ -117,6 +116,8 @@ class Reading:
         spooling = None
         others = [layer for layer in ordered if layer not in plain]
         if others and self._cpu_count > 1 and system.can_fork():
+            from dimgx.readers.spooling import Spooling
+
             # What is told here, and asked, is for this process alone.
             recipe = self._recipe._replace(progress=None, cancel=None)
             spooling = Spooling(Reading(self.layers, recipe, self._space), self._space)

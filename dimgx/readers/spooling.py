@@ -18,7 +18,7 @@ from dimgx.image import Layer, is_assembled
 from dimgx.layers.layerindex import LayerIndex
 from dimgx.layers.tarwalk import walk_layer
 from dimgx.readers.forked import Advance
-from dimgx.readers.walkers import Job
+from dimgx.readers.walkers import Job, is_worth_processes
 from dimgx.spool import Spool, SpoolSpace
 
 _HEADERS, _DECODED = 2, 6
@@ -43,7 +43,7 @@ class Spooling:
         self._spools: dict[Layer, Spool] = {}
 
     def prepare(self, layers: Sequence[Layer], clamp_mtime_s: int | None) -> dict[Layer, Job]:
-        """Give what puts each layer into its spool; nothing where that does not go for all.
+        """Give what puts each layer into its spool; nothing where that does not pay, or go for all.
 
         It is in memory if there is room for all of them, or on disk. How much there will be is not
         known of what is compressed: such layers are left to threads, whose spools move by
@@ -56,7 +56,10 @@ class Spooling:
         if not all(isinstance(blob, Extent) or is_assembled(blob) for blob in blobs):
             return {}
         weights = {layer: layer.weight or 0 for layer in layers}
-        total, left = sum(weights.values()), self._space.left()
+        total = sum(weights.values())
+        if not is_worth_processes(total):
+            return {}
+        left = self._space.left()
         in_memory = total * (_HEADERS if is_assembly else _DECODED) <= left
         if not in_memory and not is_assembly:
             return {}
@@ -66,7 +69,7 @@ class Spooling:
             self._spools[layer] = spool
             fd = spool.finish().fd
             # No process sees how much the others use.
-            most = left * weight // total if total and spool.is_in_memory else None
+            most = left * weight // total if spool.is_in_memory else None
             jobs[layer] = Job(weight, partial(self._put, layer, fd, most, clamp_mtime_s))
         return jobs
 

@@ -43,6 +43,11 @@ class Job(NamedTuple):
 Indexes: TypeAlias = dict[Job, LayerIndex]
 
 
+def is_worth_processes(size: int) -> bool:
+    """Tell whether so many bytes of layers are worth more processes than one."""
+    return size >= 2 * SHARE
+
+
 class Walkers:
     """The processes that walk layers, this one among them."""
 
