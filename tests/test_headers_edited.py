@@ -55,7 +55,9 @@ LENGTHS = st.sampled_from(
 def spelled(draw: st.DrawFn, number: int) -> Member:
     """Draw a member in a spelling that some tool has."""
     length = draw(LENGTHS)
-    name = draw(st.sampled_from(["", "./", "/"])) + f"top/{number:03}" + "/d" * (length // 9)
+    # Each directory on the way is a member of the result, so there are few.
+    way = ("/" + "d" * 20) * (length // 60)
+    name = draw(st.sampled_from(["", "./", "/"])) + f"top/{number:03}{way}/"
     name = name.ljust(length, "n")
     more: dict[str, Any] = {
         "dialect": draw(st.sampled_from(["ustar", "gnu", "gnu"])),

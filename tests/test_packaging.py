@@ -9,6 +9,7 @@ import subprocess
 import sys
 from graphlib import TopologicalSorter
 from importlib.metadata import requires, version
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from packaging.requirements import Requirement
 
 import dimgx
 from tests.dsl import file, layer
+from tests.programs import missing
 from tests.writers import docker_archive, image, oci_archive
 
 ROOT = Path(__file__).parent.parent
@@ -208,6 +210,30 @@ def test_run_loads_what_it_needs(
     parts += [name for name in needed if not name.startswith("dimgx.")]
     theirs = loaded_after("\n".join(f"import {part}" for part in parts))
     assert loaded & UNNEEDED == (needed | theirs) & UNNEEDED
+
+
+# An engine that is not there is looked for, and then some more is done.
+AT_AN_ENGINE = """
+import dimgx
+try:
+    dimgx.open_image('app', engine=dimgx.EngineOptions(host='{host}'))
+except dimgx.TemporaryError:
+    {then}
+"""
+
+
+def test_what_only_ssh_needs_is_loaded_when_it_is_used() -> None:
+    if find_spec("paramiko") is None:
+        missing("the package for ssh is not here: pip install '.[ssh]'")
+    host, have = "tcp://127.0.0.1:1", "from docker.transport import sshconn"
+    assert "paramiko" not in loaded_after(AT_AN_ENGINE.format(host=host, then=have))
+    use = f"{have}; sshconn.paramiko.SSHClient; import paramiko; paramiko.SSHClient"
+    assert "paramiko" in loaded_after(AT_AN_ENGINE.format(host=host, then=use))
+
+
+def test_no_client_is_loaded_where_no_engine_listens() -> None:
+    loaded = loaded_after(AT_AN_ENGINE.format(host="unix:///no/socket", then="pass"))
+    assert loaded.isdisjoint({"docker", "requests"})
 
 
 def test_every_public_name_can_be_had() -> None:

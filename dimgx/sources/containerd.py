@@ -26,7 +26,7 @@ from dimgx.imagename import normal_name, parse_image_name, registry_hint
 from dimgx.oci import CONTAINERD_NAME, Descriptor, Index
 from dimgx.sources.absence import hint_of_file, similar_names
 from dimgx.sources.choice import Candidate, MissingBlob, NoSuchImage, choose_candidate
-from dimgx.sources.connection import check_socket
+from dimgx.sources.dockerclient import check_socket
 from dimgx.sources.endpoint import containerd_sockets, find_containerd
 from dimgx.sources.files import DirectoryFiles
 from dimgx.sources.layout import StoredBlobs, blob_paths, list_entries
