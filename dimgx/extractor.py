@@ -18,7 +18,7 @@ from dimgx.readers.forked import Forked, held_signals
 from dimgx.readers.reading import PlainLayer, Reading
 from dimgx.recipe import Progress, Recipe
 from dimgx.spool import SpoolSpace
-from dimgx.system import can_fork
+from dimgx.system import can_fork, usable_cpus
 
 if TYPE_CHECKING:
     from dimgx.image import Blob
@@ -111,7 +111,8 @@ def open_flow(
     sizes = [layer.weight or 0 for layer in layers]
     processes = recipe.worker_count
     if (
-        processes == 1
+        # Two processes where only one CPU is wanted; where there is but one, they take turns.
+        (processes == 1 and usable_cpus() > 1)
         or sum(sizes) < STREAMED
         or len(set(layers)) < len(layers)
         or recipe.changes_content

@@ -28,7 +28,7 @@ from tests.programs import CHECKOUT, run
 from tests.registries import FaultyRegistry, Handler, Holds, fails, faulty_registry, interrupt
 from tests.results import left
 from tests.test_fetchahead import Fetched
-from tests.test_streaming import COUNTED, counted, many_layers, needs_fork
+from tests.test_streaming import COUNTED, TWO_CPUS, counted, many_layers, needs_fork
 from tests.writers import image, sha256
 
 LAYERS = many_layers(21)
@@ -284,7 +284,7 @@ def test_where_it_does_not_go_they_are_read_as_usual(
     faulty: FaultyRegistry, tmp_path: Path, words: tuple[str, ...], before: str
 ) -> None:
     target = tmp_path / "flat.tar"
-    before = before and "from dimgx import system\n" + before
+    before = TWO_CPUS + (before and "from dimgx import system\n" + before)
     code = COUNTED.replace("code = 0", before + "code = 0")
     words = ("--threads", "2", *words, "--platform", "linux/amd64", "-t", str(target))
     command = [sys.executable, "-W", "error", "-c", code, *words, faulty.reference()]

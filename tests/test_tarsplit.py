@@ -427,6 +427,7 @@ from dimgx.readers import decoders, streaming, walkers
 from dimgx.readers.spooling import Spooling
 from dimgx.sources.tarsplit import SplitTar
 extractor.STREAMED, streaming.PART, decoders.STEP = 0, 1 << 16, 1 << 16
+extractor.usable_cpus = lambda: 2
 walkers.SHARE = 1 << 10
 streaming.AHEAD = streaming.LITTLE_AHEAD = 1  # so that no process runs away from the others
 emit_part, parts = streaming.Flow._emit_part, []
@@ -481,7 +482,7 @@ def flattened(
 
 
 WAYS: dict[str, tuple[bool, Json]] = {
-    "one CPU": (True, {"threads": 1}),
+    "one thread": (True, {"threads": 1}),
     "little memory": (True, {"threads": 2, "memory": 1 << 20}),
     "none": (True, {"threads": 2, "memory": 0}),
     "a pipe": (False, {"threads": 1}),
