@@ -17,7 +17,7 @@ from dimgx import system
 from tests.cases import open_layers, open_members
 from tests.dsl import Member, dir_, file, hardlink, layer, symlink, whiteout
 from tests.programs import CHECKOUT, flat_bytes, run
-from tests.test_model import STACKS, expected_of
+from tests.stacks import STACKS, expected_of
 from tests.writers import docker_archive, image, oci_layout
 
 needs_fork = pytest.mark.skipif("fork" not in system.FEATURES, reason="only Linux forks here")

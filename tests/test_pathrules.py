@@ -23,7 +23,7 @@ from tests.dsl import Member, dir_, file, hardlink, layer, symlink, whiteout
 from tests.engines import with_links
 from tests.listing import Node, list_tar, read_tar, short_listing
 from tests.programs import need
-from tests.test_model import STACKS, expected_of
+from tests.stacks import STACKS, expected_of
 
 
 def rules(text: str) -> tuple[PathRule, ...]:

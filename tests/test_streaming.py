@@ -45,7 +45,7 @@ from tests.dsl import (
     whiteout,
 )
 from tests.programs import CHECKOUT, flat_bytes, refused, run
-from tests.test_model import STACKS, expected_of
+from tests.stacks import STACKS, expected_of
 from tests.writers import compress, docker_archive, image
 
 needs_fork = pytest.mark.skipif("fork" not in system.FEATURES, reason="only Linux forks here")

@@ -31,7 +31,7 @@ from tests.dsl import (
     symlink,
     whiteout,
 )
-from tests.test_model import members
+from tests.stacks import members
 
 INNER = layer(file("inner", "i" * 700), dir_("in"), symlink("in/s", "t"))
 XATTR = {"user.a": b"1"}
