@@ -149,6 +149,12 @@ def make_recipe(options: TreeOptions, mark: Callable[[str], object] = str) -> Re
         if value is not None:
             # It is gone through more than once, which an iterator does not bear.
             lists[name] = tuple(value)
+    if lists["paths"]:
+        from dimgx.merging.pathrules import PathRule
+
+        for rule in lists["paths"]:
+            if not isinstance(rule, PathRule):
+                raise UsageError(f"paths are PathRule values, but {rule!r:.300} is none")
     return recipe._replace(**lists)
 
 

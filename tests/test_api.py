@@ -591,6 +591,14 @@ def test_text_in_the_place_of_a_list(opened: dimgx.Image, tmp_path: Path, wanted
         dimgx.select(dimgx.inspect(opened).rows, "@0")
 
 
+@pytest.mark.parametrize("rule", ["a", (True, "a"), None], ids=str)
+def test_a_path_rule_is_one(opened: dimgx.Image, tmp_path: Path, rule: Any) -> None:
+    target = tmp_path / "out.tar"
+    with pytest.raises(dimgx.UsageError, match=r"paths are PathRule values, but .* is none"):
+        dimgx.flatten(opened, target, paths=[RULE, rule])
+    assert not target.exists()
+
+
 @pytest.mark.parametrize(
     "options",
     [{"paths": [RULE]}, {"strip_components": 1}, {"prefix": "a"}, {"add_layers": ["x"]},
