@@ -117,6 +117,13 @@ CASES: list[tuple[str, list[LayerMembers], list[LayerMembers], list[str]]] = [
     ("a-link-that-came-and-went-changed-the-mode", [OLD],
      [[hardlink("n", "e", mode=0o600)], [whiteout("n")]], ["f e"]),
     ("a-root-entry", [OLD], [[dir_("./", mode=0o700), fifo("p")]], ["d ./", "p p"]),
+    ("links-of-lower-layers-alone", [[hardlink("a", "b"), file("b", "1")]], [[file("n")]], ["f n"]),
+    ("one-marker-deep-down", [[file("d/s/a")]],
+     [[dir_("d"), dir_("d/s"), whiteout("d/s/a"), file("d/s/n")]],
+     ["d d/", "d d/s/", "f d/s/.wh.a", "f d/s/n"]),
+    ("one-opaque-marker-deep-down", [[file("d/s/a"), file("d/s/b")]],
+     [[dir_("d"), dir_("d/s"), whiteout("d/s/a"), whiteout("d/s/b")]],
+     ["d d/", "d d/s/", "f d/s/.wh..wh..opq"]),
     ("three-below", [OLD, [whiteout("e")], [file("f")]], [[whiteout("f"), whiteout("e")]],
      ["f .wh.f"]),
 ]  # fmt: skip
@@ -132,6 +139,12 @@ def test_what_is_in_it(
     tar = squash(lower, upper)
     assert lines(tar) == expected
     assert flatten_layers([*lower, tar]) == flatten_layers([*lower, *upper])
+
+
+def test_a_marker_is_an_empty_file_of_root() -> None:
+    (marker,) = raw_members(squash([layer(file("e"))], [layer(whiteout("e"))]))
+    numbers = [marker.number(at, 8) for at in (100, 108, 116)]
+    assert (marker.name, marker.flag, marker.data, numbers) == (b".wh.e", b"0", b"", [0o644, 0, 0])
 
 
 def test_directories_above_have_the_attributes_they_have() -> None:
