@@ -91,6 +91,14 @@ CASES = [
         ["d a", "d a/b", "f a/b/y ''", "d " + "p" * 90, f"f {'p' * 90}/{'n' * 90} 'x'"],
         in_model=False,
     ),
+    case(
+        "47-a-prefix-of-star-with-times-behind-it",
+        [[file("y", "x", overlay={
+            345: b"p" * 131, 476: octal(1700000000, 12), 488: octal(5, 12), 508: b"tar\0",
+        })]],
+        ["d " + "p" * 131, f"f {'p' * 131}/y 'x'"],
+        in_model=False,
+    ),
     case("47-type-7-is-a-file", [[file("a", "x", typeflag=b"7")]], ["f a 'x'"]),
     case("47-type-nul-is-a-file-in-any-dialect", [[file("a", "x", typeflag=b"\0")]], ["f a 'x'"]),
     case(
