@@ -126,7 +126,8 @@ def _loaded_when_used(name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        del sys.modules[name]
+        if sys.modules.get(name) is stand_in:  # else another thread does the same
+            del sys.modules[name]
         stand_in.__getattr__ = lambda attribute: getattr(import_module(name), attribute)
 
 
