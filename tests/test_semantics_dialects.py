@@ -91,6 +91,15 @@ CASES = [
         ["d a", "d a/b", "f a/b/y ''", "d " + "p" * 90, f"f {'p' * 90}/{'n' * 90} 'x'"],
         in_model=False,
     ),
+    *[
+        case(
+            f"47-a-prefix-before-{name}",
+            [[file(name, "x", overlay={345: b"p"}), file("q")]],
+            ["d p", "f p/a 'x'", "f q ''"],
+            in_model=False,
+        )
+        for name in ("./a", "/a", "a")
+    ],
     case(
         "47-a-prefix-of-star-with-times-behind-it",
         [[file("y", "x", overlay={

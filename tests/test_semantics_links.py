@@ -403,3 +403,10 @@ def test_a_dangling_link_is_told_with_its_layer() -> None:
 def test_links_are_spelled_as_their_targets_are() -> None:
     tar = flatten_members([[file("a", "x"), hardlink("b", "./a"), hardlink("c", "/a")]])
     assert [member.target for member in raw_members(tar)] == [b"", b"a", b"a"]
+
+
+def test_a_link_does_not_say_the_xattrs_of_its_file_again() -> None:
+    xattrs = {"user.a": b"1"}
+    tar = flatten_members([[file("a", "x", xattrs=xattrs), hardlink("b", "a", xattrs=xattrs)]])
+    found = [(member.name, member.records) for member in raw_members(tar)]
+    assert found == [(b"a", {b"SCHILY.xattr.user.a": b"1"}), (b"b", {})]
