@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 
 from tests.cases import Case, bad, case, check, check_model, table
@@ -108,6 +110,20 @@ CASES = [
         ["d " + "p" * 131, f"f {'p' * 131}/y 'x'"],
         in_model=False,
     ),
+    *[
+        bad(
+            f"47-no-number-at-{at}-{junk.decode()}",
+            [[file("a", "x", overlay={at: junk}), file("b")]],
+            "is no number",
+            in_model=False,
+        )
+        # The last bytes of each number, and device numbers where there is no device.
+        for at, junk in (
+            *product((105, 106, 107, 114, 115, 122, 123, 134, 135, 146, 147), (b"x",)),
+            *product((106, 114, 122), (b"8",)),
+            (329, b"x" * 8), (337, b"x" * 8), (329, b"x" * 16),
+        )
+    ],
     case("47-type-7-is-a-file", [[file("a", "x", typeflag=b"7")]], ["f a 'x'"]),
     case("47-type-nul-is-a-file-in-any-dialect", [[file("a", "x", typeflag=b"\0")]], ["f a 'x'"]),
     case(

@@ -156,6 +156,12 @@ CASES = [
         ]
     ],
     case(
+        "9-a-newline-beside-names-that-are-not-as-they-seem",
+        [[file("a"), file("b/a")],
+         [file("n\nl"), whiteout("a"), file("c//d"), file("e/./f"), dir_("d\n/"), whiteout("b/a")]],
+        ["d b", "d c", "f c/d ''", "d d\\012", "d e", "f e/f ''", "f n\\012l ''"],
+    ),
+    case(
         "9-odd-names-are-ordinary",
         [
             [
