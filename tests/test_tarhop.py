@@ -96,6 +96,13 @@ TARS = {
     "GNU long, behind PAX": layer(
         *SMALL, raw(pax_header([(b"path", b"p")]) + gnu_long(b"L", b"n")), file("a"), *MIXED[-4:]
     ),
+    "GNU long link before a long name that is empty": layer(
+        *SMALL, raw(gnu_long(b"K", b"t" * 150) + extended(b"L", b"", dialect="gnu")),
+        symlink("s", "t"), *MIXED[-4:],
+    ),
+    "GNU long link before a much too long name": layer(
+        *SMALL, raw(gnu_long(b"K", b"t" * 150) + gnu_long(b"L", b"n" * 9000)), symlink("s", "t"),
+    ),
     "GNU long link of 4097": layer(*SMALL, raw(gnu_long(b"K", b"t" * 4097)), symlink("s", "t")),
     "foreign PAX": layer(*SMALL, *(one.but(records=((b"comment", b"c"),)) for one in MIXED)),
     "foreign PAX that makes no sense": layer(
