@@ -253,6 +253,17 @@ def test_names_and_model_agree(layers: list[list[Member]], change: tuple[int, st
     assert flatten_layers([tar]) == tar
 
 
+def test_only_links_to_what_lost_its_name_are_warned_of() -> None:
+    app = [file("app/a", "x"), dir_("app/d"), symlink("app/l", "a"), symlink("app/m", "d")]
+    for more, expected in (
+        ([], ()),
+        ([file("b"), symlink("app/n", "../b")],
+         ("a symlink points at what is left out: 'app/n' -> '../b'",)),
+    ):  # fmt: skip
+        with open_members([[*app, *more]], strip_components=1) as flat:
+            assert flat.warnings == expected
+
+
 def test_gnu_tar_strips_the_same(tmp_path: Path) -> None:
     need_root()
     members = [*APP[:-1], file("app/bin/deep/er", "x"), file("opt/y", "z")]
