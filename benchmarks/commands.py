@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -98,6 +98,24 @@ def decode(tool: str) -> Command:
         ]  # fmt: skip
 
     return Command(f"{tool} -dc", steps)
+
+
+def least(against: str) -> Command:
+    """Give the least that a row's work can cost: `cp`, or the decoder of that name."""
+    return copy() if against == "cp" else decode(against)
+
+
+def on_one_cpu(command: Command) -> Command:
+    """Give the same, with one of this machine's CPUs for all its processes."""
+    cpu = str(min(os.sched_getaffinity(0)))
+
+    def steps(corpus: Corpus, out: Path) -> Steps:
+        return [
+            [replace(job, argv=("taskset", "-c", cpu, *job.argv)) for job in jobs]
+            for jobs in command.steps(corpus, out)
+        ]
+
+    return replace(command, steps=steps)
 
 
 def encode(tool: str, flat: Path) -> Command:

@@ -79,8 +79,8 @@ def encode_table(rows: Sequence[Row]) -> str:
     return table(heads, lines)
 
 
-def served_table(rows: Sequence[Row]) -> str:
-    """Images that a registry or an engine serves: each command's time, dimgx's ratios beside."""
+def command_table(rows: Sequence[Row]) -> str:
+    """Each command's time, dimgx's ratios beside."""
     heads = ("image", "command", "s", "CPU s", "ratio", "aim", "met", "output")
     lines = []
     for row in rows:
@@ -207,6 +207,7 @@ SECTIONS = (
     ("encode", "Compressed output"),
     ("registry", "From a registry on this machine"),
     ("engine", "From the Docker Engine"),
+    ("one_cpu", "On one CPU"),
     ("absolute", "Start, small images, threads"),
     ("peers", "Other tools"),
     ("growth", "Growth"),
@@ -228,8 +229,9 @@ def render(results: Row) -> str:
             "speed": lambda rows: speed_table(rows, has_sha=has_sha),
             "encode": encode_table,
             "absolute": absolute_table,
-            "registry": served_table,
-            "engine": served_table,
+            "registry": command_table,
+            "engine": command_table,
+            "one_cpu": command_table,
             "peers": peer_table,
             "growth": growth_table,
             "memory": memory_table,

@@ -48,6 +48,23 @@ SPEED = (
 
 
 @dataclass(frozen=True, slots=True)
+class OneCpuRow:
+    """The same where there is but one CPU, as in many a container."""
+
+    id: str
+    title: str
+    shape: str
+    variant: str
+    against: str
+
+
+ONE_CPU = (
+    OneCpuRow("one-cpu-plain", "ordinary image, plain", "ordinary", "plain", "cp"),
+    OneCpuRow("one-cpu-gzip", "ordinary image, gzip", "ordinary", "gzip", "igzip"),
+)
+
+
+@dataclass(frozen=True, slots=True)
 class PeerRow:
     """dimgx as people use it against the other tools on PATH."""
 

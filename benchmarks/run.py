@@ -19,7 +19,7 @@ from benchmarks.session import Session
 HERE = Path(__file__).resolve().parent
 BEGIN, END = ".. the last table begins here\n", ".. the last table ends here\n"
 QUICK_SCALE = 0.02
-TIMED = ("speed", "encode", "registry", "engine", "peers", "absolute")
+TIMED = ("speed", "encode", "registry", "engine", "one_cpu", "peers", "absolute")
 SINGLE: dict[str, Callable[[Session], dict[str, Any]]] = {
     "start": sections.start,
     "small": sections.small,
@@ -35,6 +35,7 @@ def row_ids() -> list[str]:
         *(row.id for row in rows.ENCODE),
         *(row.id for row in rows.REGISTRY),
         *(row.id for row in rows.ENGINE),
+        *(row.id for row in rows.ONE_CPU),
         *(row.id for row in rows.PEERS),
         *SINGLE,
         *(f"growth-{series.id}" for series in rows.GROWTH),
@@ -144,6 +145,7 @@ def run(session: Session, wanted: Sequence[str]) -> dict[str, Any]:
     results["encode"] = [sections.encode(session, r) for r in rows.ENCODE if r.id in wanted]
     results["registry"] = [registry.measure(session, r) for r in rows.REGISTRY if r.id in wanted]
     results["engine"] = [engine.measure(session, r) for r in rows.ENGINE if r.id in wanted]
+    results["one_cpu"] = [sections.one_cpu(session, r) for r in rows.ONE_CPU if r.id in wanted]
     results["peers"] = [
         sections.peers(session, r) for r in rows.PEERS if r.id in wanted and session.peers
     ]

@@ -65,7 +65,7 @@ def timed(session: Session, corpus: Corpus, contenders: Sequence[Command]) -> di
 def speed(session: Session, row: rows.SpeedRow) -> Row:
     """dimgx against the least that the work can cost."""
     corpus = session.corpus(row.shape, row.variant)
-    base = commands.copy() if row.against == "cp" else commands.decode(row.against)
+    base = commands.least(row.against)
     contenders = [
         session.dimgx.flatten("none", "--verify", "none", *row.options),
         session.dimgx.flatten("once", "--verify", "once", *row.options),
@@ -85,6 +85,15 @@ def speed(session: Session, row: rows.SpeedRow) -> Row:
     result["is_met_verified"] = is_met(result["ratio_verified"], row.aim_verified)
     result["is_stretch_met"] = is_met(result["ratio"], row.stretch)
     return result
+
+
+def one_cpu(session: Session, row: rows.OneCpuRow) -> Row:
+    """dimgx on one CPU against the least that the work can cost there."""
+    base = commands.least(row.against)
+    own = [session.dimgx.flatten(verify, "--verify", verify) for verify in ("none", "once")]
+    contenders = [commands.on_one_cpu(command) for command in (*own, base)]
+    times = timed(session, session.corpus(row.shape, row.variant), contenders)
+    return {**asdict(row), "times": times, **ratios(times, base.name)}
 
 
 def peers(session: Session, row: rows.PeerRow) -> Row:
