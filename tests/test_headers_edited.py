@@ -57,7 +57,7 @@ def spelled(draw: st.DrawFn, number: int) -> Member:
     length = draw(LENGTHS)
     # Each directory on the way is a member of the result, so there are few.
     way = ("/" + "d" * 20) * (length // 60)
-    name = draw(st.sampled_from(["", "./", "/"])) + f"top/{number:03}{way}/"
+    name = draw(st.sampled_from(["", "./", "/"])) + f"top/{number:03}{way}"
     name = name.ljust(length, "n")
     more: dict[str, Any] = {
         "dialect": draw(st.sampled_from(["ustar", "gnu", "gnu"])),

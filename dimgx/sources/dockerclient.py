@@ -16,6 +16,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -54,9 +55,11 @@ def make_client(
     context = _tls_context(endpoint)
     from shutil import which
 
-    # That is what only ssh needs, and it takes as long to load as all the rest.
-    with _loaded_when_used("paramiko"):
-        from docker import APIClient
+    if "docker" not in sys.modules:
+        # That is what only ssh needs, and it takes as long to load as all the rest.
+        with _loaded_when_used("paramiko"):
+            import_module("docker")
+    from docker import APIClient
     from docker.constants import MINIMUM_DOCKER_API_VERSION
     from docker.errors import DockerException
 
@@ -115,7 +118,6 @@ def _check_ssh(endpoint: EngineEndpoint) -> None:
 @contextmanager
 def _loaded_when_used(name: str) -> Iterator[None]:
     """Have what is imported meanwhile get a package that is loaded when it is first used."""
-    from importlib import import_module
     from importlib.util import find_spec
 
     if name in sys.modules or find_spec(name) is None:
