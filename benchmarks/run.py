@@ -8,19 +8,21 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import chart, commands, engine, machine, registry, report, rows, sections
 from benchmarks.commands import Dimgx
+from benchmarks.report import Row
 from benchmarks.session import Session
 
 HERE = Path(__file__).resolve().parent
 BEGIN, END = ".. the last table begins here\n", ".. the last table ends here\n"
 QUICK_SCALE = 0.02
 TIMED = ("speed", "encode", "registry", "engine", "one_cpu", "peers", "absolute")
-SINGLE: dict[str, Callable[[Session], dict[str, Any]]] = {
+Step = Callable[[], list[Row]]
+SINGLE: dict[str, Callable[[Session], Row]] = {
     "start": sections.start,
     "small": sections.small,
     "layers127": sections.layers127,
@@ -107,14 +109,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     if options.readme and options.only and not options.join:
         parser.error("--readme with --only leaves out all other rows: --join what they were")
-    results = run(session, wanted)
+    earlier = json.loads(options.join.read_text()) if options.join else {}
+
+    def save(results: Row) -> None:
+        if options.json:
+            text = json.dumps(joined(results, earlier), indent=1)
+            options.json.write_text(text + "\n")
+
+    results = run(session, wanted, save)
     wrong = wrong_outputs(results)
-    if options.join:
-        join(results, json.loads(options.join.read_text()))
+    results = joined(results, earlier)
     text = report.render(results)
     print(text)
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
     if options.svg and results["speed"]:
         options.svg.write_text(chart.draw(results["speed"]))
     if options.readme:
@@ -125,11 +131,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if wrong else 0
 
 
-def run(session: Session, wanted: Sequence[str]) -> dict[str, Any]:
-    """Run the rows and give all figures."""
+def run(
+    session: Session, wanted: Sequence[str], save: Callable[[Row], None] = lambda results: None
+) -> Row:
+    """Run the rows and give all figures; `save` is called with those so far after each."""
     # The first run compiles what Python has not compiled yet.
     session.dimgx_is_ready()
-    results: dict[str, Any] = {
+    results: Row = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "machine": machine.describe(session.work),
         "tools": {
@@ -141,40 +149,60 @@ def run(session: Session, wanted: Sequence[str]) -> dict[str, Any]:
         "peer_rounds": session.peer_rounds,
         "scale": session.scale,
     }
-    results["speed"] = [sections.speed(session, r) for r in rows.SPEED if r.id in wanted]
-    results["encode"] = [sections.encode(session, r) for r in rows.ENCODE if r.id in wanted]
-    results["registry"] = [registry.measure(session, r) for r in rows.REGISTRY if r.id in wanted]
-    results["engine"] = [engine.measure(session, r) for r in rows.ENGINE if r.id in wanted]
-    results["one_cpu"] = [sections.one_cpu(session, r) for r in rows.ONE_CPU if r.id in wanted]
-    results["peers"] = [
-        sections.peers(session, r) for r in rows.PEERS if r.id in wanted and session.peers
-    ]
-    results["absolute"] = [make(session) for name, make in SINGLE.items() if name in wanted]
-    results["growth"] = [
-        sections.growth(session, series)
-        for series in rows.GROWTH
-        if f"growth-{series.id}" in wanted
-    ]
-    images = rows.MEMORY if "memory" in wanted else ()
-    results["memory"] = [sections.memory(session, *image) for image in images]
-    if HUGE in wanted:
-        results["memory"] += [sections.huge_memory(session, *image) for image in rows.HUGE]
-    tools = [session.dimgx.flatten("dimgx"), *session.peers]
-    results["rightness"] = sections.rightness(session, tools) if "rightness" in wanted else []
+    results |= {key: [] for key, _ in report.SECTIONS}
+    for key, measured in steps(session, wanted):
+        results[key] += measured()
+        save(results)
     return results
 
 
-def join(results: dict[str, Any], earlier: dict[str, Any]) -> None:
-    """Add the rows of an earlier run that this one does not have, in the usual order."""
+def steps(session: Session, wanted: Sequence[str]) -> Iterator[tuple[str, Step]]:
+    """Yield what is to be measured, and in which section it comes."""
+    each: list[tuple[str, Callable[[Session, Any], Row], Sequence[Any]]] = [
+        ("speed", sections.speed, rows.SPEED),
+        ("encode", sections.encode, rows.ENCODE),
+        ("registry", registry.measure, rows.REGISTRY),
+        ("engine", engine.measure, rows.ENGINE),
+        ("one_cpu", sections.one_cpu, rows.ONE_CPU),
+        ("peers", sections.peers, rows.PEERS if session.peers else ()),
+    ]
+    for key, measure, some in each:
+        for row in some:
+            if row.id in wanted:
+                yield key, lambda measure=measure, row=row: [measure(session, row)]
+    for name, make in SINGLE.items():
+        if name in wanted:
+            yield "absolute", lambda make=make: [make(session)]
+    for series in rows.GROWTH:
+        if f"growth-{series.id}" in wanted:
+            yield "growth", lambda series=series: [sections.growth(session, series)]
+    if "memory" in wanted:
+        for image in rows.MEMORY:
+            yield "memory", lambda image=image: [sections.memory(session, *image)]
+    if HUGE in wanted:
+        for huge in rows.HUGE:
+            yield "memory", lambda huge=huge: [sections.huge_memory(session, *huge)]
+    if "rightness" in wanted:
+        tools = [session.dimgx.flatten("dimgx"), *session.peers]
+        yield "rightness", lambda: sections.rightness(session, tools)
+
+
+def joined(results: Row, earlier: Row) -> Row:
+    """Give all figures, with the rows of an earlier run that these do not have, in usual order."""
     order = row_ids()
+    found = dict(results)
     for key, _ in report.SECTIONS:
         name = "tool" if key == "rightness" else "id"
         there = {row[name] for row in results[key]}
-        results[key] += [row for row in earlier.get(key, ()) if row[name] not in there]
-        results[key].sort(key=lambda row: order.index(row[name]) if row[name] in order else -1)
+        more = [row for row in earlier.get(key, ()) if row[name] not in there]
+        found[key] = sorted(
+            [*results[key], *more],
+            key=lambda row: order.index(row[name]) if row[name] in order else -1,
+        )
+    return found
 
 
-def wrong_outputs(results: dict[str, Any]) -> list[str]:
+def wrong_outputs(results: Row) -> list[str]:
     """Give a line for each output of dimgx that is not right, and for each run that failed."""
     wrong: list[str] = []
     own = ("none", "once", "plain", "packed", "one thread", "two threads")

@@ -102,7 +102,12 @@ def test_run_with_tiny_images(tmp_path: Path) -> None:
     )
     wanted = ["ordinary", "ordinary-gzip", "many-dot", "gzip-out", "start", "rightness"]
     wanted += ["registry", "engine"]
-    results = run.run(session, wanted)
+    saved: list[report.Row] = []
+    results = run.run(session, wanted, lambda some: saved.append(json.loads(json.dumps(some))))
+    assert len(saved) == len(wanted) and saved[-1] == json.loads(json.dumps(results))
+    first, last = saved[0], saved[-1]
+    assert [row["id"] for row in first["speed"]] == ["ordinary"] and not first["encode"]
+    assert run.joined(first, last) == last, "what was cut goes on with --join"
     assert run.wrong_outputs(results) == []
     for name in ("none", "dimgx --no-direct", "dimgx --verify once", "cp"):
         wrong = {"id": "row", "times": {name: {"verdict": "other", "example": "x"}}}
