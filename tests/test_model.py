@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 
 import dimgx
+from dimgx import extractor
 from dimgx.errors import DimgxError, ImageError
 from tests.cases import flatten_layers
 from tests.dsl import Member, layer
@@ -17,6 +20,7 @@ from tests.listing import list_tar
 from tests.stacks import STACKS, expected_of
 from tests.test_pathrules import RULES
 from tests.test_renaming import PREFIXES
+from tests.test_streaming import in_order
 from tests.writers import compress, docker_archive, image, oci_archive
 
 
@@ -51,14 +55,18 @@ def test_the_same_bytes_whatever_the_means(
     assert flatten_layers(packed, threads=threads, memory=memory, verify="none") == plain
 
 
-OPTIONS = st.fixed_dictionaries({}, optional={
+# With others, layers are not merged while they are decoded.
+FEW_OPTIONS = st.fixed_dictionaries({}, optional={
+    "clamp_mtime": st.sampled_from([0, 6, 1_600_000_000]),
+    "layers": st.sampled_from([["@0"], ["@-1"], ["@0:@-1"], ["@-1:@0"], ["@0", "@-1"]]),
+})  # fmt: skip
+MORE_OPTIONS = st.fixed_dictionaries({}, optional={
     "paths": RULES.map(tuple),
     "strip_components": st.integers(0, 2),
     "prefix": st.sampled_from([prefix for prefix in PREFIXES if prefix]),
     "root_entry": st.booleans(),
-    "clamp_mtime": st.sampled_from([0, 6, 1_600_000_000]),
-    "layers": st.sampled_from([["@0"], ["@-1"], ["@0:@-1"], ["@-1:@0"], ["@0", "@-1"]]),
 })  # fmt: skip
+OPTIONS = FEW_OPTIONS | st.builds(lambda few, more: few | more, FEW_OPTIONS, MORE_OPTIONS)
 
 
 def flattened(image: Path, target: Path, **options: Any) -> bytes | type[DimgxError]:
@@ -76,15 +84,18 @@ def flattened(image: Path, target: Path, **options: Any) -> bytes | type[DimgxEr
 
 
 @settings(
-    max_examples=settings().max_examples // 3,  # each is ten runs
+    max_examples=settings().max_examples // 3,  # each is up to ten runs
     suppress_health_check=[*settings().suppress_health_check, HealthCheck.function_scoped_fixture],
 )
-@given(STACKS, KINDS, st.integers(1, 3), MEMORIES, OPTIONS)
+@given(STACKS, st.integers(0, 3), KINDS, st.integers(1, 3), MEMORIES, OPTIONS)
 def test_the_same_bytes_or_error_by_any_way_with_any_options(
-    tmp_path: Path, layers: list[list[Member]], kinds: list[Any], threads: int,
-    memory: int | None, options: dict[str, Any],
+    tmp_path: Path, layers: list[list[Member]], how: int, kinds: list[Any],
+    threads: int, memory: int | None, options: dict[str, Any],
 ) -> None:  # fmt: skip
-    """Layers plain or packed, merged while they are decoded or after; files, pipes, images."""
+    """Layers plain or packed, merged while they are decoded or after; files, pipes, streams."""
+    if how:  # as tools write them, so that they can be merged while they are decoded
+        layers = [in_order(some) for some in layers]
+        kinds = [kind or "gzip" for kind in kinds]
     tars = [layer(*some) for some in layers]
     plain, packed, again = (tmp_path / name for name in ("plain", "packed", "again"))
     plain.write_bytes(docker_archive(image(*tars)))
@@ -97,13 +108,22 @@ def test_the_same_bytes_or_error_by_any_way_with_any_options(
     ways: list[tuple[Path, dict[str, Any]]] = [
         (plain, {"threads": threads, "memory": memory}),
         (packed, {"threads": threads, "memory": memory}),
-        (packed, {"threads": 2, "verify": "none"}),
         (packed, {"threads": threads, "report": dimgx.Report()}),
     ]
     for source, way in ways:
         assert flattened(source, target, **way, **options) == found, way
-    if isinstance(found, type):
-        return
+    piped = io.BytesIO()
+    with pytest.MonkeyPatch.context() as patch:
+        # So small layers would be decoded first, and so small a tar be written by one process.
+        patch.setattr(extractor, "STREAMED", 0)
+        patch.setattr(extractor, "HALVED", 0)
+        assert flattened(plain, target, threads=2, **options) == found
+        assert flattened(packed, target, threads=2, verify="none", **options) == found
+        if isinstance(found, type):
+            return
+        with dimgx.open_image(packed) as opened:
+            dimgx.flatten(opened, piped, threads=2, memory=memory, **options)
+        assert piped.getvalue() == found
     with dimgx.open_image(packed) as opened, dimgx.open_stream(opened, **options) as stream:
         assert stream.read() == found
     recorded = flattened(packed, target, record=True, **options)
