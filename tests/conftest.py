@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import compileall
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -11,6 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
+import dimgx
+from dimgx.system import usable_cpus
 from tests import portable
 
 if TYPE_CHECKING:
@@ -39,6 +43,21 @@ for _name in ("SIGINT", "SIGHUP", "SIGQUIT", "SIGTERM"):
 
 if portable.IS_WANTED:
     portable.take_away()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have the package's bytecode at hand, also where Python is told to write none.
+
+    Each of some 2,600 runs of the program would compile it anew, which takes as long as the rest.
+    """
+    if sys.dont_write_bytecode and not hasattr(config, "workerinput"):
+        compileall.compile_dir(dimgx.__path__[0], quiet=2)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Have one process more than CPUs: a test in eight waits, for a time-out or a server."""
+    return usable_cpus() + 1
 
 
 @pytest.fixture(scope="session")
