@@ -41,15 +41,21 @@ def need_root() -> None:
         missing("only root may make devices, owners and mounts")
 
 
-OTHER_USER = 65534
-# Others may not be able to read this checkout, or Python itself, so all is loaded before.
-_BECOME_OTHER = f"""
-import contextlib, importlib, os, pkgutil, sys
-sys.path.insert(0, {str(CHECKOUT)!r})
-import docker, encodings.ascii, encodings.utf_8_sig, grp, json, socket, dimgx
+LOAD_ALL = """
+import importlib, pkgutil, dimgx
 for module in pkgutil.walk_packages(dimgx.__path__, "dimgx."):
     if module.name != "dimgx.__main__":
         importlib.import_module(module.name)
+"""
+"""Python code that loads all of dimgx, so that what it forks off need not."""
+
+OTHER_USER = 65534
+# Others may not be able to read this checkout, or Python itself, so all is loaded before.
+_BECOME_OTHER = f"""
+import contextlib, os, sys
+sys.path.insert(0, {str(CHECKOUT)!r})
+import docker, encodings.ascii, encodings.utf_8_sig, grp, json, socket
+{LOAD_ALL}
 with contextlib.suppress(ImportError):
     import isal.igzip
 os.setgroups([])

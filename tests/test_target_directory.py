@@ -18,7 +18,7 @@ from dimgx import ImageError, PathRule, SourceError, TemporaryError, read_origin
 from dimgx.targets.directory import DirectoryStore
 from dimgx.targets.singlefile import open_target
 from tests.dsl import file, layer
-from tests.programs import CHECKOUT, dimgx, need, need_root, refused, run
+from tests.programs import CHECKOUT, LOAD_ALL, dimgx, need, need_root, refused, run
 from tests.results import (
     APP,
     BASE,
@@ -400,8 +400,8 @@ def at_each_kill(*words: Any) -> Iterator[None]:
     import subprocess
 
     process = subprocess.Popen(
-        [sys.executable, "-c", KILLER, *words], text=True, env={"PYTHONPATH": str(CHECKOUT)},
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        [sys.executable, "-c", LOAD_ALL + KILLER, *words], env={"PYTHONPATH": str(CHECKOUT)},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdin and process.stdout
     try:
@@ -532,7 +532,7 @@ def test_a_signal_anywhere_leaves_an_empty_directory_or_an_image(
 ) -> None:
     write(app, tmp_path / "fresh", form)
     words = [f"--format={form}", "--threads=1", "-t", tmp_path / "out", app]
-    command = [sys.executable, "-c", STOPPER, tmp_path / "out", *words]
+    command = [sys.executable, "-c", LOAD_ALL + STOPPER, tmp_path / "out", *words]
     done = run(command, env={"PYTHONPATH": str(CHECKOUT)})
     seen = done.stdout.decode().splitlines()
     whole = " ".join(sorted(os.listdir(tmp_path / "fresh")))

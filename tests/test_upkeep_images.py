@@ -200,8 +200,12 @@ def test_image_with_the_same_layers_is_another(place: Path, way: str, what: str)
     assert " changed: " in reason
     update(*words, "./other.tar")
     assert check(*words, "./other.tar") == (0, "up to date")
-    # A tar holds nothing of it.
+
+
+@pytest.mark.parametrize("what", ANOTHER)
+def test_a_tar_holds_nothing_of_what_makes_it_another_image(place: Path, what: str) -> None:
     update("-t", "flat.tar", "./app.tar")
+    Path("other.tar").write_bytes(docker_archive(replace(APP, config=ANOTHER[what])))
     assert check("-t", "flat.tar", "./other.tar") == (0, "up to date")
 
 
