@@ -192,7 +192,10 @@ def answers(*argv: str) -> bool:
 
 
 def tool_version(name: str) -> str | None:
-    """Give the first line of what `NAME --version` says, where the tool is on PATH."""
+    """Give the first line of what `NAME --version` says, where the tool is on PATH.
+
+    One without a digit in it says something else.
+    """
     path = shutil.which(name)
     if path is None:
         return None
@@ -202,6 +205,7 @@ def tool_version(name: str) -> str | None:
         except (OSError, subprocess.TimeoutExpired):
             continue
         text = (found.stdout or found.stderr).decode("utf-8", "replace").strip()
-        if found.returncode == 0 and text:
-            return text.splitlines()[0].strip("* ")
+        line = text.partition("\n")[0].strip("* ")
+        if found.returncode == 0 and any(map(str.isdigit, line)):
+            return line
     return "there"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 Row = dict[str, Any]
 
+WIDTH = 120
+"""Columns that a paragraph may have."""
+
 
 def table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Give a simple table; the first column says what the line is."""
-    lines = [[cell or "-" for cell in line] for line in lines]
+    """Give a simple table; the first column says what the line is, or is empty where it goes on."""
+    lines = [[cell or "-" for cell in line] if line[0] else line for line in lines]
     widths = [max(len(line[n]) for line in (heads, *lines)) for n in range(len(heads))]
     rule = "  ".join("=" * width for width in widths)
     rows = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip()
@@ -196,9 +200,11 @@ def memory_table(rows: Sequence[Row]) -> str:
 
 def rightness_table(rows: Sequence[Row]) -> str:
     heads = ("tool", "right", "wrong on")
-    lines = [
-        (row["tool"], f"{row['right']} of {row['of']}", "; ".join(row["wrong"])) for row in rows
-    ]
+    lines: list[tuple[str, str, str]] = []
+    for row in rows:
+        first, *others = textwrap.wrap("; ".join(row["wrong"]), WIDTH - 40) or [""]
+        lines.append((row["tool"], f"{row['right']} of {row['of']}", first))
+        lines += [("", "", more) for more in others]
     return table(heads, lines)
 
 
@@ -246,11 +252,12 @@ def describe(results: Row) -> str:
     machine = results["machine"]
     sha = {True: "has", False: "has no", None: "may have"}[machine["has_sha_instructions"]]
     tools = ", ".join(f"{name}: {text}" for name, text in results["tools"].items())
-    return (
+    text = (
         f"{results['date']}: {machine['cpu']}, {machine['cpus']} cores, {machine['memory_gb']} GB, "
         f"{machine['system']}, {machine['file_system']}, Python {machine['python']} (a loop that "
-        f"adds up numbers: {machine['loop_ns']} ns each).\n"
+        f"adds up numbers: {machine['loop_ns']} ns each). "
         f"The CPU {sha} instructions for SHA-256. {results['rounds']} rounds"
-        f" ({results['peer_rounds']} of other tools). Load when it began: {machine['load']}.\n"
-        f"{tools}.\n"
+        f" ({results['peer_rounds']} of other tools). Load when it began: {machine['load']}. "
+        f"{tools}."
     )
+    return textwrap.fill(text, WIDTH, break_on_hyphens=False) + "\n"

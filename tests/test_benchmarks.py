@@ -136,3 +136,20 @@ def test_run_with_tiny_images(tmp_path: Path) -> None:
     ):
         assert title in text
     assert not list(tmp_path.glob("out-*"))
+
+
+def test_what_a_tool_gets_wrong_goes_on_in_more_lines() -> None:
+    wrong = {f"an image that has the number {i}": "different" for i in range(20)}
+    text = report.rightness_table(
+        [
+            {"tool": "other", "right": 3, "of": 23, "wrong": wrong},
+            {"tool": "dimgx", "right": 23, "of": 23, "wrong": {}},
+        ]
+    )
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= report.WIDTH
+    *told, last = lines[3:-1]
+    assert told[0].startswith("other  3 of 23   an image")
+    assert all(line.startswith(" " * 17) for line in told[1:])
+    assert " ".join(line[17:] for line in told) == "; ".join(wrong)
+    assert last == "dimgx  23 of 23  -"
