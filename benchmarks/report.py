@@ -202,7 +202,9 @@ def rightness_table(rows: Sequence[Row]) -> str:
     heads = ("tool", "right", "wrong on")
     lines: list[tuple[str, str, str]] = []
     for row in rows:
-        first, *others = textwrap.wrap("; ".join(row["wrong"]), WIDTH - 40) or [""]
+        # The columns before take a third of a line at most.
+        wrong = textwrap.wrap("; ".join(row["wrong"]), WIDTH * 2 // 3, break_on_hyphens=False)
+        first, *others = wrong or [""]
         lines.append((row["tool"], f"{row['right']} of {row['of']}", first))
         lines += [("", "", more) for more in others]
     return table(heads, lines)

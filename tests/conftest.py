@@ -56,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Have one process more than CPUs: a test in eight waits, for a time-out or a server."""
+    """Have one process more than CPUs: an eighth of the time is waiting, for servers mostly."""
     return usable_cpus() + 1
 
 
