@@ -201,24 +201,32 @@ def test_program_that_reaches_no_registry(alone: Engine) -> None:
     assert (code, "cannot pull 127.0.0.1:9/no/such:1: " in told) == (4, True)
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-@pytest.mark.parametrize("stage", ["pull", "save"])
-def test_program_is_not_waited_for_when_it_is_stopped(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stage: str, name: str
-) -> None:
-    """It says more than a pipe holds, and goes on for as long as it is let."""
-    path, begun = tmp_path / "bin" / "podman", tmp_path / "begun"
+def _fake_podman(directory: Path, stage: str) -> dict[str, str]:
+    """Put a `podman` in `directory` that at `stage` says more than a pipe holds, and never ends.
+
+    Give the environment of who finds it. The file `begun` has its process when it is about to wait.
+    """
+    path = directory / "bin" / "podman"
     path.parent.mkdir()
-    (tmp_path / "said").write_bytes(layer(file("a", b"a" * 200_000)))
+    (directory / "said").write_bytes(layer(file("a", b"a" * 200_000)))
     layers = [f"sha256:{'1' * 64}"]
     told = {"Id": "2" * 64, "Os": "linux", "RootFS": {"Layers": layers}, "History": [{}]}
     path.write_text(
         f'#!/bin/sh\n[ "$1" = image ] && echo \'[{json.dumps(told)}]\' && exit\n'
         f'[ "$1" = history ] && echo "[]" && exit\n[ "$1" = {stage} ] || exit 1\n'
-        f'cat "{tmp_path}/said"\necho $$ >"{begun}"\nexec sleep 600\n'
+        f'cat "{directory}/said"\necho $$ >"{directory}/begun"\nexec sleep 600\n'
     )
     path.chmod(0o755)
-    env = {"PATH": f"{path.parent}:/usr/bin:/bin", "PYTHONPATH": str(programs.CHECKOUT)}
+    return {"PATH": f"{path.parent}:/usr/bin:/bin", "PYTHONPATH": str(programs.CHECKOUT)}
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("stage", ["pull", "save"])
+def test_program_is_not_waited_for_when_it_is_stopped(
+    tmp_path: Path, stage: str, name: str
+) -> None:
+    """It says more than a pipe holds, and goes on for as long as it is let."""
+    env, begun = _fake_podman(tmp_path, stage), tmp_path / "begun"
     pull = ["--pull", "always"] if stage == "pull" else []
     command = [sys.executable, "-m", "dimgx", *pull, "-t", tmp_path / "out.tar", "podman:x"]
     with subprocess.Popen(command, env=env, stderr=subprocess.PIPE) as process:
@@ -228,6 +236,35 @@ def test_program_is_not_waited_for_when_it_is_stopped(
         _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (-getattr(signal, name), b"")
     assert not Path("/proc", pid).exists()
+
+
+@pytest.mark.parametrize(
+    ("function", "event"),
+    [("Popen._execute_child", "return"), ("Popen.__init__", "return"), ("Spool.write", "call")],
+)
+def test_program_is_ended_though_it_has_just_begun_or_is_not_listened_to(
+    tmp_path: Path, function: str, event: str
+) -> None:
+    env, begun = _fake_podman(tmp_path, "save"), tmp_path / "begun"
+    script = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        f"begun = Path({str(begun)!r})\n"
+        "def look(frame, event, arg):\n"
+        "    name, seen = frame.f_code.co_qualname, frame.f_locals\n"
+        "    has_begun = (name, event) == ('Popen._execute_child', 'return')\n"
+        "    if has_begun and 'save' in seen['args']:\n"
+        "        begun.write_text(str(seen['self'].pid))\n"
+        f"    if (name, event) == ({function!r}, {event!r}) and begun.exists():\n"
+        "        sys.setprofile(None)\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "from dimgx.cli import main\n"
+        "sys.setprofile(look)\n"
+        f"main(['-t', {str(tmp_path / 'out.tar')!r}, 'podman:x'])"
+    )
+    done = programs.run([sys.executable, "-c", script], env=env, ok=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGTERM, b"")
+    assert not Path("/proc", begun.read_text().strip()).exists()
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ that `finally` and `with` do what they do; those that follow are ignored until t
 that were ignored from the start (nohup, a background job) stay ignored.
 
 While a thread is started, or a condition entered, none is raised, since that would lose a lock, nor
-while a module is loaded, which would be half there; a timer comes back to it until that is done.
+while a module is loaded, which would be half there, or a program started, which nobody would end; a
+timer comes back to it until that is done.
 And Python drops an exception that is raised while it finalises an object. So the signal is
 remembered: long work asks now and then whether one has come, and the block does not end as if none
 had. The main thread hears of it first, and once: what it cleans up then is not interrupted, and
@@ -103,8 +104,9 @@ def _set_timer(seconds: float) -> None:
 
 
 def _is_delicate(frame: FrameType | None) -> bool:
-    """Tell whether a thread is being started there, a condition entered or left, a module loaded.
+    """Tell whether a thread or program is being started there, or what else is not to break off.
 
+    That is a condition being entered or left, and a module being loaded.
     A condition that is left between taking its lock and saying so stays locked for good.
     """
     codes: list[object] = []
@@ -117,6 +119,9 @@ def _is_delicate(frame: FrameType | None) -> bool:
             condition.__enter__.__code__,
             condition.__exit__.__code__,
         ]
+    subprocess = sys.modules.get("subprocess")
+    if subprocess is not None and hasattr(subprocess, "Popen"):
+        codes.append(subprocess.Popen.__init__.__code__)
     while frame is not None:
         if frame.f_code in codes or frame.f_code.co_filename.startswith(_IMPORTLIB):
             return True

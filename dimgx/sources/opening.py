@@ -200,10 +200,14 @@ def open_stream(
 
     Raises: ImageError where it is no archive.
     """
-    chunks = _ticking(chunks, opening.tick, total)
-    head = read_head(chunks, _HEAD)
-    _refuse_text(head, opening.where)
-    return _index(_spool(chain([head], chunks), head, opening), opening, None)
+    with ExitStack() as resources:
+        # Not left to the collector: behind it may be a program that goes on as long as it is let.
+        resources.callback(getattr(chunks, "close", lambda: None))
+        ticking = _ticking(chunks, opening.tick, total)
+        head = read_head(ticking, _HEAD)
+        _refuse_text(head, opening.where)
+        extent = _spool(chain([head], ticking), head, opening)
+    return _index(extent, opening, None)
 
 
 def _spool(chunks: Iterable[bytes | memoryview], head: bytes, opening: Opening) -> Extent:
