@@ -49,6 +49,20 @@ class ResultImage(NamedTuple):
     layers: Layers | None = None
     """What is flattened of it, in the place of the option that is for all."""
 
+    def result_names(self) -> tuple[ResultName, ...]:
+        """Give what it will be called, as far as the form holds names.
+
+        Raises: UsageError where one of `names` is none.
+        """
+        if self.names is None:
+            return own_names(self.image)
+        return tuple(
+            dict.fromkeys(
+                name if isinstance(name, (ImageName, LayoutName)) else parse_tag(name)
+                for name in self.names
+            )
+        )
+
 
 class WrittenImage(NamedTuple):
     """An image that was written."""
@@ -111,7 +125,7 @@ class ImageMaker:
         step = made_step(verb, ids, created, origin.text)
         history = [*kept_steps(image, len(recipe.below)), step]
         config = make_config(image, [layer.diff_id for layer in stored], history, created)
-        return self._add(MadeImage(config, tuple(stored), self._names(wanted)))
+        return self._add(MadeImage(config, tuple(stored), wanted.result_names()))
 
     def add_kept(self, wanted: ResultImage) -> WrittenImage:
         """Bring an image into the form, as little changed as that allows."""
@@ -128,7 +142,7 @@ class ImageMaker:
             history = kept_steps(image, len(list_rows(image)))
             data, manifest = make_config(image, diff_ids, history, None), None
         record = origin_of_kept(image).text if self.is_recorded else None
-        return self._add(MadeImage(data, stored, self._names(wanted), manifest, record))
+        return self._add(MadeImage(data, stored, wanted.result_names(), manifest, record))
 
     def _add(self, made: MadeImage) -> WrittenImage:
         digest = self._form.add_image(made)
@@ -172,16 +186,6 @@ class ImageMaker:
         image = copy(image)
         image.layers = tuple(here.get(layer, layer) for layer in image.layers)
         return image
-
-    def _names(self, wanted: ResultImage) -> tuple[ResultName, ...]:
-        if wanted.names is None:
-            return own_names(wanted.image)
-        return tuple(
-            dict.fromkeys(
-                name if isinstance(name, (ImageName, LayoutName)) else parse_tag(name)
-                for name in wanted.names
-            )
-        )
 
     def _keep(self, image: Image, layers: Sequence[Layer]) -> list[StoredLayer]:
         new = [layer for layer in layers if key_of(layer) not in self._known]

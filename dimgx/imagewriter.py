@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from dimgx.codec import Compression
+    from dimgx.images.resultnames import ResultName
     from dimgx.inspector import Row
     from dimgx.recipe import Recipe, TarOptions
     from dimgx.report import Report
@@ -71,7 +72,7 @@ def write_images(
     keep_images: bool = False,
     **options: Unpack[TarOptions],
 ) -> ImagesResult:
-    """Write `images` to `target` in the form of an image; only a docker-archive takes several.
+    """Write `images` to `target` in the form of an image; all but docker-dir takes several.
 
     Without `keep_layers` and `squash_from` each is flattened to one layer. `layer_compression` is
     that of layers which are made, or cannot stay as they are; None is "none" in Docker's forms and
@@ -94,11 +95,13 @@ def write_images(
         raise UsageError("no image was given: one at least is needed")
     if keep_images and form != "oci-dir":
         raise UsageError(f"images are kept in an OCI layout (oci-dir), and not in {form}")
-    if len(wanted) > 1 and form != "docker-archive":
-        raise UsageError(f"{len(wanted)} images do not go into one {form}: docker-archive does it")
+    if len(wanted) > 1 and form == "docker-dir":
+        raise UsageError(f"{len(wanted)} images do not go into one {form}: all other forms do it")
     for one in wanted:
         check_list(one.names, "names")
         check_list(one.layers, "layers")
+    if form in ("oci-archive", "oci-dir"):
+        _check_names(wanted)
     if keep_layers:
         check_unused(recipe, ("layers", *CONTENT, *SHAPE), "where layers are kept")
         if created is not None:
@@ -163,6 +166,23 @@ def write_images(
             for one in wanted:
                 report.warn(one.image.warnings)
         return result
+
+
+def _check_names(wanted: Sequence[ResultImage]) -> None:
+    """See that no name would be that of two images, which no OCI layout holds.
+
+    Raises: UsageError.
+    """
+    known: dict[ResultName, Image] = {}
+    for one in wanted:
+        for name in one.result_names():
+            first = known.setdefault(name, one.image)
+            if first.id != one.image.id:
+                raise UsageError(
+                    f"{first.reference} and {one.image.reference} are both named {name}, and an OCI"
+                    " layout gives a name to one image: add them one by one, under names of their"
+                    " own (--keep-images)"
+                )
 
 
 def _has_long_names(wanted: ResultImage) -> bool:

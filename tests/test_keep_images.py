@@ -1,10 +1,11 @@
-"""Images added to an OCI layout that has some already."""
+"""Several images in an OCI layout: at once, or added to one that has some already."""
 
 from __future__ import annotations
 
 import fcntl
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,9 @@ def index(place: Path) -> dict[str, Any]:
     return found
 
 
-def names(place: Path) -> list[tuple[str | None, str | None]]:
-    notes = [one.get("annotations", {}) for one in index(place)["manifests"]]
+def names(place: Path, target: str = "lay") -> list[tuple[str | None, str | None]]:
+    listed = json.loads(files_of(place / target)["index.json"])["manifests"]
+    notes = [one.get("annotations", {}) for one in listed]
     return [(one.get(FULL), one.get(REF)) for one in notes]
 
 
@@ -217,3 +219,82 @@ def test_by_the_library(place: Path) -> None:
         with pytest.raises(dimgx.UsageError, match="not in oci-archive"):
             dimgx.write_images([found], "lay.tar", form="oci-archive", keep_images=True)
     assert [ref for _, ref in names(place)] == ["x", "y"]
+
+
+# -- at once --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("transport", ["oci", "oci-archive"])
+def test_several_at_once(place: Path, transport: str) -> None:
+    run_dimgx("-t", f"{transport}:out", "./b.tar", "./a.tar", "./c.tar")
+    assert names(place, "out") == [
+        ("example.com/b:1", "1"), ("example.com/a:1", None), (None, None),
+    ]  # fmt: skip
+    for ref, picture in (("example.com/a:1", A), ("example.com/b:1", B), ("@2", NAMELESS)):
+        assert flat_bytes(f"{transport}:out:{ref}") == expected(picture)
+    skopeo = programs.need("skopeo")
+    programs.run([skopeo, "copy", "-q", "--insecure-policy", f"{transport}:out:1", "dir:copy"])
+    assert flat_bytes("dir:copy") == expected(B)
+
+
+def test_several_to_a_pipe_are_what_a_file_has(place: Path) -> None:
+    words = ("--format", "oci-archive", "./a.tar", "./b.tar", "-t")
+    run_dimgx(*words, "out.tar")
+    assert run_dimgx(*words, "-").stdout == Path("out.tar").read_bytes()
+
+
+def test_layers_that_several_share_are_there_once(place: Path) -> None:
+    base = layer(file("base", b"of both"))
+    for name in ("x", "y"):
+        picture = image(base, layer(file(name)), tags=(f"{name}:1",))
+        Path(f"{name}.tar").write_bytes(docker_archive(picture))
+    run_dimgx("--keep-layers", "-t", "oci:lay", "./x.tar", "./y.tar")
+    blobs = [name for name in files_of(place / "lay") if name.startswith("blobs/")]
+    assert len(blobs) == 3 + 2 + 2  # layers, configs, manifests
+
+
+def test_what_comes_again_is_listed_once_with_all_names(place: Path) -> None:
+    Path("again.tar").write_bytes(docker_archive(replace(A, tags=("again:2",))))
+    words = ("./a.tar", "./c.tar", "./again.tar", "./a.tar", "./c.tar")
+    run_dimgx("-t", "oci:lay", *words)
+    assert sorted(names(place), key=str) == [
+        ("docker.io/library/again:2", "2"), ("example.com/a:1", "1"), (None, None),
+    ]  # fmt: skip
+    assert run_dimgx("--check", "-t", "oci:lay", *words).returncode == 0
+
+
+def test_two_of_one_name_are_refused(place: Path) -> None:
+    for source in ("a", "b"):
+        run_dimgx("-t", f"oci:of-{source}:latest", f"./{source}.tar")
+    before = sorted(os.listdir())
+    code, told = refused("oci:of-a", "oci:of-b", "-t", "oci-archive:out.tar")
+    assert (code, "are both named latest" in told) == (1, True), told
+    assert sorted(os.listdir()) == before
+    run_dimgx("-t", "oci:lay", "oci:of-a", "oci:of-a:latest")
+    assert names(place) == [(None, "latest")]
+
+
+@pytest.mark.parametrize("is_bare_first", [False, True])
+def test_who_has_no_other_name_than_a_tag_has_it(place: Path, is_bare_first: bool) -> None:
+    run_dimgx("-t", "oci:of-a:1", "./a.tar")
+    words = ["./b.tar", "oci:of-a"]
+    run_dimgx("-t", "oci:lay", *(reversed(words) if is_bare_first else words))
+    assert sorted(names(place), key=str) == [("example.com/b:1", None), (None, "1")]
+    assert flat_bytes("oci:lay:1") == expected(A)
+
+
+def test_several_are_added_at_once(place: Path) -> None:
+    add("oci:lay", "a")
+    Path("other.tar").write_bytes(docker_archive(replace(NAMELESS, tags=A.tags)))
+    run_dimgx("--keep-images", "-t", "oci:lay", "./b.tar", "./other.tar")
+    assert names(place) == [("example.com/b:1", "1"), ("example.com/a:1", None)]
+    assert flat_bytes("oci:lay:example.com/a:1") == expected(NAMELESS)
+
+
+def test_the_same_image_stored_in_two_ways_has_its_name_once(place: Path) -> None:
+    run_dimgx("--keep-layers", "--layer-compression", "zstd", "-t", "oci:packed", "./a.tar")
+    with dimgx.open_image("./a.tar") as one, dimgx.open_image("oci:packed") as other:
+        assert one.id == other.id
+        dimgx.write_images([one, other], "lay", form="oci-dir", keep_layers=True)
+    assert names(place) == [(None, None), ("example.com/a:1", "1")]
+    assert flat_bytes("oci:lay:example.com/a:1") == expected(A)

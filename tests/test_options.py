@@ -217,7 +217,7 @@ def test_defaults() -> None:
         ["--compress-level", "3", "-t", "docker-archive:x.tar", "image"],
         ["--compress-level", "10", "-t", "oci:x", "image"],
         ["-t", "x.tar", "a", "b"],
-        ["-t", "oci:x", "a", "b"],
+        ["-t", "dir:x", "a", "b"],
         ["-t", "docker-archive:x.tar", "--tag", "n", "a", "b"],
         ["-t", "docker-archive:x.tar:n", "a", "b"],
         ["-t", "docker-archive:x.tar", "-", "-:b"],
@@ -421,6 +421,7 @@ def test_engine_is_any_or_named(option: str) -> None:
 
 def test_several_images() -> None:
     assert parse("-t", "docker-archive:x.tar", "a", "b").images == ("a", "b")
+    assert parse("-t", "oci:x", "a", "b").images == ("a", "b")
     assert parse("-t", "{name}.tar", "a", "b").images == ("a", "b")
     assert parse("--load", "a", "b").images == ("a", "b")
 

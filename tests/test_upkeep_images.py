@@ -409,8 +409,9 @@ def test_archive_of_images_is_told_by_its_first_member(
 # -- several images ------------------------------------------------------------------------------
 
 
-def test_several_images(place: Path) -> None:
-    words = ("--format", "docker-archive", "-t", "out.tar")
+@pytest.mark.parametrize("form", ["docker-archive", "oci-archive", "oci-dir"])
+def test_several_images(place: Path, form: str) -> None:
+    words = ("--format", form, "-t", "out.tar")
     update(*words, "./app.tar", "./other.tar")
     assert check(*words, "./app.tar", "./other.tar") == (0, "up to date")
     assert check(*words, "./other.tar", "./app.tar") == (0, "up to date")
@@ -428,9 +429,10 @@ def test_several_images(place: Path) -> None:
     ]
 
 
-def test_one_image_under_two_names(place: Path) -> None:
+@pytest.mark.parametrize("form", ["docker-archive", "oci-archive"])
+def test_one_image_under_two_names(place: Path, form: str) -> None:
     Path("twice.tar").write_bytes(docker_archive(replace(APP, tags=("again:1",))))
-    words = ("--format", "docker-archive", "-t", "out.tar")
+    words = ("--format", form, "-t", "out.tar")
     update(*words, "./app.tar", "./twice.tar")
     (told,) = origin("out.tar")
     assert told["names"] == ["example/app:1", "again:1"]

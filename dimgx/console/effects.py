@@ -198,11 +198,13 @@ def _check_several(said: dict[str, Any], target: TargetName | None) -> None:
             )
     if said["tags"]:
         raise UsageError("--tag names one image, and there are several")
-    if target is not None and not is_template(target.path) and target.form != "docker-archive":
-        raise UsageError(
-            f"{len(said['images'])} images do not go into one {target.form}: docker-archive holds"
-            " several, and a target such as '{name}-{tag}.tar' makes one for each"
-        )
+    if target is None or is_template(target.path) or target.form not in ("tar", "docker-dir"):
+        return
+    raise UsageError(
+        f"{len(said['images'])} images do not go into one {target.form}: docker-archive,"
+        " oci-archive and oci-dir hold several, and a target such as '{name}-{tag}.tar' makes one"
+        " for each"
+    )
 
 
 def _refuse(said: dict[str, Any], names: Iterable[str], where: str) -> None:

@@ -2,16 +2,18 @@
 
 An image is listed once for each of its names: `io.containerd.image.name` has all of it, as Docker
 and containerd write it, `org.opencontainers.image.ref.name` the tag, by which skopeo and umoci ask.
-Of several names with one tag only the first has that: umoci takes no tag that is there twice.
+Of several names with one tag only the first has that: umoci takes no tag that is there twice. Each
+name is one image's.
 
 Spec: image-spec image-layout.md.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from dimgx.digest import Digest
+from dimgx.imagename import ImageName
 from dimgx.images.imageconfig import dump
 from dimgx.images.resultnames import LayoutName
 from dimgx.jsondoc import Fields, parse_json
@@ -57,38 +59,28 @@ class OciForm:
         self._kept: list[object] = []
         if index is not None:
             self._said, self._kept = _read_index(*index)
-        self._store = store
         store.put("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
         self._blobs = Blobs(store, "blobs")
-        self._listed: list[dict[str, object]] = []
+        self._images: dict[Digest, _Listed] = {}
 
     def add_layer(self, part: Part) -> StoredLayer:
         """Store a layer."""
         return self._blobs.add_layer(part)
 
     def add_image(self, image: MadeImage) -> Digest:
-        """Store config and manifest, and list the image."""
+        """Store config and manifest; what comes again is listed once, with all of its names.
+
+        A name of an image before it is this one's from now on.
+        """
         manifest, config_digest = make_manifest(image, is_oci=True)
         digest = Digest.of(manifest)
         self._blobs.put(config_digest, image.config)
         self._blobs.put(digest, manifest)
         descriptor = describe(manifest_type(is_oci=True), digest, len(manifest))
-        platform = _platform(image.config)
-        tags: set[str | None] = set()
-        for name in image.names or (None,):
-            notes = _annotations(name)
-            self._kept = [old for old in self._kept if not _is_replaced(old, notes, digest)]
-            tag = notes.get(REF_NAME)
-            if tag in tags.union(_notes_of(old).get(REF_NAME) for old in self._kept):
-                notes.pop(REF_NAME, None)
-            tags.add(tag)
-            if image.record is not None:
-                notes[RECORD_NOTE] = image.record
-            self._listed.append(
-                descriptor
-                | ({"annotations": notes} if notes else {})
-                | ({"platform": platform} if platform else {})
-            )
+        for other in self._images.values():
+            other.names[:] = [name for name in other.names if name not in image.names]
+        new = _Listed(descriptor, _platform(image.config), image.record, [])
+        self._images.setdefault(digest, new).names.extend(image.names)
         return digest
 
     def finish(self) -> dict[str, bytes]:
@@ -96,9 +88,53 @@ class OciForm:
         index = self._said | {
             "schemaVersion": 2,
             "mediaType": f"{OCI}.index.v1+json",
-            "manifests": [*self._kept, *self._listed],
+            "manifests": self._list_all(),
         }
         return {"index.json": dump(index)}
+
+    def _list_all(self) -> list[object]:
+        """Give the descriptors of all images, those that stay first."""
+        named = [
+            (digest, name)
+            for digest, image in self._images.items()
+            for name in image.names or (None,)
+        ]
+        kept = self._kept
+        for digest, name in named:
+            notes = _annotations(name)
+            kept = [old for old in kept if not _is_replaced(old, notes, digest)]
+        tags = {_notes_of(old).get(REF_NAME) for old in kept}
+        # A tag that is all of a name comes before one that is a part of it.
+        tags.update(str(name) for _, name in named if isinstance(name, LayoutName))
+        listed = []
+        for digest, name in named:
+            notes = _annotations(name)
+            if isinstance(name, ImageName):
+                tag = notes[REF_NAME]
+                if tag in tags:
+                    del notes[REF_NAME]
+                tags.add(tag)
+            listed.append(self._images[digest].describe(notes))
+        return [*kept, *listed]
+
+
+class _Listed(NamedTuple):
+    """An image that is to be listed, once for each of its names."""
+
+    descriptor: dict[str, object]
+    platform: dict[str, str]
+    record: str | None
+    names: list[ResultName]
+
+    def describe(self, notes: dict[str, str]) -> dict[str, object]:
+        """Give its descriptor, annotated."""
+        if self.record is not None:
+            notes = notes | {RECORD_NOTE: self.record}
+        return (
+            self.descriptor
+            | ({"annotations": notes} if notes else {})
+            | ({"platform": self.platform} if self.platform else {})
+        )
 
 
 def _read_index(data: bytes, what: str) -> tuple[dict[str, object], list[object]]:
