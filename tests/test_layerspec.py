@@ -40,6 +40,7 @@ ROWS = (
         ([], [0, 1, 2, 3, 4, 5]),
         (["@0"], [0]),
         (["@-1"], [5]),
+        (["@-6"], [0]),
         (["@2"], [2]),
         (["@1:@3"], [1, 2, 3]),
         (["@3:@1"], [3, 2, 1]),
@@ -135,7 +136,24 @@ def test_candidates_are_shown_by_the_id_that_fits() -> None:
         select(rows, ["b"])
 
 
-@pytest.mark.parametrize(("count", "end"), [(8, "@7 a70000000000"), (10, "0 and 2 more")])
+@pytest.mark.parametrize("prefix", ["a" * 8, "sha256:" + "A" * 9, "a" * 30])
+def test_candidates_are_shown_as_far_as_they_can_be_told_apart(prefix: str) -> None:
+    digits = prefix.removeprefix("sha256:").lower()
+    rows = (row(0, None, diff(f"{digits}12345")), row(1, None, diff(f"{digits}67890")))
+    shown = f"@0 {digits}1234, @1 {digits}6789"
+    with pytest.raises(LayerSpecError, match=f"spec {prefix} is ambiguous: {shown}$"):
+        select(rows, [prefix])
+
+
+@pytest.mark.parametrize("spec", ["cc:@4", "@3:cc", "cc:@3", "@4:cc"])
+def test_range_within_the_rows_that_its_part_names_is_ambiguous(spec: str) -> None:
+    with pytest.raises(LayerSpecError, match=f"spec {spec} is ambiguous: @3 cc0+, @4 cc0+$"):
+        select(ROWS, [spec])
+
+
+@pytest.mark.parametrize(
+    ("count", "end"), [(8, "@7 a70000000000"), (9, "0 and 1 more"), (10, "0 and 2 more")]
+)
 def test_many_candidates_are_not_all_shown(count: int, end: str) -> None:
     with pytest.raises(LayerSpecError, match=f"ambiguous: @0 a0.*{end}$"):
         select([row(n, None, diff(f"a{n}")) for n in range(count)], ["a"])

@@ -18,6 +18,7 @@ from dimgx.layers.tarwrite import build_header
 from tests.cases import flatten_layers, flatten_members
 from tests.dsl import (
     END,
+    Dialect,
     Member,
     base256,
     chardev,
@@ -274,3 +275,20 @@ def test_a_files_link_target_is_dropped() -> None:
 )
 def test_names_of_owners_that_are_not_both_root(odd: Member) -> None:
     assert flatten_members([[odd, file("g", b"x")]])[265:329] == bytes(64)
+
+
+def test_what_lies_where_an_old_header_has_no_fields() -> None:
+    """Before POSIX a header ended behind the link's target."""
+    rest = {257: b"\xff" * 8, 265: b"bob\0" * 16, 329: b"7" * 16, 345: b"dir\0"}
+    found = header_of(file("f", b"x", dialect="v7", overlay=rest))
+    assert (found.name, found.devmajor, found.devminor) == (b"f", 0, 0)
+    (member,) = listed(file("f", b"x", dialect="v7", overlay=rest)).values()
+    assert (member.name, member.uname, member.gname) == ("f", "", "")
+
+
+@pytest.mark.parametrize("dialect", ["ustar", "gnu"])
+def test_device_numbers_of_what_is_no_device_do_not_count(dialect: Dialect) -> None:
+    numbers = {329: b"0000003\0", 337: b"0000007\0"}
+    for member in (file("f", b"x", dialect=dialect, overlay=numbers), dir_("d", overlay=numbers)):
+        found = header_of(member)
+        assert (found.devmajor, found.devminor) == (0, 0)
