@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from dimgx.errors import ImageError, SourceError
@@ -38,6 +38,19 @@ class Blob(Protocol):
 
     def iter_chunks(self) -> Iterator[bytes | memoryview]:
         """Yield the bytes in order, in pieces of at most 1 MiB; each is good until the next."""
+
+
+@contextmanager
+def opened_chunks(blob: Blob) -> Iterator[Iterator[bytes | memoryview]]:
+    """Give the bytes of a blob, as `iter_chunks` has them, and let go of them at the end.
+
+    Not left to the collector: behind them may be a connection, or a program that goes on.
+    """
+    chunks = blob.iter_chunks()
+    try:
+        yield chunks
+    finally:
+        getattr(chunks, "close", lambda: None)()
 
 
 class FetchedBlob(Blob, Protocol):

@@ -177,22 +177,22 @@ def _tar_size(layer: Layer, stopped: Event) -> int | None:
     """
     from dimgx.codec import read_head, sniff
     from dimgx.decode import iter_decoded
-    from dimgx.image import UnreadableBlob
+    from dimgx.image import UnreadableBlob, opened_chunks
 
     if isinstance(layer.blob, UnreadableBlob):
         return None
     if layer.length is not None:
         return layer.length
-    chunks = layer.blob.iter_chunks()
-    head = read_head(chunks)
-    compression = sniff(head)
-    if compression is None and layer.blob.size is not None:
-        return layer.blob.size
     total = 0
-    for piece in iter_decoded(chain((head,), chunks), compression):
-        if stopped.is_set():
-            return None
-        total += len(piece)
+    with opened_chunks(layer.blob) as chunks:
+        head = read_head(chunks)
+        compression = sniff(head)
+        if compression is None and layer.blob.size is not None:
+            return layer.blob.size
+        for piece in iter_decoded(chain((head,), chunks), compression):
+            if stopped.is_set():
+                return None
+            total += len(piece)
     return total
 
 

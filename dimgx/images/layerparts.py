@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -20,7 +19,7 @@ from dimgx.digest import Digest, Tally, iter_verified
 from dimgx.encode import encoding
 from dimgx.errors import ImageError
 from dimgx.extent import Extent
-from dimgx.image import is_assembled
+from dimgx.image import is_assembled, opened_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterator
@@ -150,10 +149,7 @@ class KeptPart:
     def emit(self, write: Write) -> StoredLayer:
         """Write it."""
         try:
-            with ExitStack() as stack:
-                blob = self._layer.blob.iter_chunks()
-                # Not left to the collector: it may hold a connection.
-                stack.callback(getattr(blob, "close", lambda: None))
+            with opened_chunks(self._layer.blob) as blob:
                 return self._emit(self._checked(blob), write)
         except ImageError as exc:
             raise ImageError(f"{self._what}: {exc}") from exc

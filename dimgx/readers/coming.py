@@ -13,13 +13,12 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, NamedTuple
 
 from dimgx import system
 from dimgx.digest import iter_verified
 from dimgx.errors import Cancelled
-from dimgx.image import is_fetched
+from dimgx.image import is_fetched, opened_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -111,10 +110,7 @@ class ComingBlob:
         """Fetch it all, in any thread; what goes wrong is told to who reads it."""
         self._fetching = (threading.current_thread(),)
         try:
-            with ExitStack() as stack:
-                chunks = self._blob.iter_chunks()
-                # Not left to the collector: it holds a connection.
-                stack.callback(getattr(chunks, "close", lambda: None))
+            with opened_chunks(self._blob) as chunks:
                 for chunk in iter_verified(chunks, None, self._stated, "its blob"):
                     self._check()
                     if self._is_stopped:
