@@ -87,6 +87,44 @@ def test_what_cannot_be_walked_is_left_to_the_caller(place: int) -> None:
     assert found == [" ".join(walked), "none is left"]
 
 
+SLOW = """
+import os, sys, time
+from functools import partial
+from dimgx.layers.layerindex import LayerIndex
+from dimgx.readers import walkers
+from dimgx.readers.checks import Checks
+walkers.SHARE = 1
+done, until = sys.argv[1], time.monotonic() + 60
+
+def walk(number, tick):
+    if number:
+        open(os.path.join(done, str(number)), "x").close()
+    while not number and len(os.listdir(done)) < 5:
+        assert time.monotonic() < until
+        time.sleep(0.001)
+    return LayerIndex()
+
+jobs = [walkers.Job(100 - number, partial(walk, number)) for number in range(6)]
+together = walkers.Walkers()
+together.begin(jobs, 2, Checks(print))
+assert len(together.collect(lambda _: None)) == 6
+together.close()
+"""
+
+
+@needs_fork
+def test_a_layer_that_takes_long_keeps_no_other_waiting(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error", "-c", SLOW, str(tmp_path)]
+    run(command, env={"PYTHONPATH": str(CHECKOUT)})
+
+
+@needs_fork
+def test_more_layers_than_a_pipe_has_room_for_are_walked_by_one() -> None:
+    count = 4096
+    assert compare([bytes(1024)] * count, 512) == ["", "none is left"]
+    assert compare([bytes(1024)] * (count // 2), 512)[0].count(" ") == count // 2 - 1
+
+
 def test_small_layers_are_not_worth_a_process() -> None:
     assert compare(LAYERS, 1 << 20) == ["", "none is left"]
 

@@ -25,7 +25,6 @@ from dimgx.readers.decoders import SLOT, Decode, Decoders, DecodingFailed
 from dimgx.readers.growing import OutOfOrder
 from dimgx.readers.parts import LayerParts
 from dimgx.readers.pieces import Pieces
-from dimgx.readers.shares import divide
 
 PART = 16 << 20
 """Bytes walked between two parts that are merged; each costs some 0.1 ms a layer."""
@@ -44,6 +43,17 @@ class _Layer(LayerParts):
         self.number = number
         self.size = size
         self.pieces = Pieces(lambda at: flow.wait(self, at), flow.free)
+
+
+def _divide(layers: Sequence[_Layer], count: int) -> list[list[_Layer]]:
+    """Divide layers into groups of about one size."""
+    groups: list[list[_Layer]] = [[] for _ in range(count)]
+    sizes = [0] * count
+    for layer in sorted(layers, key=lambda layer: layer.size, reverse=True):
+        i = sizes.index(min(sizes))
+        groups[i].append(layer)
+        sizes[i] += layer.size
+    return groups
 
 
 class Flow:
@@ -76,7 +86,7 @@ class Flow:
         self._clamp, self._tick = clamp_mtime_s, tick
         self._check, self._has_begun = check, has_begun
         count = min(processes, len(self._layers))
-        self._groups = divide(self._layers, count, lambda layer: layer.size)
+        self._groups = _divide(self._layers, count)
         slots = min(memory, MOST) // SLOT
         self._spare = SPARE[0] + SPARE[1] * len(self._layers)
         if slots < 2 * self._spare:

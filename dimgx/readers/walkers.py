@@ -1,20 +1,23 @@
 """Reading and walking several layers at once, in as many processes as there are CPUs to use.
 
 The walk is bound by the interpreter, and so is putting together a tar of many small files; there
-threads do not help. A process forked off takes a share of the layers and leaves their indexes in a
-memory file. Taking them over costs 0.08 us a member, where the walk costs 1 to 2.
+threads do not help. Processes forked off leave indexes in memory files. Taking them over costs
+0.08 us a member, where the walk costs 1 to 2.
 
 1. Only on Linux, only from a process that has one thread yet, and only where a share is so large
    that the fork (some 3 ms) does not matter.
-2. A process that has no more to walk checks digests, if there is enough to check. A thread would do
+2. Each takes the largest layer that none has taken, until there is none: how long one takes depends
+   on its members, and its size tells little of that.
+3. A process that has no more to walk checks digests, if there is enough to check. A thread would do
    that as well, but for the interpreter's lock: beside planning it gets that once in 5 ms.
-3. Walking comes first on every CPU, as all else waits for it and nothing waits for a digest.
+4. Walking comes first on every CPU, as all else waits for it and nothing waits for a digest.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import struct
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple, TypeAlias
@@ -24,11 +27,15 @@ from dimgx.errors import ImageError
 from dimgx.layers.layerindex import LayerIndex
 from dimgx.readers.checks import Checks
 from dimgx.readers.forked import Advance, Forked, held_signals
-from dimgx.readers.shares import divide
 
 SHARE = 24 << 20
 """The fewest bytes of layers that are worth a process."""
 _MOST = 4
+_NUMBER = 2
+"""Bytes of a layer's number."""
+_MOST_JOBS = 4096 // _NUMBER
+"""The most layers whose numbers any pipe has room for."""
+_HEAD = "<HQ"
 
 
 class Job(NamedTuple):
@@ -54,8 +61,9 @@ class Walkers:
     def __init__(self) -> None:
         self._forked: list[Forked] = []
         self._checking = 0
-        self._own: list[Job] = []
-        self._others: list[tuple[Forked, int, list[Job]]] = []
+        self._jobs: list[Job] = []
+        self._queue: int | None = None
+        self._files: list[int] = []
 
     @property
     def checking(self) -> Sequence[Forked]:
@@ -64,24 +72,22 @@ class Walkers:
 
     def begin(self, jobs: Sequence[Job], processes: int, checks: Checks) -> None:
         """Fork, where that pays, to do `jobs` and then to make `checks`."""
-        own, *shares = _divide(jobs, min(processes, _MOST))
+        others = _count_others(jobs, min(processes, _MOST))
         checking = min(processes - 1, len(checks.checks), checks.size // SHARE)
-        if not (shares or checking) or not system.can_fork():
+        if not (others or checking) or not system.can_fork():
             return
-        self._own = own
-        # An error here, as one of too many processes, leaves more to the others and to this one.
+        # An error here, as one of too many processes, leaves more to this one and the others.
         with suppress(OSError), held_signals():
-            for share in shares:
+            if others:
+                self._jobs = sorted(jobs, key=_size_of, reverse=True)
+                self._queue = queue = _make_queue(len(jobs))
+            while len(self._forked) < others:
                 fd = system.open_memory_file()
                 if fd is None:
                     break
-                try:
-                    forked = Forked(partial(_walk, share, fd), checks.checks)
-                except OSError:
-                    os.close(fd)
-                    raise
-                self._forked.append(forked)
-                self._others.append((forked, fd, share))
+                self._files.append(fd)
+                work = partial(_walk, self._jobs, queue, fd)
+                self._forked.append(Forked(work, checks.checks))
             while len(self._forked) < checking:
                 self._forked.append(Forked(None, checks.checks))
         self._checking = min(checking, len(self._forked))
@@ -95,19 +101,20 @@ class Walkers:
         Raises: what `tick` raises.
         """
         found: Indexes = {}
+        walking = self._forked[: len(self._files)]
 
         def tick_all(size: int) -> None:
             tick(size)
-            for forked, *_ in self._others:
+            for forked in walking:
                 forked.pass_on(tick)
 
-        for job in self._own:
+        while self._queue is not None and (number := _take(self._queue)) is not None:
+            job = self._jobs[number]
             with suppress(ImageError):
                 found[job] = job.walk(tick_all)
-        for forked, fd, share in self._others:
+        for forked, fd in zip(walking, self._files, strict=False):
             if forked.has_worked(tick):
-                indexes = zip(share, _read(fd), strict=True)
-                found.update((job, index) for job, index in indexes if index is not None)
+                found.update((self._jobs[number], index) for number, index in _iter_read(fd))
         self._close_files()
         for forked in self._forked[self._checking :]:
             forked.end()
@@ -125,38 +132,58 @@ class Walkers:
             forked.close()
 
     def _close_files(self) -> None:
-        while self._others:
-            os.close(self._others.pop()[1])
+        if self._queue is not None:
+            self._files.append(self._queue)
+            self._queue = None
+        while self._files:
+            os.close(self._files.pop())
 
 
-def _divide(jobs: Sequence[Job], most: int) -> list[list[Job]]:
-    """Divide `jobs` into shares, none of them too small."""
-    total = sum(job.size for job in jobs)
-    count = max(1, min(most, len(jobs), total // SHARE))
-    shares = divide(jobs, count, _size_of)
-    if min(sum(map(_size_of, share)) for share in shares) < SHARE:
-        return [list(jobs)]
-    return shares
+def _count_others(jobs: Sequence[Job], most: int) -> int:
+    """Tell how many processes besides this one are worth it, of `most` that there may be in all."""
+    if len(jobs) > _MOST_JOBS:
+        return 0
+    sizes = sorted(map(_size_of, jobs))
+    return max(0, min(most - 1, len(jobs) - 1, sum(sizes[:-1]) // SHARE))
 
 
 def _size_of(job: Job) -> int:
     return job.size
 
 
-def _walk(share: list[Job], fd: int, tick: Advance) -> None:
-    """Do the jobs of `share` and leave their indexes in `fd`; nothing of what cannot be done."""
-    for job in share:
-        data = b""
+def _make_queue(count: int) -> int:
+    """Give a pipe out of which processes take the numbers up to `count`, each of them once.
+
+    Raises: OSError.
+    """
+    queue, end = os.pipe()
+    try:
+        system.write_all(end, b"".join(n.to_bytes(_NUMBER, "little") for n in range(count)))
+    finally:
+        os.close(end)
+    return queue
+
+
+def _take(queue: int) -> int | None:
+    """Take the next number; None if there is none."""
+    data = os.read(queue, _NUMBER)
+    return int.from_bytes(data, "little") if data else None
+
+
+def _walk(jobs: Sequence[Job], queue: int, fd: int, tick: Advance) -> None:
+    """Do what is to be taken of `jobs` and leave the indexes in `fd`, as far as there are."""
+    while (number := _take(queue)) is not None:
         with suppress(ImageError):
-            data = job.walk(tick).to_bytes()
-        system.write_all(fd, len(data).to_bytes(8, "little") + data)
+            data = jobs[number].walk(tick).to_bytes()
+            head = struct.pack(_HEAD, number, len(data))
+            system.write_all(fd, head + data)
 
 
-def _read(fd: int) -> list[LayerIndex | None]:
-    found: list[LayerIndex | None] = []
+def _iter_read(fd: int) -> Iterator[tuple[int, LayerIndex]]:
+    """Yield the numbers and indexes that a process has left."""
     at = 0
-    while head := system.pread(fd, 8, at):
-        size = int.from_bytes(head, "little")
-        found.append(LayerIndex.from_bytes(system.pread(fd, size, at + 8)) if size else None)
-        at += 8 + size
-    return found
+    while head := system.pread(fd, struct.calcsize(_HEAD), at):
+        number, size = struct.unpack(_HEAD, head)
+        at += len(head)
+        yield number, LayerIndex.from_bytes(system.pread(fd, size, at))
+        at += size
