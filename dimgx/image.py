@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeVar
 
 from dimgx.errors import ImageError, SourceError
 from dimgx.shared import Shared
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from dimgx.platforms import Platform
     from dimgx.settings import Settings
     from dimgx.spool import SpoolSpace
+
+_T = TypeVar("_T")
 
 SizeKind = Literal["unpacked", "tar", "blob"]
 """What a stated layer size measures: files unpacked (an engine), the plain tar, the stored blob."""
@@ -41,12 +43,11 @@ class Blob(Protocol):
 
 
 @contextmanager
-def opened_chunks(blob: Blob) -> Iterator[Iterator[bytes | memoryview]]:
-    """Give the bytes of a blob, as `iter_chunks` has them, and let go of them at the end.
+def closing_chunks(chunks: Iterator[_T]) -> Iterator[Iterator[_T]]:
+    """Give `chunks` of bytes, and let go of them at the end.
 
     Not left to the collector: behind them may be a connection, or a program that goes on.
     """
-    chunks = blob.iter_chunks()
     try:
         yield chunks
     finally:

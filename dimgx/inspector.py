@@ -177,14 +177,14 @@ def _tar_size(layer: Layer, stopped: Event) -> int | None:
     """
     from dimgx.codec import read_head, sniff
     from dimgx.decode import iter_decoded
-    from dimgx.image import UnreadableBlob, opened_chunks
+    from dimgx.image import UnreadableBlob, closing_chunks
 
     if isinstance(layer.blob, UnreadableBlob):
         return None
     if layer.length is not None:
         return layer.length
     total = 0
-    with opened_chunks(layer.blob) as chunks:
+    with closing_chunks(layer.blob.iter_chunks()) as chunks:
         head = read_head(chunks)
         compression = sniff(head)
         if compression is None and layer.blob.size is not None:

@@ -19,7 +19,7 @@ from dimgx.digest import Digest, Tally, iter_verified
 from dimgx.encode import encoding
 from dimgx.errors import ImageError
 from dimgx.extent import Extent
-from dimgx.image import is_assembled, opened_chunks
+from dimgx.image import closing_chunks, is_assembled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterator
@@ -149,7 +149,7 @@ class KeptPart:
     def emit(self, write: Write) -> StoredLayer:
         """Write it."""
         try:
-            with opened_chunks(self._layer.blob) as blob:
+            with closing_chunks(self._layer.blob.iter_chunks()) as blob:
                 return self._emit(self._checked(blob), write)
         except ImageError as exc:
             raise ImageError(f"{self._what}: {exc}") from exc

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dimgx import system
 from dimgx.digest import iter_verified
 from dimgx.errors import Cancelled
-from dimgx.image import is_fetched, opened_chunks
+from dimgx.image import closing_chunks, is_fetched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -110,7 +110,7 @@ class ComingBlob:
         """Fetch it all, in any thread; what goes wrong is told to who reads it."""
         self._fetching = (threading.current_thread(),)
         try:
-            with opened_chunks(self._blob) as chunks:
+            with closing_chunks(self._blob.iter_chunks()) as chunks:
                 for chunk in iter_verified(chunks, None, self._stated, "its blob"):
                     self._check()
                     if self._is_stopped:

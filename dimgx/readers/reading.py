@@ -28,7 +28,7 @@ from dimgx.decode import iter_decoded
 from dimgx.digest import Digest, iter_verified
 from dimgx.errors import Cancelled, ImageError
 from dimgx.extent import Extent
-from dimgx.image import Layer, has_fetched, is_fetched, opened_chunks
+from dimgx.image import Layer, closing_chunks, has_fetched, is_fetched
 from dimgx.layers.layerindex import LayerIndex
 from dimgx.layers.strangers import refuse_stranger, refuse_windows
 from dimgx.layers.tarwalk import walk_layer
@@ -274,7 +274,7 @@ class Reading:
         Raises: ImageError; Cancelled.
         """
         with ExitStack() as stack:
-            chunks = stack.enter_context(opened_chunks(layer.blob))
+            chunks = stack.enter_context(closing_chunks(layer.blob.iter_chunks()))
             if is_fetched(layer.blob):
                 chunks = _outside(self._cpus, chunks)
             verify = self._recipe.verify

@@ -19,7 +19,7 @@ from dimgx.codec import read_head, sniff
 from dimgx.decode import iter_decoded
 from dimgx.errors import ImageError, SourceError
 from dimgx.extent import Extent
-from dimgx.image import Watch
+from dimgx.image import Watch, closing_chunks
 from dimgx.layers.tarfields import BLOCK, MalformedTar, check_sum
 from dimgx.sources.archive import ArchiveFiles
 from dimgx.sources.files import DirectoryFiles, Files
@@ -200,9 +200,7 @@ def open_stream(
 
     Raises: ImageError where it is no archive.
     """
-    with ExitStack() as resources:
-        # Not left to the collector: behind it may be a program that goes on as long as it is let.
-        resources.callback(getattr(chunks, "close", lambda: None))
+    with closing_chunks(chunks):
         ticking = _ticking(chunks, opening.tick, total)
         head = read_head(ticking, _HEAD)
         _refuse_text(head, opening.where)

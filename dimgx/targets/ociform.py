@@ -94,28 +94,24 @@ class OciForm:
 
     def _list_all(self) -> list[object]:
         """Give the descriptors of all images, those that stay first."""
-        named = [
-            (digest, name)
+        new = [
+            (digest, name, _annotations(name))
             for digest, image in self._images.items()
             for name in image.names or (None,)
         ]
         kept = self._kept
-        for digest, name in named:
-            notes = _annotations(name)
+        for digest, _, notes in new:
             kept = [old for old in kept if not _is_replaced(old, notes, digest)]
         tags = {_notes_of(old).get(REF_NAME) for old in kept}
         # A tag that is all of a name comes before one that is a part of it.
-        tags.update(str(name) for _, name in named if isinstance(name, LayoutName))
-        listed = []
-        for digest, name in named:
-            notes = _annotations(name)
+        tags.update(str(name) for _, name, _ in new if isinstance(name, LayoutName))
+        for _, name, notes in new:
             if isinstance(name, ImageName):
                 tag = notes[REF_NAME]
                 if tag in tags:
                     del notes[REF_NAME]
                 tags.add(tag)
-            listed.append(self._images[digest].describe(notes))
-        return [*kept, *listed]
+        return [*kept, *(self._images[digest].describe(notes) for digest, _, notes in new)]
 
 
 class _Listed(NamedTuple):
