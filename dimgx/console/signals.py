@@ -104,10 +104,10 @@ def _set_timer(seconds: float) -> None:
 
 
 def _is_delicate(frame: FrameType | None) -> bool:
-    """Tell whether a thread or program is being started there, or what else is not to break off.
+    """Tell whether something is being done there that must not break off halfway.
 
-    That is a condition being entered or left, and a module being loaded.
-    A condition that is left between taking its lock and saying so stays locked for good.
+    A thread or a program is started, a condition entered or left, a module loaded. A condition that
+    is left between taking its lock and saying so stays locked for good.
     """
     codes: list[object] = []
     threading = sys.modules.get("threading")
