@@ -125,7 +125,8 @@ class ImageMaker:
         step = made_step(verb, ids, created, origin.text)
         history = [*kept_steps(image, len(recipe.below)), step]
         config = make_config(image, [layer.diff_id for layer in stored], history, created)
-        return self._add(MadeImage(config, tuple(stored), wanted.result_names()))
+        names = wanted.result_names()
+        return self._add(MadeImage(config, tuple(stored), names, platform=image.platform))
 
     def add_kept(self, wanted: ResultImage) -> WrittenImage:
         """Bring an image into the form, as little changed as that allows."""
@@ -142,7 +143,8 @@ class ImageMaker:
             history = kept_steps(image, len(list_rows(image)))
             data, manifest = make_config(image, diff_ids, history, None), None
         record = origin_of_kept(image).text if self.is_recorded else None
-        return self._add(MadeImage(data, stored, wanted.result_names(), manifest, record))
+        names = wanted.result_names()
+        return self._add(MadeImage(data, stored, names, manifest, record, image.platform))
 
     def _add(self, made: MadeImage) -> WrittenImage:
         digest = self._form.add_image(made)

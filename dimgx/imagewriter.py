@@ -15,6 +15,7 @@ from dimgx.errors import UsageError
 from dimgx.flattening import with_pipes_kept
 from dimgx.image import Image
 from dimgx.imagemaker import ImageMaker, ResultImage, WrittenImage
+from dimgx.platforms import differ
 from dimgx.recipe import (
     CONTENT,
     SHAPE,
@@ -74,6 +75,7 @@ def write_images(
 ) -> ImagesResult:
     """Write `images` to `target` in the form of an image; all but docker-dir takes several.
 
+    In OCI's forms, images of one name and different platforms are listed as one index.
     Without `keep_layers` and `squash_from` each is flattened to one layer. `layer_compression` is
     that of layers which are made, or cannot stay as they are; None is "none" in Docker's forms and
     "gzip" in OCI's. With `keep_layers` one that is said is for all layers. `compression` is that of
@@ -169,20 +171,23 @@ def write_images(
 
 
 def _check_names(wanted: Sequence[ResultImage]) -> None:
-    """See that no name would be that of two images, which no OCI layout holds.
+    """See that no name would be that of two images for one platform, which no OCI layout holds.
 
     Raises: UsageError.
     """
-    known: dict[ResultName, Image] = {}
+    known: dict[ResultName, list[Image]] = {}
     for one in wanted:
+        image = one.image
         for name in one.result_names():
-            first = known.setdefault(name, one.image)
-            if first.id != one.image.id:
-                raise UsageError(
-                    f"{first.reference} and {one.image.reference} are both named {name}, and an OCI"
-                    " layout gives a name to one image: add them one by one, under names of their"
-                    " own (--keep-images)"
-                )
+            others = known.setdefault(name, [])
+            for other in others:
+                if other.id != image.id and not differ(other.platform, image.platform):
+                    raise UsageError(
+                        f"{other.reference} and {image.reference} are both named {name}, and an OCI"
+                        " layout gives a name to one image of each platform: add them one by one,"
+                        " under names of their own (--keep-images)"
+                    )
+            others.append(image)
 
 
 def _has_long_names(wanted: ResultImage) -> bool:

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 from dimgx.errors import UsageError
 
+ALL_PLATFORMS = ("all",)
+"""What stands for all that an image is there for, where several can be wanted."""
 _SPELLINGS: dict[str, tuple[str, str | None]] = {
     "x86_64": ("amd64", None),
     "x86-64": ("amd64", None),
@@ -119,6 +121,11 @@ def parse_platform(text: str) -> Platform:
         elif first.os in _SYSTEM_NAMES:
             return host_platform()._replace(os=first.os)
     raise UsageError(f"{text!r:.100} is no platform: write os/arch[/variant], as in linux/arm64")
+
+
+def differ(one: Platform | None, other: Platform | None) -> bool:
+    """Tell whether two images are told apart by their platforms, as far as these are known."""
+    return one is not None and other is not None and one != other
 
 
 def host_platform() -> Platform:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -310,6 +311,15 @@ def test_platforms(containerd: Engine) -> None:
     assert (code, "holds no image for linux/s390x; there is linux/amd64, linux/arm64" in told) == (
         2, True,
     )  # fmt: skip
+
+
+def test_all_platforms_at_once(containerd: Engine, tmp_path: Path) -> None:
+    out = tmp_path / "{platform}.tar"
+    programs.dimgx("--platform", "all", "-t", out, f"containerd:{MULTI_NAME}")
+    assert len(os.listdir(tmp_path)) == 2
+    for name in ("amd64", "arm64"):
+        wanted = from_archive(MULTI, "--platform", f"linux/{name}")
+        assert (tmp_path / f"linux-{name}.tar").read_bytes() == wanted
 
 
 def test_platform_that_was_not_pulled(containerd: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,7 +125,9 @@ def test_defaults() -> None:
     assert options.target is None
     assert not any((options.reverse, options.strict, options.force, options.json, options.quiet))
     assert (options.verify, options.log_level) == ("once", "WARNING")
-    assert (options.threads, options.memory, options.tmpdir, options.platform) == (None,) * 4
+    assert (options.threads, options.memory, options.tmpdir, options.platform) == (
+        None, None, None, (),
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

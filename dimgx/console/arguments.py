@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, NoReturn
 
-from dimgx.console.argumenttypes import seconds, size, text_of, truth, whole_number
+from dimgx.console.argumenttypes import seconds, size, text_of, truth, whole_number, words_of
 from dimgx.console.targetarguments import FLAG, add_target
 from dimgx.console.terminal import print_text
 from dimgx.errors import SourceError, UsageError
@@ -167,8 +167,9 @@ def build_parser(version: str) -> argparse.ArgumentParser:
     source.add_argument(
         "--platform",
         metavar="OS/ARCH[/VARIANT]",
-        type=text_of("a platform"),
-        help="which image of an index (default: linux on this CPU, or the only one there is)",
+        type=words_of("a platform"),
+        help="which image of an index (default: linux on this CPU, or the only one there is); "
+        "with a target also several, separated by commas, or all",
     )
     source.add_argument(
         "--platforms",

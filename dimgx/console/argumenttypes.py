@@ -66,6 +66,12 @@ def text_of(what: str) -> Callable[[str], str]:
     return check
 
 
+def words_of(what: str) -> Callable[[str], tuple[str, ...]]:
+    """Give a check for a text that is `what`, or several with commas between them."""
+    check = text_of(what)
+    return lambda text: tuple(check(text).split(","))
+
+
 def path_rule(*, is_included: bool) -> Callable[[str], tuple[bool, str]]:
     """Give what turns a pattern into a rule: whether it lets paths in, and the pattern."""
     check = text_of("a pattern of paths")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from dimgx.console.options import Options
     from dimgx.image import Image
     from dimgx.inspector import Row
+    from dimgx.platforms import Platform
 
 
 def run(args: Sequence[str], messages: Messages, cancel: Callable[[], bool] | None = None) -> int:
@@ -59,7 +60,11 @@ def run(args: Sequence[str], messages: Messages, cancel: Callable[[], bool] | No
     outputs.check_early(options)
     with ExitStack() as stack:
         beside = Beside(options, stack)
-        chosen = [stack.enter_context(_opened(reference, context)) for reference in options.images]
+        chosen = [
+            stack.enter_context(_opened(reference, platform, context))
+            for reference in options.images
+            for platform in _wanted_platforms(reference, context)
+        ]
         with context.waiting() as line:
             beside.prepare(chosen[0], None if line is None else line.pull)
         if context.report is not None:
@@ -99,20 +104,22 @@ def _show_origin(target: str) -> None:
 
 def _list(context: Context) -> int:
     options = context.options
-    with _opened(options.images[0], context) as chosen:
+    reference = options.images[0]
+    (platform,) = _wanted_platforms(reference, context)
+    with _opened(reference, platform, context) as chosen:
         _show(chosen, options)
         context.messages.warn(chosen.image.warnings)
     return 0
 
 
 @contextmanager
-def _opened(reference: str, context: Context) -> Iterator[Chosen]:
+def _opened(reference: str, platform: Platform | None, context: Context) -> Iterator[Chosen]:
     """Open an image and choose from it, for as long as the context lasts."""
     from dimgx import layerspec
     from dimgx.inspector import list_rows
 
     options = context.options
-    with _open(reference, context) as image:
+    with _open(reference, platform, context) as image:
         _tell_image(image, context.messages)
         rows = list_rows(image)
         context.messages.warn(layerspec.number_warnings(options.layers, len(rows)))
@@ -129,7 +136,7 @@ def _opened(reference: str, context: Context) -> Iterator[Chosen]:
         )
 
 
-def _open(reference: str, context: Context) -> Image:
+def _open(reference: str, platform: Platform | None, context: Context) -> Image:
     from dimgx import api
     from dimgx.console.engines import engine_options
 
@@ -137,7 +144,7 @@ def _open(reference: str, context: Context) -> Image:
     with context.waiting() as line:
         return api.open_image(
             reference,
-            platform=options.platform,
+            platform=platform,
             verify=options.verify,
             stdin=context.stdin,
             memory=options.memory,
@@ -174,17 +181,44 @@ def _left_out(unknown: Sequence[str]) -> str:
     return f"{what} no row and {'is' if count == 1 else 'are'} left out: {', '.join(unknown)}"
 
 
+def _wanted_platforms(reference: str, context: Context) -> Sequence[Platform | None]:
+    """Give the platforms that an image is wanted for; None is this machine's, or the only one.
+
+    Raises: UsageError where one is misspelled; DimgxError where they cannot be listed.
+    """
+    if not context.options.platform:
+        return (None,)
+    from dimgx.platforms import ALL_PLATFORMS, parse_platform
+
+    if context.options.platform != ALL_PLATFORMS:
+        return tuple(dict.fromkeys(map(parse_platform, context.options.platform)))
+    listed = _list_platforms(reference, context)
+    found = [platform for platform in listed if platform.os != "windows"]
+    odd = ", ".join(str(platform) for platform in listed if platform.os == "windows")
+    if found and odd:
+        context.messages.warn([f"{reference} is left out for {odd}: no Linux root file system"])
+    return found or (None,)
+
+
 def _show_platforms(context: Context) -> None:
-    from dimgx import api
-    from dimgx.console.engines import engine_options
     from dimgx.console.listing import escape
     from dimgx.platforms import parse_platform
 
+    (reference,) = context.options.images
+    wish = next(map(parse_platform, context.options.platform), None)
+    found = _list_platforms(reference, context)
+    print_text("".join(f"{escape(str(platform))}\n" for platform in found))
+    if wish is not None and found and all(wish.rank(platform) is None for platform in found):
+        raise ImageError(f"{reference} holds no image for {wish}")
+
+
+def _list_platforms(reference: str, context: Context) -> list[Platform]:
+    from dimgx import api
+    from dimgx.console.engines import engine_options
+
     options = context.options
-    (reference,) = options.images
-    wish = None if options.platform is None else parse_platform(options.platform)
     with context.waiting() as line:
-        found = api.list_platforms(
+        return api.list_platforms(
             reference,
             stdin=context.stdin,
             registry=context.registry,
@@ -195,9 +229,6 @@ def _show_platforms(context: Context) -> None:
             progress=line,
             cancel=context.cancel,
         )
-    print_text("".join(f"{escape(str(platform))}\n" for platform in found))
-    if wish is not None and found and all(wish.rank(platform) is None for platform in found):
-        raise ImageError(f"{reference} holds no image for {wish}")
 
 
 def _show(chosen: Chosen, options: Options) -> None:

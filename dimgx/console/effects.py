@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dimgx.console.targetname import is_template
 from dimgx.console.terminal import is_stdout
 from dimgx.errors import UsageError
+from dimgx.platforms import ALL_PLATFORMS
 from dimgx.reference import parse_reference
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ _NOT_WITH_KEEP_LAYERS = (*_CHOSEN_LAYERS, "squash_from", *_CONTENT)
 _NOT_WITH_SQUASH_FROM = (*_CHOSEN_LAYERS, "paths", "strip_components", "prefix", "root_entry")
 _NOT_WITH_CHECK = ("force", "sync", *_BESIDE)
 _NOT_WITH_IMPORT = ("layer_compression", "squash_from", "keep_layers", "keep_images")
+_OF_ONE = ("write_config", "raw")
 _EXCLUSIVE = (
     ("creds", "authfile"),
     ("target", "load"),
@@ -135,9 +137,16 @@ def _rules(
         ),
         (said["keep_images"], ("force", "update", "check"), "with --keep-images"),
         (said["check"], _NOT_WITH_CHECK, "with --check, which writes nothing"),
-        (len(said["images"]) > 1, ("write_config", "raw"), "on several images"),
+        (len(said["images"]) > 1, _OF_ONE, "on several images"),
+        (_wants_platforms(said), ("platforms", *_OF_ONE), "on several platforms (--platform)"),
         (not said["layers"], ("strict",), "without a layer spec (-l)"),
     )
+
+
+def _wants_platforms(said: dict[str, Any]) -> bool:
+    """Tell whether an image is wanted for several platforms."""
+    wanted = said["platform"] or ()
+    return len(wanted) > 1 or wanted == ALL_PLATFORMS
 
 
 def _check_images(said: dict[str, Any]) -> None:
@@ -177,14 +186,18 @@ def _check_level(said: dict[str, Any], target: TargetName | None) -> None:
 
 
 def _check_several(said: dict[str, Any], target: TargetName | None) -> None:
-    """See that several images have somewhere to go."""
-    if len(said["images"]) < 2:
+    """See that several images, or one for several platforms, have somewhere to go."""
+    count, has_platforms = len(said["images"]), _wants_platforms(said)
+    if count < 2 and not has_platforms:
         return
     if target is None and not said["load"] and not said["import_"]:
-        raise UsageError("several images are not looked at at once: name one, or a target (-t)")
+        several, hint = "several images", ""
+        if has_platforms:
+            several, hint = "several platforms", "; --platforms lists them"
+        raise UsageError(f"{several} are not looked at at once: name one, or a target (-t){hint}")
     found = [parse_reference(text) for text in said["images"]]
     piped = sum(one.transport == "stdin" for one in found)
-    if piped > (0 if said["password_stdin"] else 1):
+    if piped > (0 if said["password_stdin"] or has_platforms else 1):
         raise UsageError("standard input can be read once only")
     if said["creds"] is not None:
         from dimgx.imagename import parse_image_name
@@ -196,15 +209,23 @@ def _check_several(said: dict[str, Any], target: TargetName | None) -> None:
                 f"--creds is for one registry, and the images are of {' and '.join(hosts)}:"
                 " `podman login` and `docker login` keep what each wants"
             )
-    if said["tags"]:
+    is_layout = target is not None and target.form in ("oci-archive", "oci-dir")
+    has_fields = target is not None and is_template(target.path)
+    if said["tags"] and count > 1 and (has_fields or not is_layout):
         raise UsageError("--tag names one image, and there are several")
-    if target is None or is_template(target.path) or target.form not in ("tar", "docker-dir"):
+    if is_layout or has_fields:
         return
-    raise UsageError(
-        f"{len(said['images'])} images do not go into one {target.form}: docker-archive,"
-        " oci-archive and oci-dir hold several, and a target such as '{name}-{tag}.tar' makes one"
-        " for each"
-    )
+    if has_platforms:
+        place = "an engine" if target is None else f"one {target.form}"
+        raise UsageError(
+            f"several platforms do not go into {place}: oci-archive and oci-dir hold them, and a"
+            " target such as '{name}-{platform}.tar' makes one for each"
+        )
+    if target is not None and target.form in ("tar", "docker-dir"):
+        raise UsageError(
+            f"{count} images do not go into one {target.form}: docker-archive, oci-archive and"
+            " oci-dir hold several, and a target such as '{name}-{tag}.tar' makes one for each"
+        )
 
 
 def _refuse(said: dict[str, Any], names: Iterable[str], where: str) -> None:

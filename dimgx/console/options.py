@@ -32,7 +32,8 @@ class Options(NamedTuple):
     """Wait until the disk has what was written."""
     compress_level: int | None = None
     verify: Literal["once", "all", "none"] = "once"
-    platform: str | None = None
+    platform: tuple[str, ...] = ()
+    """Which are wanted, or ALL_PLATFORMS; none for the usual one."""
     platforms: bool = False
     host: str | None = None
     pull: Literal["never", "missing", "always"] = "never"

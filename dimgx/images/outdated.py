@@ -142,7 +142,8 @@ def why_outdated(found: Sequence[Made], wanted: Sequence[Made]) -> str | None:
         return problem
     there = _by_name(found)
     for full, (name, group) in _by_name(wanted).items():
-        for own, made in zip(there[full][1], group, strict=True):
+        both = (sorted(images, key=_platform_of) for images in (there[full][1], group))
+        for own, made in zip(*both, strict=True):
             reason = _image_difference(own, made)
             if reason is not None:
                 return f"image {name}: {reason}"
@@ -178,11 +179,13 @@ def _image_difference(found: Made, wanted: Made) -> str | None:
 def _names_differ(found: Sequence[Made], wanted: Sequence[Made]) -> str | None:
     there, asked = _by_name(found), _by_name(wanted)
     for full, (name, group) in asked.items():
-        if full not in there or len(there[full][1]) < len(group):
-            return f"misses image {name}"
+        others = there[full][1] if full in there else []
+        if len(others) < len(group):
+            return f"misses image {name}{_platforms_beside(group, others)}"
     for full, (name, group) in there.items():
-        if full not in asked or len(asked[full][1]) < len(group):
-            return f"holds image {name} too"
+        others = asked[full][1] if full in asked else []
+        if len(others) < len(group):
+            return f"holds image {name}{_platforms_beside(group, others)} too"
     nameless = [made for made in wanted if not made.names]
     # One that comes again is stored once, under the names that it has elsewhere.
     for made in nameless:
@@ -195,10 +198,21 @@ def _names_differ(found: Sequence[Made], wanted: Sequence[Made]) -> str | None:
     return None
 
 
+def _platforms_beside(images: Sequence[Made], others: Sequence[Made]) -> str:
+    """Give for which platforms there are images beside others of the same name."""
+    known = {_platform_of(other) for other in others}
+    found = [_platform_of(image) for image in images if _platform_of(image) not in known]
+    return f" for {', '.join(found)}" if others and all(found) and found else ""
+
+
 def _top(made: Made) -> str:
     """Give what tells an image without a name: its top layer."""
     layers = made.origin.layers
     return f"of layer {_short(layers[-1])}" if layers else "without a name"
+
+
+def _platform_of(made: Made) -> str:
+    return made.origin.platform or ""
 
 
 def _by_name(images: Iterable[Made]) -> dict[str, tuple[str, list[Made]]]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dimgx.images.layerparts import Part, StoredLayer
     from dimgx.images.resultnames import ResultName
     from dimgx.oci import Manifest
+    from dimgx.platforms import Platform
     from dimgx.targets.store import Store
 
 FormName = Literal["docker-archive", "oci-archive", "oci-dir", "docker-dir"]
@@ -49,6 +50,8 @@ class MadeImage(NamedTuple):
     """The source's, if it is to stay what it is where it fits."""
     record: str | None = None
     """What it was made from, where its config, being kept, cannot tell."""
+    platform: Platform | None = None
+    """What its source calls its platform, whatever the config says."""
 
     @property
     def id(self) -> Digest:

@@ -1,11 +1,13 @@
 """An OCI layout, in a directory or an archive.
 
-An image is listed once for each of its names: `io.containerd.image.name` has all of it, as Docker
-and containerd write it, `org.opencontainers.image.ref.name` the tag, by which skopeo and umoci ask.
-Of several names with one tag only the first has that: umoci takes no tag that is there twice. Each
-name is one image's.
+1. An image is listed once for each of its names: `io.containerd.image.name` has all of it, as
+   Docker and containerd write it, `org.opencontainers.image.ref.name` the tag, by which skopeo and
+   umoci ask. Of several names with one tag only the first has that: umoci takes no tag that is
+   there twice.
+2. A name is one image's, or that of several for different platforms: then it is listed for an index
+   of these.
 
-Spec: image-spec image-layout.md.
+Spec: image-spec image-layout.md, image-index.md.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from dimgx.images.imageconfig import dump
 from dimgx.images.resultnames import LayoutName
 from dimgx.jsondoc import Fields, parse_json
 from dimgx.oci import CONTAINERD_NAME, MANIFEST_LIMIT, REF_NAME, parse_config
+from dimgx.platforms import differ
 from dimgx.targets.forms import (
     OCI,
     RECORD_NOTE,
@@ -29,14 +32,17 @@ from dimgx.targets.forms import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from dimgx.codec import Compression
     from dimgx.images.layerparts import Part, StoredLayer
     from dimgx.images.resultnames import ResultName
+    from dimgx.platforms import Platform
     from dimgx.targets.store import Store
 
 
+INDEX_TYPE = f"{OCI}.index.v1+json"
+"""The media type of an index."""
 _KEYS = ("schemaversion", "mediatype", "manifests")
 """Those of an index that are written anew, in small letters."""
 
@@ -70,38 +76,31 @@ class OciForm:
     def add_image(self, image: MadeImage) -> Digest:
         """Store config and manifest; what comes again is listed once, with all of its names.
 
-        A name of an image before it is this one's from now on.
+        A name of an image before it, for the same platform, is this one's from now on.
         """
         manifest, config_digest = make_manifest(image, is_oci=True)
         digest = Digest.of(manifest)
         self._blobs.put(config_digest, image.config)
         self._blobs.put(digest, manifest)
         descriptor = describe(manifest_type(is_oci=True), digest, len(manifest))
+        own = parse_config(image.config, "the config").platform
+        new = _Listed(descriptor, own, image.platform or own, image.record, [])
         for other in self._images.values():
-            other.names[:] = [name for name in other.names if name not in image.names]
-        new = _Listed(descriptor, _platform(image.config), image.record, [])
+            if not new.differs(other):
+                other.names[:] = [name for name in other.names if name not in image.names]
         self._images.setdefault(digest, new).names.extend(image.names)
         return digest
 
     def finish(self) -> dict[str, bytes]:
         """Give the index."""
-        index = self._said | {
-            "schemaVersion": 2,
-            "mediaType": f"{OCI}.index.v1+json",
-            "manifests": self._list_all(),
-        }
-        return {"index.json": dump(index)}
+        return {"index.json": dump(self._said | make_index(self._list_all()))}
 
     def _list_all(self) -> list[object]:
         """Give the descriptors of all images, those that stay first."""
-        new = [
-            (digest, name, _annotations(name))
-            for digest, image in self._images.items()
-            for name in image.names or (None,)
-        ]
+        new = [(self._one_of(images), name, _annotations(name)) for images, name in self._group()]
         kept = self._kept
-        for digest, _, notes in new:
-            kept = [old for old in kept if not _is_replaced(old, notes, digest)]
+        for one, _, notes in new:
+            kept = [old for old in kept if not _is_replaced(old, notes, one)]
         tags = {_notes_of(old).get(REF_NAME) for old in kept}
         # A tag that is all of a name comes before one that is a part of it.
         tags.update(str(name) for _, name, _ in new if isinstance(name, LayoutName))
@@ -111,16 +110,46 @@ class OciForm:
                 if tag in tags:
                     del notes[REF_NAME]
                 tags.add(tag)
-        return [*kept, *(self._images[digest].describe(notes) for digest, _, notes in new)]
+        return [*kept, *(one.describe(notes) for one, _, notes in new)]
+
+    def _group(self) -> list[tuple[list[_Listed], ResultName | None]]:
+        """Give the images of each name, in order; those without one as far as platforms differ."""
+        groups: list[tuple[list[_Listed], ResultName | None]] = []
+        for image in self._images.values():
+            for name in dict.fromkeys(image.names) or (None,):
+                for group, its_name in groups:
+                    if name == its_name and all(image.differs(other) for other in group):
+                        group.append(image)
+                        break
+                else:
+                    groups.append(([image], name))
+        return groups
+
+    def _one_of(self, images: Sequence[_Listed]) -> _Listed:
+        """Give what is listed of one image, or of several: an index of them, which is stored."""
+        if len(images) == 1:
+            return images[0]
+        each = (image._replace(platform=image.source_platform) for image in images)
+        data = dump(make_index([image.describe({}) for image in each]))
+        digest = Digest.of(data)
+        self._blobs.put(digest, data)
+        return _Listed(describe(INDEX_TYPE, digest, len(data)), None, None, None, [])
 
 
 class _Listed(NamedTuple):
-    """An image that is to be listed, once for each of its names."""
+    """An image that is to be listed, once for each of its names, or an index."""
 
     descriptor: dict[str, object]
-    platform: dict[str, str]
+    platform: Platform | None
+    """By its config."""
+    source_platform: Platform | None
+    """By what its source lists it for, which tells variants that configs leave out."""
     record: str | None
     names: list[ResultName]
+
+    def differs(self, other: _Listed) -> bool:
+        """Tell whether the two are told apart by their platforms."""
+        return differ(self.source_platform, other.source_platform)
 
     def describe(self, notes: dict[str, str]) -> dict[str, object]:
         """Give its descriptor, annotated."""
@@ -129,8 +158,13 @@ class _Listed(NamedTuple):
         return (
             self.descriptor
             | ({"annotations": notes} if notes else {})
-            | ({"platform": self.platform} if self.platform else {})
+            | ({"platform": _platform(self.platform)} if self.platform else {})
         )
+
+
+def make_index(manifests: list[object]) -> dict[str, object]:
+    """Give an index that lists these descriptors, and says no more."""
+    return {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": manifests}
 
 
 def _read_index(data: bytes, what: str) -> tuple[dict[str, object], list[object]]:
@@ -149,13 +183,14 @@ def _notes_of(descriptor: object) -> Mapping[str, str]:
     return Fields(descriptor, "a descriptor").text_mapping("annotations")
 
 
-def _is_replaced(old: object, notes: Mapping[str, str], digest: Digest) -> bool:
+def _is_replaced(old: object, notes: Mapping[str, str], new: _Listed) -> bool:
     """Tell whether what is listed has the name of a new image, or is that image without one."""
     named = _notes_of(old)
     for key in (CONTAINERD_NAME, REF_NAME):
         if key in named and key in notes:
             return named[key] == notes[key]
-    return not (named or notes) and Fields(old, "a descriptor").text("digest") == str(digest)
+    digest = Fields(old, "a descriptor").text("digest")
+    return not (named or notes) and digest == new.descriptor["digest"]
 
 
 def _annotations(name: ResultName | None) -> dict[str, str]:
@@ -166,9 +201,6 @@ def _annotations(name: ResultName | None) -> dict[str, str]:
     return {CONTAINERD_NAME: str(name), REF_NAME: name.tag or "latest"}
 
 
-def _platform(config: bytes) -> dict[str, str]:
-    platform = parse_config(config, "the config").platform
-    if platform is None:
-        return {}
+def _platform(platform: Platform) -> dict[str, str]:
     variant = {"variant": platform.variant} if platform.variant else {}
     return {"architecture": platform.architecture, "os": platform.os} | variant

@@ -36,6 +36,7 @@ from dimgx.sources.formats import read_images
 from dimgx.sources.opening import open_files
 from dimgx.spool import SpoolSpace
 from dimgx.targets.forms import RECORD_FILE, RECORD_NOTE
+from dimgx.targets.ociform import INDEX_TYPE, make_index
 from dimgx.targets.packedend import has_end
 
 if TYPE_CHECKING:
@@ -165,17 +166,34 @@ def _notes(files: Files, form: str) -> dict[str, str]:
 
 
 def _beside(files: Files, images: Iterable[Image]) -> str | None:
-    """Give the digest of what a layout lists beside its images, such as what signs them.
-
-    An index is of others too: dimgx lists manifests alone.
-    """
+    """Give the digest of what a layout lists beside its images, such as what signs them."""
     own = {str(image.digest) for image in images}
     listed = (entry.text("digest") or "-" for entry in _entries(files))
     return next((digest for digest in listed if digest not in own), None)
 
 
-def _entries(files: Files) -> list[Fields]:
-    return Fields(_read_json(files, "index.json"), "index.json").objects("manifests")
+def _entries(files: Files) -> Iterator[Fields]:
+    """Yield what a layout lists, and in the place of an index as dimgx makes it what that lists.
+
+    Any other index is of others, and says more than which images it is of.
+    """
+    for entry in Fields(_read_json(files, "index.json"), "index.json").objects("manifests"):
+        inner = _read_index(files, entry) if entry.text("mediaType") == INDEX_TYPE else None
+        if inner is None:
+            yield entry
+        else:
+            yield from inner.objects("manifests")
+
+
+def _read_index(files: Files, entry: Fields) -> Fields | None:
+    """Give the index that an entry is, if it is stored and has nothing but what dimgx writes."""
+    algorithm, _, digits = (entry.text("digest") or "").partition(":")
+    name = f"blobs/{algorithm}/{digits}"
+    if files.find(name) is None:
+        return None
+    index = _read_json(files, name)
+    is_ours = isinstance(index, dict) and set(index) == set(make_index([]))
+    return Fields(index, name) if is_ours else None
 
 
 def _read_json(files: Files, name: str) -> object:
