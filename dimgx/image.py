@@ -242,3 +242,17 @@ class Image:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@contextmanager
+def told_of(image: Image, *, is_alone: bool) -> Iterator[None]:
+    """Have an error that is found in an image name it, where there are others.
+
+    Raises: ImageError.
+    """
+    try:
+        yield
+    except ImageError as exc:
+        if is_alone or image.reference in str(exc):
+            raise
+        raise ImageError(f"{image.reference:.300}: {exc}") from exc

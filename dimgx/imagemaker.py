@@ -13,7 +13,7 @@ from copy import copy
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from dimgx.errors import LayerSpecError
+from dimgx.errors import LayerSpecError, UsageError
 from dimgx.flattening import chosen_rows, open_flat_of, squashed_from
 from dimgx.image import has_fetched
 from dimgx.imagename import ImageName
@@ -22,6 +22,7 @@ from dimgx.images.layerparts import FlatPart, KeptPart, key_of
 from dimgx.images.resultnames import LayoutName, own_names, parse_tag
 from dimgx.images.wanted import origin_of_image, origin_of_kept
 from dimgx.inspector import Row, layers_of, list_rows
+from dimgx.platforms import differ
 from dimgx.readers.fetchahead import FetchAhead
 from dimgx.spool import SpoolSpace
 from dimgx.targets.forms import MadeImage
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from dimgx.images.layerparts import Part, StoredLayer
     from dimgx.images.resultnames import ResultName
     from dimgx.merging.figures import TarFigures
+    from dimgx.platforms import Platform
     from dimgx.recipe import Layers, Recipe
     from dimgx.report import Report
     from dimgx.targets.forms import Form
@@ -84,7 +86,7 @@ class ImageMaker:
         self._resources = resources
         self._known: dict[Hashable, StoredLayer] = {}
         self._warnings: dict[str, None] = {}
-        self._named: dict[ImageName, Digest] = {}
+        self._named: dict[ResultName, list[tuple[Digest, Platform | None]]] = {}
         self._done = 0
         self.is_chosen = False
         """Somebody said how layers are to be stored; kept ones too, then."""
@@ -148,14 +150,21 @@ class ImageMaker:
 
     def _add(self, made: MadeImage) -> WrittenImage:
         digest = self._form.add_image(made)
-        for name in made.names if self._form.has_engine_names else ():
-            warning = None
-            if isinstance(name, LayoutName):
+        own = digest or made.id
+        for name in made.names:
+            if isinstance(name, LayoutName) and self._form.has_engine_names:
                 warning = f"{name!r:.300} is no name to an engine, and left out (--tag gives one)"
-            elif self._named.setdefault(name, made.id) != made.id:
-                warning = f"{name} names several images here; engines give it to the last of them"
-            if warning:
                 self._warnings[warning] = None
+                continue
+            named = self._named.setdefault(name, [])
+            for other, platform in named:
+                is_told_apart = self._form.has_indexes and differ(platform, made.platform)
+                if other != own and not is_told_apart:
+                    raise UsageError(
+                        f"{name} would be the name of two images, or of one that is stored in two"
+                        " ways: leave one out, or write it on its own"
+                    )
+            named.append((own, made.platform))
         return WrittenImage(made.id, digest, made.names, made.layers)
 
     def _whole(self, wanted: ResultImage) -> Image:

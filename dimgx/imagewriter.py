@@ -13,8 +13,9 @@ from dimgx.codec import COMPRESSIONS, Coding
 from dimgx.encode import check_level
 from dimgx.errors import UsageError
 from dimgx.flattening import with_pipes_kept
-from dimgx.image import Image
+from dimgx.image import Image, told_of
 from dimgx.imagemaker import ImageMaker, ResultImage, WrittenImage
+from dimgx.images.resultnames import LayoutName
 from dimgx.platforms import differ
 from dimgx.recipe import (
     CONTENT,
@@ -102,8 +103,7 @@ def write_images(
     for one in wanted:
         check_list(one.names, "names")
         check_list(one.layers, "layers")
-    if form in ("oci-archive", "oci-dir"):
-        _check_names(wanted)
+    check_names(wanted, form)
     if keep_layers:
         check_unused(recipe, ("layers", *CONTENT, *SHAPE), "where layers are kept")
         if created is not None:
@@ -149,10 +149,12 @@ def write_images(
         maker.is_chosen = keep_layers and layer_compression is not None
         maker.is_alone = len(wanted) == 1
         maker.is_recorded = record
-        written = tuple(
-            maker.add_kept(one) if keep_layers else maker.add(one, squash_from, created)
-            for one in wanted
-        )
+        written = []
+        for one in wanted:
+            with told_of(one.image, is_alone=maker.is_alone):
+                written.append(
+                    maker.add_kept(one) if keep_layers else maker.add(one, squash_from, created)
+                )
         last = writer.finish()
 
         def check() -> None:
@@ -162,7 +164,7 @@ def write_images(
         recipe.mark("write")
         store.publish(last, check)
         recipe.mark("publish")
-        result = ImagesResult(written, store.size, store.sha256, maker.warnings)
+        result = ImagesResult(tuple(written), store.size, store.sha256, maker.warnings)
         if report is not None:
             _note(report, result, target, form, archive, layers)
             for one in wanted:
@@ -170,22 +172,27 @@ def write_images(
         return result
 
 
-def _check_names(wanted: Sequence[ResultImage]) -> None:
-    """See that no name would be that of two images for one platform, which no OCI layout holds.
+def check_names(wanted: Sequence[ResultImage], form: FormName) -> None:
+    """See that no two images would have one name, but in OCI's forms for different platforms.
 
     Raises: UsageError.
     """
+    is_oci = form in ("oci-archive", "oci-dir")
     known: dict[ResultName, list[Image]] = {}
     for one in wanted:
         image = one.image
         for name in one.result_names():
+            if not is_oci and isinstance(name, LayoutName):
+                continue  # it is left out
             others = known.setdefault(name, [])
             for other in others:
-                if other.id != image.id and not differ(other.platform, image.platform):
+                is_told_apart = is_oci and differ(other.platform, image.platform)
+                if other.id != image.id and not is_told_apart:
+                    each = " of each platform" if is_oci else ""
+                    how = " and --keep-images" if form == "oci-dir" else ""
                     raise UsageError(
-                        f"{other.reference} and {image.reference} are both named {name}, and an OCI"
-                        " layout gives a name to one image of each platform: add them one by one,"
-                        " under names of their own (--keep-images)"
+                        f"{other.reference} and {image.reference} are both named {name}, which is"
+                        f" one image's{each}: write them one by one, with a --tag for each{how}"
                     )
             others.append(image)
 

@@ -167,6 +167,18 @@ class Config(NamedTuple):
     author: str | None = None
 
 
+def names_of(annotations: Mapping[str, str]) -> list[str]:
+    """Give the names that the annotations of a layout's entry say: the full one, the tag.
+
+    umoci copies the full name of what it made an image from, and only says the new tag.
+    """
+    full, ref = annotations.get(CONTAINERD_NAME), annotations.get(REF_NAME)
+    if full and ref and not re.search("[:/]", ref) and "@" not in full:
+        tag = full.rpartition("/")[2].partition(":")[2]
+        full = full if tag in (ref, "") else None
+    return [name for name in (full, ref) if name]
+
+
 def is_foreign_type(media_type: str | None) -> bool:
     """Tell whether a layer of this media type may lie elsewhere than its image."""
     return ".nondistributable." in (media_type or "") or ".foreign." in (media_type or "")

@@ -84,4 +84,4 @@ def test_completion_without_its_package_says_how_to_get_it() -> None:
     done = programs.run([sys.executable, "-c", script, "--print-completion", "bash"], ok=False)
     assert done.returncode == 2
     assert done.stderr.count(b"\n") == 1
-    assert b"pip install 'dimgx[completion]'" in done.stderr
+    assert b"pip install shtab, or pipx inject dimgx shtab" in done.stderr

@@ -355,6 +355,17 @@ def test_several_images_are_loaded_at_once(place: Path, engine: Engine) -> None:
     engine.run("rmi", "-f", *ids)
 
 
+def test_two_of_one_name_are_not_loaded(place: Path, engine: Engine) -> None:
+    """Docker would give it to the last, and Podman load the first alone."""
+    before = images(engine)
+    other = image(layer(file("other", b"x")), tags=("nasty/app:1",))
+    (place / "other.tar").write_bytes(docker_archive(other))
+    words = (f"--load={kind(engine)}", "-H", engine.url, "./nasty.tar")
+    code, told = refused("./other.tar", *words)
+    assert (code, "are both named docker.io/nasty/app:1" in told) == (1, True), told
+    assert images(engine) == before
+
+
 def test_layers_are_kept(place: Path, engine: Engine) -> None:
     id, _ = hand(engine, "--load", "--keep-layers", "./nasty.tar")
     assert id == f"sha256:{picture().id()}"

@@ -194,7 +194,7 @@ def test_images_of_their_own_become_one_under_one_name(place: Path) -> None:
     code, told = refused("./3.tar", "-t", "oci:none", *words)
     assert code == 1
     assert "./1.tar and ./3.tar are both named docker.io/library/app:1" in told
-    assert "one image of each platform" in told
+    assert "which is one image's of each platform: write them one by one" in told
     assert not Path("none").exists()
     unknown = replace(other, architecture=None, os=None)
     Path("3.tar").write_bytes(docker_archive(unknown))
@@ -208,8 +208,8 @@ def test_a_name_that_only_some_have(place: Path) -> None:
     run_dimgx("-t", "oci:out", "./0.tar", "./1.tar")
     assert names(listed("out")) == [
         ("docker.io/library/a:1", "1", 1),
-        ("docker.io/library/b:1", None, 2),
-        ("docker.io/library/c:1", None, 1),
+        ("docker.io/library/b:1", "docker.io/library/b:1", 2),
+        ("docker.io/library/c:1", "docker.io/library/c:1", 1),
     ]
 
 

@@ -352,19 +352,18 @@ def test_several_images_in_one_archive(tmp_path: Path) -> None:
     assert flat(f"{tmp_path}/out:example/app:1.0") == flat(first)
 
 
-def test_a_name_of_several_images_is_warned_of(tmp_path: Path) -> None:
+def test_a_name_of_several_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "in.tar").write_bytes(docker_archive(APP, SECOND))
     with (
         dimgx.open_image(f"{tmp_path}/in.tar:@0", platform=PLATFORM) as one,
         dimgx.open_image(f"{tmp_path}/in.tar:@1", platform=PLATFORM) as other,
     ):
         first, second = ResultImage(one, ("x/app:1",)), ResultImage(other, ("x/app:1",))
-        for images, names in (([first, first], []), ([first, second, second], ["x/app:1"])):
-            result = write_images(images, tmp_path / "out", form="docker-archive",
-                                  keep_layers=True, force=True)  # fmt: skip
-            assert [warning.split(" names several images")[0] for warning in result.warnings] == [
-                f"docker.io/{name}" for name in names
-            ]
+        with pytest.raises(UsageError, match=r"are both named docker\.io/x/app:1, which is one im"):
+            write_images([first, second], tmp_path / "out", form="docker-archive")
+        assert left(tmp_path) == ["in.tar"]
+        write_images([first, first], tmp_path / "out", form="docker-archive")
+        assert len(json.loads(files_of(tmp_path / "out")["manifest.json"])) == 1
 
 
 @pytest.mark.parametrize("to_stream", [False, True], ids=["file", "stream"])

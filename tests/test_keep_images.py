@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 import dimgx
-from dimgx import system
+from dimgx import UsageError, system
+from dimgx.targets.forms import FormName
 from tests import programs
 from tests.dsl import file, layer
 from tests.programs import dimgx as run_dimgx
@@ -77,9 +78,48 @@ def test_what_has_the_same_name_is_replaced(place: Path) -> None:
 def test_full_names_that_share_a_tag(place: Path) -> None:
     for source in ("a", "b", "b", "a"):
         add("oci:lay", source)
-    assert names(place) == [("example.com/b:1", None), ("example.com/a:1", "1")]
+    assert names(place) == [("example.com/b:1",) * 2, ("example.com/a:1", "1")]
     assert flat_bytes("oci:lay:example.com/a:1") == expected(A)
     assert flat_bytes("oci:lay:example.com/b:1") == expected(B)
+
+
+@pytest.mark.parametrize("is_in_other_words", [False, True])
+def test_a_tag_that_is_all_of_a_name_is_taken_from_a_full_one(
+    place: Path, is_in_other_words: bool
+) -> None:
+    add("oci:lay", "a")
+    if is_in_other_words:
+        found = index(place)
+        (old,) = found["manifests"]
+        old["Annotations"] = old.pop("annotations")
+        (place / "lay" / "index.json").write_text(json.dumps(found))
+    add("oci:lay:1", "b")
+    assert flat_bytes("oci:lay:example.com/a:1") == expected(A)
+    assert flat_bytes("oci:lay:1") == expected(B)
+    if not is_in_other_words:
+        assert names(place) == [("example.com/a:1",) * 2, (None, "1")]
+    add("oci:lay:1", "c")
+    add("oci:lay", "b")
+    assert flat_bytes("oci:lay:1") == expected(NAMELESS)
+    assert flat_bytes("oci:lay:example.com/b:1") == expected(B)
+    assert len(index(place)["manifests"]) == 3
+
+
+def test_what_umoci_made_of_an_image_stays(place: Path) -> None:
+    """It copies the full name, and only the tag tells the two apart."""
+    umoci = programs.need("umoci")
+    add("oci:lay", "a")
+    programs.run([umoci, "tag", "--image", "lay:1", "same"])
+    programs.run([umoci, "config", "--image", "lay:1", "--tag", "other", "--config.cmd", "x"])
+    assert flat_bytes("oci:lay:example.com/a:1") == expected(A)
+    Path("new.tar").write_bytes(docker_archive(replace(B, tags=A.tags)))
+    add("oci:lay", "new")
+    assert [ref for _, ref in names(place)] == ["same", "other", "1"]
+    assert flat_bytes("oci:lay:example.com/a:1") == expected(B)
+    assert flat_bytes("oci:lay:other") == expected(A)
+    add("oci:lay:same", "b")
+    assert [ref for _, ref in names(place)] == ["other", "1", "same"]
+    assert names(place)[2] == (None, "same")
 
 
 def test_the_same_without_a_name_is_there_once(place: Path) -> None:
@@ -228,13 +268,15 @@ def test_by_the_library(place: Path) -> None:
 def test_several_at_once(place: Path, transport: str) -> None:
     run_dimgx("-t", f"{transport}:out", "./b.tar", "./a.tar", "./c.tar")
     assert names(place, "out") == [
-        ("example.com/b:1", "1"), ("example.com/a:1", None), (None, None),
+        ("example.com/b:1", "1"), ("example.com/a:1", "example.com/a:1"), (None, None),
     ]  # fmt: skip
     for ref, picture in (("example.com/a:1", A), ("example.com/b:1", B), ("@2", NAMELESS)):
         assert flat_bytes(f"{transport}:out:{ref}") == expected(picture)
     skopeo = programs.need("skopeo")
-    programs.run([skopeo, "copy", "-q", "--insecure-policy", f"{transport}:out:1", "dir:copy"])
-    assert flat_bytes("dir:copy") == expected(B)
+    for ref, picture in (("1", B), ("example.com/a:1", A)):
+        source = f"{transport}:out:{ref}"
+        programs.run([skopeo, "copy", "-q", "--insecure-policy", source, "dir:copy"])
+        assert flat_bytes("dir:copy") == expected(picture)
 
 
 def test_several_to_a_pipe_are_what_a_file_has(place: Path) -> None:
@@ -279,7 +321,7 @@ def test_who_has_no_other_name_than_a_tag_has_it(place: Path, is_bare_first: boo
     run_dimgx("-t", "oci:of-a:1", "./a.tar")
     words = ["./b.tar", "oci:of-a"]
     run_dimgx("-t", "oci:lay", *(reversed(words) if is_bare_first else words))
-    assert sorted(names(place), key=str) == [("example.com/b:1", None), (None, "1")]
+    assert sorted(names(place), key=str) == [("example.com/b:1",) * 2, (None, "1")]
     assert flat_bytes("oci:lay:1") == expected(A)
 
 
@@ -287,14 +329,63 @@ def test_several_are_added_at_once(place: Path) -> None:
     add("oci:lay", "a")
     Path("other.tar").write_bytes(docker_archive(replace(NAMELESS, tags=A.tags)))
     run_dimgx("--keep-images", "-t", "oci:lay", "./b.tar", "./other.tar")
-    assert names(place) == [("example.com/b:1", "1"), ("example.com/a:1", None)]
+    assert names(place) == [("example.com/b:1", "1"), ("example.com/a:1",) * 2]
     assert flat_bytes("oci:lay:example.com/a:1") == expected(NAMELESS)
 
 
-def test_the_same_image_stored_in_two_ways_has_its_name_once(place: Path) -> None:
+@pytest.mark.parametrize("form", ["oci-dir", "oci-archive"])
+def test_an_image_that_is_stored_in_two_ways_is_refused(place: Path, form: FormName) -> None:
     run_dimgx("--keep-layers", "--layer-compression", "zstd", "-t", "oci:packed", "./a.tar")
+    before = sorted(os.listdir())
     with dimgx.open_image("./a.tar") as one, dimgx.open_image("oci:packed") as other:
         assert one.id == other.id
-        dimgx.write_images([one, other], "lay", form="oci-dir", keep_layers=True)
-    assert names(place) == [(None, None), ("example.com/a:1", "1")]
-    assert flat_bytes("oci:lay:example.com/a:1") == expected(A)
+        with pytest.raises(UsageError, match=r"com/a:1 would be the name of two images, or of one"):
+            dimgx.write_images([one, other], "lay", form=form, keep_layers=True)
+        assert sorted(os.listdir()) == before
+        dimgx.write_images([one, other], "lay", form="docker-archive", keep_layers=True)
+    assert flat_bytes("./lay") == expected(A)
+
+
+def test_rows_of_an_image_under_its_one_name_are_refused(place: Path) -> None:
+    picture = replace(A, layers=(*A.layers, *B.layers))
+    Path("two.tar").write_bytes(docker_archive(picture))
+    with dimgx.open_image("./two.tar") as found:
+        wanted = [dimgx.ResultImage(found, layers=(row,)) for row in ("@0", "@1")]
+        for form in ("oci-dir", "docker-archive"):
+            with pytest.raises(UsageError, match="leave one out, or write it on its own"):
+                dimgx.write_images(wanted, "lay", form=form)  # type: ignore[arg-type]
+    assert not Path("lay").exists()
+
+
+def test_two_of_one_name_are_refused_by_whoever_asks(place: Path) -> None:
+    Path("other.tar").write_bytes(docker_archive(replace(B, tags=A.tags)))
+    words = ("-t", "oci:lay", "./a.tar")
+    for option in ("--check", "--update"):
+        code, told = refused("./other.tar", option, *words)
+        assert (code, "are both named example.com/a:1" in told) == (1, True), told
+    assert "with a --tag for each and --keep-images" in told
+    for form in ("docker-archive", "oci-archive"):
+        told = refused("./other.tar", "-t", f"{form}:out.tar", "./a.tar")[1]
+        assert told.rstrip().endswith("with a --tag for each"), told
+
+
+def test_what_a_killed_run_has_left_is_removed_by_the_next(place: Path) -> None:
+    add("oci:lay", "a")
+    rest = place / "lay" / ".dimgx-0123456789abcdef.part"
+    for name in (rest, rest.with_name(".dimgx-0123.part"), rest.with_name("part")):
+        name.write_bytes(b"x")
+    add("oci:lay", "b")
+    assert not rest.exists()
+    assert {".dimgx-0123.part", "part"} < set(os.listdir("lay"))
+
+
+def test_an_error_tells_in_which_image_it_is(place: Path) -> None:
+    data = docker_archive(B)
+    Path("b.tar").write_bytes(data.replace(b"of b", b"of x"))
+    for target in ("oci:out", "{index}.tar", "docker-archive:out.tar"):
+        code, told = refused("./b.tar", "-t", target, "./a.tar")
+        assert (code, told.startswith("dimgx: ./b.tar: layer 1/1 ")) == (2, True), told
+    code, told = refused("./b.tar", "-t", "oci:out")
+    assert (code, told.startswith("dimgx: layer 1/1 ")) == (2, True), told
+    code, told = refused("./b.tar", "--update", "-t", "new-{index}.tar", "./a.tar")
+    assert (code, told.startswith("dimgx: ./b.tar: layer 1/1 ")) == (2, True), told

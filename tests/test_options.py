@@ -78,6 +78,12 @@ def test_unknown_suffix_is_plain_with_a_warning(path: str) -> None:
     assert target("-C", "-t", path).warnings == ()
 
 
+def test_a_path_that_looks_cut_is_warned_of() -> None:
+    for text in ("oci-archive:x:y.tar", "docker-archive:2024-01-01T10:20:30.TAR.gz"):
+        assert "the image's name: --format" in target("-t", text).warnings[0]
+    assert target("-t", "oci-archive:x.tar:y").warnings == ()
+
+
 def test_option_wins_over_the_suffix_with_a_warning() -> None:
     found = target("-z", "-t", "out.tar.bz2")
     assert found.compression == "gzip"

@@ -452,9 +452,18 @@ def test_names_with_one_tag(place: Path) -> None:
         assert check(*words) == (0, "up to date")
         listed = json.loads((place / "out" / "index.json").read_bytes())["manifests"]
         refs = [entry["annotations"].get("org.opencontainers.image.ref.name") for entry in listed]
-        assert refs == ["latest", None, "2"][: len(names)]
+        assert refs == ["latest", "registry.io/team/app:latest", "2"][: len(names)]
         run([need("umoci"), "stat", "--image", "out:latest"])
         run([need("skopeo"), "inspect", "oci:out:latest"])
+
+
+def test_another_form_is_told_before_what_is_in_it(place: Path) -> None:
+    update("-t", "oci-archive:out", "./app.tar", "./other.tar")
+    assert check("-t", "out", "./app.tar") == (5, "the form changed: oci-archive -> tar")
+    told = "the form changed: oci-archive -> docker-archive"
+    assert check("-t", "docker-archive:out", "./app.tar") == (5, told)
+    code, line = refused("./app.tar", "--check", "-t", "oci:out")
+    assert (code, line) == (2, "dimgx: out is no directory, which this form of an image is\n")
 
 
 # -- kept layers ---------------------------------------------------------------------------------

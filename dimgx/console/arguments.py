@@ -64,7 +64,8 @@ class _PrintCompletion(argparse.Action):
             import shtab
         except ImportError:
             raise SourceError(
-                "completion needs shtab, which is not installed: pip install 'dimgx[completion]'"
+                "completion needs shtab, which is not installed: pip install shtab, or pipx inject"
+                " dimgx shtab"
             ) from None
         for action in parser._actions:
             if not action.option_strings:

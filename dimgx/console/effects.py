@@ -212,7 +212,9 @@ def _check_several(said: dict[str, Any], target: TargetName | None) -> None:
     is_layout = target is not None and target.form in ("oci-archive", "oci-dir")
     has_fields = target is not None and is_template(target.path)
     if said["tags"] and count > 1 and (has_fields or not is_layout):
-        raise UsageError("--tag names one image, and there are several")
+        raise UsageError(
+            "a name (--tag, or behind the target's path) is one image's, and there are several"
+        )
     if is_layout or has_fields:
         return
     if has_platforms:

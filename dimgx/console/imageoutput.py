@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dimgx.console.options import Options
     from dimgx.console.progress import ProgressLine
     from dimgx.console.targetname import Form, TargetName
+    from dimgx.imagemaker import ResultImage
     from dimgx.images.resultnames import ResultName
     from dimgx.imagewriter import ImagesResult
     from dimgx.targets.engine import EngineTarget, Imported
@@ -33,13 +34,12 @@ def write_images(
     Raises: DimgxError.
     """
     from dimgx import imagewriter
-    from dimgx.imagemaker import ResultImage
 
     options = context.options
     form: Form = "docker-archive" if target is None else target.form
     assert form != "tar"
     return imagewriter.write_images(
-        [ResultImage(one.image, names_for(one, target, options), one.rows) for one in chosen],
+        [result_image(one, target, options) for one in chosen],
         place,
         form=form,
         keep_layers=options.keep_layers,
@@ -56,6 +56,16 @@ def write_images(
         record=options.update,
         **context.tar_options(None, progress),
     )
+
+
+def result_image(chosen: Chosen, target: TargetName | None, options: Options) -> ResultImage:
+    """Give what is to be written of an image.
+
+    Raises: UsageError where a name is none.
+    """
+    from dimgx.imagemaker import ResultImage
+
+    return ResultImage(chosen.image, names_for(chosen, target, options), chosen.rows)
 
 
 def names_for(

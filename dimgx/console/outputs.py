@@ -13,6 +13,7 @@ from dimgx.console.listing import escape
 from dimgx.console.targetname import DIRECTORY_FORMS, is_template
 from dimgx.console.terminal import check_stdout, is_terminal, open_stdout, print_text
 from dimgx.errors import SourceError, UsageError
+from dimgx.image import told_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,7 +104,8 @@ def make(chosen: Sequence[Chosen], context: Context) -> int:
         for job in jobs:
             _check_replaceable(job.target, force=False, keep_images=options.keep_images)
     for job in jobs:
-        _do(job, context)
+        with told_of(job.chosen[0].image, is_alone=len(jobs) == 1):
+            _do(job, context)
     return EXIT_DONE
 
 
@@ -160,7 +162,8 @@ def _keep_up_to_date(jobs: Sequence[Job], context: Context) -> int:
     for job, verdict in verdicts:
         if not verdict.is_current:
             force = options.force or verdict.exists
-            _do(job, context._replace(options=options._replace(force=force)))
+            with told_of(job.chosen[0].image, is_alone=len(jobs) == 1):
+                _do(job, context._replace(options=options._replace(force=force)))
     return EXIT_DONE
 
 

@@ -106,7 +106,13 @@ def parse_target(text: str, form: Form | None, compression: _Asked) -> TargetNam
             raise UsageError(f"{chosen} is a directory: name one, standard output is none")
         return TargetName(path, chosen, None, name)
     packed, warning = _compression(path, compression, is_tar=chosen == "tar")
-    return TargetName(path, chosen, packed, name, (warning,) if warning else ())
+    warnings = [warning] if warning else []
+    if name is not None and name.lower().endswith(tuple(SUFFIXES)):
+        warnings.append(
+            f"the target is {path}, and {name} the image's name: --format {chosen} takes a path"
+            " with colons"
+        )
+    return TargetName(path, chosen, packed, name, tuple(warnings))
 
 
 def target_path(text: str) -> str:

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from dimgx.codec import Coding
-from dimgx.console.imageoutput import names_for
+from dimgx.console.imageoutput import names_for, result_image
 from dimgx.console.targetname import DIRECTORY_FORMS
 from dimgx.errors import SourceError
 from dimgx.flattening import squashed_from
@@ -15,7 +15,7 @@ from dimgx.images.outdated import BROKEN_OFF, NOT_OURS, Made, why_outdated
 from dimgx.images.wanted import origin_of_image, origin_of_kept, origin_of_tar
 from dimgx.recipe import Recipe
 from dimgx.targets.directory import is_unfinished
-from dimgx.targets.errors import NAME_A_FILE
+from dimgx.targets.errors import NAME_A_FILE, NO_DIRECTORY
 from dimgx.targets.forms import usual_layer_compression
 from dimgx.targets.state import read_state, shown_names
 
@@ -52,10 +52,16 @@ def judge(job: Job, context: Context) -> Verdict:
     Raises: SourceError where it cannot be read, or is a directory where a file is wanted;
         LayerSpecError, ImageError, UsageError.
     """
-    path = job.target.path
+    path, form = job.target.path, job.target.form
+    if form != "tar":
+        from dimgx.imagewriter import check_names
+
+        check_names([result_image(one, job.target, context.options) for one in job.chosen], form)
     wanted = [_wanted_of(one, job.target, context) for one in job.chosen]
-    if os.path.isdir(path) and job.target.form not in DIRECTORY_FORMS:
+    if os.path.isdir(path) and form not in DIRECTORY_FORMS:
         raise SourceError(f"{path} is a directory: {NAME_A_FILE}")
+    if os.path.isfile(path) and form in DIRECTORY_FORMS:
+        raise SourceError(f"{path} {NO_DIRECTORY}")
     try:
         if os.path.isdir(path) and is_unfinished(path):
             return Verdict(BROKEN_OFF)

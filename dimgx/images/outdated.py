@@ -134,6 +134,11 @@ def why_outdated(found: Sequence[Made], wanted: Sequence[Made]) -> str | None:
     damaged = next((made.problem for made in found if made.problem), None)
     if damaged is not None:
         return damaged
+    keeps = any(made.origin.is_kept for made in wanted)
+    if found and not keeps and not any(made.is_ours for made in found):
+        return NOT_OURS
+    if found and wanted and found[0].form != wanted[0].form:
+        return f"the form changed: {found[0].form} -> {wanted[0].form}"
     if len(found) == len(wanted) == 1:
         reason = _image_difference(found[0], wanted[0])
         return reason or _names_differ(found, wanted)
@@ -153,8 +158,6 @@ def why_outdated(found: Sequence[Made], wanted: Sequence[Made]) -> str | None:
 def _image_difference(found: Made, wanted: Made) -> str | None:
     if not found.is_ours and not wanted.origin.is_kept:
         return NOT_OURS
-    if found.form != wanted.form:
-        return f"the form changed: {found.form} -> {wanted.form}"
     reason = difference(found.origin, wanted.origin)
     if (
         wanted.origin.is_kept

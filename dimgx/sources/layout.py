@@ -16,12 +16,11 @@ from dimgx.extent import Extent
 from dimgx.jsondoc import Fields, parse_json
 from dimgx.oci import (
     CONFIG_LIMIT,
-    CONTAINERD_NAME,
     MANIFEST_LIMIT,
-    REF_NAME,
     Descriptor,
     Index,
     Manifest,
+    names_of,
     parse_document,
 )
 from dimgx.sources.choice import Candidate, MissingBlob, join_platforms
@@ -104,7 +103,7 @@ def list_entries(reader: ManifestReader, index: Index) -> list[Candidate]:
             known = Candidate((), (), variants, tuple(digests))
         found[entry.digest] = known._replace(
             positions=(*known.positions, position),
-            names=tuple(dict.fromkeys((*known.names, *_names(entry)))),
+            names=tuple(dict.fromkeys((*known.names, *names_of(entry.annotations)))),
         )
     images = join_platforms(
         candidate
@@ -115,8 +114,3 @@ def list_entries(reader: ManifestReader, index: Index) -> list[Candidate]:
     if problem is not None and not images:
         raise problem
     return images
-
-
-def _names(entry: Descriptor) -> list[str]:
-    found = [entry.annotations.get(CONTAINERD_NAME), entry.annotations.get(REF_NAME)]
-    return [name for name in found if name]

@@ -24,7 +24,7 @@ from dimgx import system
 from dimgx.errors import SourceError, TemporaryError
 from dimgx.images.origin import SILENT
 from dimgx.oci import MANIFEST_LIMIT
-from dimgx.targets.errors import translated
+from dimgx.targets.errors import NO_DIRECTORY, translated
 from dimgx.targets.filewriter import FileWriter, sync_directory, sync_file
 from dimgx.targets.forms import RECORD_FILE
 from dimgx.targets.singlefile import exists
@@ -76,7 +76,7 @@ class DirectoryStore:
         """Where the index lies until it is seen."""
         self._lock: int | None = None
         if os.path.lexists(self._place) and not os.path.isdir(self._place):
-            raise SourceError(f"{path} is no directory, which this form of an image is")
+            raise SourceError(f"{path} {NO_DIRECTORY}")
         self._is_new = not os.path.isdir(self._place)
         if not self._is_new:
             with translated(path):
@@ -111,7 +111,12 @@ class DirectoryStore:
             try:
                 self._lock = system.lock_directory(self._place)
             except BlockingIOError as exc:
-                raise TemporaryError(f"{self._path} is being written by another program") from exc
+                raise TemporaryError(
+                    f"{self._path} is being written by another program: run this again"
+                ) from exc
+            for name in filter(_TEMPORARY.fullmatch, os.listdir(self._place)):
+                with suppress(OSError):  # left by a run that was killed
+                    os.unlink(os.path.join(self._place, name))
 
     def read_index(self) -> tuple[bytes, str] | None:
         """Give the index of a layout that keeps its images, and its path; None where none is kept.

@@ -39,6 +39,7 @@ class DockerArchiveForm:
     kept: ClassVar[frozenset[Compression | None]] = frozenset((None,))
     has_manifest: ClassVar[bool] = False
     has_engine_names: ClassVar[bool] = True
+    has_indexes: ClassVar[bool] = False
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -131,6 +132,7 @@ class DockerDirectoryForm:
     kept: ClassVar[frozenset[Compression | None]] = frozenset((None, "gzip"))
     has_manifest: ClassVar[bool] = True
     has_engine_names: ClassVar[bool] = False
+    has_indexes: ClassVar[bool] = False
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 NAME_A_FILE = "name a file, or let tar fill it: dimgx -t - IMAGE | tar -xpf - -C DIRECTORY"
+NO_DIRECTORY = "is no directory, which this form of an image is"
 REASONS = {
     errno.ENOSPC: "no space is left on its disk",
     errno.EDQUOT: "the disk quota is used up",
@@ -48,7 +49,7 @@ def translated(name: str) -> Iterator[None]:
     except OSError as exc:
         # What Python itself refuses has no number.
         number = errno.EBADF if isinstance(exc, io.UnsupportedOperation) else exc.errno or 0
-        if number == errno.ENOENT and name.endswith("/"):
-            number = errno.EISDIR
         reason = REASONS.get(number, exc.strerror or str(exc))
+        if number == errno.ENOENT and name.endswith("/"):
+            reason = f"a name that ends in a slash is a directory's: {NAME_A_FILE}"
         raise SourceError(f"{name} cannot be written: {reason}") from exc

@@ -68,6 +68,8 @@ class Form(Protocol):
     """A manifest guards the layers, whatever the config says."""
     has_engine_names: ClassVar[bool]
     """What is no name to an engine is left out."""
+    has_indexes: ClassVar[bool]
+    """Several images for different platforms may have one name."""
 
     def add_layer(self, part: Part) -> StoredLayer:
         """Store a layer.

@@ -2,8 +2,9 @@
 
 1. An image is listed once for each of its names: `io.containerd.image.name` has all of it, as
    Docker and containerd write it, `org.opencontainers.image.ref.name` the tag, by which skopeo and
-   umoci ask. Of several names with one tag only the first has that: umoci takes no tag that is
-   there twice.
+   umoci ask. Of several names with one tag only the first has that, since umoci takes no tag that
+   is there twice; for the others it is the full name, as in what Podman saves. A tag that is all of
+   a name comes before one that is a part of it.
 2. A name is one image's, or that of several for different platforms: then it is listed for an index
    of these.
 
@@ -15,11 +16,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from dimgx.digest import Digest
-from dimgx.imagename import ImageName
+from dimgx.imagename import ImageName, normal_name
 from dimgx.images.imageconfig import dump
-from dimgx.images.resultnames import LayoutName
+from dimgx.images.resultnames import LayoutName, is_tag_alone
 from dimgx.jsondoc import Fields, parse_json
-from dimgx.oci import CONTAINERD_NAME, MANIFEST_LIMIT, REF_NAME, parse_config
+from dimgx.oci import CONTAINERD_NAME, MANIFEST_LIMIT, REF_NAME, names_of, parse_config
 from dimgx.platforms import differ
 from dimgx.targets.forms import (
     OCI,
@@ -53,6 +54,7 @@ class OciForm:
     kept: ClassVar[frozenset[Compression | None]] = frozenset((None, "gzip", "zstd"))
     has_manifest: ClassVar[bool] = True
     has_engine_names: ClassVar[bool] = False
+    has_indexes: ClassVar[bool] = True
 
     def __init__(self, store: Store, index: tuple[bytes, str] | None = None) -> None:
         """What the document `index` lists stays, but for what has the name of a new image.
@@ -74,10 +76,7 @@ class OciForm:
         return self._blobs.add_layer(part)
 
     def add_image(self, image: MadeImage) -> Digest:
-        """Store config and manifest; what comes again is listed once, with all of its names.
-
-        A name of an image before it, for the same platform, is this one's from now on.
-        """
+        """Store config and manifest; what comes again is listed once, with all of its names."""
         manifest, config_digest = make_manifest(image, is_oci=True)
         digest = Digest.of(manifest)
         self._blobs.put(config_digest, image.config)
@@ -85,9 +84,6 @@ class OciForm:
         descriptor = describe(manifest_type(is_oci=True), digest, len(manifest))
         own = parse_config(image.config, "the config").platform
         new = _Listed(descriptor, own, image.platform or own, image.record, [])
-        for other in self._images.values():
-            if not new.differs(other):
-                other.names[:] = [name for name in other.names if name not in image.names]
         self._images.setdefault(digest, new).names.extend(image.names)
         return digest
 
@@ -99,17 +95,16 @@ class OciForm:
         """Give the descriptors of all images, those that stay first."""
         new = [(self._one_of(images), name, _annotations(name)) for images, name in self._group()]
         kept = self._kept
-        for one, _, notes in new:
-            kept = [old for old in kept if not _is_replaced(old, notes, one)]
-        tags = {_notes_of(old).get(REF_NAME) for old in kept}
-        # A tag that is all of a name comes before one that is a part of it.
-        tags.update(str(name) for _, name, _ in new if isinstance(name, LayoutName))
+        for one, name, _ in new:
+            kept = [old for old in kept if not _is_replaced(old, name, one)]
+        tags = {str(name) for _, name, _ in new if isinstance(name, LayoutName)}
+        kept = [_without_tag(old) if _notes_of(old).get(REF_NAME) in tags else old for old in kept]
+        tags.update(_notes_of(old).get(REF_NAME, "") for old in kept)
         for _, name, notes in new:
             if isinstance(name, ImageName):
-                tag = notes[REF_NAME]
-                if tag in tags:
-                    del notes[REF_NAME]
-                tags.add(tag)
+                if notes[REF_NAME] in tags:
+                    notes[REF_NAME] = str(name)
+                tags.add(notes[REF_NAME])
         return [*kept, *(one.describe(notes) for one, _, notes in new)]
 
     def _group(self) -> list[tuple[list[_Listed], ResultName | None]]:
@@ -183,14 +178,22 @@ def _notes_of(descriptor: object) -> Mapping[str, str]:
     return Fields(descriptor, "a descriptor").text_mapping("annotations")
 
 
-def _is_replaced(old: object, notes: Mapping[str, str], new: _Listed) -> bool:
+def _is_replaced(old: object, name: ResultName | None, new: _Listed) -> bool:
     """Tell whether what is listed has the name of a new image, or is that image without one."""
-    named = _notes_of(old)
-    for key in (CONTAINERD_NAME, REF_NAME):
-        if key in named and key in notes:
-            return named[key] == notes[key]
-    digest = Fields(old, "a descriptor").text("digest")
-    return not (named or notes) and digest == new.descriptor["digest"]
+    known = next(iter(names_of(_notes_of(old))), None)
+    if name is None or known is None:
+        digest = Fields(old, "a descriptor").text("digest")
+        return name is known and digest == new.descriptor["digest"]
+    if isinstance(name, ImageName) and not is_tag_alone(known):
+        known = normal_name(known)
+    return known == str(name)
+
+
+def _without_tag(old: object) -> object:
+    """Give what is listed with its full name alone, as its tag is all of another's name."""
+    assert isinstance(old, dict)
+    key = next(key for key in old if key.lower() == "annotations")
+    return old | {key: old[key] | {REF_NAME: old[key][CONTAINERD_NAME]}}
 
 
 def _annotations(name: ResultName | None) -> dict[str, str]:
