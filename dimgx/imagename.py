@@ -124,6 +124,12 @@ def normal_name(name: str) -> str:
     return f"{domain}/{path}{at}{digest}"
 
 
+def short_name(name: str) -> str:
+    """Give a name without what nearly all have in common: `docker.io/library/x:latest` is `x`."""
+    short = normal_name(name).removeprefix(f"{DOCKER_HUB}/").removeprefix("library/")
+    return short.removesuffix(":latest")
+
+
 def repository(name: str) -> str:
     """Give the completed name without tag and digest."""
     rest = normal_name(name).partition("@")[0]

@@ -88,6 +88,13 @@ def _children(value: object) -> Iterator[object]:
         yield from value
 
 
+def in_lines(value: object) -> str:
+    """Give JSON as people and programs read it, in ASCII."""
+    import json
+
+    return json.dumps(value, indent=2) + "\n"
+
+
 def clean(text: str) -> str:
     """Give `text` with U+FFFD in the place of lone surrogates, so that it can be encoded."""
     return text if text.isascii() else _LONE_SURROGATE.sub("\ufffd", text)

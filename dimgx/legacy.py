@@ -63,18 +63,14 @@ def normalizeimage(desc: dict[str, Any], copy: bool = False) -> dict[str, Any]:
     return desc
 
 
-def imagekey(image: Mapping[str, Any]) -> Any:
-    """Give the key that sorts normalized images by age, a parent before its child."""
-    return _by_age(image)
-
-
 def _compare(one: Mapping[str, Any], other: Mapping[str, Any]) -> int:
     if one[":created_dt"] != other[":created_dt"]:
         return -1 if one[":created_dt"] < other[":created_dt"] else 1
     return int(one[":parent_id"] == other[":id"]) - int(other[":parent_id"] == one[":id"])
 
 
-_by_age = cmp_to_key(_compare)
+imagekey = cmp_to_key(_compare)
+"""Gives the key that sorts normalized images by age, a parent before its child."""
 
 
 def inspectlayers(client: Client, image_spec: str) -> dict[str, Any]:

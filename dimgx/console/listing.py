@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dimgx.jsondoc import in_lines
 from dimgx.platforms import platform_fields
 
 if TYPE_CHECKING:
@@ -103,18 +104,12 @@ def _shown_tag(tags: Sequence[str], reference: str) -> str:
     """Give the tag that was asked for if it is among `tags`, else the first."""
     if not tags:
         return "-"
+    from dimgx.imagename import short_name
+
     asked = f":{reference.removesuffix(':latest')}"
-    short = [_short_tag(tag) for tag in tags]
+    short = list(map(short_name, tags))
     meant = (tag for tag in short if asked.endswith((f":{tag}", f"/{tag}")))
     return escape(max(meant, key=len, default=short[0]))
-
-
-def _short_tag(tag: str) -> str:
-    """Give a name as people write it: `docker.io/library/x:latest` is `x`."""
-    from dimgx.imagename import normal_name
-
-    name = normal_name(tag).removesuffix(":latest")
-    return name.removeprefix("docker.io/").removeprefix("library/")
 
 
 def _natural_size(size: int | None) -> str:
@@ -220,6 +215,4 @@ def json_document(listing: Listing) -> dict[str, Any]:
 
 def format_json(listing: Listing) -> str:
     """Give the JSON document in lines, its keys in the order of the schema."""
-    from json import dumps
-
-    return dumps(json_document(listing), indent=2, ensure_ascii=True) + "\n"
+    return in_lines(json_document(listing))

@@ -23,7 +23,7 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dimgx.errors import ImageError
-from dimgx.jsondoc import Fields, parse_json
+from dimgx.jsondoc import Fields, in_lines, parse_json
 from dimgx.oci import CONFIG_LIMIT
 from dimgx.settings import Settings, parse_process
 
@@ -72,9 +72,7 @@ class RunConfig(NamedTuple):
 
     def format_json(self) -> str:
         """Give the config as JSON in lines."""
-        from json import dumps
-
-        return dumps(self.document, indent=2, ensure_ascii=True) + "\n"
+        return in_lines(self.document)
 
     def format_shell(self) -> str:
         """Give the fragment for a shell (rules 1 to 3).

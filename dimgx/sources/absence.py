@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from dimgx.errors import DimgxError, SourceError
-from dimgx.imagename import normal_name, registry_hint, repository
+from dimgx.imagename import registry_hint, repository, short_name
 from dimgx.sources.connection import Refused
 
 if TYPE_CHECKING:
@@ -42,10 +42,8 @@ def explain_absence(engine: Engine, reference: Reference) -> SourceError:
             f"{name!r:.300} is a container, not an image: its image is {owner:.300}; what the"
             f" container itself holds writes `docker export {name:.300}`"
         )
-    problem = f"{engine.where} has no image {name!r:.300}"
     similar = similar_names(name, [tag for _, tags in images for tag in tags])
-    if similar:
-        problem += f" (similar: {', '.join(similar)})"
+    problem = f"{engine.where} has no image {name!r:.300}{similar}"
     hint = "" if matched else registry_hint(name)
     if hint:
         problem += f"; its registry may: {hint}, or --pull missing lets the engine fetch it"
@@ -73,8 +71,8 @@ def _show(images: list[tuple[str, tuple[str, ...]]]) -> str:
     return ", ".join(shown)
 
 
-def similar_names(name: str, tags: list[str]) -> list[str]:
-    """Give the tags that may have been meant: those of the same repository, then those alike."""
+def similar_names(name: str, tags: list[str]) -> str:
+    """Tell which tags may have been meant: those of the same repository, then those alike."""
     from difflib import get_close_matches
 
     wanted = repository(name)
@@ -82,12 +80,7 @@ def similar_names(name: str, tags: list[str]) -> list[str]:
     # Also under another registry or owner.
     last = wanted.rpartition("/")[2]
     same += [tag for tag in tags if repository(tag).rpartition("/")[2] == last]
-    by_name = {_short(tag): tag for tag in tags}
-    alike = get_close_matches(_short(name), by_name, n=3, cutoff=0.75)
-    return list(dict.fromkeys([*same, *(by_name[one] for one in alike)]))[:4]
-
-
-def _short(name: str) -> str:
-    """Give a name without what nearly all names have in common."""
-    short = normal_name(name).removeprefix("docker.io/").removeprefix("library/")
-    return short.removesuffix(":latest")
+    by_name = {short_name(tag): tag for tag in tags}
+    alike = get_close_matches(short_name(name), by_name, n=3, cutoff=0.75)
+    found = list(dict.fromkeys([*same, *(by_name[one] for one in alike)]))[:4]
+    return f" (similar: {', '.join(found)})" if found else ""

@@ -99,10 +99,8 @@ def find_kept(
 def _absence(ctr: _Ctr, reference: Reference, entries: list[_Entry]) -> SourceError:
     """Give the error that says that there is no such image, and what to do."""
     name = reference.name or ""
-    problem = f"{ctr.where} has no image {name!r:.300}"
     similar = similar_names(name, [entry.name for entry in entries if _is_given(entry.name)])
-    if similar:
-        problem += f" (similar: {', '.join(similar)})"
+    problem = f"{ctr.where} has no image {name!r:.300}{similar}"
     others = [one for one in ctr.other_namespaces() if ctr.named(name, one)]
     if others:
         problem += f"; CONTAINERD_NAMESPACE={' or '.join(others)} would find it"

@@ -191,8 +191,7 @@ def _candidate(place: int, id: str, record: Record) -> Candidate:
 
 
 def _absence(where: str, name: str, names: list[str]) -> SourceError:
-    similar = similar_names(name, names)
-    shown = f" (similar: {', '.join(similar)})" if similar else _shown(names)
+    shown = similar_names(name, names) or _shown(names)
     hint = registry_hint(name)
     more = f"; its registry may: {hint}" if hint else ""
     return SourceError(f"{where} has no image {name!r:.300}{shown}{more}")

@@ -175,10 +175,7 @@ def _choice(platform: Platform) -> dict[str, str]:
     """Give what names a platform in a request."""
     from json import dumps
 
-    named = {"os": platform.os, "architecture": platform.architecture}
-    if platform.variant:
-        named["variant"] = platform.variant
-    return {"platform": dumps(named)}
+    return {"platform": dumps({key: value for key, value in platform._asdict().items() if value})}
 
 
 def _choice_among(platforms: Sequence[Platform], wanted: Platform | None) -> dict[str, str]:
