@@ -15,7 +15,7 @@ from dimgx.codec import Coding
 from dimgx.delivery import Result, emit, stream, write_flat
 from dimgx.digest import Tally
 from dimgx.errors import SourceError
-from dimgx.flattening import open_flat_of, with_pipes_kept
+from dimgx.flattening import open_flat_of, with_memory_used, with_pipes_kept
 from dimgx.inspector import inspect as _inspect
 from dimgx.recipe import (
     CONTENT,
@@ -190,7 +190,7 @@ def flatten(
     import dimgx.extractor  # noqa: F401
     from dimgx.targets.singlefile import open_place
 
-    recipe = make_recipe(options, report.mark if report else str)
+    recipe = _make_recipe(image, options, report.mark if report else str)
     check_target(target, recipe.add_layers)
     coding = _coding(compression, level, recipe)
     head = b""
@@ -251,7 +251,7 @@ def write_raw(
     from dimgx.images.rawlayer import RawLayer
     from dimgx.targets.singlefile import open_place
 
-    recipe = make_recipe(options)
+    recipe = _make_recipe(image, options)
     check_unused(recipe, (*CONTENT, *SHAPE), "on a layer that is written as it is")
     check_target(target, ())
     coding = _coding(compression, level, recipe)
@@ -285,7 +285,7 @@ def open_stream(
     """
     from dimgx.stream import open_pulled
 
-    recipe = make_recipe(options)
+    recipe = _make_recipe(image, options)
     coding = _coding(compression, level, recipe)
     flat = open_flat_of(image, recipe)
 
@@ -303,7 +303,7 @@ def open_tree(image: Image, **options: Unpack[TreeOptions]) -> Tree:
 
     All digests have matched when it is there. The parameters are those of `flatten`.
     """
-    recipe = make_recipe(options)
+    recipe = _make_recipe(image, options)
     check_unused(recipe, SHAPE, "on a tree")
     flat = open_flat_of(image, recipe)
     try:
@@ -312,6 +312,11 @@ def open_tree(image: Image, **options: Unpack[TreeOptions]) -> Tree:
         flat.close()
         raise
     return Tree(flat, image.check_unchanged)
+
+
+def _make_recipe(image: Image, options: TreeOptions, mark: Callable[[str], object] = str) -> Recipe:
+    """Give what a caller asks for, with the memory that is left beside what the image keeps."""
+    return with_memory_used(make_recipe(options, mark), image.spool)
 
 
 def read_origin(target: str | os.PathLike[str]) -> tuple[Made, ...]:

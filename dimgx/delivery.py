@@ -93,12 +93,10 @@ def stream(
     elif coding.compression is not None:
         return None, None
     else:
-        from dimgx.targets.held import HeldTarget
-
         # One half for layers, as they come, and one for what they make.
         recipe = recipe._replace(memory=SpoolSpace(recipe.memory).left() // 2)
-        held = HeldTarget(resources.enter_context(SpoolSpace(recipe.memory, recipe.tmpdirs)))
-        write, undo = held.write, held.clear
+        held = resources.enter_context(SpoolSpace(recipe.memory, recipe.tmpdirs)).open()
+        write, undo = held.write, held.close
     fetch_all = fetch_all_of(image, recipe, resources)
     result = _stream(image, write, undo, recipe, coding, head, fetch_all, is_hashed=is_hashed)
     if result is None:
@@ -106,7 +104,7 @@ def stream(
     image.check_unchanged()
     if held is not None:
         done = 0
-        for piece in held.iter_chunks():
+        for piece in held.finish().iter_chunks():
             recipe.tell("write", done, result.size)
             target.write(piece)
             done += len(piece)

@@ -12,7 +12,7 @@ from dimgx.extent import Extent
 from dimgx.image import has_fetched
 from dimgx.inspector import layers_of, list_rows
 from dimgx.layerspec import find_row, select
-from dimgx.spool import SpoolSpace
+from dimgx.spool import SpoolSpace, memory_left
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 def open_flat_of(image: Image, recipe: Recipe, fetch_all: FetchAll | None = None) -> FlatTar:
     """Read what `recipe` chooses of `image` and plan its flat tar; close that when done.
 
-    What `fetch_all` has of the layers is read from there.
+    What `fetch_all` has of the layers is read from there. The memory of `recipe` is that which is
+    left beside what the image keeps so far.
 
     Raises: ImageError, SourceError, LayerSpecError, UsageError, Cancelled.
     """
@@ -38,16 +39,19 @@ def open_flat_of(image: Image, recipe: Recipe, fetch_all: FetchAll | None = None
     chosen = chosen_layers(image, recipe.layers)
     with ExitStack() as stack:
         stack.enter_context(image.using())
-        recipe = _with_memory_used(recipe, image.spool)
         added: tuple[Layer, ...] = ()
         if recipe.add_layers:
             space = stack.enter_context(SpoolSpace(recipe.memory, recipe.tmpdirs))
             added = added_layers(recipe, space, stack)
-            recipe = _with_memory_used(recipe, space)
+            recipe = with_memory_used(recipe, space)
+        kept_before = 0 if image.spool is None else image.spool.used
         layers = fetched(image, (*below, *chosen), recipe)
+        if image.spool is not None and recipe.memory is not None:
+            kept = image.spool.used - kept_before
+            recipe = recipe._replace(memory=max(0, recipe.memory - kept))
         if fetch_all is not None:
             layers = fetch_all.replace(layers)
-            recipe = _with_memory_used(recipe, fetch_all.space)
+            recipe = with_memory_used(recipe, fetch_all.space)
         flat = open_flat((*layers[len(below) :], *added), recipe, layers[: len(below)])
         flat.keep(stack.pop_all())
     return flat
@@ -77,7 +81,6 @@ def open_flow_of(image: Image, recipe: Recipe, fetch_all: FetchAll | None) -> Fl
         return None
     from dimgx.extractor import open_flow
 
-    recipe = _with_memory_used(recipe, image.spool)
     return open_flow(chosen_layers(image, recipe.layers), recipe, fetch_all)
 
 
@@ -100,14 +103,12 @@ def with_pipes_kept(recipe: Recipe, resources: ExitStack) -> Recipe:
         assert isinstance(layer.blob, Extent)
         kept[path] = f"/dev/fd/{layer.blob.fd}"
     added = tuple(kept.get(path, path) for path in recipe.add_layers)
-    return _with_memory_used(recipe._replace(add_layers=added), space)
+    return with_memory_used(recipe._replace(add_layers=added), space)
 
 
-def _with_memory_used(recipe: Recipe, space: SpoolSpace | None) -> Recipe:
+def with_memory_used(recipe: Recipe, *spaces: SpoolSpace | None) -> Recipe:
     """Give the recipe without the memory in which something is kept already."""
-    if recipe.memory is None or space is None:
-        return recipe
-    return recipe._replace(memory=max(0, recipe.memory - space.used))
+    return recipe._replace(memory=memory_left(recipe.memory, spaces))
 
 
 def _is_pipe(path: str | os.PathLike[str]) -> bool:

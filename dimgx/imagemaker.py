@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from dimgx.errors import LayerSpecError, UsageError
-from dimgx.flattening import chosen_rows, open_flat_of, squashed_from
+from dimgx.flattening import chosen_rows, open_flat_of, squashed_from, with_memory_used
 from dimgx.image import has_fetched
 from dimgx.imagename import ImageName
 from dimgx.images.imageconfig import created_of, kept_steps, made_step, make_config, time_of
@@ -81,9 +81,17 @@ class WrittenImage(NamedTuple):
 class ImageMaker:
     """Puts layers and images into a form."""
 
-    def __init__(self, form: Form, recipe: Recipe, coding: Coding, resources: ExitStack) -> None:
+    def __init__(
+        self,
+        form: Form,
+        recipe: Recipe,
+        coding: Coding,
+        spaces: Sequence[SpoolSpace],
+        resources: ExitStack,
+    ) -> None:
+        """What lies in `spaces` is counted among the memory of `recipe`."""
         self._form, self._recipe, self._coding = form, recipe, coding
-        self._resources = resources
+        self._resources, self._spaces = resources, list(spaces)
         self._known: dict[Hashable, StoredLayer] = {}
         self._warnings: dict[str, None] = {}
         self._named: dict[ResultName, list[tuple[Digest, Platform | None]]] = {}
@@ -134,7 +142,7 @@ class ImageMaker:
         """Bring an image into the form, as little changed as that allows."""
         image = self._whole(wanted)
         if self.report is not None:
-            self.report.add_kept(image, image.layers)
+            self.report.add_kept(image)
         stored = tuple(self._keep(image, image.layers))
         config, manifest = image.config, image.manifest
         guards = manifest is not None and self._form.has_manifest
@@ -184,8 +192,9 @@ class ImageMaker:
         """
         if not has_fetched(below):
             return image
-        space = SpoolSpace(self._recipe.memory, self._recipe.tmpdirs)
+        space = self._space()
         self._resources.enter_context(space)
+        self._spaces.append(space)
         here = {}
         with FetchAhead(below, space, self._recipe.check_cancelled) as ahead:
             for layer in dict.fromkeys(below):
@@ -198,10 +207,14 @@ class ImageMaker:
         image.layers = tuple(here.get(layer, layer) for layer in image.layers)
         return image
 
+    def _space(self) -> SpoolSpace:
+        recipe = with_memory_used(self._recipe, *self._spaces)
+        return SpoolSpace(recipe.memory, recipe.tmpdirs)
+
     def _keep(self, image: Image, layers: Sequence[Layer]) -> list[StoredLayer]:
         new = [layer for layer in layers if key_of(layer) not in self._known]
         with (
-            SpoolSpace(self._recipe.memory, self._recipe.tmpdirs) as space,
+            self._space() as space,
             FetchAhead(new, space, self._recipe.check_cancelled) as ahead,
         ):
             return [self._put(self._kept_part(image, layer, ahead.take(layer))) for layer in layers]
@@ -226,6 +239,7 @@ class ImageMaker:
                 self.report.add_again(image, self._figures[key])
             return self._known[key]
         with ExitStack() as stack:
+            recipe = with_memory_used(recipe, *self._spaces)
             flat = stack.enter_context(open_flat_of(image, recipe))
             # What goes to a pipe is put together again in the end. Of several images each would
             # have to stay in memory until then.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple, get_args
 from dimgx.codec import COMPRESSIONS, Coding
 from dimgx.encode import check_level
 from dimgx.errors import UsageError
-from dimgx.flattening import with_pipes_kept
+from dimgx.flattening import with_memory_used, with_pipes_kept
 from dimgx.image import Image, told_of
 from dimgx.imagemaker import ImageMaker, ResultImage, WrittenImage
 from dimgx.images.resultnames import LayoutName
@@ -22,6 +22,7 @@ from dimgx.recipe import (
     SHAPE,
     check_list,
     check_target,
+    check_time,
     check_unused,
     check_word,
     make_recipe,
@@ -92,6 +93,7 @@ def write_images(
     check_target(target, recipe.add_layers)
     check_word(form, get_args(FormName), "form")
     check_word(layer_compression, (None, *get_args(LayerCompression)), "layer_compression")
+    check_time(created, "created")
     check_word(compression, (None, *COMPRESSIONS), "compression")
     wanted = [ResultImage(item) if isinstance(item, Image) else item for item in images]
     if not wanted:
@@ -130,12 +132,13 @@ def write_images(
         recipe = with_pipes_kept(recipe, stack)
         for one in wanted:
             stack.enter_context(one.image.using())
+        spaces = [one.image.spool for one in wanted if one.image.spool is not None]
         is_hashed = sha256 or report is not None
-        store = _open_store(
+        store, held = _open_store(
             target,
             form,
             archive,
-            recipe,
+            with_memory_used(recipe, *spaces),
             stack,
             force=force,
             sync=sync,
@@ -144,7 +147,9 @@ def write_images(
             keep_images=keep_images,
         )
         writer = _open_form(form, store)
-        maker = ImageMaker(writer, recipe, layers, stack)
+        if recipe.memory is not None:
+            recipe = recipe._replace(memory=recipe.memory - held)
+        maker = ImageMaker(writer, recipe, layers, spaces, stack)
         maker.report = report
         maker.is_chosen = keep_layers and layer_compression is not None
         maker.is_alone = len(wanted) == 1
@@ -249,7 +254,8 @@ def _open_store(
     is_hashed: bool,
     has_long_names: bool,
     keep_images: bool,
-) -> Store:
+) -> tuple[Store, int]:
+    """Give what is written to, and how much memory of the recipe it may keep."""
     from dimgx.targets.archive import FileArchive, StreamedArchive
     from dimgx.targets.directory import DirectoryStore
     from dimgx.targets.singlefile import FileTarget, open_place
@@ -262,9 +268,11 @@ def _open_store(
         )
         stack.callback(directory.abort)
         directory.create()
-        return directory
+        return directory, 0
     opened = open_place(target, force=force, sync=sync, resources=stack)
     if isinstance(opened, FileTarget) and coding.compression is None and not has_long_names:
-        return FileArchive(opened, is_hashed=is_hashed)
-    space = stack.enter_context(SpoolSpace(recipe.memory, recipe.tmpdirs))
-    return StreamedArchive(opened, coding, space, is_hashed=is_hashed)
+        return FileArchive(opened, is_hashed=is_hashed), 0
+    # One half for what the layers are made of, and one for what is made.
+    held = None if recipe.memory is None else recipe.memory // 2
+    space = stack.enter_context(SpoolSpace(held, recipe.tmpdirs))
+    return StreamedArchive(opened, coding, space, is_hashed=is_hashed), held or 0

@@ -142,6 +142,7 @@ def make_recipe(options: TreeOptions, mark: Callable[[str], object] = str) -> Re
     if recipe.threads is not None and recipe.threads < 1:
         raise UsageError(f"{recipe.threads} threads do not work: one does, or None for all CPUs")
     check_memory(recipe.memory)
+    check_time(recipe.clamp_mtime, "clamp_mtime")
     lists: dict[str, Any] = {"tmpdir": recipe.tmpdirs}
     for name in ("layers", "paths", "add_layers"):
         value = getattr(recipe, name)
@@ -174,6 +175,15 @@ def check_memory(memory: int | None) -> None:
     """
     if memory is not None and memory < 0:
         raise UsageError(f"there are no {memory} bytes of memory")
+
+
+def check_time(seconds: int | None, what: str) -> None:
+    """Refuse a time before 1970, which neither SOURCE_DATE_EPOCH nor a header's field can say.
+
+    Raises: UsageError.
+    """
+    if seconds is not None and seconds < 0:
+        raise UsageError(f"{what} is seconds since 1970, and cannot be {seconds}")
 
 
 def check_unused(recipe: Recipe, names: Iterable[str], where: str) -> None:

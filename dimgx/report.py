@@ -88,9 +88,9 @@ class Report:
         known = next(part for part in self._images if part.tar is tar)
         self._images.append(ImageReport(image, known.layers, tar))
 
-    def add_kept(self, image: Image, layers: Sequence[Layer]) -> None:
-        """Note layers of an image that stay as they are."""
-        self._images.append(ImageReport(image, [(layer, None) for layer in layers]))
+    def add_kept(self, image: Image) -> None:
+        """Note an image whose layers stay as they are."""
+        self._images.append(ImageReport(image, [(layer, None) for layer in image.layers]))
 
     def add_output(self, output: Output) -> None:
         """Note something that was written."""
@@ -126,13 +126,6 @@ class Report:
             | {"total": round(total, 6)},
             "warnings": [{"text": text, "count": n} for text, n in warnings.items()],
         }
-
-
-def format_report(document: dict[str, Any]) -> str:
-    """Give the document in lines."""
-    from json import dumps
-
-    return dumps(document, indent=2, ensure_ascii=True) + "\n"
 
 
 def _image(part: ImageReport) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from dimgx.errors import SourceError
 from dimgx.extent import Extent
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 # A directory with less room than this is passed over while there is a better one.
 _ROOM = 64 << 20
@@ -232,3 +232,9 @@ def _default_tmpdirs() -> tuple[str, ...]:
     import tempfile
 
     return (tempfile.gettempdir(),)
+
+
+def memory_left(memory: int | None, spaces: Iterable[SpoolSpace | None]) -> int | None:
+    """Give what is left of so many bytes beside what `spaces` hold; None stays what it is."""
+    used = sum(space.used for space in dict.fromkeys(spaces) if space is not None)
+    return None if memory is None else max(0, memory - used)

@@ -43,13 +43,14 @@ class _Channel:
         self._error: BaseException | None = None
 
     def write(self, data: bytes | memoryview) -> None:
-        piece = bytes(data)
-        with self._changed:
-            self._changed.wait_for(lambda: len(self._pieces) < _QUEUED or self._is_stopped)
-            if self._is_stopped:
-                raise _StoppedError
-            self._pieces.append(piece)
-            self._changed.notify_all()
+        for start in range(0, len(data), _PIECE):
+            piece = bytes(data[start : start + _PIECE])
+            with self._changed:
+                self._changed.wait_for(lambda: len(self._pieces) < _QUEUED or self._is_stopped)
+                if self._is_stopped:
+                    raise _StoppedError
+                self._pieces.append(piece)
+                self._changed.notify_all()
 
     def end(self, error: BaseException | None) -> None:
         with self._changed:
@@ -213,15 +214,13 @@ class Pushed(io.RawIOBase, Generic[_T]):
     def write(self, data: ReadableBuffer) -> int:
         """Pass `data` on; waits while four pieces are on their way."""
         view = memoryview(data).cast("B")
-        for start in range(0, len(view), _PIECE):
-            try:
-                self._channel.write(view[start : start + _PIECE])
-            except _StoppedError:
-                self._thread.join()
-                if self._errors:
-                    raise self._errors[0] from None
-                # It had all that it wanted, and takes no notice of the rest.
-                break
+        try:
+            self._channel.write(view)
+        except _StoppedError:
+            self._thread.join()
+            # Without an error it had all that it wanted, and takes no notice of the rest.
+            if self._errors:
+                raise self._errors[0] from None
         return len(view)
 
     def finish(self) -> _T:

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import io
 import os
+import random
 import tarfile
 import threading
 import zlib
@@ -312,6 +313,19 @@ def test_damaged_image_gives_a_stream_no_byte(tmp_path: Path) -> None:
             stream.read(1)
 
 
+@pytest.mark.parametrize("compression", ["zstd", "xz", None])
+def test_a_stream_is_little_ahead(compression: Any, tmp_path: Path) -> None:
+    """Encoders give pieces of any size."""
+    picture = image(layer(file("large", random.Random(3).randbytes(20 << 20))))
+    (tmp_path / "large.tar").write_bytes(docker_archive(picture))
+    with (
+        dimgx.open_image(tmp_path / "large.tar") as found,
+        dimgx.open_stream(found, compression=compression) as stream,
+    ):
+        pieces = list(iter(lambda: len(stream.raw.read(64 << 20) or b""), 0))
+    assert sum(pieces) > 20 << 20 and max(pieces) <= 1 << 20
+
+
 def with_a_report(found: dimgx.Image, target: Any, **more: Any) -> object:
     return dimgx.flatten(found, target, report=dimgx.Report(), **more)
 
@@ -560,6 +574,8 @@ RULE = dimgx.PathRule(False, "etc")
         ({"keep_layers": True, "clamp_mtime": 0}, "clamp_mtime has no effect"),
         ({"keep_layers": True, "created": 0}, "created has no effect where layers are kept"),
         ({"root_entry": True}, "root_entry has no effect on the layer of an image"),
+        ({"created": -1}, "created is seconds since 1970, and cannot be -1"),
+        ({"clamp_mtime": -1}, "clamp_mtime is seconds since 1970, and cannot be -1"),
         ({"squash_from": "@1", "layers": ["@0"]}, "layers has no effect with squash_from"),
     ],
     ids=str,

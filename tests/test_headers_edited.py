@@ -95,7 +95,6 @@ WAYS: list[dict[str, Any]] = [
     {"clamp_mtime": 1000},
     {"clamp_mtime": 0},
     {"clamp_mtime": 10**12},
-    {"clamp_mtime": -5},
     {"prefix": "p" * 20},
     {"strip_components": 1},
     {"strip_components": 1, "prefix": "p/q", "clamp_mtime": 1000},

@@ -686,6 +686,48 @@ def test_a_diff_id_of_another_algorithm_is_checked(
     assert [str(one.diff_id) for one in result.images[0].layers] == diff_ids
 
 
+def test_one_blob_under_two_diff_ids(tmp_path: Path) -> None:
+    """A config may say them in any algorithm; a docker-archive has the layer for each."""
+    diff_ids = [sha256(BASE), f"sha512:{hashlib.sha512(BASE).hexdigest()}"]
+    wanted = {"one": diff_ids[:1], "two": diff_ids[1:], "both": diff_ids}
+    pictures = [
+        image(*[BASE] * len(ids), tags=(f"{name}:1",),
+              config={"rootfs": {"type": "layers", "diff_ids": ids}})
+        for name, ids in wanted.items()
+    ]  # fmt: skip
+    source = oci_layout(tmp_path / "source", *pictures, default=None)
+    images = [dimgx.open_image(f"oci:{source}:{name}:1", platform=PLATFORM) for name in wanted]
+    write_images(images, tmp_path / "out", form="docker-archive", keep_layers=True)
+    for name, ids in wanted.items():
+        with dimgx.open_image(f"{tmp_path}/out:{name}:1", platform=PLATFORM) as found:
+            assert [str(layer.diff_id) for layer in found.layers] == ids
+        assert flat(f"{tmp_path}/out:{name}:1", verify="all") == flat(f"oci:{source}:{name}:1")
+
+
+@pytest.mark.parametrize("stored", ["sha256", "sha512"])
+def test_all_digests_of_a_plain_layer_are_checked(tmp_path: Path, stored: str) -> None:
+    config = {"rootfs": {"type": "layers", "diff_ids": [f"sha256:{'0' * 64}"]}}
+    source = oci_layout(tmp_path / "source", image(BASE, config=config), default=None)
+    manifest = manifest_of(source)
+    (described,) = manifest["layers"]
+    described["digest"] = f"{stored}:{hashlib.new(stored, BASE).hexdigest()}"
+    blob = json.dumps(manifest).encode()
+    listed = {"mediaType": manifest["mediaType"], "digest": sha256(blob), "size": len(blob)}
+    write_files(source, {
+        "blobs/" + described["digest"].replace(":", "/"): BASE,
+        f"blobs/sha256/{sha256(blob)[7:]}": blob,
+        "index.json": json.dumps({"schemaVersion": 2, "manifests": [listed]}).encode(),
+    })  # fmt: skip
+    with pytest.raises(ImageError, match=r"layer 1/1 .* not sha256:000"):
+        write(f"oci:{source}", tmp_path / "out", "oci-dir", keep_layers=True, verify="all")
+    with (
+        dimgx.open_image(f"oci:{source}") as found,
+        pytest.raises(ImageError, match=r"layer 1/1 .* not sha256:000"),
+    ):
+        dimgx.write_raw(found, tmp_path / "raw.tar", verify="all")
+    assert os.listdir(tmp_path) == ["source"]
+
+
 def test_no_more_of_a_kept_layer_is_checked_than_is_wanted(tmp_path: Path) -> None:
     diff_ids = [sha256(BASE), f"sha256:{'0' * 64}"]
     picture = image(BASE, TOP, config={"rootfs": {"type": "layers", "diff_ids": diff_ids}})

@@ -17,8 +17,9 @@ import dimgx
 from dimgx.codec import Coding
 from dimgx.decode import iter_decoded
 from dimgx.imagewriter import write_images
+from dimgx.jsondoc import in_lines
 from dimgx.merging.pathrules import PathRule
-from dimgx.report import Output, Report, format_report, name_of
+from dimgx.report import Output, Report, name_of
 from tests.dsl import dir_, file, hardlink, layer, symlink, whiteout
 from tests.programs import need, run
 from tests.test_figures import check_with_tarfile, figures_of
@@ -57,7 +58,7 @@ def opened(tmp_path: Path) -> Iterator[dimgx.Image]:
 
 
 def checked(report: Report, **more: Any) -> dict[str, Any]:
-    document = json.loads(format_report(report.document(**more)))
+    document = json.loads(in_lines(report.document(**more)))
     Draft202012Validator(SCHEMA).validate(document)
     return document  # type: ignore[no-any-return]  # it is JSON
 
@@ -155,7 +156,7 @@ def test_several_images_in_one_report(opened: dimgx.Image, tmp_path: Path) -> No
 
 def test_layers_that_are_kept_have_no_figures(opened: dimgx.Image) -> None:
     report = Report()
-    report.add_kept(opened, opened.layers)
+    report.add_kept(opened)
     report.add_output(Output("dir", "oci-dir", Coding(None), 12345, None))
     (part,) = checked(report)["images"]
     assert [part[key] for key in ("tar", "entries", "xattrs", "file_system")] == [None] * 4

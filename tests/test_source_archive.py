@@ -120,6 +120,14 @@ def test_what_cannot_be_read_is_refused_only_when_it_is_asked_for(files: Files) 
         files.find("x/" * 100_000)
 
 
+@archive(symlink(".", "x"), symlink("root", "."), symlink("a", "x"), symlink("a/b", "."),
+         hardlink("hard", "a/b"))  # fmt: skip
+def test_a_link_that_leads_to_a_link_is_no_file(files: Files) -> None:
+    for name in ("root", "hard"):
+        with pytest.raises(ImageError, match=f"'{name}' is a link to no file"):
+            files.find(name)
+
+
 def index(data: bytes, tmp_path: Path) -> ArchiveFiles:
     path = tmp_path / "x.tar"
     path.write_bytes(data)

@@ -23,7 +23,7 @@ from dimgx.encode import GZIP_HEADER
 from dimgx.layers.tarwrite import build_global_header
 from dimgx.targets.state import read_state
 from tests.dsl import dir_, file, layer, symlink, whiteout
-from tests.programs import dimgx, need, refused, run
+from tests.programs import dimgx, need, public_directory, refused, run, run_as_other
 from tests.writers import docker_archive, docker_archive_v1, image, oci_archive, oci_layout
 
 BASE = layer(dir_("etc"), file("etc/a", b"1"), file("etc/old", b"x" * 3000))
@@ -541,6 +541,14 @@ def test_origin_of_nothing(place: Path) -> None:
     what = "app.tar: image example/app:1.0 in it"
     assert refused_origin("app.tar") == (2, f"dimgx: {what} has {told}\n")
     assert refused_origin("out.tar") == (2, f"dimgx: out.tar has {told}\n")
+
+
+def test_origin_in_a_directory_that_is_closed() -> None:
+    with public_directory() as place:
+        (place / "closed").mkdir(mode=0o300)
+        script = f"import dimgx; dimgx.read_origin({str(place / 'closed')!r})"
+        done = run_as_other(script, ok=False)
+    assert b"dimgx.errors.SourceError: " in done.stderr and b"Permission denied" in done.stderr
 
 
 def test_origin_of_standard_input(place: Path) -> None:

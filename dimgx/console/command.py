@@ -60,11 +60,11 @@ def run(args: Sequence[str], messages: Messages, cancel: Callable[[], bool] | No
     outputs.check_early(options)
     with ExitStack() as stack:
         beside = Beside(options, stack)
-        chosen = [
-            stack.enter_context(_opened(reference, platform, context))
-            for reference in options.images
-            for platform in _wanted_platforms(reference, context)
-        ]
+        chosen: list[Chosen] = []
+        for reference in options.images:
+            for platform in _wanted_platforms(reference, context.beside(chosen)):
+                opened = _opened(reference, platform, context.beside(chosen))
+                chosen.append(stack.enter_context(opened))
         with context.waiting() as line:
             beside.prepare(chosen[0], None if line is None else line.pull)
         if context.report is not None:
@@ -147,7 +147,7 @@ def _open(reference: str, platform: Platform | None, context: Context) -> Image:
             platform=platform,
             verify=options.verify,
             stdin=context.stdin,
-            memory=options.memory,
+            memory=context.memory,
             tmpdir=context.tmpdirs,
             registry=context.registry,
             engine=engine_options(reference, options, None if line is None else line.pull),
@@ -224,7 +224,7 @@ def _list_platforms(reference: str, context: Context) -> list[Platform]:
             registry=context.registry,
             engine=engine_options(reference, options, None if line is None else line.pull),
             verify=options.verify,
-            memory=options.memory,
+            memory=context.memory,
             tmpdir=context.tmpdirs,
             progress=line,
             cancel=context.cancel,

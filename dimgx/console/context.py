@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dimgx.console.progress import ProgressLine
 from dimgx.console.terminal import is_terminal
+from dimgx.spool import memory_left
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import BinaryIO
 
     from dimgx.console.messages import Messages
@@ -40,6 +41,17 @@ class Context(NamedTuple):
     """What is to be told of the run."""
     cancel: Callable[[], bool] | None
     """Asked now and then; raises what ends the run, where it is to end."""
+    others: tuple[Image, ...] = ()
+    """What is open beside what is worked on."""
+
+    @property
+    def memory(self) -> int | None:
+        """What is left of `--memory` beside what the others keep, in bytes."""
+        return memory_left(self.options.memory, (image.spool for image in self.others))
+
+    def beside(self, chosen: Iterable[Chosen]) -> Context:
+        """Give the context for work beside images that are open."""
+        return self._replace(others=tuple(one.image for one in chosen))
 
     @contextmanager
     def waiting(self) -> Iterator[ProgressLine | None]:
@@ -64,7 +76,7 @@ class Context(NamedTuple):
             "add_layers": options.add_layers,
             "verify": options.verify,
             "threads": options.threads,
-            "memory": options.memory,
+            "memory": self.memory,
             "tmpdir": self.tmpdirs,
             "root_entry": options.root_entry,
             "clamp_mtime": self.source_date_epoch if options.clamp_mtime else None,
@@ -99,3 +111,5 @@ class Job(NamedTuple):
     """The images that go into it, in order."""
     target: TargetName
     """Where it goes, its fields filled in."""
+    others: tuple[Chosen, ...] = ()
+    """The images that are open for other results."""

@@ -136,7 +136,8 @@ def _import(
         context.messages.warn(engine.check(what))
     ids = []
     for one, what in zip(chosen, imported, strict=True):
-        options = context.tar_options(one.rows, progress)
+        beside = context.beside(other for other in chosen if other is not one)
+        options = beside.tar_options(one.rows, progress)
         with closing(Pushed(partial(engine.import_tar, what=what), engine.where)) as file:
             result = flatten(one.image, cast("BinaryIO", file), report=context.report, **options)
             ids.append(file.finish())

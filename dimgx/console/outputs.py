@@ -104,8 +104,7 @@ def make(chosen: Sequence[Chosen], context: Context) -> int:
         for job in jobs:
             _check_replaceable(job.target, force=False, keep_images=options.keep_images)
     for job in jobs:
-        with told_of(job.chosen[0].image, is_alone=len(jobs) == 1):
-            _do(job, context)
+        _do(job, context)
     return EXIT_DONE
 
 
@@ -121,7 +120,7 @@ def _plan_jobs(chosen: Sequence[Chosen], target: TargetName) -> tuple[Job, ...]:
 
     values = [values_of(item.image, index) for index, item in enumerate(chosen)]
     return tuple(
-        Job((item,), target._replace(path=path))
+        Job((item,), target._replace(path=path), tuple(one for one in chosen if one is not item))
         for item, path in zip(chosen, expand_all(target.path, values), strict=True)
     )
 
@@ -162,16 +161,16 @@ def _keep_up_to_date(jobs: Sequence[Job], context: Context) -> int:
     for job, verdict in verdicts:
         if not verdict.is_current:
             force = options.force or verdict.exists
-            with told_of(job.chosen[0].image, is_alone=len(jobs) == 1):
-                _do(job, context._replace(options=options._replace(force=force)))
+            _do(job, context._replace(options=options._replace(force=force)))
     return EXIT_DONE
 
 
 def _do(job: Job, context: Context) -> None:
     """Make one result."""
     target = job.target
+    context = context.beside(job.others)
     context.messages.warn(_target_warnings(target))
-    with ExitStack() as stack:
+    with told_of(job.chosen[0].image, is_alone=not job.others), ExitStack() as stack:
         if context.options.target is not target:
             from dimgx.console.template import make_parents
 

@@ -172,8 +172,9 @@ class KeptPart:
         self, chunks: Iterator[bytes | memoryview], compression: Compression | None, write: Write
     ) -> StoredLayer:
         layer = self._layer
-        # Each byte is hashed once: a blob whose digest is stated is checked on its way in.
-        tally = Tally(write, is_hashed=layer.digest is None)
+        # Each byte is hashed once: a blob whose sha256 is stated is checked on its way in.
+        stated = layer.digest if layer.digest and layer.digest.algorithm == "sha256" else None
+        tally = Tally(write, is_hashed=stated is None)
 
         def passed() -> Iterator[bytes | memoryview]:
             for chunk in chunks:
@@ -191,13 +192,13 @@ class KeptPart:
         else:
             for _ in self._decoded(passed(), None) if is_wanted else passed():
                 pass
-        digest = layer.digest or tally.digest
+        found = stated or tally.digest
         if compression is None:
             # Of a plain tar both are of the same bytes, so that this costs nothing.
-            self._check_tar(digest)
-            diff_id = diff_id or digest
+            self._check_tar(found)
+            diff_id = diff_id or found
         assert diff_id is not None
-        return StoredLayer(diff_id, digest, tally.size, compression)
+        return StoredLayer(diff_id, layer.digest or found, tally.size, compression)
 
     def _convert(
         self, chunks: Iterator[bytes | memoryview], compression: Compression | None, write: Write

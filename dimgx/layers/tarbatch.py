@@ -112,8 +112,6 @@ def parse_batch(
                 codes[i] |= ADD_SLASH
     _mark_owners(joined, codes)
     if clamp_mtime_s is not None:
-        if clamp_mtime_s < 0:  # which no such field can say
-            unusual.update(range(len(kinds)))
         newest = newest_field(clamp_mtime_s)
         for i in range(len(kinds)):
             if _field(joined, i, 136, 147) > newest:

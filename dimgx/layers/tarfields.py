@@ -209,7 +209,7 @@ def count_blocks(size: int) -> int:
 
 def newest_field(clamp_mtime_s: int) -> bytes:
     """Give the latest time that may go out as a header's field has it, without what ends it."""
-    return b"%011o" % min(max(clamp_mtime_s, 0), 8**11 - 1)
+    return b"%011o" % min(clamp_mtime_s, 8**11 - 1)
 
 
 def cut(raw: bytes) -> bytes:

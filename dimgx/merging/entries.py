@@ -74,7 +74,7 @@ class Entries:
             if member is not None:
                 header = self._clamped(self._read_member(layer, member))
                 return build_header(header._replace(name=b"./"))
-        return build_header(self._clamped(Header(b"./", DIRECTORY)))
+        return build_header(Header(b"./", DIRECTORY))
 
     def iter_content(self, layer: int, header: Header) -> Iterator[bytes | memoryview]:
         """Yield the content of a file that `find` gave; each piece is good until the next.

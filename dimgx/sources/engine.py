@@ -261,7 +261,7 @@ class _Saved:
         with self._lock:
             self._look_into_store()
             if self._archive is None or len(self._archive.layers) < count:
-                # Of several with equally many layers the first, which is the lowest.
+                # Of several with equally many layers any will do: none has more than is needed.
                 size, id = min(
                     (found for found in described.ancestors if found[0] >= count),
                     key=itemgetter(0),

@@ -43,8 +43,8 @@ class DockerArchiveForm:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        # By their diff_ids, as what follows.
         self._layers: dict[Digest, StoredLayer] = {}
-        """By their diff_ids."""
         self._slots: dict[Digest, Slot] = {}
         self._places: dict[Digest, str] = {}
         self._ids: set[str] = set()
@@ -60,7 +60,7 @@ class DockerArchiveForm:
         if first is not layer:
             self._store.drop(slot)
         else:
-            self._slots[layer.digest] = slot
+            self._slots[layer.diff_id] = slot
         return first
 
     def add_image(self, image: MadeImage) -> None:
@@ -76,7 +76,7 @@ class DockerArchiveForm:
         else:
             known[0].extend(name for name in names if name not in known[0])
         top = self._add_chain(image)
-        known[1][:] = [self._places[layer.digest] for layer in image.layers]
+        known[1][:] = [self._places[layer.diff_id] for layer in image.layers]
         for name in names if top else ():
             repository, _, tag = name.rpartition(":")
             self._repositories.setdefault(repository, {})[tag] = top
@@ -103,10 +103,10 @@ class DockerArchiveForm:
             return
         self._ids.add(id)
         place = f"{id}/layer.tar"
-        first = self._places.get(layer.digest)
+        first = self._places.get(layer.diff_id)
         if first is None:
-            self._places[layer.digest] = place
-            self._store.name(self._slots.pop(layer.digest), place)
+            self._places[layer.diff_id] = place
+            self._store.name(self._slots.pop(layer.diff_id), place)
         else:
             self._store.link(place, f"../{first}")
         self._store.put(f"{id}/VERSION", b"1.0")
@@ -135,7 +135,6 @@ class DockerDirectoryForm:
     has_indexes: ClassVar[bool] = False
 
     def __init__(self, store: Store) -> None:
-        self._store = store
         store.put("version", b"Directory Transport Version: 1.1\n")
         self._blobs = Blobs(store, "")
         self._last: dict[str, bytes] = {}

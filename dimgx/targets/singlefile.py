@@ -39,6 +39,7 @@ _T = TypeVar("_T", bound="Target")
 _STANDARD = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 _DESCRIPTOR = re.compile(r"/(?:dev|proc/(?:self|thread-self|[0-9]+))/fd/([0-9]+)")
 _MAX_LINKS = 40
+_MAX_FD = (1 << 31) - 1
 _NO_LINKS = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP)
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 
@@ -356,7 +357,7 @@ def _resolve(path: str) -> tuple[str, int | None]:
             return place, descriptor
         match = _DESCRIPTOR.fullmatch(place)
         if match and (not place.startswith("/proc/") or _is_own(place)):
-            return place, int(match[1])
+            return place, min(int(match[1]), _MAX_FD)
         try:
             following = os.path.join(os.path.dirname(place), os.readlink(place))
         except OSError:

@@ -59,13 +59,14 @@ def read_state(path: str, *, tmpdirs: Sequence[str] = ()) -> list[Made] | None:
     """
     try:
         status = os.stat(path)
+        is_directory = stat.S_ISDIR(status.st_mode)
+        if is_directory and not os.listdir(path):
+            return None
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as exc:
         raise SourceError(f"{path}: {getattr(exc, 'strerror', None) or exc}") from exc
-    if stat.S_ISDIR(status.st_mode):
-        if not os.listdir(path):
-            return None
+    if is_directory:
         return _read_images(path, None, tmpdirs)
     if not stat.S_ISREG(status.st_mode):
         raise SourceError(f"{path} is neither a file nor a directory, so it tells no origin")
