@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dimgx.console.progress import ProgressLine
 from dimgx.console.terminal import is_terminal
-from dimgx.spool import memory_left
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -47,6 +46,8 @@ class Context(NamedTuple):
     @property
     def memory(self) -> int | None:
         """What is left of `--memory` beside what the others keep, in bytes."""
+        from dimgx.spool import memory_left
+
         return memory_left(self.options.memory, (image.spool for image in self.others))
 
     def beside(self, chosen: Iterable[Chosen]) -> Context:
