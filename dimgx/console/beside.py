@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from dimgx.console.targetname import is_template
 from dimgx.console.terminal import check_stdout, print_text
 from dimgx.errors import UsageError
-from dimgx.jsondoc import in_lines
 from dimgx.recipe import check_target
 
 if TYPE_CHECKING:
@@ -77,6 +76,8 @@ class Beside:
             if not os.path.exists(str(self._options.report)):
                 messages.warn([f"all is up to date, so {self._options.report} is not written"])
             return
+        from dimgx.jsondoc import in_lines
+
         text = in_lines(report.document(messages.warnings))
         if self._report is None:
             print_text(text)

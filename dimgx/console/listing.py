@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dimgx.jsondoc import in_lines
 from dimgx.platforms import platform_fields
 
 if TYPE_CHECKING:
@@ -215,4 +214,6 @@ def json_document(listing: Listing) -> dict[str, Any]:
 
 def format_json(listing: Listing) -> str:
     """Give the JSON document in lines, its keys in the order of the schema."""
+    from dimgx.jsondoc import in_lines
+
     return in_lines(json_document(listing))
