@@ -187,12 +187,18 @@ class Pushed(io.RawIOBase, Generic[_T]):
     """A binary file whose bytes `consume` gets, run in a thread of its own.
 
     `finish` ends it and gives what `consume` gave. Without that, closing it makes reading there
-    raise `Cancelled`. Writing and `finish` raise what ended `consume` early.
+    raise `Cancelled`, and calls `stop`. Writing and `finish` raise what ended `consume` early.
     """
 
-    def __init__(self, consume: Callable[[Iterable[bytes]], _T], name: str = "-") -> None:
+    def __init__(
+        self,
+        consume: Callable[[Iterable[bytes]], _T],
+        name: str = "-",
+        stop: Callable[[], object] = lambda: None,
+    ) -> None:
         self.name = name
         """What people call the place that the bytes go to."""
+        self._stop = stop
         self._channel = _Channel()
         self._results: list[_T] = []
         self._errors: list[BaseException] = []
@@ -237,5 +243,6 @@ class Pushed(io.RawIOBase, Generic[_T]):
         if not self.closed:
             super().close()
             self._channel.fail(Cancelled("cancelled"))
+            self._stop()
             # Whoever waits for an answer, and not for bytes, is not waited for.
             _join(self._thread, _PATIENCE_S)

@@ -11,11 +11,13 @@ import sys
 import threading
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests import programs, services
 from tests.dsl import file, layer
+from tests.fakeengine import fake_engine
 from tests.services import Engine
 from tests.writers import docker_archive, image
 
@@ -219,6 +221,52 @@ def test_engine_that_hangs_up(tmp_path: Path) -> None:
         f"dimgx: the engine at unix://{path} (--host) does not answer: the connection was closed"
         " without an answer: is it started?\n",
     )
+
+
+class _Speaks(socketserver.BaseRequestHandler):
+    """Greets as ssh does."""
+
+    def handle(self) -> None:
+        self.request.recv(1 << 16)
+        self.request.sendall(b"SSH-2.0-x\r\n")
+
+
+def test_what_is_no_engine(tmp_path: Path) -> None:
+    path = str(tmp_path / "s.sock")
+    with socketserver.ThreadingUnixStreamServer(path, _Speaks) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            code, told = programs.refused("app:1", "-H", f"unix://{path}")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert (code, "does not answer: what it says is no HTTP: is it started?" in told) == (4, True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "words"),
+    [
+        (500, 4, "does not tell its version: status 500"),
+        (404, 2, "does not tell its version: status 404"),
+        (302, 2, "does not tell its version: status 302"),
+        ({"ApiVersion": "abc"}, 2, "the version: 'abc' is no version of its API"),
+        ({"ApiVersion": "1.4/.."}, 2, "the version: '1.4/..' is no version of its API"),
+    ],
+)
+def test_version_that_is_not_told(answer: Any, code: int, words: str) -> None:
+    with fake_engine() as engine:
+        engine.answers["/version"] = lambda query: answer
+        found, told = programs.refused("app:1", "-H", engine.url)
+    assert (found, words in told) == (code, True), told
+
+
+def test_layers_that_make_no_sense() -> None:
+    with fake_engine() as engine:
+        engine.add(image(layer(file("a")), tags=("app:1",)), b"", inspect={
+            "RootFS": {"Type": "layers", "Layers": ["x"]}})  # fmt: skip
+        code, told = programs.refused("app:1", "-H", engine.url)
+    assert (code, "the image 'app:1': 'x' is not a digest" in told) == (2, True), told
 
 
 def test_too_many_files_are_no_trouble_of_the_engine(tmp_path: Path) -> None:

@@ -7,12 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 import dimgx
-from dimgx import EngineOptions
+from dimgx import EngineOptions, stream
 from tests import programs, services
 from tests.dsl import file, layer
 from tests.listing import read_tar
@@ -265,6 +266,33 @@ def test_program_is_ended_though_it_has_just_begun_or_is_not_listened_to(
     done = programs.run([sys.executable, "-c", script], env=env, ok=False)
     assert (done.returncode, done.stderr) == (-signal.SIGTERM, b"")
     assert not Path("/proc", begun.read_text().strip()).exists()
+
+
+@pytest.mark.parametrize("stage", ["import", "load"])
+def test_program_that_reads_nothing_of_what_it_is_fed_is_ended(tmp_path: Path, stage: str) -> None:
+    """It would take the end of this process for the end of the tar."""
+    env, begun = _fake_podman(tmp_path, stage), tmp_path / "begun"
+    picture = image(layer(file("large", bytes(8 << 20))), tags=("large:1",))
+    (tmp_path / "in.tar").write_bytes(docker_archive(picture))
+    command = [sys.executable, "-m", "dimgx", f"--{stage}=podman", str(tmp_path / "in.tar")]
+    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE) as process:
+        while not (begun.exists() and (pid := begun.read_text().strip())):
+            assert process.poll() is None
+        started = time.monotonic()
+        os.kill(process.pid, signal.SIGTERM)
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (-signal.SIGTERM, b"")
+    assert time.monotonic() - started < stream._PATIENCE_S
+    assert not Path("/proc", pid).exists()
+
+
+def test_program_that_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path(_fake_podman(tmp_path, "save")["PATH"].partition(":")[0])
+    text = (path / "podman").read_text()
+    (path / "podman").write_text(text.replace("exec sleep 600", "kill -9 $$"))
+    monkeypatch.setenv("PATH", f"{path}:/usr/bin:/bin")
+    code, told = programs.refused("podman:x", "-t", tmp_path / "out.tar")
+    assert (code, "podman was ended by signal 9 while it worked" in told) == (4, True), told
 
 
 @pytest.fixture

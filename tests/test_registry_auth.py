@@ -260,10 +260,18 @@ def test_realm_with_a_query_of_its_own(faulty: FaultyRegistry, expected: bytes) 
     ]
 
 
-@pytest.mark.parametrize("challenge", [{}, {"WWW_Authenticate": 'Negotiate, Digest realm="x"'}])
-def test_challenge_that_cannot_be_met(faulty: FaultyRegistry, challenge: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("challenge", "schemes"),
+    [({}, "none"), ({"WWW_Authenticate": 'Negotiate, Digest realm="x"'}, "negotiate, digest")],
+)
+def test_challenge_that_cannot_be_met(
+    faulty: FaultyRegistry, challenge: dict[str, str], schemes: str
+) -> None:
     faulty.rules.append(fails(401, times=9, **challenge))
-    assert "is refused (401)" in fault(faulty.reference(), SourceError, credentials=ANNA)
+    told = fault(faulty.reference(), SourceError, credentials=ANNA)
+    assert "is refused (401)" in told
+    assert f"it asks in a way that is not known ({schemes}), so user '{USER}' from" in told
+    assert told.endswith("was not sent")
     assert len(faulty.requests) == 1
 
 
@@ -312,8 +320,18 @@ def test_token_service_that_answers_something_else(faulty: FaultyRegistry) -> No
 def test_failing_token_service(faulty: FaultyRegistry, expected: bytes) -> None:
     faulty.rules += [fails(503, times=2, part="/token", Retry_After="0"), wants_token(faulty)]
     assert flat(faulty.reference()) == expected
+    faulty.rules[0] = fails(408, part="/token", Retry_After="0")
+    assert flat(faulty.reference()) == expected
     faulty.rules[0] = fails(429, times=99, part="/token", Retry_After="900")
     assert "come back in 900 s" in fault(faulty.reference(), TemporaryError)
+
+
+def test_token_service_that_is_not_there(faulty: FaultyRegistry) -> None:
+    challenge = 'Bearer realm="https://nowhere.invalid/token"'
+    faulty.rules.append(fails(401, times=9, WWW_Authenticate=challenge))
+    told = fault(faulty.reference(), SourceError)
+    named = f"the token service that {faulty.host} names: there is no host nowhere.invalid: "
+    assert told.startswith(named), told
 
 
 @pytest.mark.parametrize(
@@ -345,7 +363,8 @@ def test_basic(faulty: FaultyRegistry, expected: bytes) -> None:
 def test_no_password_is_made_up_for_a_token(faulty: FaultyRegistry) -> None:
     faulty.rules.append(wants_password)
     own = Credentials(identity_token="identity-of-the-test", origin="x")
-    assert "tried was a token from x" in fault(faulty.reference(), SourceError, credentials=own)
+    told = fault(faulty.reference(), SourceError, credentials=own)
+    assert "it asks for a password, so a token from x was not sent" in told
     assert not any("Authorization" in headers for _, headers in faulty.requests)
 
 
@@ -496,7 +515,7 @@ def test_entry_that_holds_nothing_is_passed_over(tmp_path: Path) -> None:
 def test_damaged_files(tmp_path: Path, data: str) -> None:
     place = tmp_path / "config.json"
     place.write_text(data)
-    with pytest.raises(SourceError, match=r"config\.json"):
+    with pytest.raises(SourceError, match=r"credentials: .*config\.json"):
         find_credentials([str(place)], "h.io", "n", print)
 
 

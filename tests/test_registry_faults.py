@@ -15,7 +15,7 @@ import pytest
 
 import dimgx
 from dimgx import Credentials, ImageError, RegistryOptions, SourceError, TemporaryError
-from dimgx.sources.patience import Patience
+from dimgx.sources.patience import Patience, parse_retry_after
 from dimgx.sources.remoteblob import RemoteBlob
 from tests.dsl import file, layer, whiteout
 from tests.registries import (
@@ -229,6 +229,21 @@ def test_retry_after_is_waited_for(faulty: FaultyRegistry, expected: bytes) -> N
     started = time.monotonic()
     assert flat(faulty.reference()) == expected
     assert time.monotonic() - started >= 1
+
+
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York"])
+def test_a_date_without_a_zone_is_not_local(monkeypatch: pytest.MonkeyPatch, zone: str) -> None:
+    """As in the oldest of the three forms that RFC 9110 has (5.6.7)."""
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        for form in ("%a %b %d %H:%M:%S %Y", "%a, %d %b %Y %H:%M:%S GMT"):
+            text = time.strftime(form, time.gmtime(time.time() + 100))
+            found = parse_retry_after({"Retry-After": text})
+            assert found is not None and 90 < found < 101
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @pytest.mark.parametrize("after", ["3600", "Fri, 31 Dec 2100 23:59:59 GMT"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -122,6 +123,22 @@ def test_answers_that_say_to_go_on_before_a_proxy_connects_us(
         kind = SourceError if times == 1 else TemporaryError
         told = fault("docker://registry.test/n", kind, **options)
     assert ("to registry.test (403)" if times == 1 else "says 103 without end") in told
+
+
+def test_a_proxys_password_is_sent_as_utf_8(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = []
+
+    def connect(handler: Handler) -> None:
+        sent.append(handler.headers.get("Proxy-Authorization"))
+        handler.send(403)
+
+    monkeypatch.setattr(Handler, "do_CONNECT", connect, raising=False)
+    with faulty_registry() as proxy:
+        for user in ("anna:p%C3%BC%E2%82%AC", "anna:plain", "anna", ""):
+            url = f"http://{user}@{proxy.host}" if user else f"http://{proxy.host}"
+            fault("docker://registry.test/n", SourceError, proxies=Proxies(https=url))
+    texts = [text and b64decode(text.removeprefix("Basic ")) for text in sent]
+    assert texts[:2] == ["anna:p\u00fc\u20ac".encode(), b"anna:plain"] and texts[-1] is None
 
 
 def test_blanks_behind_the_values_of_a_header(faulty: FaultyRegistry, expected: bytes) -> None:

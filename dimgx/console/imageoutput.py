@@ -115,7 +115,7 @@ def _load(
 ) -> Sequence[str]:
     from dimgx.stream import Pushed
 
-    with closing(Pushed(engine.load, engine.where)) as file:
+    with closing(Pushed(engine.load, engine.where, engine.stop)) as file:
         result = write_images(chosen, None, cast("BinaryIO", file), context, progress)
         ids = file.finish()
     context.messages.warn(result.warnings)
@@ -138,7 +138,8 @@ def _import(
     for one, what in zip(chosen, imported, strict=True):
         beside = context.beside(other for other in chosen if other is not one)
         options = beside.tar_options(one.rows, progress)
-        with closing(Pushed(partial(engine.import_tar, what=what), engine.where)) as file:
+        take = partial(engine.import_tar, what=what)
+        with closing(Pushed(take, engine.where, engine.stop)) as file:
             result = flatten(one.image, cast("BinaryIO", file), report=context.report, **options)
             ids.append(file.finish())
         context.messages.warn(result.warnings)

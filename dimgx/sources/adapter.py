@@ -121,9 +121,11 @@ def _connect(connection: AnyConnection, connect: Callable[[], None], waiting: Wa
 
 def make_adapter(waiting: Waiting, context: ssl.SSLContext | None) -> BaseAdapter:
     """Give what makes connections for requests: https ones by `context`, plain ones for None."""
+    from base64 import b64encode
     from http.client import HTTPResponse
 
     from requests.adapters import HTTPAdapter
+    from requests.utils import get_auth_from_url
     from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
     from urllib3.connection import HTTPConnection, HTTPSConnection
 
@@ -203,6 +205,14 @@ def make_adapter(waiting: Waiting, context: ssl.SSLContext | None) -> BaseAdapte
             manager = super().proxy_manager_for(proxy, **(kwargs | more))
             manager.pool_classes_by_scheme = pools
             return manager
+
+        def proxy_headers(self, proxy: str) -> dict[str, str]:
+            user, password = get_auth_from_url(proxy)
+            if not user:
+                return {}
+            # As UTF-8, as Go's programs and curl have it; requests' own takes Latin-1 only.
+            pair = b64encode(f"{user}:{password}".encode("utf-8", "surrogateescape")).decode()
+            return {"Proxy-Authorization": f"Basic {pair}"}
 
         def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
             if context is not None:

@@ -109,10 +109,10 @@ class _AuthFile(NamedTuple):
             try:
                 text = base64.b64decode(encoded, validate=True).decode("utf-8", "surrogateescape")
             except ValueError:  # it is not ASCII, or not base64
-                raise SourceError(f"{entry.what}: auth is not valid base64") from None
+                raise ImageError(f"{entry.what}: auth is not valid base64") from None
             user, colon, password = text.partition(":")
             if not colon:
-                raise SourceError(f"{entry.what}: auth holds no user and password")
+                raise ImageError(f"{entry.what}: auth holds no user and password")
             password = password.strip("\0")
         identity, registry = entry.text("identitytoken") or "", entry.text("registrytoken") or ""
         return _usable(Credentials(user, password, identity, registry, self.name))

@@ -7,6 +7,7 @@ translated by `dockerclient`.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -57,8 +58,11 @@ class Connection:
             what = f"{endpoint}: the version"
             self.version = Fields(self.get(self.root_url("/version"), "the version"), what)
             spoken = self.version.text("ApiVersion")
+            if spoken and not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,4})+", spoken):
+                raise SourceError(f"{what}: {spoken!r:.100} is no version of its API")
         except Refused as exc:
-            raise SourceError(f"the engine at {endpoint} does not tell its version: {exc}") from exc
+            problem = f"the engine at {endpoint} does not tell its version: {exc}"
+            raise (TemporaryError if exc.status >= 500 else SourceError)(problem) from exc
         finally:
             self._client.close()
         self._client = make_client(endpoint, options, spoken, _ANSWER_S)
@@ -161,9 +165,10 @@ class Connection:
                 data=body,
                 headers={} if body is None else {"Content-Type": "application/x-tar"},
                 stream=True,
+                allow_redirects=False,
                 timeout=(_CONNECT_S, timeout_s),
             )
-            if response.status_code < 400:
+            if response.status_code < 300:
                 return response
             with response:
                 raise Refused(response.status_code, self._message(response))

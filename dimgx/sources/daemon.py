@@ -208,7 +208,18 @@ def _digest_of(image: Fields, manifests: Sequence[tuple[Platform, str | None]]) 
         platform = parse_platform_fields(image)
         ids = [id for one, id in manifests if one == platform]
         digest = ids[0] if len(ids) == 1 else None
-    return Digest.parse(digest) if digest else None
+    return parse_told(digest, image.what) if digest else None
+
+
+def parse_told(digest: str, what: str) -> Digest:
+    """Give a digest that an engine tells.
+
+    Raises: ImageError where it is none.
+    """
+    try:
+        return Digest.parse(digest)
+    except ImageError as exc:
+        raise ImageError(f"{what}: {exc}") from None
 
 
 def full_id(text: str | None, what: str) -> str:
@@ -217,10 +228,8 @@ def full_id(text: str | None, what: str) -> str:
     Raises: ImageError where it is none.
     """
     spelled = (text or "").lower()
-    try:
-        return str(Digest.parse(spelled if ":" in spelled else f"sha256:{spelled}"))
-    except ImageError as exc:
-        raise ImageError(f"{what}: the image's ID: {exc}") from None
+    whole = spelled if ":" in spelled else f"sha256:{spelled}"
+    return str(parse_told(whole, f"{what}: the image's ID"))
 
 
 def clean_tags(tags: Sequence[str]) -> tuple[str, ...]:
@@ -231,7 +240,7 @@ def clean_tags(tags: Sequence[str]) -> tuple[str, ...]:
 def layers_of(image: Fields) -> tuple[Digest, ...]:
     """Give the diff_ids that `inspect` lists, base to top."""
     rootfs = image.fields("RootFS")
-    return tuple(map(Digest.parse, rootfs.texts("Layers"))) if rootfs else ()
+    return tuple(parse_told(one, image.what) for one in rootfs.texts("Layers")) if rootfs else ()
 
 
 def parse_images(found: object, what: str) -> list[tuple[str, tuple[str, ...]]]:

@@ -186,10 +186,12 @@ def translate(exc: Exception, endpoint: EngineEndpoint) -> NoReturn:
         told = next((cause for cause in causes if isinstance(cause, OSError)), exc)
         raise SourceError(f"{where}: {one_line(told)}") from exc
     text = one_line(exc)
-    from http.client import RemoteDisconnected
+    from http.client import BadStatusLine, RemoteDisconnected
 
     if any(isinstance(cause, RemoteDisconnected) for cause in causes):
         text = "the connection was closed without an answer"
+    elif any(isinstance(cause, BadStatusLine) for cause in causes):
+        text = "what it says is no HTTP"
     reason = next(
         (os.strerror(c.errno) for c in causes if isinstance(c, OSError) and c.errno), text
     )

@@ -323,6 +323,10 @@ class ProgramDoor:
     def close(self) -> None:
         """Nothing is held."""
 
+    def stop(self) -> None:
+        """End the program while it is being fed."""
+        self._program.stop()
+
     def feed(self, chunks: Iterable[bytes], *words: str) -> bytes:
         """Run the program with a tar, that comes in pieces, on its standard input."""
         return self._program.feed(chunks, *words)
@@ -332,7 +336,8 @@ class ProgramDoor:
         return found[0] if isinstance(found, list) and found else found
 
     def _ask(self, *words: str) -> object:
-        return parse_json(self._program.run(*words), self.where, _DOCUMENT_LIMIT)
+        what = f"{self.where}: the answer to {words[0]}"
+        return parse_json(self._program.run(*words), what, _DOCUMENT_LIMIT)
 
 
 def _refused(text: str) -> Exception:

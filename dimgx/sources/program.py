@@ -1,7 +1,7 @@
 """The program of an engine, run once for each question where nothing better speaks for the engine.
 
-It gets no terminal and no input but what it is fed. A signal that comes while it works ends it; but
-what has been fed all of its input, in a thread of its own, goes on to its end.
+It gets no terminal and no input but what it is fed. A signal that comes while it works ends it, by
+`stop` where another thread feeds it; but what has been fed all of its input goes on to its end.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
-from dimgx.errors import SourceError
+from dimgx.errors import SourceError, TemporaryError
 
 _ANSWER_LIMIT = 64 << 20
 _ERRORS_LIMIT = 1 << 16
@@ -23,19 +23,20 @@ class Program:
     """A program with the words that each of its commands begins with.
 
     `explain` gives the error that the last line of what it says on failing comes to; each method
-    raises that, and SourceError where it cannot be run.
+    raises that, SourceError where it cannot be run, and TemporaryError where a signal ended it.
     """
 
     def __init__(self, command: list[str], explain: Callable[[str], Exception]) -> None:
         self.command = command
         self._explain = explain
+        self._fed: subprocess.Popen[bytes] | None = None
 
     def run(self, *words: str) -> bytes:
         """Give what it says."""
         with self._running(words, subprocess.PIPE) as process:
             out, errors = process.communicate()
         if process.returncode:
-            raise self._failure(errors)
+            raise self._failure(process.returncode, errors)
         return out
 
     def iter_output(self, *words: str) -> Iterator[bytes]:
@@ -49,7 +50,7 @@ class Program:
                     yield piece
             if process.returncode:
                 errors.seek(0)
-                raise self._failure(errors.read(_ERRORS_LIMIT))
+                raise self._failure(process.returncode, errors.read(_ERRORS_LIMIT))
 
     def feed(self, chunks: Iterable[bytes], *words: str) -> bytes:
         """Let it read what comes in pieces, and give what it says."""
@@ -58,9 +59,11 @@ class Program:
                 words, errors.fileno(), said.fileno(), stdin=subprocess.PIPE
             ) as process:
                 assert process.stdin is not None
+                self._fed = process
                 try:
                     for chunk in chunks:
                         process.stdin.write(chunk)
+                    self._fed = None
                     process.stdin.close()
                 except BrokenPipeError:  # It says why.
                     with suppress(BrokenPipeError):
@@ -68,8 +71,14 @@ class Program:
             for file in (said, errors):
                 file.seek(0)
             if process.returncode:
-                raise self._failure(errors.read(_ERRORS_LIMIT))
+                raise self._failure(process.returncode, errors.read(_ERRORS_LIMIT))
             return said.read(_ANSWER_LIMIT)
+
+    def stop(self) -> None:
+        """End it while it is being fed: the end of this process would be one of its input."""
+        fed = self._fed
+        if fed is not None:
+            fed.kill()
 
     @contextmanager
     def _running(
@@ -96,8 +105,10 @@ class Program:
                 process.wait()
                 raise
 
-    def _failure(self, errors: bytes) -> Exception:
+    def _failure(self, returncode: int, errors: bytes) -> Exception:
         lines = errors.decode("utf-8", "replace").split("\n")
         name = os.path.basename(self.command[0])
+        if returncode < 0:
+            return TemporaryError(f"{name} was ended by signal {-returncode} while it worked")
         text = next((line for line in reversed(lines) if line.strip()), f"{name} failed").strip()
         return self._explain(text)

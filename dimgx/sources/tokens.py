@@ -22,7 +22,7 @@ from dimgx.errors import ImageError, SourceError
 from dimgx.jsondoc import Fields, parse_json
 from dimgx.sources.patience import Transient, parse_retry_after
 from dimgx.sources.proxies import is_loopback
-from dimgx.sources.transport import host_of, read_body, states_its_end
+from dimgx.sources.transport import NoConnection, host_of, read_body, states_its_end
 from dimgx.sources.urls import split_url
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ class Authorizer:
         self._challenge: Challenge | None = None
         self._header: str | None = None
         self._expires_s = float("inf")
+        self._unsent: str | None = None
         if credentials is not None and credentials.registry_token:
             self._header = f"Bearer {credentials.registry_token}"
 
@@ -102,6 +103,8 @@ class Authorizer:
             found = parse_challenges(response.headers.get("WWW-Authenticate", ""))
             usable = [one for kind in ("bearer", "basic") for one in found if one.scheme == kind]
             if not usable:
+                schemes = ", ".join(one.scheme for one in found) or "none"
+                self._unsent = f"in a way that is not known ({schemes})"
                 return False
             self._challenge = usable[0]
             return self._answer(usable[0])
@@ -125,12 +128,15 @@ class Authorizer:
                 " `docker login` keep them), and many registries say the same of a name that they"
                 " do not have"
             )
+        if self._unsent is not None:
+            return f"it asks {self._unsent}, so {self.credentials} was not sent"
         return f"tried was {self.credentials}"
 
     def _answer(self, challenge: Challenge) -> bool:
         own = self.credentials
         if challenge.scheme == "basic":
             if own is None or not own.user:
+                self._unsent = "for a password"
                 return False
             header = _basic(own)
             if header == self._header:
@@ -147,6 +153,12 @@ class Authorizer:
         self._check_realm(realm)
         service = challenge.parameters.get("service", "")
         scope = challenge.parameters.get("scope") or f"repository:{self._path}:pull"
+        try:
+            return self._read_token(self._ask_for_token(realm, service, scope), host_of(realm))
+        except NoConnection as exc:
+            raise NoConnection(f"the token service that {self._host} names: {exc}") from None
+
+    def _ask_for_token(self, realm: str, service: str, scope: str) -> Response:
         own = self.credentials
         if own is not None and own.identity_token:
             body = {
@@ -156,20 +168,18 @@ class Authorizer:
                 "client_id": "dimgx",
                 "refresh_token": own.identity_token,
             }
-            response = self._transport.send("POST", realm, {}, body)
-        else:
-            query = [("scope", part) for part in scope.split()]
-            if service:
-                query.insert(0, ("service", service))
-            headers = {}
-            if own is not None and own.user:
-                query.append(("account", own.user))
-                headers["Authorization"] = _basic(own)
-            parts = urlsplit(realm)
-            joined = "&".join(filter(None, (parts.query, urlencode(query))))
-            url = urlunsplit((parts.scheme, parts.netloc, parts.path, joined, ""))
-            response = self._transport.send("GET", url, headers)
-        return self._read_token(response, host_of(realm))
+            return self._transport.send("POST", realm, {}, body)
+        query = [("scope", part) for part in scope.split()]
+        if service:
+            query.insert(0, ("service", service))
+        headers = {}
+        if own is not None and own.user:
+            query.append(("account", own.user))
+            headers["Authorization"] = _basic(own)
+        parts = urlsplit(realm)
+        joined = "&".join(filter(None, (parts.query, urlencode(query))))
+        url = urlunsplit((parts.scheme, parts.netloc, parts.path, joined, ""))
+        return self._transport.send("GET", url, headers)
 
     def _check_realm(self, realm: str) -> None:
         """See that credentials may go to where a token is asked for.
@@ -194,7 +204,7 @@ class Authorizer:
         what = f"the token service {realm}"
         time_s = self._transport.timeout_s
         data = read_body(response, realm, _TOKEN_LIMIT, f"the answer of {what}", time_s)
-        if status == 429 or status >= 500:
+        if status in (408, 429) or status >= 500:
             text = "limits how often one may ask (429)" if status == 429 else f"fails ({status})"
             raise Transient(f"{what} {text}", parse_retry_after(response.headers))
         if status in (400, 401, 403, 404):

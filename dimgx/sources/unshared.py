@@ -18,7 +18,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from dimgx import system
-from dimgx.errors import ImageError, SourceError
+from dimgx.errors import ImageError, SourceError, TemporaryError
 from dimgx.image import Layer
 from dimgx.sources.program import Program
 from dimgx.sources.tarsplit import SplitTar
@@ -85,7 +85,7 @@ def open_closed(layers: Sequence[Layer], unshare: tuple[str, ...]) -> tuple[Laye
         return None
     try:
         _program(unshare).run("look", *chain.from_iterable(map(_words, closed)))
-    except (ImageError, SourceError):
+    except (ImageError, SourceError, TemporaryError):
         return None
     return tuple(
         layer._replace(blob=UnsharedTar(layer.blob, unshare)) if layer.blob in closed else layer

@@ -44,14 +44,17 @@ class Receiver(Protocol):
     def load(self, chunks: Iterable[bytes]) -> list[str]:
         """Take a docker-archive, and give what was loaded: names, and IDs of what has none."""
 
-    def import_tar(self, chunks: Iterable[bytes], name: str | None, what: Imported) -> str:
-        """Take a plain tar, and give the ID."""
+    def import_tar(self, chunks: Iterable[bytes], what: Imported) -> str:
+        """Take a plain tar, and give the ID; it has no name yet."""
 
     def tag(self, id: str, name: str) -> None:
         """Give an image one more name."""
 
     def warnings(self, what: Imported) -> list[str]:
         """Give what gets lost."""
+
+    def stop(self) -> None:
+        """End what is being fed, where that sees no broken connection."""
 
 
 class EngineTarget:
@@ -83,14 +86,18 @@ class EngineTarget:
         Raises: ImageError for settings that cannot be told; SourceError, TemporaryError; what
             `chunks` raises.
         """
-        first = what.names[0] if what.names else None
         try:
-            id = self._receiver.import_tar(chunks, first, what)
-            for name in what.names[1:]:
+            id = full_id(self._receiver.import_tar(chunks, what), self._engine.where)
+            # Only now: Podman takes any end between two members for the tar's, ours as well.
+            for name in what.names:
                 self._receiver.tag(id, name)
         except Refused as exc:
             raise translated(exc, self._engine.where) from exc
-        return full_id(id, self._engine.where)
+        return id
+
+    def stop(self) -> None:
+        """End a program that still reads what it is fed, and could take our end for the end."""
+        self._receiver.stop()
 
     def check(self, what: Imported) -> list[str]:
         """See that the settings can be told, and give warnings of what gets lost.
@@ -124,14 +131,12 @@ class _Docker:
         told = "".join(answer.text("stream") or "" for answer in answers)
         return _LOADED.findall(told)
 
-    def import_tar(self, chunks: Iterable[bytes], name: str | None, what: Imported) -> str:
+    def import_tar(self, chunks: Iterable[bytes], what: Imported) -> str:
         params: dict[str, str | list[str]] = {
             "fromSrc": "-",
             "message": _CREATED_BY,
             "changes": docker_changes(self._sayable(what.settings)),
         }
-        if name is not None:
-            params["repo"], _, params["tag"] = name.rpartition(":")
         if what.platform is not None:
             params["platform"] = str(what.platform)
         answers = self._connection.post(self._connection.url("/images/create"), chunks, params)
@@ -166,6 +171,9 @@ class _Docker:
             settings = settings._replace(healthcheck=check._replace(start_interval_ns=0))
         return settings
 
+    def stop(self) -> None:
+        pass
+
 
 class _PodmanService:
     def __init__(self, door: ServiceDoor) -> None:
@@ -175,12 +183,10 @@ class _PodmanService:
         answers = self._door.post("/images/load", chunks, {})
         return [name for answer in answers for name in answer.texts("Names")]
 
-    def import_tar(self, chunks: Iterable[bytes], name: str | None, what: Imported) -> str:
+    def import_tar(self, chunks: Iterable[bytes], what: Imported) -> str:
         params: dict[str, str | list[str]] = {
             "message": _CREATED_BY, "changes": podman_changes(what.settings)
         }  # fmt: skip
-        if name is not None:
-            params["reference"] = name
         params |= _platform_words(what)
         answers = self._door.post("/images/import", chunks, params)
         return next((answer.text("Id") or "" for answer in answers), "")
@@ -192,22 +198,26 @@ class _PodmanService:
     def warnings(self, what: Imported) -> list[str]:
         return _podman_warnings(what.settings)
 
+    def stop(self) -> None:
+        pass
+
 
 class _PodmanProgram:
     def __init__(self, door: ProgramDoor) -> None:
         self._door = door
 
     def load(self, chunks: Iterable[bytes]) -> list[str]:
-        return _LOADED.findall(self._door.feed(chunks, "load", "--quiet").decode())
+        said = self._door.feed(chunks, "load", "--quiet")
+        return _LOADED.findall(said.decode("utf-8", "replace"))
 
-    def import_tar(self, chunks: Iterable[bytes], name: str | None, what: Imported) -> str:
+    def import_tar(self, chunks: Iterable[bytes], what: Imported) -> str:
         words = ["import", "--quiet", "--message", _CREATED_BY]
         for change in podman_changes(what.settings):
             words += ["--change", change]
         spelled = {"os": "--os", "architecture": "--arch", "variant": "--variant"}
         for key, value in _platform_words(what).items():
             words += [spelled[key], value]
-        said = self._door.feed(chunks, *words, "-", *((name,) if name else ()))
+        said = self._door.feed(chunks, *words, "-")
         return next(reversed(said.decode("utf-8", "replace").split()), "")
 
     def tag(self, id: str, name: str) -> None:
@@ -215,6 +225,9 @@ class _PodmanProgram:
 
     def warnings(self, what: Imported) -> list[str]:
         return _podman_warnings(what.settings)
+
+    def stop(self) -> None:
+        self._door.stop()
 
 
 def _podman_warnings(settings: Settings) -> list[str]:
