@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dimgx.merging.content import Content
     from dimgx.merging.figures import LayerFigures
     from dimgx.readers.fetchall import FetchAll
+    from dimgx.readers.forked import Advance
     from dimgx.readers.streaming import Flow
 
 
@@ -282,17 +283,26 @@ class FlatTar:
         if middle is None:
             return False
         number, offset = middle
+
+        def write_second(tick: Advance) -> None:
+            write = open_section(offset)
+
+            def told(data: bytes | memoryview) -> None:
+                write(data)
+                tick(len(data))
+
+            self._emitter.emit(told, first=number)
+
         with ExitStack() as stack:
             try:
                 with held_signals():
-                    forked = Forked(
-                        lambda _: self._emitter.emit(open_section(offset), first=number), ()
-                    )
+                    forked = Forked(write_second, ())
                     stack.enter_context(closing(forked))
             except OSError:
                 return False
             self._emitter.emit(self._watched(open_section(0), pace=2), end=number)
-            if not forked.has_worked():  # what hinders it is told here
+            # What hinders it is told here.
+            if not forked.has_worked(lambda _: self._recipe.check_cancelled()):
                 self._emitter.emit(self._watched(open_section(offset)), first=number)
         return True
 

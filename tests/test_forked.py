@@ -182,6 +182,20 @@ except ImageError as exc:
     assert said(script) == ["alone here", "cancelled"]
 
 
+def test_who_checks_beside_it_may_cancel_what_it_works_at() -> None:
+    """The caller cannot meanwhile: only one thread hears what it says."""
+    script = """
+def cancel(size):
+    raise ImageError("cancelled")
+
+try:
+    check(good, walk=endless, tick=cancel).wait()
+except ImageError as exc:
+    print(exc)
+"""
+    assert said(script) == ["alone here", "cancelled"]
+
+
 def test_ending_it_frees_a_thread_that_waits_for_it() -> None:
     script = """
 def stop(size):

@@ -125,6 +125,33 @@ def test_the_same_bytes(tmp_path: Path, archive: Path, words: list[str]) -> None
 
 
 @needs_fork
+def test_cancelled_while_the_other_half_is_written(tmp_path: Path, archive: Path) -> None:
+    """The other process has written something, and then hangs."""
+    code = (
+        "import os, sys, time, dimgx; from dimgx import extractor, system\n"
+        "from dimgx.readers import forked\n"
+        "extractor.HALVED = 0; forked._TOLD = 1\n"
+        "own, write_at, has_worked = os.getpid(), system.write_at, forked.Forked.has_worked\n"
+        "waits, written = [], []\n"
+        "def slow(fd, data, offset):\n"
+        "    if os.getpid() != own and written: time.sleep(600)\n"
+        "    written.append(write_at(fd, data, offset))\n"
+        "def waiting(self, tick=None):\n"
+        "    waits.append(self)\n"
+        "    return has_worked(self, tick)\n"
+        "system.write_at, forked.Forked.has_worked = slow, waiting\n"
+        "with dimgx.open_image(sys.argv[1]) as image:\n"
+        "    try: dimgx.flatten(image, sys.argv[2], threads=2, verify='none',\n"
+        "                       cancel=lambda: bool(waits))\n"
+        "    except dimgx.Cancelled: print('cancelled', len(waits))\n"
+    )
+    env = {"PYTHONPATH": str(CHECKOUT)}
+    done = run([sys.executable, "-c", code, archive, tmp_path / "out.tar"], env=env)
+    assert done.stdout == b"cancelled 1\n"
+    assert os.listdir(tmp_path) == ["image.tar"]
+
+
+@needs_fork
 def test_their_length_is_that_of_the_whole(tmp_path: Path, archive: Path) -> None:
     code = (
         "import sys, dimgx; from dimgx import extractor; extractor.HALVED = 0\n"

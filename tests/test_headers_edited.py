@@ -17,7 +17,19 @@ from dimgx.layers.layerindex import REWRITE
 from dimgx.layers.tarfields import Header
 from dimgx.layers.tarheader import read_header
 from tests.cases import flatten_layers, open_members
-from tests.dsl import Member, dir_, file, gnu_long, hardlink, layer, octal, pax_header, raw, symlink
+from tests.dsl import (
+    Member,
+    dir_,
+    extended,
+    file,
+    gnu_long,
+    hardlink,
+    layer,
+    octal,
+    pax_header,
+    raw,
+    symlink,
+)
 from tests.listing import full_listing, read_tar
 from tests.programs import need, run
 from tests.test_tarhop import all_of
@@ -211,3 +223,20 @@ def test_headers_too_long_to_be_edited_are_written_anew() -> None:
     members = [file("top/a", "1"), file("top/b", "2" * 700, records=many), file("top/c", "3")]
     check(members, strip_components=1)
     check([*members, file("top/d", "4" * 300_000, records=many)], prefix="p" * 120)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"a" * 512, (b"a" * 120).ljust(1200, b"\0"), b"abc".ljust(1024, b"\0")],
+    ids=["without its NUL", "with many", "short"],
+)
+@pytest.mark.parametrize("clamp", [None, 0])
+def test_a_gnu_long_name_in_more_or_fewer_blocks_than_it_needs(
+    payload: bytes, clamp: int | None
+) -> None:
+    """It is written anew where something else in the header changes: an owner's name, a time."""
+    head = extended(b"L", payload, name=b"././@LongLink", dialect="gnu")
+    member = file("cut", b"x", dialect="gnu", uname=b"bob", mtime=7)
+    tar = flatten_layers([layer(raw(head + member.encode()), file("b"))], clamp_mtime=clamp)
+    (found, _) = read_tar(tar)
+    assert (found.path, found.data) == (payload.rstrip(b"\0"), b"x")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from dimgx.errors import ImageError
@@ -244,3 +246,28 @@ def test_directories_without_entries_are_bounded(
     every = [deep[:end] for end in range(2, len(deep), 2)]
     entries = [dir_(name) for name in every]
     assert flatten_layers([layer(*entries, file(deep), *more)])
+
+
+def test_directories_without_entries_are_bounded_in_all_layers_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(names, "MOST_IMPLIED", 3 << 20)
+    layers = [layer(file(b"%d/" % number + b"a/" * 1200 + b"f")) for number in range(3)]
+    assert flatten_layers(layers[:2])
+    with pytest.raises(ImageError, match="more than 3 MiB"):
+        flatten_layers(layers)
+
+
+def test_directories_without_entries_are_bounded_before_they_are_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rule 72, where the members are replayed: a tree of them takes as much as their names."""
+    monkeypatch.setattr(names, "MOST_IMPLIED", 3 << 20)
+    many = [file(b"%d/" % number + b"a/" * 2000 + b"f") for number in range(100)]
+    tracemalloc.start()
+    try:
+        with pytest.raises(ImageError, match="more than 3 MiB"):
+            flatten_layers([layer(file("x"), file("x"), *many)])
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()

@@ -175,6 +175,7 @@ CASES = [
         for base in (".wh.", ".wh..", ".wh...")
     ],
     bad("18-as-a-directory", [[dir_("d/.wh.")]], "whiteout"),
+    bad("18-above-an-entry", [[file("d/.wh../x")]], "whiteout"),
     case(
         "18-dots-and-more",
         [[file("..a"), file("...."), file(".a")], [whiteout("..a"), whiteout("....")]],

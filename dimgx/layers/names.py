@@ -18,9 +18,8 @@ MAX_PATH = 4096
 MAX_SYMLINKS = 40
 """Symlinks followed for one name, as in Linux."""
 MOST_IMPLIED = 256 << 20
-"""Bytes of names of directories that a layer needs but has no entry for; real ones need some MiB.
-
-A small layer can need any number (rule 72).
+"""Bytes of names of directories that a layer, or all layers of an image together, need but have no
+entries for; real ones need some MiB. A small layer can need any number (rule 72).
 """
 
 WHITEOUT_PREFIX = b".wh."
@@ -53,7 +52,7 @@ def check_implied(size: int) -> None:
     """
     if size > MOST_IMPLIED:
         raise ImageError(
-            f"the directories that it needs but has no entries for have names of more than"
+            f"the directories that are needed but have no entries have names of more than"
             f" {MOST_IMPLIED >> 20} MiB"
         )
 

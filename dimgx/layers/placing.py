@@ -146,20 +146,20 @@ class Placing:
 
     def _note_marker(self, number: int, path: bytes, kind: int) -> bool:
         """Note a whiteout, an opaque marker or aufs' book-keeping; tell whether it is one."""
-        *parents, base = path.split(b"/")
-        is_below_marker = any(parent.startswith(WHITEOUT_PREFIX) for parent in parents)
-        if base == OPAQUE_MARKER and not is_below_marker:
+        parts = path.split(b"/")
+        marker = next((part for part in parts if part.startswith(WHITEOUT_PREFIX)), None)
+        if marker is None:
+            return False
+        hidden = marker[len(WHITEOUT_PREFIX) :]
+        if hidden in (b"", b".", b".."):
+            raise MalformedTar(f"a whiteout {show(path)} of nothing", self._index.starts[number])
+        parents = parts[: parts.index(marker)]
+        is_below_marker = len(parents) < len(parts) - 1
+        if marker == OPAQUE_MARKER and not is_below_marker:
             self._own.opaque[number] = b"".join(parent + b"\0" for parent in parents)
-        elif is_below_marker or base.startswith(AUFS_PREFIX):  # rules 14 and 19
+        elif is_below_marker or marker.startswith(AUFS_PREFIX):  # rules 14 and 19
             if kind == FILE:
                 self._own.dropped[path] = number
-        elif base.startswith(WHITEOUT_PREFIX):
-            hidden = base[len(WHITEOUT_PREFIX) :]
-            if hidden in (b"", b".", b".."):
-                raise MalformedTar(
-                    f"a whiteout {show(path)} of nothing", self._index.starts[number]
-                )
-            self._own.whiteouts[number] = b"\0".join((*parents, hidden))
         else:
-            return False
+            self._own.whiteouts[number] = b"\0".join((*parents, hidden))
         return True

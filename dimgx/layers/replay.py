@@ -45,6 +45,7 @@ class Replay:
     def __init__(self, index: LayerIndex, read_header_at: Callable[[int], Header]) -> None:
         self._index, self._read_header_at = index, read_header_at
         self._root: dict[bytes, _Node] = {}
+        self._implied_size = 0
 
     def run(
         self,
@@ -86,7 +87,7 @@ class Replay:
         without `create` it is made beside the tree, and so is what is no directory.
         """
         offset = self._index.starts[number]
-        entered, names = [self._root], list[bytes]()
+        entered, names, sizes = [self._root], list[bytes](), [0]
         left = path.split(b"/")[::-1]
         followed = length = 0
         while left:
@@ -97,6 +98,7 @@ class Replay:
                 if names:
                     entered.pop()
                     names.pop()
+                    sizes.pop()
                 continue
             child = entered[-1].get(part)
             if child is None:
@@ -106,6 +108,9 @@ class Replay:
                         raise MalformedTar(
                             f"a symlink leads {show(path)} to {show(part)}, a marker's name", offset
                         )
+                    # Here, as the tree itself takes as much memory as their names.
+                    self._implied_size += sizes[-1] + len(part) + 1
+                    check_implied(self._implied_size)
                     entered[-1][part] = child
             if child.kind == SYMLINK:
                 followed += 1
@@ -115,7 +120,7 @@ class Replay:
                         f"too many or too long symlinks on the way to {show(path)}", offset
                     )
                 if child.target.startswith(b"/"):
-                    del entered[1:], names[:]
+                    del entered[1:], names[:], sizes[1:]
                 left += child.target.split(b"/")[::-1]
             else:
                 children = child.children
@@ -127,6 +132,7 @@ class Replay:
                     children = {}
                 entered.append(children)
                 names.append(part)
+                sizes.append(sizes[-1] + len(part) + 1)
         return entered[-1], names
 
     def _place(self, number: int, path: bytes, node: _Node) -> None:
@@ -200,15 +206,13 @@ class Replay:
         """Write the tree's keys into the index; what is not in the tree is no entry."""
         index = self._index
         spelled, index.keys[:] = index.keys[:], [b""] * len(index.keys)
-        waiting, size = [(b"", self._root)], 0
+        waiting = [(b"", self._root)]
         while waiting:
             key, children = waiting.pop()
             for name, child in children.items():
                 child_key = key + name + (b"\0" if child.kind == DIRECTORY else b"")
                 if child.number is None:
                     index.implied.append(child_key)
-                    size += len(child_key)
-                    check_implied(size)
                 else:
                     index.keys[child.number] = child_key
                     if spelled[child.number] != child_key:

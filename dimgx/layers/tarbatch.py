@@ -352,10 +352,11 @@ class _Said(NamedTuple):
             self.targets[i] = text
             return kind in (LINK, SYMLINK) and 0 < len(text) <= MAX_PATH
         lead = self._rename(i, text)
-        size = len(text) - lead
-        if lead and (size <= 100 or count_blocks(size + 1) != count_blocks(len(payload))):
+        size, blocks = len(text) - lead, count_blocks(len(payload))
+        if lead and (size <= 100 or count_blocks(size + 1) != blocks):
             self.codes[i] |= RESIZE
-        return 0 < len(text) <= MAX_PATH
+        # Whatever is changed in such a header, the name is written anew, with one NUL behind it.
+        return 0 < len(text) <= MAX_PATH and count_blocks(len(text) + 1) == blocks
 
     def _take_records(self, i: int, kind: int, size: int, records: UsualRecords | None) -> bool:
         """Take what `size` bytes of PAX records say; tell whether that is usual."""

@@ -53,7 +53,7 @@ def walk_layer(fd: int, offset: int, size: int, *, clamp_mtime_s: int | None = N
     """Walk the tar of `size` bytes at `offset` in `fd` and give its index.
 
     With `clamp_mtime_s` (seconds since 1970), members that are newer are marked for rewriting.
-    Memory: the index, and some 500 KiB.
+    Memory: the index, some MiB, and 20 MiB where headers say as much as they can.
 
     Raises: MalformedTar where the tar breaks off or makes no sense.
     """

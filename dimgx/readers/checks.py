@@ -11,8 +11,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import chain, islice, repeat
 
 from dimgx.readers.forked import Advance, Check, Forked
@@ -62,17 +62,24 @@ class Checks:
     def _work(self, forked: Forked | None, caught: type[BaseException] = BaseException) -> None:
         if forked is not None:
             # Until then it takes nothing on that another might begin sooner.
-            forked.has_worked()
+            with self._noting(-1, caught):
+                forked.has_worked(self._tick)
         while (number := self._take()) is not None:
-            try:
+            with self._noting(number, caught):
                 if forked is None or not forked.has_checked(number, self._tick):
                     self.checks[number](self._tick)
-            except caught as exc:
-                with self._lock:
-                    if self._failed is None or number < self._failed[0]:
-                        self._failed = number, exc
         if forked is not None:
             forked.end()
+
+    @contextmanager
+    def _noting(self, number: int, caught: type[BaseException]) -> Iterator[None]:
+        """Keep what is raised, unless one of a lower number has failed."""
+        try:
+            yield
+        except caught as exc:
+            with self._lock:
+                if self._failed is None or number < self._failed[0]:
+                    self._failed = number, exc
 
     def _take(self) -> int | None:
         """Give the number of the check that is to be made next; None if there is none."""

@@ -30,6 +30,7 @@ from dimgx.errors import Cancelled, ImageError
 from dimgx.extent import Extent
 from dimgx.image import Layer, closing_chunks, has_fetched, is_fetched
 from dimgx.layers.layerindex import LayerIndex
+from dimgx.layers.names import check_implied
 from dimgx.layers.strangers import refuse_stranger, refuse_windows
 from dimgx.layers.tarwalk import walk_layer
 from dimgx.readers.checks import Checks
@@ -70,6 +71,7 @@ class Reading:
         self._distinct = dict.fromkeys(layers)
         sizes = [layer.weight for layer in self._distinct]
         self._total = None if None in sizes else sum(filter(None, sizes))
+        self._implied_size = 0
         self.done = 0
         """How many bytes of stored layers have been read."""
         self._stopped = False
@@ -304,6 +306,9 @@ class Reading:
             with self._walking:
                 index = walk_layer(tar.fd, tar.offset, tar.size, clamp_mtime_s=clamp)
         refuse_windows(index.keys)
+        # Of all layers together, each of which may be within bounds.
+        self._implied_size += sum(map(len, index.implied))
+        check_implied(self._implied_size)
         return PlainLayer(tar, index, spool)
 
 
