@@ -23,6 +23,7 @@ __all__ = (
     "ImagesResult",
     "Layer",
     "LayerSpecError",
+    "LayoutName",
     "Listing",
     "Made",
     "PathRule",
@@ -83,6 +84,7 @@ if TYPE_CHECKING:
     from dimgx.image import Image, Layer
     from dimgx.imagemaker import ResultImage, WrittenImage
     from dimgx.images.outdated import Made
+    from dimgx.images.resultnames import LayoutName
     from dimgx.imagewriter import ImagesResult
     from dimgx.imagewriter import write_images as write_images
     from dimgx.inspector import Listing, Row
@@ -113,6 +115,7 @@ _HOMES = {
     "dimgx.image": ("Image", "Layer"),
     "dimgx.imagemaker": ("ResultImage", "WrittenImage"),
     "dimgx.images.outdated": ("Made",),
+    "dimgx.images.resultnames": ("LayoutName",),
     "dimgx.imagewriter": ("ImagesResult", "write_images"),
     "dimgx.inspector": ("Listing", "Row"),
     "dimgx.layerspec": ("Selection", "select"),

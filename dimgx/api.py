@@ -118,7 +118,7 @@ def list_platforms(
 ) -> list[Platform]:
     """Give the platforms that the image `reference` is there for. Parameters as of `open_image`.
 
-    None at all means that the image does not say its platform; it is taken for any.
+    An empty list means that the image does not say its platform; it is taken for any.
     """
     from dimgx.reference import parse_reference, spelled
     from dimgx.sources import list_platforms as list_source
@@ -178,7 +178,7 @@ def flatten(
     A path appears whole and verified, or not at all; `force` lets it replace a file. Without `sync`
     the disk is not waited for, and if the machine crashes soon, the file may be empty or damaged. A
     binary file, a FIFO or a device gets its first byte when all digests have matched. `options` are
-    the fields of `Recipe`: which layers, what of them, how the work is done. `progress` and
+    the keys of `TarOptions`: which layers, what of them, how the work is done. `progress` and
     `cancel` are called from time to time, maybe in other threads; when `cancel` gives true,
     `Cancelled` is raised. `report` is told of all that is done, which costs some time. With
     `record` the tar begins with a header that tells what it was made from, and changes nothing

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeVar
 
-from dimgx.errors import ImageError, SourceError
+from dimgx.errors import ImageError, LayerSpecError, SourceError
 from dimgx.shared import Shared
 
 if TYPE_CHECKING:
@@ -244,15 +244,27 @@ class Image:
         self.close()
 
 
-@contextmanager
-def told_of(image: Image, *, is_alone: bool) -> Iterator[None]:
-    """Have an error that is found in an image name it, where there are others.
+def name_among(image: Image, images: Iterable[Image]) -> str | None:
+    """Give what tells an image from others: its reference, with its platform if another has that.
 
-    Raises: ImageError.
+    None where there are no others.
+    """
+    others = [other for other in images if other is not image]
+    is_same = any(other.reference == image.reference for other in others)
+    platform = f" ({image.platform})" if is_same and image.platform else ""
+    return f"{image.reference:.300}{platform}" if others else None
+
+
+@contextmanager
+def told_of(name: str | None) -> Iterator[None]:
+    """Have what is wrong with an image, or with what is wanted of it, begin with `name`.
+
+    Raises: ImageError, LayerSpecError.
     """
     try:
         yield
-    except ImageError as exc:
-        if is_alone or image.reference in str(exc):
+    except (ImageError, LayerSpecError) as exc:
+        if name is None or name in str(exc):
             raise
-        raise ImageError(f"{image.reference:.300}: {exc}") from exc
+        kind = LayerSpecError if isinstance(exc, LayerSpecError) else ImageError
+        raise kind(f"{name}: {exc}") from exc

@@ -74,8 +74,10 @@ class WrittenImage(NamedTuple):
     digest: Digest | None
     """Of its manifest, in the forms that have one."""
     names: tuple[ResultName, ...]
+    """Those that it has there, completed."""
     layers: tuple[StoredLayer, ...]
     """Base to top."""
+    platform: Platform | None = None
 
 
 class ImageMaker:
@@ -159,7 +161,8 @@ class ImageMaker:
     def _add(self, made: MadeImage) -> WrittenImage:
         digest = self._form.add_image(made)
         own = digest or made.id
-        for name in made.names:
+        names: list[ResultName] = []
+        for name in made.names if self._form.has_names else ():
             if isinstance(name, LayoutName) and self._form.has_engine_names:
                 warning = f"{name!r:.300} is no name to an engine, and left out (--tag gives one)"
                 self._warnings[warning] = None
@@ -173,7 +176,8 @@ class ImageMaker:
                         " ways: leave one out, or write it on its own"
                     )
             named.append((own, made.platform))
-        return WrittenImage(made.id, digest, made.names, made.layers)
+            names.append(name)
+        return WrittenImage(made.id, digest, tuple(names), made.layers, made.platform)
 
     def _whole(self, wanted: ResultImage) -> Image:
         """Give the image with its config, which an engine may have to be asked for."""

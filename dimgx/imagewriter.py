@@ -13,7 +13,7 @@ from dimgx.codec import COMPRESSIONS, Coding
 from dimgx.encode import check_level
 from dimgx.errors import UsageError
 from dimgx.flattening import with_memory_used, with_pipes_kept
-from dimgx.image import Image, told_of
+from dimgx.image import Image, name_among, told_of
 from dimgx.imagemaker import ImageMaker, ResultImage, WrittenImage
 from dimgx.images.resultnames import LayoutName
 from dimgx.platforms import differ
@@ -85,7 +85,7 @@ def write_images(
     1970, takes the place of the source's time. What an image was made from stands in its history's
     comment; with `record` it stands beside images that keep their layers, and so their configs,
     too. With `keep_images` an OCI layout that is there keeps what it has, but for what has the name
-    of a new image. The other parameters are those of `flatten`, `options` the fields of `Recipe`.
+    of a new image. The other parameters are those of `flatten`, `options` the keys of `TarOptions`.
 
     Raises: ImageError, SourceError, LayerSpecError, UsageError, TemporaryError, Cancelled.
     """
@@ -156,7 +156,7 @@ def write_images(
         maker.is_recorded = record
         written = []
         for one in wanted:
-            with told_of(one.image, is_alone=maker.is_alone):
+            with told_of(name_among(one.image, (other.image for other in wanted))):
                 written.append(
                     maker.add_kept(one) if keep_layers else maker.add(one, squash_from, created)
                 )
@@ -220,7 +220,12 @@ def _note(
     from dimgx.report import Output, name_of
 
     images = tuple(
-        (str(one.id), str(one.digest) if one.digest else None, tuple(map(str, one.names)))
+        (
+            str(one.id),
+            str(one.digest) if one.digest else None,
+            one.platform,
+            tuple(map(str, one.names)),
+        )
         for one in result.images
     )
     if not any(layer.is_made for one in result.images for layer in one.layers):

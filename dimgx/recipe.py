@@ -57,7 +57,7 @@ class TreeOptions(TypedDict, total=False):
 
 
 class TarOptions(TreeOptions, total=False):
-    """What besides that shapes the tar."""
+    """`TreeOptions`, and what shapes the tar besides."""
 
     root_entry: bool
     clamp_mtime: int | None

@@ -20,6 +20,7 @@ from dimgx.platforms import platform_fields
 if TYPE_CHECKING:
     from dimgx.extractor import FlatTar
     from dimgx.image import Image, Layer
+    from dimgx.platforms import Platform
 
 VERSION = 1
 """Grows when a key changes its meaning or goes; new keys do not count."""
@@ -46,8 +47,8 @@ class Output(NamedTuple):
     """Of the file, in hex; a directory has none."""
     layers: Coding = Coding(None)
     """Of the layers that were made or coded anew."""
-    images: tuple[tuple[str, str | None, tuple[str, ...]], ...] = ()
-    """ID, digest of the manifest and names of each image in it."""
+    images: tuple[tuple[str, str | None, Platform | None, tuple[str, ...]], ...] = ()
+    """ID, digest of the manifest, platform and names of each image in it."""
 
 
 class ImageReport(NamedTuple):
@@ -182,8 +183,13 @@ def _output(output: Output) -> dict[str, Any]:
         "size": output.size,
         "sha256": output.sha256,
         "images": [
-            {"id": id, "digest": digest, "names": list(names)}
-            for id, digest, names in output.images
+            {
+                "id": id,
+                "digest": digest,
+                "platform": platform_fields(platform),
+                "names": list(names),
+            }
+            for id, digest, platform, names in output.images
         ],
     }
 

@@ -360,10 +360,23 @@ def test_two_of_one_name_are_not_loaded(place: Path, engine: Engine) -> None:
     before = images(engine)
     other = image(layer(file("other", b"x")), tags=("nasty/app:1",))
     (place / "other.tar").write_bytes(docker_archive(other))
-    words = (f"--load={kind(engine)}", "-H", engine.url, "./nasty.tar")
-    code, told = refused("./other.tar", *words)
-    assert (code, "are both named docker.io/nasty/app:1" in told) == (1, True), told
+    for option in ("--load", "--import"):
+        words = (f"{option}={kind(engine)}", "-H", engine.url, "./nasty.tar")
+        code, told = refused("./other.tar", *words)
+        assert (code, "are both named docker.io/nasty/app:1" in told) == (1, True), told
     assert images(engine) == before
+
+
+def test_only_some_of_the_images_are_at_an_engine(place: Path, engine: Engine) -> None:
+    if kind(engine) != "docker":
+        return
+    engine.run("load", stdin=Path("nasty.tar").read_bytes())
+    words = ("-H", engine.url, "--pull", "missing", "-t", "{index}.tar", "nasty/app:1")
+    dimgx(*words, "./nasty.tar")
+    assert Path("0.tar").read_bytes() == Path("1.tar").read_bytes()
+    code, told = refused("./nasty.tar", "-H", engine.url, "-t", "none.tar")
+    assert (code, "--host has no effect" in told) == (1, True)
+    engine.run("rmi", "nasty/app:1")
 
 
 def test_layers_are_kept(place: Path, engine: Engine) -> None:

@@ -370,7 +370,7 @@ def test_from_a_registry_and_back(at_registry: str, app: str) -> None:
         ("--platform=all --platforms", "--platforms has no effect on several platforms"),
         ("--platform=all -t x.tar", "several platforms do not go into one tar: oci-archive"),
         ("--platform=all -t docker-archive:x", "do not go into one docker-archive: oci-archive"),
-        ("--platform=a,b -t dir:x", "several platforms do not go into one docker-dir"),
+        ("--platform=amd64,arm -t dir:x", "several platforms do not go into one docker-dir"),
         ("--platform=all --load", "several platforms do not go into an engine"),
         ("--platform=all --import", "several platforms do not go into an engine"),
         ("--platform=all --write-config=c -t oci:x", "--write-config has no effect on several pl"),
@@ -386,3 +386,26 @@ def test_what_makes_no_sense(app: str, words: str, told: str) -> None:
     code, line = refused(last, *others)
     assert (code, told in line) == (1, True), line
     assert sorted(path.name for path in Path().iterdir()) == ["in"]
+
+
+def test_platforms_that_come_to_one_image_are_one(app: str) -> None:
+    run_dimgx("--platform", "amd64", "--platform", "linux/amd64,x86_64", "-t", "one.tar", app)
+    assert Path("one.tar").read_bytes() == flat_bytes(app, "--platform", "amd64")
+    run_dimgx("--platform", "arm/v7,arm/v8", "-t", "{platform}.tar", app)
+    assert Path("linux-arm-v7.tar").exists()
+    run_dimgx("--platform", "amd64", "--platform", "arm64", "-t", "oci:out:x", app)
+    assert platforms_of("oci:out") == ["linux/amd64", "linux/arm64"]
+
+
+def test_a_report_tells_the_platform_of_each(app: str) -> None:
+    run_dimgx("--platform", "all", "--report", "report.json", "-t", "oci:out:x", app)
+    (output,) = json.loads(Path("report.json").read_bytes())["outputs"]
+    told = [(one["platform"]["architecture"], one["names"]) for one in output["images"]]
+    assert told == [("amd64", ["x"]), ("arm64", ["x"]), ("arm", ["x"])]
+
+
+@pytest.mark.parametrize("words", [("--squash-from", "@9"), ("-s", "-l", "@9")])
+def test_an_error_tells_for_which_platform_it_is(app: str, words: tuple[str, ...]) -> None:
+    code, told = refused(app, "--platform", "arm64,amd64", *words, "-t", "oci:out")
+    assert code == 3
+    assert told.startswith(f"dimgx: {app} (linux/arm64): no row of this image is named by @9"), told

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -389,3 +390,37 @@ def test_an_error_tells_in_which_image_it_is(place: Path) -> None:
     assert (code, told.startswith("dimgx: layer 1/1 ")) == (2, True), told
     code, told = refused("./b.tar", "--update", "-t", "new-{index}.tar", "./a.tar")
     assert (code, told.startswith("dimgx: ./b.tar: layer 1/1 ")) == (2, True), told
+
+
+@pytest.mark.parametrize("form", ["docker-dir", "docker-archive"])
+def test_names_that_a_form_does_not_hold_are_not_told(place: Path, form: FormName) -> None:
+    run_dimgx("-t", "oci:bare:12", "./a.tar")
+    for source in ("./a.tar", "oci:bare:12"):
+        run_dimgx("--format", form, "-wt", "out", "--report", "report.json", source)
+        (output,) = json.loads(Path("report.json").read_bytes())["outputs"]
+        is_held = form == "docker-archive" and source == "./a.tar"
+        assert output["images"][0]["names"] == ["example.com/a:1"] * is_held
+        Path("report.json").unlink()
+        if Path("out").is_dir():
+            shutil.rmtree("out")
+
+
+def test_a_layout_that_was_only_begun_is_gone_on_with(place: Path) -> None:
+    (place / "lay").mkdir()
+    (place / "lay" / ".dimgx-0123456789abcdef.part").write_bytes(b"x")
+    (place / "lay" / "oci-layout").write_bytes(b'{"imageLayoutVersion":"1.0.0"}')
+    add("oci:lay", "a")
+    assert names(place) == [("example.com/a:1", "1")]
+    assert sorted(os.listdir("lay")) == ["blobs", "index.json", "oci-layout"]
+    (place / "dir").mkdir()
+    (place / "dir" / "version").write_bytes(b"Directory Transport Version: 1.1\n")
+    code, told = refused("./a.tar", "--keep-images", "-t", "oci:dir")
+    assert (code, "holds no OCI layout to add to" in told) == (2, True)
+
+
+def test_a_tag_alone_by_the_library(place: Path) -> None:
+    with dimgx.open_image("./a.tar") as found:
+        wanted = dimgx.ResultImage(found, names=[dimgx.LayoutName("12"), "other:3"])
+        result = dimgx.write_images([wanted], "lay", form="oci-dir")
+    assert names(place) == [(None, "12"), ("docker.io/library/other:3", "3")]
+    assert list(map(str, result.images[0].names)) == ["12", "docker.io/library/other:3"]

@@ -213,7 +213,8 @@ def test_image_forms(
         {
             "id": str(made.id),
             "digest": str(made.digest) if made.digest else None,
-            "names": ["docker.io/example/app:1.0"],
+            "platform": {"os": "linux", "architecture": "amd64", "variant": None},
+            "names": [] if form == "docker-dir" else ["docker.io/example/app:1.0"],
         }
     ]
     assert output["size"] == sum(

@@ -168,6 +168,7 @@ def build_parser(version: str) -> argparse.ArgumentParser:
     source.add_argument(
         "--platform",
         metavar="OS/ARCH[/VARIANT]",
+        action="extend",
         type=words_of("a platform"),
         help="which image of an index (default: linux on this CPU, or the only one there is); "
         "with a target also several, separated by commas, or all",

@@ -62,9 +62,7 @@ def run(args: Sequence[str], messages: Messages, cancel: Callable[[], bool] | No
         beside = Beside(options, stack)
         chosen: list[Chosen] = []
         for reference in options.images:
-            for platform in _wanted_platforms(reference, context.beside(chosen)):
-                opened = _opened(reference, platform, context.beside(chosen))
-                chosen.append(stack.enter_context(opened))
+            chosen += _open_all(reference, context.beside(chosen), stack)
         with context.waiting() as line:
             beside.prepare(chosen[0], None if line is None else line.pull)
         if context.report is not None:
@@ -76,6 +74,24 @@ def run(args: Sequence[str], messages: Messages, cancel: Callable[[], bool] | No
             messages.warn(item.image.warnings)
         beside.finish(context.report, messages)
     return code
+
+
+def _open_all(reference: str, context: Context, resources: ExitStack) -> Sequence[Chosen]:
+    """Open an image for each platform that it is wanted for; the same one comes once."""
+    from dimgx.image import told_of
+
+    found: dict[object, Chosen] = {}
+    platforms = _wanted_platforms(reference, context)
+    for platform in platforms:
+        name = reference if len(context.options.images) > 1 else None
+        if len(platforms) > 1:
+            name = f"{reference} ({platform})"
+        beside = context.beside((*context.others, *found.values()))
+        with told_of(name):
+            opened = resources.enter_context(_opened(reference, platform, beside))
+        image = opened.image
+        found.setdefault((image.id, image.digest, image.platform), opened)
+    return tuple(found.values())
 
 
 def _with_pipes_kept(context: Context, resources: ExitStack) -> Context:

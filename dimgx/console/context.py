@@ -40,7 +40,7 @@ class Context(NamedTuple):
     """What is to be told of the run."""
     cancel: Callable[[], bool] | None
     """Asked now and then; raises what ends the run, where it is to end."""
-    others: tuple[Image, ...] = ()
+    others: tuple[Chosen, ...] = ()
     """What is open beside what is worked on."""
 
     @property
@@ -48,11 +48,11 @@ class Context(NamedTuple):
         """What is left of `--memory` beside what the others keep, in bytes."""
         from dimgx.spool import memory_left
 
-        return memory_left(self.options.memory, (image.spool for image in self.others))
+        return memory_left(self.options.memory, (one.image.spool for one in self.others))
 
     def beside(self, chosen: Iterable[Chosen]) -> Context:
         """Give the context for work beside images that are open."""
-        return self._replace(others=tuple(one.image for one in chosen))
+        return self._replace(others=tuple(chosen))
 
     @contextmanager
     def waiting(self) -> Iterator[ProgressLine | None]:

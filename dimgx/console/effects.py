@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dimgx.console.targetname import is_template
 from dimgx.console.terminal import is_stdout
 from dimgx.errors import UsageError
-from dimgx.platforms import ALL_PLATFORMS
+from dimgx.platforms import ALL_PLATFORMS, parse_platform
 from dimgx.reference import parse_reference
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def _rules(
 def _wants_platforms(said: dict[str, Any]) -> bool:
     """Tell whether an image is wanted for several platforms."""
     wanted = said["platform"] or ()
-    return len(wanted) > 1 or wanted == ALL_PLATFORMS
+    return wanted == ALL_PLATFORMS or len(set(map(parse_platform, wanted))) > 1
 
 
 def _check_images(said: dict[str, Any]) -> None:

@@ -34,12 +34,13 @@ def engine_options(reference: str, options: Options, tick: Tick | None) -> Engin
 
     # Of a credential helper that is missing the docker package warns besides failing.
     warnings.filterwarnings("ignore", module=r"docker\.")
-    # An image from elsewhere leaves `-H` to the engine that is to take it.
-    is_others = kind is None and (options.load or options.import_)
+    # An image from elsewhere leaves `-H` to the engine that is to take it, or that has others.
+    has_others = kind is None and any(map(kind_of, options.images))
+    is_others = has_others or (kind is None and (options.load or options.import_))
     return EngineOptions.of(
         os.environ,
         host=None if is_others else options.host,
-        pull=options.pull,
+        pull="never" if has_others else options.pull,
         is_direct=options.direct,
         tick=tick,
         are_rows_wanted=bool(options.layers or options.squash_from)

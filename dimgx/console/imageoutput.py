@@ -128,9 +128,11 @@ def _import(
     from functools import partial
 
     from dimgx.api import flatten
+    from dimgx.imagewriter import check_names
     from dimgx.stream import Pushed
 
     # As much as can be found out comes before anything is sent.
+    check_names([result_image(one, None, context.options) for one in chosen], "docker-archive")
     imported = [_imported(one, context.options) for one in chosen]
     for what in imported:
         context.messages.warn(engine.check(what))

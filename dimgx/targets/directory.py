@@ -86,7 +86,9 @@ class DirectoryStore:
         names = os.listdir(self._place)
         is_marked = _is_marked(self._place)
         is_layout = _INDEXES[0] in names and is_marked
-        if not names or (self._keeps_images and is_layout):
+        # What a killed run has left of a layout is as good as nothing.
+        is_rest = "version" not in names and is_unfinished(self._place)
+        if not names or (self._keeps_images and (is_layout or is_rest)):
             return
         is_image = is_marked and any(name in _INDEXES for name in names)
         if not is_image and not is_unfinished(self._place):

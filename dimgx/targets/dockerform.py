@@ -38,6 +38,7 @@ class DockerArchiveForm:
     # What else `docker load` takes, older tools that read `layer.tar` do not.
     kept: ClassVar[frozenset[Compression | None]] = frozenset((None,))
     has_manifest: ClassVar[bool] = False
+    has_names: ClassVar[bool] = True
     has_engine_names: ClassVar[bool] = True
     has_indexes: ClassVar[bool] = False
 
@@ -131,6 +132,7 @@ class DockerDirectoryForm:
     # Docker's manifest has no zstd.
     kept: ClassVar[frozenset[Compression | None]] = frozenset((None, "gzip"))
     has_manifest: ClassVar[bool] = True
+    has_names: ClassVar[bool] = False
     has_engine_names: ClassVar[bool] = False
     has_indexes: ClassVar[bool] = False
 

@@ -66,6 +66,8 @@ class Form(Protocol):
     """How layers may be stored that are kept."""
     has_manifest: ClassVar[bool]
     """A manifest guards the layers, whatever the config says."""
+    has_names: ClassVar[bool]
+    """Images have names there."""
     has_engine_names: ClassVar[bool]
     """What is no name to an engine is left out."""
     has_indexes: ClassVar[bool]

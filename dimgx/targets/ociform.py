@@ -53,6 +53,7 @@ class OciForm:
 
     kept: ClassVar[frozenset[Compression | None]] = frozenset((None, "gzip", "zstd"))
     has_manifest: ClassVar[bool] = True
+    has_names: ClassVar[bool] = True
     has_engine_names: ClassVar[bool] = False
     has_indexes: ClassVar[bool] = True
 
