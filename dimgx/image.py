@@ -244,27 +244,29 @@ class Image:
         self.close()
 
 
-def name_among(image: Image, images: Iterable[Image]) -> str | None:
-    """Give what tells an image from others: its reference, with its platform if another has that.
+def names_among(image: Image, images: Iterable[Image]) -> tuple[str | None, Platform | None]:
+    """Give what tells an image from others: its reference, and its platform if one has that, too.
 
     None where there are no others.
     """
     others = [other for other in images if other is not image]
     is_same = any(other.reference == image.reference for other in others)
-    platform = f" ({image.platform})" if is_same and image.platform else ""
-    return f"{image.reference:.300}{platform}" if others else None
+    return image.reference if others else None, image.platform if is_same else None
 
 
 @contextmanager
-def told_of(name: str | None) -> Iterator[None]:
-    """Have what is wrong with an image, or with what is wanted of it, begin with `name`.
+def told_of(reference: str | None, platform: Platform | None) -> Iterator[None]:
+    """Have what is wrong with an image, or with what is wanted of it, begin with these.
 
     Raises: ImageError, LayerSpecError.
     """
     try:
         yield
     except (ImageError, LayerSpecError) as exc:
-        if name is None or name in str(exc):
+        text = str(exc)
+        names = [f"{name!s:.300}" for name in (reference, platform) if name is not None]
+        missing = [name for name in names if name not in text]
+        if not missing:
             raise
         kind = LayerSpecError if isinstance(exc, LayerSpecError) else ImageError
-        raise kind(f"{name}: {exc}") from exc
+        raise kind(f"{' for '.join(missing)}: {text}") from exc

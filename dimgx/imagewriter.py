@@ -13,7 +13,7 @@ from dimgx.codec import COMPRESSIONS, Coding
 from dimgx.encode import check_level
 from dimgx.errors import UsageError
 from dimgx.flattening import with_memory_used, with_pipes_kept
-from dimgx.image import Image, name_among, told_of
+from dimgx.image import Image, names_among, told_of
 from dimgx.imagemaker import ImageMaker, ResultImage, WrittenImage
 from dimgx.images.resultnames import LayoutName
 from dimgx.platforms import differ
@@ -156,7 +156,7 @@ def write_images(
         maker.is_recorded = record
         written = []
         for one in wanted:
-            with told_of(name_among(one.image, (other.image for other in wanted))):
+            with told_of(*names_among(one.image, (other.image for other in wanted))):
                 written.append(
                     maker.add_kept(one) if keep_layers else maker.add(one, squash_from, created)
                 )

@@ -408,4 +408,12 @@ def test_a_report_tells_the_platform_of_each(app: str) -> None:
 def test_an_error_tells_for_which_platform_it_is(app: str, words: tuple[str, ...]) -> None:
     code, told = refused(app, "--platform", "arm64,amd64", *words, "-t", "oci:out")
     assert code == 3
-    assert told.startswith(f"dimgx: {app} (linux/arm64): no row of this image is named by @9"), told
+    assert told.startswith(f"dimgx: {app} for linux/arm64: no row of this image is named by @9")
+
+
+def test_an_error_that_tells_the_image_tells_the_platform_too(app: str) -> None:
+    words = ("--platform", "arm64,s390x", "-t", "oci:out")
+    told = refused(app, *words)[1]
+    assert told.startswith("dimgx: ") and told.count("linux/s390x") == told.count("holds") == 1
+    code, told = refused(app, "--platform", "arm64,amd64", "--include", "nope", "-t", "oci:out")
+    assert (code, told.startswith(f"dimgx: {app} for linux/arm64: --include")) == (2, True), told

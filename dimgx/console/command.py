@@ -83,11 +83,9 @@ def _open_all(reference: str, context: Context, resources: ExitStack) -> Sequenc
     found: dict[object, Chosen] = {}
     platforms = _wanted_platforms(reference, context)
     for platform in platforms:
-        name = reference if len(context.options.images) > 1 else None
-        if len(platforms) > 1:
-            name = f"{reference} ({platform})"
+        is_alone = len(context.options.images) == len(platforms) == 1
         beside = context.beside((*context.others, *found.values()))
-        with told_of(name):
+        with told_of(None if is_alone else reference, platform if len(platforms) > 1 else None):
             opened = resources.enter_context(_opened(reference, platform, beside))
         image = opened.image
         found.setdefault((image.id, image.digest, image.platform), opened)

@@ -13,7 +13,7 @@ from dimgx.console.listing import escape
 from dimgx.console.targetname import DIRECTORY_FORMS, is_template
 from dimgx.console.terminal import check_stdout, is_terminal, open_stdout, print_text
 from dimgx.errors import SourceError, UsageError
-from dimgx.image import name_among, told_of
+from dimgx.image import names_among, told_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -170,8 +170,8 @@ def _do(job: Job, context: Context) -> None:
     target = job.target
     context = context.beside(job.others)
     context.messages.warn(_target_warnings(target))
-    name = name_among(job.chosen[0].image, (other.image for other in job.others))
-    with told_of(name), ExitStack() as stack:
+    names = names_among(job.chosen[0].image, (other.image for other in job.others))
+    with told_of(*names), ExitStack() as stack:
         if context.options.target is not target:
             from dimgx.console.template import make_parents
 
