@@ -23,7 +23,8 @@ class Program:
     """A program with the words that each of its commands begins with.
 
     `explain` gives the error that the last line of what it says on failing comes to; each method
-    raises that, SourceError where it cannot be run, and TemporaryError where a signal ended it.
+    raises that, SourceError where it cannot be run, and TemporaryError where a signal has ended it
+    and it says nothing.
     """
 
     def __init__(self, command: list[str], explain: Callable[[str], Exception]) -> None:
@@ -107,8 +108,8 @@ class Program:
 
     def _failure(self, returncode: int, errors: bytes) -> Exception:
         lines = errors.decode("utf-8", "replace").split("\n")
+        text = next((line.strip() for line in reversed(lines) if line.strip()), None)
         name = os.path.basename(self.command[0])
-        if returncode < 0:
+        if text is None and returncode < 0:
             return TemporaryError(f"{name} was ended by signal {-returncode} while it worked")
-        text = next((line for line in reversed(lines) if line.strip()), f"{name} failed").strip()
-        return self._explain(text)
+        return self._explain(text or f"{name} failed")
