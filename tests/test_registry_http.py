@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dimgx import DimgxError, ImageError, Proxies, SourceError, TemporaryError
+from dimgx.sources import registryclient
 from tests.dsl import file, layer
 from tests.registries import (
     FaultyRegistry,
@@ -271,6 +272,18 @@ def test_token_that_comes_drop_by_drop(faulty: FaultyRegistry, status: int, head
     drips = Drips("/token", f"HTTP/1.1 {status} x\r\n".encode() + head)
     faulty.rules += [drips, wants_token(faulty)]
     told = fault(faulty.reference(), TemporaryError, timeout_s=0.5, retry_time_s=0.1)
+    assert f"{faulty.host} does not answer in time" in told
+    assert not drips.overdue.is_set()
+
+
+@pytest.mark.parametrize("head", [LONG, b"\r\n"])
+def test_manifest_that_comes_drop_by_drop(
+    faulty: FaultyRegistry, head: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registryclient, "_MANIFEST_S", 0.5)
+    drips = Drips("/manifests/", b"HTTP/1.1 200 OK\r\n" + head)
+    faulty.rules.append(drips)
+    told = fault(faulty.reference(), TemporaryError, retry_time_s=0.1)
     assert f"{faulty.host} does not answer in time" in told
     assert not drips.overdue.is_set()
 

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 _ERROR_LIMIT = 64 << 10
 _TAGS_LIMIT = 4 << 20
 _MOST_TAGS_SHOWN = 5
+_MANIFEST_S = 60.0
+"""Seconds that a manifest, of some kB as a rule, may take once it has begun."""
 _MOST_REFUSALS = 8
 _ACCEPTED = ", ".join(sorted(MANIFEST_TYPES | INDEX_TYPES))
 
@@ -102,7 +104,8 @@ class RegistryClient:
             response = self.get(f"manifests/{reference}", patience,
                                 what, {"Accept": _ACCEPTED})  # fmt: skip
             try:
-                data = read_body(response, self.host, MANIFEST_LIMIT, f"{what} at {self.host}")
+                where = f"{what} at {self.host}"
+                data = read_body(response, self.host, MANIFEST_LIMIT, where, _MANIFEST_S)
                 if data.lstrip().startswith(b"<"):
                     raise ImageError(
                         f"{host_of(response.url)} answers with a web page, not with {what}: is it a"
