@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
     from dimgx.inspector import Row
 
-_POSITION = re.compile(r"@(-?[0-9]{1,9})")
+_POSITION = re.compile(r"@(-?[0-9]{1,99})")
 _ID = re.compile(r"(?:sha256:)?([0-9a-fA-F]{1,64})")
 # A name with an optional tag and digest: loose, since it only has to tell a typo from a name.
 _TAG = r"[A-Za-z0-9][A-Za-z0-9._/-]*(?::[A-Za-z0-9._/-]+){0,2}(?:@sha256:[0-9a-f]{64})?"
-_PART = rf"(?:@-?[0-9]{{1,9}}|(?:sha256:)?[0-9a-fA-F]{{1,64}}|{_TAG})"
+_PART = rf"(?:@-?[0-9]{{1,99}}|(?:sha256:)?[0-9a-fA-F]{{1,64}}|{_TAG})"
 _SPEC = re.compile(rf"{_PART}(?::{_PART})?")
 _NUMBERS = re.compile(r"([0-9]{1,4})(?::([0-9]{1,4}))?")
 _CANDIDATES_SHOWN = 8

@@ -487,6 +487,7 @@ BAD = [
     (["--log-format", "%(nothing", "./image.tar"], 1),
     (["--log-format", "%(nothing)s", "./image.tar"], 1),
     (["--log-format", "%(message)d", "./image.tar"], 1),
+    (["--log-format", "", "./image.tar"], 1),
     (["--platforms", "--pull", "always", "./image.tar"], 1),
     (["-w", "--format", "docker-archive", "-t", "x", "docker-archive:-", "-:a"], 1),
     (["--platform", "linux/riscv64", "./image.tar"], 2),
@@ -734,6 +735,7 @@ def test_full_device_behind_standard_output(place: Path, args: list[str]) -> Non
         (["-v", "-t", "o.tar", "./image.tar"], 0),
         (["./missing.tar"], 2),
         (["--log-format", "%(message)s", "./missing.tar"], 2),
+        (["--log-format", "%(message)s", "--json", "-q", "./image.tar"], 1),
     ],
 )
 @pytest.mark.parametrize(

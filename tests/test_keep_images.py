@@ -424,3 +424,23 @@ def test_a_tag_alone_by_the_library(place: Path) -> None:
         result = dimgx.write_images([wanted], "lay", form="oci-dir")
     assert names(place) == [(None, "12"), ("docker.io/library/other:3", "3")]
     assert list(map(str, result.images[0].names)) == ["12", "docker.io/library/other:3"]
+
+
+@pytest.mark.parametrize("option", ["--report", "--write-config"])
+def test_what_is_read_is_not_written_to(place: Path, option: str) -> None:
+    run_dimgx("-t", "oci:lay", "./a.tar")
+    Path("own.tar").write_bytes(layer(file("own")))
+    before = {name: data for path in ("lay", ".") for name, data in files_of(Path(path)).items()}
+    for source, path in (
+        ("./a.tar", "a.tar"), ("oci:lay", "lay/index.json"), ("oci:lay", "lay/new"),
+        ("./a.tar", "./own.tar"),
+    ):  # fmt: skip
+        words = ("-w", "-t", "x.tar", option, path, "--add-layer", "own.tar")
+        code, told = refused(source, *words)
+        assert (code, f"{path} is read, or inside what is" in told) == (1, True), told
+    code, told = refused("oci:lay", "-w", "-t", "lay/oci-layout")
+    assert (code, "would be inside what is read" in told) == (1, True), told
+    after = {name: data for path in ("lay", ".") for name, data in files_of(Path(path)).items()}
+    assert after == before
+    run_dimgx("-w", "-t", "a.tar", option, "beside", "./a.tar")
+    run_dimgx("-w", "-t", "oci:lay", "oci:lay")

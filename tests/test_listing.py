@@ -112,6 +112,17 @@ def test_table_on_a_terminal_fits_it() -> None:
     assert created_by("x" * 300, 10) == "x" * 17 + "..."
 
 
+def test_wide_characters_take_two_columns() -> None:
+    """And what goes above another takes none."""
+    row = Row(0, id="sha256:" + "1" * 64, created_by="\u65e5" * 60 + "e\u0301" * 60, tags=("x:1",))
+    _, line = format_table(listing(row), width=130, now_s=NOW_S).splitlines()
+    end = line.rstrip(".")
+    assert line.endswith("...") and len(line) + line.count("\u65e5") in (129, 130)
+    assert set(end[-10:]) == {"\u65e5"}
+    narrow = Row(0, id="sha256:" + "1" * 64, created_by="e\u0301" * 20, tags=("x:1",))
+    assert format_table(listing(narrow), width=100, now_s=NOW_S).endswith("e\u0301" * 20 + "\n")
+
+
 @pytest.mark.parametrize("created_by", [None, "", " \n\t"])
 def test_what_is_absent_is_a_dash(created_by: str | None) -> None:
     row = Row(0, created_by=created_by)

@@ -306,7 +306,7 @@ def test_tar_that_lost_its_end_is_made_again(place: Path, left: int) -> None:
     code, told = check("-t", "out.tar", "./app.tar")
     assert code == 5
     if left not in (512,):
-        assert told == "damaged: the tar ends early"
+        assert told == "damaged: the tar ends wrongly"
         update("-t", "out.tar", "./app.tar")
         assert (place / "out.tar").read_bytes() == data
 
@@ -316,7 +316,7 @@ def test_tar_that_ends_within_zeros_but_no_block_has_lost_its_end(place: Path) -
     update("-t", "out.tar", "./zeros.tar")
     with (place / "out.tar").open("r+b") as target:
         target.truncate(7000)
-    assert check("-t", "out.tar", "./zeros.tar") == (5, "damaged: the tar ends early")
+    assert check("-t", "out.tar", "./zeros.tar") == (5, "damaged: the tar ends wrongly")
 
 
 PACKED = (".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -357,8 +357,8 @@ def test_packed_tar_that_lost_its_end_is_made_again(
     for lost in (*range(1, 40), 100, 511, 512, 4096, 65537, len(data) - kept):
         path.write_bytes(data[:-lost])
         (found,) = read_state(str(path)) or ()
-        assert found.problem == "damaged: the tar ends early", lost
-    assert check(*words) == (5, "damaged: the tar ends early")
+        assert found.problem == "damaged: the tar ends wrongly", lost
+    assert check(*words) == (5, "damaged: the tar ends wrongly")
     update(*words)
     assert path.read_bytes() == data
 
@@ -377,7 +377,7 @@ def test_packed_tar_that_was_cut_behind_what_looks_like_an_end(
     found = re.compile(end).search(data, 3 << 19)
     assert found is not None
     (place / f"out{suffix}").write_bytes(data[: found.end()])
-    told = (5, "damaged: the tar ends early")
+    told = (5, "damaged: the tar ends wrongly")
     assert check("-t", f"out{suffix}", "./big.tar") == told
 
 
@@ -429,7 +429,7 @@ def test_end_of_a_tar_that_another_program_packed(
             path.write_bytes(data[: len(data) - lost])
             (found,) = read_state(str(path)) or ()
             assert found.packing == compression
-            assert found.problem == ("damaged: the tar ends early" if lost else None), number
+            assert found.problem == ("damaged: the tar ends wrongly" if lost else None), number
 
 
 def test_target_that_is_neither_file_nor_directory(place: Path) -> None:

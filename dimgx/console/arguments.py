@@ -216,7 +216,7 @@ def build_parser(version: str) -> argparse.ArgumentParser:
     source.add_argument(
         "--threads",
         metavar="N",
-        type=whole_number("a number of threads from 1 on", digits=4, least=1),
+        type=whole_number("a number of threads from 1 to 9999", digits=4, least=1),
         help="default: the CPUs that dimgx may use",
     )
     source.add_argument(
@@ -294,6 +294,7 @@ def build_parser(version: str) -> argparse.ArgumentParser:
     shown.add_argument(
         "--log-format",
         metavar="FORMAT",
+        type=text_of("a format"),
         help="how it is told, a format of Python's logging module, as in "
         "'%%(levelname)-8s: %%(message)s'",
     )

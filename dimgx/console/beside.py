@@ -102,10 +102,12 @@ def _begin(path: str | None, options: Options, resources: ExitStack) -> Target |
 def check_apart(options: Options, targets: Iterable[TargetName]) -> None:
     """See that the results and the files beside them are apart: none is another, nor in another.
 
-    Nor may one be in a directory that is added: what is being written would be a part of that.
+    Nor may one be in a directory that is added: what is being written would be a part of that. And
+    no file takes the place of what an image is made of, but a result that of the image itself.
 
     Raises: UsageError.
     """
+    sources = _sources(options)
     beside = [path for path in (options.write_config, options.report) if path and path != "-"]
     places = [os.path.realpath(path) for path in beside]
     roots = []
@@ -115,14 +117,28 @@ def check_apart(options: Options, targets: Iterable[TargetName]) -> None:
             continue
         root = os.path.realpath(target.path)
         roots.append(root)
+        if any(root.startswith(os.path.join(source, "")) for source in sources):
+            raise UsageError(f"{target.path} would be inside what is read: name a place outside it")
         for path, place in zip(beside, places, strict=True):
             if place.startswith(os.path.join(root, "")):
                 raise UsageError(
                     f"{path} would be inside the target {target.path}: name a place outside it"
                 )
         check_target(target.path, options.add_layers)
-    for path in beside:
+    for path, place in zip(beside, places, strict=True):
         check_target(path, options.add_layers)
+        is_added = place in map(os.path.realpath, options.add_layers)
+        if is_added or any(os.path.commonpath((source, place)) == source for source in sources):
+            raise UsageError(f"{path} is read, or inside what is: name another place")
     every = (*places, *roots)
     if len(set(every)) < len(every):
         raise UsageError("the result, --write-config and --report need a file each")
+
+
+def _sources(options: Options) -> list[str]:
+    """Give where the images lie that are files or directories."""
+    from dimgx.reference import parse_reference
+
+    found = [parse_reference(text) for text in options.images]
+    paths = [one.path for one in found if one.path and one.transport != "containers-storage"]
+    return list(map(os.path.realpath, paths))

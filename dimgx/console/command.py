@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from dimgx.platforms import Platform
 
 
+_LAST_S = 253402300799
+"""The last second of the year 9999, since 1970: a year has four digits in RFC 3339."""
+
+
 def run(args: Sequence[str], messages: Messages, cancel: Callable[[], bool] | None = None) -> int:
     """Do what `args` (without the program's name) ask for, and give the exit code.
 
@@ -37,13 +41,9 @@ def run(args: Sequence[str], messages: Messages, cancel: Callable[[], bool] | No
     from dimgx.console.options import parse_args
 
     try:
-        options = parse_args(args, __version__)
+        options = parse_args(args, __version__, messages.set_up)
     except SystemExit:  # --help and its kind are done
         return 0
-    try:
-        messages.set_up(options.log_level, options.log_format)
-    except ValueError as exc:
-        raise UsageError(f"--log-format: {exc}") from exc
     context = _look_around(options, messages, cancel)
     if options.origin is not None:
         _show_origin(options.origin)
@@ -341,4 +341,6 @@ def _source_date_epoch(options: Options) -> int | None:
         return None
     if not text.isascii() or not text.isdigit() or len(text) > 12:
         raise UsageError(f"SOURCE_DATE_EPOCH is {text!r}, not seconds since 1970")
+    if int(text) > _LAST_S:
+        raise UsageError(f"SOURCE_DATE_EPOCH is {text}, which is beyond the year 9999")
     return int(text)

@@ -64,7 +64,7 @@ def format_table(listing: Listing, *, width: int | None, now_s: float) -> str:
     lines: list[tuple[str, ...]] = [_HEADINGS]
     for row, virtual_size in _with_virtual_sizes(listing.rows):
         lines.append((_shown_tag(row.tags, listing.reference), *_cells(row, virtual_size, now_s)))
-    widths = [max(len(line[column]) for line in lines) for column in range(len(_HEADINGS) - 1)]
+    widths = [max(_columns(line[column]) for line in lines) for column in range(len(_HEADINGS) - 1)]
     if width is None:
         # Cells end two characters or more before the next, at a multiple of eight.
         widths = [
@@ -77,13 +77,30 @@ def format_table(listing: Listing, *, width: int | None, now_s: float) -> str:
         room = max(_LEAST_CREATED_BY, width - sum(widths) - len(separator) * len(widths))
     text = []
     for line in lines:
-        cells = [cell.ljust(wide) for cell, wide in zip(line, widths, strict=False)]
+        cells = [
+            cell + " " * (wide - _columns(cell)) for cell, wide in zip(line, widths, strict=False)
+        ]
         text.append(separator.join([*cells, _cut(line[-1], room)]) + "\n")
     return "".join(text)
 
 
+def _columns(text: str) -> int:
+    """Give how many columns of a terminal a text takes."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width
+
+    wide = sum(east_asian_width(char) in "FW" for char in text)
+    return len(text) + wide - sum(map(bool, map(combining, text)))
+
+
 def _cut(text: str, room: int | None) -> str:
-    return text if room is None or len(text) <= room else text[: room - 3] + "..."
+    if room is None or _columns(text) <= room:
+        return text
+    end = room - 3
+    while _columns(text[:end]) > room - 3:
+        end -= 1
+    return text[:end] + "..."
 
 
 def _cells(row: Row, virtual_size: int | None, now_s: float) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from dimgx.console.listing import escape
+from dimgx.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,14 +48,17 @@ class Messages:
     def set_up(self, level: str, log_format: str | None) -> None:
         """Choose what is shown, and how.
 
-        Raises: ValueError for a format that logging does not take.
+        Raises: UsageError for a format that logging does not take.
         """
         self._rank = _RANKS[level]
         if level == "DEBUG" or log_format is not None:
             import logging
 
             if log_format is not None:
-                _check_format(log_format)
+                try:
+                    _check_format(log_format)
+                except ValueError as exc:
+                    raise UsageError(f"--log-format: {exc}") from exc
             logging.basicConfig(
                 level=level, format=log_format or "dimgx: %(levelname)s: %(name)s: %(message)s"
             )

@@ -12,7 +12,7 @@ from dimgx.console.targetname import TargetName, parse_target
 from dimgx.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 
 class Options(NamedTuple):
@@ -93,8 +93,14 @@ class Options(NamedTuple):
 _ALONE = {"--tls-verify": "true", "--load": "any", "--import": "any"}
 
 
-def parse_args(argv: Sequence[str], version: str) -> Options:
+def parse_args(
+    argv: Sequence[str],
+    version: str,
+    show: Callable[[str, str | None], None] = lambda level, log_format: None,
+) -> Options:
     """Give what `argv` (without the program's name) asks for.
+
+    `show` is told how messages are shown, before the parts are checked against each other.
 
     Raises: UsageError; SystemExit with code 0 for --help, --version and --print-completion.
     """
@@ -113,9 +119,10 @@ def parse_args(argv: Sequence[str], version: str) -> Options:
         target = parse_target(said["target"], said["format"], said["compression"])
         if target.name is not None:
             said["tags"] = (*(said["tags"] or ()), target.name)
+    level = said["log_level"] or ("INFO" if said["verbose"] else Options().log_level)
+    show(level, said["log_format"])
     check_effects(said, target)
-    said["target"] = target
-    said["log_level"] = said["log_level"] or ("INFO" if said["verbose"] else None)
+    said |= {"target": target, "log_level": level}
     return Options(**{name: said[name] for name in Options._fields if said[name] is not None})
 
 

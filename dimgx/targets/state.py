@@ -100,7 +100,7 @@ def _read_tar(extent: Extent, compression: Compression | None) -> Made | None:
     origin = parse_origin(dict(parse_records(payload, 0)).get(b"comment"))
     problem = None
     if not (_has_tar_end(extent) if compression is None else has_end(extent, compression)):
-        problem = "damaged: the tar ends early"
+        problem = "damaged: the tar ends wrongly"
     return Made((), origin, packing=compression or "none", problem=problem)
 
 
