@@ -84,11 +84,13 @@ def open_flow_of(image: Image, recipe: Recipe, fetch_all: FetchAll | None) -> Fl
     return open_flow(chosen_layers(image, recipe.layers), recipe, fetch_all)
 
 
-def with_pipes_kept(recipe: Recipe, resources: ExitStack) -> Recipe:
+def with_pipes_kept(
+    recipe: Recipe, resources: ExitStack, beside: Sequence[SpoolSpace | None] = ()
+) -> Recipe:
     """Give the recipe with what comes from pipes kept until `resources` is closed.
 
     So what is laid on top can be read more than once: for its digest, and for each image. What is
-    left of `memory` is for the rest.
+    left of `memory` is for the rest, and for what lies in the spaces `beside`.
 
     Raises: ImageError, SourceError, Cancelled.
     """
@@ -96,7 +98,8 @@ def with_pipes_kept(recipe: Recipe, resources: ExitStack) -> Recipe:
     # Without a path to what is kept (a /proc that is not mounted) a pipe serves for one reading.
     if not pipes or not os.path.exists("/dev/fd"):
         return recipe
-    space = resources.enter_context(SpoolSpace(recipe.memory, recipe.tmpdirs))
+    left = memory_left(recipe.memory, beside)
+    space = resources.enter_context(SpoolSpace(left, recipe.tmpdirs))
     kept = {}
     read = added_layers(recipe._replace(add_layers=pipes), space, resources)
     for path, layer in zip(pipes, read, strict=True):

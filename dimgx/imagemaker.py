@@ -19,7 +19,7 @@ from dimgx.image import has_fetched
 from dimgx.imagename import ImageName
 from dimgx.images.imageconfig import created_of, kept_steps, made_step, make_config, time_of
 from dimgx.images.layerparts import FlatPart, KeptPart, key_of
-from dimgx.images.resultnames import LayoutName, own_names, parse_tag
+from dimgx.images.resultnames import LayoutName, own_names, parse_layout_name, parse_tag
 from dimgx.images.wanted import origin_of_image, origin_of_kept
 from dimgx.inspector import Row, layers_of, list_rows
 from dimgx.platforms import differ
@@ -60,7 +60,9 @@ class ResultImage(NamedTuple):
             return own_names(self.image)
         return tuple(
             dict.fromkeys(
-                name if isinstance(name, (ImageName, LayoutName)) else parse_tag(name)
+                name
+                if isinstance(name, ImageName)
+                else (parse_layout_name if isinstance(name, LayoutName) else parse_tag)(name)
                 for name in self.names
             )
         )

@@ -129,10 +129,10 @@ def write_images(
     archive = Coding(compression, level, threads)
     layers = Coding(stored, None if compression is not None else level, threads)
     with ExitStack() as stack:
-        recipe = with_pipes_kept(recipe, stack)
         for one in wanted:
             stack.enter_context(one.image.using())
         spaces = [one.image.spool for one in wanted if one.image.spool is not None]
+        recipe = with_pipes_kept(recipe, stack, spaces)
         is_hashed = sha256 or report is not None
         store, held = _open_store(
             target,
@@ -145,6 +145,8 @@ def write_images(
             is_hashed=is_hashed,
             has_long_names=any(map(_has_long_names, wanted)),
             keep_images=keep_images,
+            # A plain layer of one image is made once more in the end (`ImageMaker._flatten`).
+            is_kept=len(wanted) > 1 or stored is not None or keep_layers or squash_from is not None,
         )
         writer = _open_form(form, store)
         if recipe.memory is not None:
@@ -259,6 +261,7 @@ def _open_store(
     is_hashed: bool,
     has_long_names: bool,
     keep_images: bool,
+    is_kept: bool,
 ) -> tuple[Store, int]:
     """Give what is written to, and how much memory of the recipe it may keep."""
     from dimgx.targets.archive import FileArchive, StreamedArchive
@@ -278,6 +281,6 @@ def _open_store(
     if isinstance(opened, FileTarget) and coding.compression is None and not has_long_names:
         return FileArchive(opened, is_hashed=is_hashed), 0
     # One half for what the layers are made of, and one for what is made.
-    held = None if recipe.memory is None else recipe.memory // 2
+    held = None if recipe.memory is None else recipe.memory // 2 if is_kept else 0
     space = stack.enter_context(SpoolSpace(held, recipe.tmpdirs))
     return StreamedArchive(opened, coding, space, is_hashed=is_hashed), held or 0

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from dimgx.digest import Digest
 from dimgx.errors import ImageError
+from dimgx.imagename import normal_name
 from dimgx.jsondoc import Fields, parse_json
 from dimgx.platforms import Platform, normal_platform
 
@@ -170,12 +171,14 @@ class Config(NamedTuple):
 def names_of(annotations: Mapping[str, str]) -> list[str]:
     """Give the names that the annotations of a layout's entry say: the full one, the tag.
 
-    umoci copies the full name of what it made an image from, and only says the new tag.
+    umoci copies the full name of what it made an image from, and only says the new tag, or name.
     """
     full, ref = annotations.get(CONTAINERD_NAME), annotations.get(REF_NAME)
-    if full and ref and not re.search("[:/]", ref) and "@" not in full:
+    if full and ref and "@" not in full:
         tag = full.rpartition("/")[2].partition(":")[2]
-        full = full if tag in (ref, "") else None
+        is_name = re.search("[:/]", ref) is not None
+        is_same = normal_name(ref) == normal_name(full) if is_name else tag in (ref, "")
+        full = full if is_same else None
     return [name for name in (full, ref) if name]
 
 

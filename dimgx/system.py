@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import stat
 import sys
 import threading
 from contextlib import suppress
@@ -65,6 +66,18 @@ def open_read(path: str | bytes) -> int:
     Raises: OSError as `os.open` does.
     """
     return os.open(path, os.O_RDONLY | _O_BINARY)
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a regular file for reading, and nothing else: a pipe would be waited for.
+
+    Raises: OSError as `open` does, and where it is no regular file.
+    """
+    # Before it is opened: with some devices that alone does something.
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file")
+    flags = getattr(os, "O_NONBLOCK", 0)
+    return open(path, "rb", opener=lambda name, mode: os.open(name, mode | flags))
 
 
 def let_go(fd: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -300,6 +301,7 @@ def test_store_of_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("text", "problem"),
     [
         ("[storage", "is not valid TOML"),
+        ("a = " + "[" * 10_000, "is nested too deep"),
         ("storage = 1", "storage"),
         ('[storage]\ngraphroot = "{}"\ndriver = "zfs"\n', "that the driver zfs keeps"),
         ("[storage]\ngraphroot = 1\n", "graphroot"),
@@ -315,9 +317,19 @@ def test_settings_that_make_no_sense(
     assert problem in str(raised.value)
 
 
-def test_settings_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_that_are_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(system, "is_root", lambda: False)
     assert usual_store(EngineOptions()) is None
+    with pytest.raises(SourceError, match="No such file"):
+        usual_store(EngineOptions(storage_conf=str(tmp_path / "none.conf")))
+
+
+def test_a_pipe_in_a_store_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "overlay-images").mkdir()
+    os.mkfifo(tmp_path / "overlay-images" / "images.json")
+    reference = f"containers-storage:[overlay@{tmp_path}]x"
+    code, told = programs.refused(reference)
+    assert (code, "no regular file" in told) == (2, True), told
 
 
 def test_closed_files_of_a_store(

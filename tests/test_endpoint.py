@@ -47,6 +47,12 @@ URLS = [
     ("h:1", "tcp://h:1"),
     ("ssh://me@h", "ssh://me@h"),
     (" tcp://h:1 ", "tcp://h:1"),
+    ("tcp://h", "tcp://h:2375"),
+    ("h", "tcp://h:2375"),
+    ("tcp://", "tcp://localhost:2375"),
+    ("tcp://:1", "tcp://localhost:1"),
+    ("tcp://[::1]", "tcp://[::1]:2375"),
+    ("tcp://me@h/x", "tcp://me@h/x"),
 ]
 
 

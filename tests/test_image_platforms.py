@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -417,3 +418,39 @@ def test_an_error_that_tells_the_image_tells_the_platform_too(app: str) -> None:
     assert told.startswith("dimgx: ") and told.count("linux/s390x") == told.count("holds") == 1
     code, told = refused(app, "--platform", "arm64,amd64", "--include", "nope", "-t", "oci:out")
     assert (code, told.startswith(f"dimgx: {app} for linux/arm64: --include")) == (2, True), told
+
+
+def test_all_are_those_that_are_listed_with_and_without_a_variant(place: Path) -> None:
+    plain = image(BASE, layer(file("bin/app", b"plain")), architecture="arm", tags=("app",))
+    app = source_layout(Path("in"), *PICTURES.values(), plain)
+    every = [*ALL, "linux/arm"]
+    assert platforms_of(app) == every
+    run_dimgx("--platform", "all", "-t", "oci:out:x", app)
+    assert platforms_of("oci:out") == every
+    (entry,) = listed("out")
+    assert len({one["digest"] for one in entry["inner"]}) == 4
+
+
+def test_one_manifest_for_two_platforms(place: Path) -> None:
+    """As of an image that holds nothing of a machine, and is listed for several."""
+    amd = PICTURES["linux/amd64"]
+    source_layout(Path("in"), amd, amd)
+    (outer,) = json.loads(Path("in/index.json").read_bytes())["manifests"]
+    inner = json.loads((Path("in/blobs/sha256") / outer["digest"][7:]).read_bytes())
+    inner["manifests"][1]["platform"]["architecture"] = "arm64"
+    data = to_json(inner)
+    digest = dimgx.digest.Digest.of(data)
+    (Path("in/blobs/sha256") / digest.hex).write_bytes(data)
+    outer |= {"digest": str(digest), "size": len(data)}
+    Path("in/index.json").write_bytes(to_json({"schemaVersion": 2, "manifests": [outer]}))
+    words = ("--keep-layers", "--tag", "x:1", "-t", "oci:out", "oci:in")
+    run_dimgx("--platform", "all", "--update", *words)
+    assert platforms_of("oci:out") == ["linux/amd64", "linux/arm64"]
+    assert check("--platform", "all", *words) == "up to date"
+    assert check("--platform", "arm64", *words) == "holds image x:1 for linux/amd64 too"
+
+
+def test_a_pipe_is_not_read_for_several_platforms(app: str) -> None:
+    os.mkfifo("fifo")
+    code, told = refused("./fifo", "--platform", "all", "-t", "oci:out")
+    assert (code, "fifo is a pipe, which can be read once" in told) == (1, True), told

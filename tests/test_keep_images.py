@@ -84,15 +84,17 @@ def test_full_names_that_share_a_tag(place: Path) -> None:
     assert flat_bytes("oci:lay:example.com/b:1") == expected(B)
 
 
-@pytest.mark.parametrize("is_in_other_words", [False, True])
+@pytest.mark.parametrize("beside", [None, {}, {"annotations": None}, {"annotations": {"x": "y"}}])
 def test_a_tag_that_is_all_of_a_name_is_taken_from_a_full_one(
-    place: Path, is_in_other_words: bool
+    place: Path, beside: dict[str, Any] | None
 ) -> None:
     add("oci:lay", "a")
-    if is_in_other_words:
+    is_in_other_words = beside is not None
+    if beside is not None:
         found = index(place)
         (old,) = found["manifests"]
-        old["Annotations"] = old.pop("annotations")
+        notes = old.pop("annotations")
+        old |= {**beside, "Annotations": notes}
         (place / "lay" / "index.json").write_text(json.dumps(found))
     add("oci:lay:1", "b")
     assert flat_bytes("oci:lay:example.com/a:1") == expected(A)
@@ -121,6 +123,11 @@ def test_what_umoci_made_of_an_image_stays(place: Path) -> None:
     add("oci:lay:same", "b")
     assert [ref for _, ref in names(place)] == ["other", "1", "same"]
     assert names(place)[2] == (None, "same")
+    full = ("--tag", "example.com/c:9", "--config.cmd", "y")
+    programs.run([umoci, "config", "--image", "lay:1", *full])
+    add("oci:lay", "new")
+    assert flat_bytes("oci:lay:example.com/c:9") == expected(B)
+    assert flat_bytes("oci:lay:example.com/a:1") == expected(B)
 
 
 def test_the_same_without_a_name_is_there_once(place: Path) -> None:
@@ -422,8 +429,28 @@ def test_a_tag_alone_by_the_library(place: Path) -> None:
     with dimgx.open_image("./a.tar") as found:
         wanted = dimgx.ResultImage(found, names=[dimgx.LayoutName("12"), "other:3"])
         result = dimgx.write_images([wanted], "lay", form="oci-dir")
-    assert names(place) == [(None, "12"), ("docker.io/library/other:3", "3")]
-    assert list(map(str, result.images[0].names)) == ["12", "docker.io/library/other:3"]
+        assert names(place) == [(None, "12"), ("docker.io/library/other:3", "3")]
+        assert list(map(str, result.images[0].names)) == ["12", "docker.io/library/other:3"]
+        for text in ("", "a b", "-"):
+            wanted = dimgx.ResultImage(found, names=[dimgx.LayoutName(text)])
+            with pytest.raises(UsageError, match="is no name of an image in an OCI layout"):
+                dimgx.write_images([wanted], "none", form="oci-dir")
+        same = dimgx.ResultImage(found, names=["x:1", dimgx.LayoutName("docker.io/library/x:1")])
+        dimgx.write_images([same], "same", form="oci-dir")
+    assert names(place, "same") == [("docker.io/library/x:1", "1")]
+
+
+def test_rests_are_left_where_nothing_is_locked(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may be those of a run that still writes."""
+    add("oci:lay", "a")
+    rest = place / "lay" / ".dimgx-0123456789abcdef.part"
+    rest.write_bytes(b"x")
+    monkeypatch.setattr(system, "lock_directory", lambda path: None)
+    with dimgx.open_image("./b.tar") as found:
+        dimgx.write_images([found], "lay", form="oci-dir", keep_images=True)
+    assert rest.exists() and len(names(place)) == 2
 
 
 @pytest.mark.parametrize("option", ["--report", "--write-config"])

@@ -17,7 +17,7 @@ from dimgx.cli import main
 from dimgx.spool import SpoolSpace
 from tests.dsl import file, layer
 from tests.results import PLATFORM
-from tests.writers import docker_archive, image
+from tests.writers import docker_archive, image, oci_archive
 
 
 @pytest.fixture
@@ -78,3 +78,20 @@ def test_memory_of_the_command_is_for_all_images(
     for target in ("oci-archive:out.tar", "{index}.tar"):
         assert main([*words, target]) == 0
         assert 4_000_000 < kept_in_memory[1] <= 5 << 20
+
+
+@pytest.mark.parametrize("limit", [16_000_000, 20_000_000])
+def test_memory_for_decoded_layers_is_what_the_others_leave(
+    kept_in_memory: list[int], limit: int
+) -> None:
+    some = random.Random(3).randbytes
+    layers = [layer(file(f"{n}", some(3_000_000))) for n in range(5)]
+    with ExitStack() as stack:
+        wanted = []
+        for name, count in (("a", 3), ("b", 5)):
+            data = oci_archive(image(*layers[:count], tags=(name,)))
+            left = limit - kept_in_memory[0] if limit < 20_000_000 else 0
+            found = dimgx.open_image("-", stdin=io.BytesIO(data), memory=left, platform=PLATFORM)
+            wanted.append(stack.enter_context(found))
+        write_images(wanted, io.BytesIO(), form="docker-archive", memory=limit)
+    assert kept_in_memory[0] == 0 < kept_in_memory[1] <= limit

@@ -182,7 +182,12 @@ def test_drop_ins_replace_tables(conf: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     ["[[registry]", "[registry]\nprefix = 'x'", "[[registry]]\ninsecure = 1\nlocation = 'x'",
-     "[[registry]]\ninsecure = true", "[[registry]]\nprefix = 5", "registry = [1]"],
+     "[[registry]]\ninsecure = true", "[[registry]]\nprefix = 5", "registry = [1]",
+     "[[registry]]\nprefix = '*.x.com/bad'\nblocked = true",
+     "[[registry]]\nprefix = '*.x.com:5000'\nblocked = true",
+     "[[registry]]\nprefix = 'https://x.com'\nblocked = true",
+     "[[registry]]\nlocation = 'x.com'\n"
+     "mirror = [{location = 'm', pull-from-mirror = 'digest_only'}]"],
 )  # fmt: skip
 def test_malformed_registries_conf(tmp_path: Path, text: str) -> None:
     path = tmp_path / "registries.conf"
@@ -243,6 +248,23 @@ def test_settings_of_the_docker_daemon(tmp_path: Path, conf: Path) -> None:
     assert endpoints("debian", conf, daemon=daemon) == [
         "hub.local/library/debian mirror", "docker.io/library/debian"
     ]  # fmt: skip
+
+
+def test_docker_hub_is_never_insecure(tmp_path: Path) -> None:
+    """As Docker has it, whose setting it is."""
+    daemon = tmp_path / "daemon.json"
+    daemon.write_text('{"insecure-registries": ["docker.io", "registry-1.docker.io", "0.0.0.0/0"]}')
+    assert endpoints("debian", daemon=daemon) == ["docker.io/library/debian"]
+
+
+def test_of_two_tables_with_one_prefix_the_first_counts(tmp_path: Path) -> None:
+    paths = [tmp_path / "1.conf", tmp_path / "2.conf"]
+    for path in paths:
+        tables = [f'[[registry]]\nprefix = "x.com"\nlocation = "{path.stem}-{n}.com"\n'
+                  for n in range(2)]  # fmt: skip
+        path.write_text("".join(tables))
+    assert endpoints("x.com/n", paths[0]) == ["1-0.com/n"]
+    assert endpoints("x.com/n", *paths) == ["2-0.com/n"]
 
 
 def test_settings_that_cannot_be_read(tmp_path: Path) -> None:
@@ -381,6 +403,7 @@ def test_mirror_that_does_not_help(faulty: FaultyRegistry, tmp_path: Path, troub
         ("a.io,h.io,b.io", "h.io", 443, False),
         ("h.io:https", "h.io", 443, True),
         ("h.io:\N{SUPERSCRIPT TWO}", "h.io", 443, True),
+        ("h.io:" + "9" * 5000, "h.io", 443, True),
         ("10.0.0.0/8", "10.1.2.3", 443, False),
         ("10.9.8.7/8", "10.1.2.3", 443, False),
         ("10.0.0.0/8", "11.1.2.3", 443, True),

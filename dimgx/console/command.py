@@ -68,7 +68,7 @@ def run(args: Sequence[str], messages: Messages, cancel: Callable[[], bool] | No
         if context.report is not None:
             context.report.mark("open")
         if options.add_layers:
-            context = _with_pipes_kept(context, stack)
+            context = _with_pipes_kept(chosen, context, stack)
         code = outputs.make(chosen, context)
         for item in chosen:
             messages.warn(item.image.warnings)
@@ -92,12 +92,14 @@ def _open_all(reference: str, context: Context, resources: ExitStack) -> Sequenc
     return tuple(found.values())
 
 
-def _with_pipes_kept(context: Context, resources: ExitStack) -> Context:
+def _with_pipes_kept(chosen: Sequence[Chosen], context: Context, resources: ExitStack) -> Context:
     """Give the context with what is added from pipes kept: several results may want it."""
     from dimgx.flattening import with_pipes_kept
     from dimgx.recipe import make_recipe
 
-    recipe = with_pipes_kept(make_recipe(context.tar_options(None, None)), resources)
+    spaces = [one.image.spool for one in chosen]
+    recipe = make_recipe(context.tar_options(None, None))
+    recipe = with_pipes_kept(recipe, resources, spaces)
     options = context.options._replace(
         add_layers=tuple(map(str, recipe.add_layers)), memory=recipe.memory
     )
@@ -211,7 +213,14 @@ def _wanted_platforms(reference: str, context: Context) -> Sequence[Platform | N
     odd = ", ".join(str(platform) for platform in listed if platform.os == "windows")
     if found and odd:
         context.messages.warn([f"{reference} is left out for {odd}: no Linux root file system"])
-    return found or (None,)
+    return [_alone_among(platform, found) for platform in found] or (None,)
+
+
+def _alone_among(platform: Platform, others: Sequence[Platform]) -> Platform:
+    """Give the wish that this one meets, and no variant of it that is among the others."""
+    kin = [other for other in others if other[:2] == platform[:2]]
+    # Without any it would be met by the most common one, as `linux/arm` is by v7.
+    return platform._replace(variant="") if platform.variant is None and len(kin) > 1 else platform
 
 
 def _show_platforms(context: Context) -> None:

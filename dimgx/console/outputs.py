@@ -57,7 +57,7 @@ def check_early(options: Options) -> None:
         force = options.force or options.update
         _check_replaceable(target, force=force, keep_images=options.keep_images)
     path = target.path.rstrip("/") if target.form in DIRECTORY_FORMS else target.path
-    with translated(target.path):
+    with translated(path):  # without the slash, which a directory's name may have
         os.stat(os.path.join(os.path.dirname(path) or os.curdir, ""))
 
 

@@ -218,12 +218,18 @@ def _platform_of(made: Made) -> str:
     return made.origin.platform or ""
 
 
+def _is_same(one: Made, other: Made) -> bool:
+    """Tell whether two of one name are one image: for two platforms its manifest stands twice."""
+    platforms = {one.origin.platform, other.origin.platform} - {None}
+    return len(platforms) < 2 and _image_difference(one, other) is None
+
+
 def _by_name(images: Iterable[Made]) -> dict[str, tuple[str, list[Made]]]:
     """Give, by each name completed, the name as it is and the images that have it, each once."""
     found: dict[str, tuple[str, list[Made]]] = {}
     for made in images:
         for name in made.names:
             _, group = found.setdefault(normal_name(name), (name, []))
-            if all(_image_difference(known, made) for known in group):
+            if not any(_is_same(known, made) for known in group):
                 group.append(made)
     return found

@@ -43,6 +43,17 @@ def parse_tag(text: str) -> ImageName:
     return name
 
 
+def parse_layout_name(text: str) -> ResultName:
+    """Give a name in an OCI layout; what is a name everywhere is that.
+
+    Raises: UsageError where it is none, by image-spec's annotations.md.
+    """
+    name = _parse(text)
+    if name is None:
+        raise UsageError(f"{text!r:.300} is no name of an image in an OCI layout")
+    return name
+
+
 def parse_names(tags: Iterable[str], behind_path: str | None) -> tuple[ResultName, ...]:
     """Give the names that `--tag` gives and the one that stood behind an OCI layout's path.
 
@@ -53,9 +64,7 @@ def parse_names(tags: Iterable[str], behind_path: str | None) -> tuple[ResultNam
     names: list[ResultName] = []
     for tag in tags:
         if tag == behind_path and is_tag_alone(tag):
-            if not _REF_NAME.fullmatch(tag):
-                raise UsageError(f"{tag!r:.300} is no name of an image in an OCI layout")
-            names.append(LayoutName(tag))
+            names.append(parse_layout_name(tag))
         else:
             names.append(parse_tag(tag))
     return _without_bare_tags(names)

@@ -69,7 +69,9 @@ def usual_store(options: EngineOptions) -> ContainersStore | None:
     Raises: SourceError where storage.conf makes no sense, or names a driver that is not known.
     """
     own = _own_file(options)
-    file = next((path for path in (own, *_SYSTEM_FILES) if path and os.path.exists(path)), None)
+    named = options.storage_conf  # one that is not there is an error, as for Podman
+    files = (own, *_SYSTEM_FILES)
+    file = named or next((path for path in files if path and os.path.exists(path)), None)
     try:
         storage = _read_conf(file) if file else None
         root = _root_of(storage, options, is_own=file == own)

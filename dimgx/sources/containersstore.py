@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from dimgx import system
 from dimgx.digest import Digest
 from dimgx.errors import DimgxError
 from dimgx.image import Image, Layer
@@ -90,7 +91,7 @@ class ContainersStore:
         for root in self._roots:
             path = root / f"{self._driver}-{kind}" / f"{kind}.json"
             try:
-                with path.open("rb") as file:
+                with system.open_regular(path) as file:
                     data = file.read(_DOCUMENT_LIMIT + 1)
             except FileNotFoundError:
                 if root is self.root:
@@ -127,7 +128,7 @@ class ContainersStore:
         place = root / self._driver
         directory = place / "dir" / name if self._driver == "vfs" else place / name / "diff"
         record = root / f"{self._driver}-layers" / f"{name}.tar-split.gz"
-        with record.open("rb") as file:
+        with system.open_regular(record) as file:
             is_known = file.read(len(_GZIP)) == _GZIP
         is_plain = directory.is_dir() and not directory.is_symlink()
         if not is_known or not is_plain or (place / name / "composefs-data").exists():

@@ -48,18 +48,13 @@ def list_saved(files: Files, document: list[object]) -> list[Candidate]:
     Raises: ImageError where an entry is malformed.
     """
     what = f"{files.where}: manifest.json"
-    entries: dict[tuple[str, tuple[str, ...]], _Entry] = {}
+    groups: dict[tuple[str, tuple[str, ...]], list[_Entry]] = {}
     for position, item in enumerate(document):
         entry = _parse_entry(Fields(item, f"{what}: [{position}]"), position)
-        known = entries.get((entry.config, entry.layers))
-        if known:
-            entry = known._replace(
-                positions=known.positions + entry.positions,
-                names=tuple(dict.fromkeys(known.names + entry.names)),
-            )
-        entries[entry.config, entry.layers] = entry
-    reader = _Reader(files, list(entries.values()))
-    candidates = [reader.candidate(entry) for entry in entries.values()]
+        groups.setdefault((entry.config, entry.layers), []).append(entry)
+    entries = [_joined(group) for group in groups.values()]
+    reader = _Reader(files, entries)
+    candidates = [reader.candidate(entry) for entry in entries]
     nameless = [candidate for candidate in candidates if not candidate.names]
     return nameless + join_platforms(c for c in candidates if c.names)
 
@@ -75,6 +70,14 @@ def _parse_entry(fields: Fields, position: int) -> _Entry:
     names = tuple(filter(None, fields.texts("RepoTags")))
     layers = tuple(fields.texts("Layers"))
     return _Entry((position,), config, layers, names, fields.text("Parent"), media_types)
+
+
+def _joined(same: Sequence[_Entry]) -> _Entry:
+    """Give what several entries of the same image say of it."""
+    return same[0]._replace(
+        positions=tuple(chain.from_iterable(entry.positions for entry in same)),
+        names=tuple(dict.fromkeys(chain.from_iterable(entry.names for entry in same))),
+    )
 
 
 class _Reader:

@@ -12,6 +12,7 @@ Spec: docker/cli cli/context/store; podman-system-service(1); containerd's ctr(8
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
@@ -147,7 +148,8 @@ def find_docker(options: EngineOptions) -> EngineEndpoint | None:
     """
     for host, named_by in ((options.host, "--host"), (options.docker_host, "DOCKER_HOST")):
         if host:
-            return EngineEndpoint(_spell(host), named_by, _tls_of(options))
+            tls = _tls_of(options)
+            return EngineEndpoint(_with_port(_spell(host), tls), named_by, tls)
     name, named_by = options.docker_context, "DOCKER_CONTEXT"
     if not name:
         name, named_by = _current_context(options), "the current context"
@@ -234,6 +236,15 @@ def _spell(host: str) -> str:
     if host in ("unix:", "unix://"):
         return "unix:///var/run/docker.sock"
     return host if "://" in host else f"tcp://{host}"
+
+
+def _with_port(url: str, tls: Tls | None) -> str:
+    """Give a tcp:// address with host and port, as Docker's own client completes it."""
+    place = url.removeprefix("tcp://")
+    found = re.fullmatch(r"(\[[^]]*\]|[^]:[/@]*)(?::([^]:/@]*))?", place)
+    if place == url or found is None:
+        return url
+    return f"tcp://{found[1] or 'localhost'}:{found[2] or (2375 if tls is None else 2376)}"
 
 
 def _tls_of(options: EngineOptions) -> Tls | None:

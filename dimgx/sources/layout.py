@@ -9,6 +9,7 @@ Spec: image-spec image-layout.md; c/image directory transport.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 
 from dimgx.digest import Digest
 from dimgx.errors import ImageError
@@ -93,17 +94,19 @@ def list_entries(reader: ManifestReader, index: Index) -> list[Candidate]:
 
     Raises: NoSuchImage where all that is there is something else.
     """
-    found: dict[Digest, Candidate] = {}
+    entries: dict[Digest, list[tuple[int, Descriptor]]] = {}
     for position, entry in enumerate(index.manifests):
-        if not reader.may_be_image(entry):
-            continue
-        known = found.get(entry.digest)
-        if known is None:
-            variants, digests = reader.look(entry)
-            known = Candidate((), (), variants, tuple(digests))
-        found[entry.digest] = known._replace(
-            positions=(*known.positions, position),
-            names=tuple(dict.fromkeys((*known.names, *names_of(entry.annotations)))),
+        if reader.may_be_image(entry):
+            entries.setdefault(entry.digest, []).append((position, entry))
+    found: dict[Digest, Candidate] = {}
+    for digest, same in entries.items():
+        variants, digests = reader.look(same[0][1])
+        names = chain.from_iterable(names_of(entry.annotations) for _, entry in same)
+        found[digest] = Candidate(
+            tuple(position for position, _ in same),
+            tuple(dict.fromkeys(names)),
+            variants,
+            tuple(digests),
         )
     images = join_platforms(
         candidate

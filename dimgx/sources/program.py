@@ -64,6 +64,8 @@ class Program:
                 try:
                     for chunk in chunks:
                         process.stdin.write(chunk)
+                    # Until it has taken all: what waits here would be lost with this process.
+                    process.stdin.flush()
                     self._fed = None
                     process.stdin.close()
                 except BrokenPipeError:  # It says why.

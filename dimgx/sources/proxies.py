@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ from dimgx.sources.urls import split_url
 
 if TYPE_CHECKING:
     from dimgx.registryoptions import Proxies
+
+_PORT = re.compile("[0-9]{1,5}")
 
 
 def is_loopback(host: str) -> bool:
@@ -64,7 +67,7 @@ def _fits_network(address: IPv4Address | IPv6Address, rule: str) -> bool:
 
 def _split_port(rule: str) -> tuple[str, int | None]:
     name, colon, port = rule.rpartition(":")
-    if colon and port.isdecimal() and (":" not in name or name.endswith("]")):
+    if colon and _PORT.fullmatch(port) and (":" not in name or name.endswith("]")):
         return name, int(port)
     return rule, None
 

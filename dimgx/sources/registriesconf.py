@@ -164,7 +164,8 @@ def _read_tables(files: Sequence[str], warn: Callable[[str], None]) -> Iterable[
             tables = [_parse_table(table) for table in document.objects("registry")]
         except ImageError as exc:
             raise SourceError(str(exc)) from None
-        found |= {table.prefix: table for table in tables}
+        # Of one file the first counts, of several the last.
+        found |= {table.prefix: table for table in reversed(tables)}
     return found.values()
 
 
@@ -173,17 +174,29 @@ def _parse_table(table: Fields) -> _Table:
     prefix = (table.text("prefix") or "").rstrip("/") or location
     if not prefix:
         raise ImageError(f"{table.what} has neither prefix nor location")
+    # What would fit nothing would block nothing, either.
+    if "://" in prefix or (prefix.startswith("*.") and re.search("[/:@]", prefix)):
+        raise ImageError(f"{table.what}: prefix {prefix!r:.200} can fit no image: write"
+                         " host[:port][/path] or *.domain")  # fmt: skip
     by_digest = table.boolean("mirror-by-digest-only")
     mirrors = tuple(
         _Mirror(
             _location(mirror),
             mirror.boolean("insecure"),
-            "digest-only" if by_digest else mirror.text("pull-from-mirror"),
+            "digest-only" if by_digest else _pulls(mirror),
         )
         for mirror in table.objects("mirror")
         if _location(mirror)
     )
     return _Table(prefix, location, table.boolean("insecure"), table.boolean("blocked"), mirrors)
+
+
+def _pulls(mirror: Fields) -> str | None:
+    value = mirror.text("pull-from-mirror")
+    if value not in (None, "", "all", "digest-only", "tag-only"):
+        raise ImageError(f"{mirror.what}: pull-from-mirror {value!r:.100} is none of all,"
+                         " digest-only, tag-only")  # fmt: skip
+    return value
 
 
 def _location(fields: Fields) -> str:
@@ -211,7 +224,12 @@ def _read_daemon(files: Sequence[str]) -> _Daemon:
 
 
 def _is_insecure(domain: str, rules: Iterable[str]) -> bool:
-    """Tell whether the daemon's `insecure-registries` hold a host: by name, or by network."""
+    """Tell whether the daemon's `insecure-registries` hold a host: by name, or by network.
+
+    For Docker, Docker Hub is never insecure, whatever stands there.
+    """
+    if domain in (DOCKER_HUB, "index.docker.io", _HUB_HOST):
+        return False
     host = domain.rpartition(":")[0] if re.search(r":[0-9]+$", domain) else domain
     for rule in rules:
         plain = re.sub(r"^https?://", "", rule).rstrip("/")

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 from dimgx import system
 from dimgx.errors import ImageError
+from dimgx.layers.names import MAX_PATH
 from dimgx.layers.tarfields import show
 
 PIECE = 1 << 19
@@ -117,7 +118,7 @@ def _iter_record(path: str, advice: str) -> Generator[bytes | tuple[bytes, int],
     from dimgx.decode import iter_decoded
 
     try:
-        with open(path, "rb") as file:
+        with system.open_regular(path) as file:
             stored = iter(lambda: file.read(_RECORD_PIECE), b"")
             for entry in _iter_documents(iter_decoded(stored, "gzip")):
                 kind = entry["type"]
@@ -201,6 +202,8 @@ class _Directory:
 
     def _reach(self, name: bytes) -> bytes:
         """Open the directory that has a file, and give the file's name in there."""
+        if len(name) > MAX_PATH:  # no tar that is read has such a one, and to follow it takes long
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         inner, _, own = name.rpartition(b"/")
         if own in _ODD:
             inner, _, own = os.path.normpath(b"/" + name).rpartition(b"/")

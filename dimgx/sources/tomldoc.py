@@ -20,5 +20,7 @@ def parse_toml(data: bytes, path: str) -> Fields:
         raise SourceError(f"{path} has more than the {TOML_LIMIT} bytes that are read")
     try:
         return Fields(tomllib.loads(data.decode()), path)
+    except RecursionError:
+        raise SourceError(f"{path} is not valid TOML: it is nested too deep") from None
     except ValueError as exc:
         raise SourceError(f"{path} is not valid TOML: {exc}") from None

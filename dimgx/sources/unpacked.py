@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from dimgx import system
 from dimgx.digest import Digest
 from dimgx.image import Image, Layer
 from dimgx.oci import CONFIG_LIMIT, parse_config
@@ -20,7 +21,7 @@ def open_unpacked(
 
     Raises: OSError where it cannot be read, ImageError where it is not what its digest says.
     """
-    with path.open("rb") as file:
+    with system.open_regular(path) as file:
         data = file.read(CONFIG_LIMIT + 1)
     if verify:
         check_digest(data, id, f"{path}")

@@ -116,6 +116,8 @@ class DirectoryStore:
                 raise TemporaryError(
                     f"{self._path} is being written by another program: run this again"
                 ) from exc
+            if self._lock is None:
+                return  # where nothing is locked they may be those of a run that still writes
             for name in filter(_TEMPORARY.fullmatch, os.listdir(self._place)):
                 with suppress(OSError):  # left by a run that was killed
                     os.unlink(os.path.join(self._place, name))

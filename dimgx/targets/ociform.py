@@ -70,7 +70,8 @@ class OciForm:
             self._said, self._kept = _read_index(*index)
         store.put("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
         self._blobs = Blobs(store, "blobs")
-        self._images: dict[Digest, _Listed] = {}
+        self._images: dict[tuple[Digest, Platform | None], _Listed] = {}
+        """By manifest and platform: an index may list one manifest for several."""
 
     def add_layer(self, part: Part) -> StoredLayer:
         """Store a layer."""
@@ -85,7 +86,8 @@ class OciForm:
         descriptor = describe(manifest_type(is_oci=True), digest, len(manifest))
         own = parse_config(image.config, "the config").platform
         new = _Listed(descriptor, own, image.platform or own, image.record, [])
-        self._images.setdefault(digest, new).names.extend(image.names)
+        key = digest, new.source_platform
+        self._images.setdefault(key, new).names.extend(image.names)
         return digest
 
     def finish(self) -> dict[str, bytes]:
@@ -193,7 +195,8 @@ def _is_replaced(old: object, name: ResultName | None, new: _Listed) -> bool:
 def _without_tag(old: object) -> object:
     """Give what is listed with its full name alone, as its tag is all of another's name."""
     assert isinstance(old, dict)
-    key = next(key for key in old if key.lower() == "annotations")
+    # The last of several spellings counts, as in `Fields`.
+    *_, key = (key for key in old if key.lower() == "annotations")
     return old | {key: old[key] | {REF_NAME: old[key][CONTAINERD_NAME]}}
 
 

@@ -216,6 +216,9 @@ def _made(image: Image, form: str, packing: str | None, notes: Mapping[str, str]
         origin = parse_origin(comment if note is None else note)
     except NoOrigin:
         origin, is_ours = origin_of_kept(image), False
+    if origin.is_kept and origin.version and image.platform is not None:
+        # One manifest that is listed for several platforms has one record for all of them.
+        origin = origin._replace(platform=str(image.platform))
     compressions = list(map(_compression_of, image.layers))
     return Made(
         names=shown_names(own_names(image), form),
