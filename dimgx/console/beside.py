@@ -128,7 +128,8 @@ def check_apart(options: Options, targets: Iterable[TargetName]) -> None:
     for path, place in zip(beside, places, strict=True):
         check_target(path, options.add_layers)
         is_added = place in map(os.path.realpath, options.add_layers)
-        if is_added or any(os.path.commonpath((source, place)) == source for source in sources):
+        own = os.path.join(place, "")
+        if is_added or any(own.startswith(os.path.join(source, "")) for source in sources):
             raise UsageError(f"{path} is read, or inside what is: name another place")
     every = (*places, *roots)
     if len(set(every)) < len(every):
