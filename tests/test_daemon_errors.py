@@ -199,6 +199,21 @@ def test_pull_fails_where_there_is_no_such_image(docker: Engine) -> None:
         assert "connection refused" in told
 
 
+def _refused_by(
+    directory: Path, handler: type[socketserver.BaseRequestHandler]
+) -> tuple[str, tuple[int, str]]:
+    """Ask who listens at a socket for an image; give the socket, exit code and line."""
+    path = str(directory / "s.sock")
+    with socketserver.ThreadingUnixStreamServer(path, handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            return path, programs.refused("app:1", "-H", f"unix://{path}")
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 class _Silent(socketserver.BaseRequestHandler):
     """Hears one request, and hangs up."""
 
@@ -207,15 +222,7 @@ class _Silent(socketserver.BaseRequestHandler):
 
 
 def test_engine_that_hangs_up(tmp_path: Path) -> None:
-    path = str(tmp_path / "s.sock")
-    with socketserver.ThreadingUnixStreamServer(path, _Silent) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        try:
-            told = programs.refused("app:1", "-H", f"unix://{path}")
-        finally:
-            server.shutdown()
-            thread.join()
+    path, told = _refused_by(tmp_path, _Silent)
     assert told == (
         4,
         f"dimgx: the engine at unix://{path} (--host) does not answer: the connection was closed"
@@ -232,15 +239,7 @@ class _Speaks(socketserver.BaseRequestHandler):
 
 
 def test_what_is_no_engine(tmp_path: Path) -> None:
-    path = str(tmp_path / "s.sock")
-    with socketserver.ThreadingUnixStreamServer(path, _Speaks) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        try:
-            code, told = programs.refused("app:1", "-H", f"unix://{path}")
-        finally:
-            server.shutdown()
-            thread.join()
+    _, (code, told) = _refused_by(tmp_path, _Speaks)
     assert (code, "does not answer: what it says is no HTTP: is it started?" in told) == (4, True)
 
 
