@@ -94,7 +94,7 @@ def with_pipes_kept(
 
     Raises: ImageError, SourceError, Cancelled.
     """
-    pipes = [path for path in recipe.add_layers if _is_pipe(path)]
+    pipes = [path for path in recipe.add_layers if is_pipe(path)]
     # Without a path to what is kept (a /proc that is not mounted) a pipe serves for one reading.
     if not pipes or not os.path.exists("/dev/fd"):
         return recipe
@@ -114,7 +114,8 @@ def with_memory_used(recipe: Recipe, *spaces: SpoolSpace | None) -> Recipe:
     return recipe._replace(memory=memory_left(recipe.memory, spaces))
 
 
-def _is_pipe(path: str | os.PathLike[str]) -> bool:
+def is_pipe(path: str | os.PathLike[str]) -> bool:
+    """Tell whether what is at a path can be read only once."""
     return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
 
 

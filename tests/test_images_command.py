@@ -84,6 +84,17 @@ def test_source_date_epoch(
     assert config_of(f"oci:{tmp_path}/dated")["created"] == "1970-01-02T00:00:00Z"
 
 
+def test_source_date_epoch_beyond_the_year_9999(
+    tmp_path: Path, app: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "253402300800")
+    code, told = refused(app, "-t", f"oci:{tmp_path}/out")
+    assert (code, "SOURCE_DATE_EPOCH: 253402300800 seconds" in told) == (1, True), told
+    dimgx("--clamp-mtime", "-t", tmp_path / "out.tar", app)
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "253402300799")
+    dimgx("-t", f"oci:{tmp_path}/out", app)
+
+
 def test_verbose_tells_what_was_written(tmp_path: Path, app: str) -> None:
     told = dimgx("-v", "-t", f"docker-archive:{tmp_path}/out", app).stderr.decode()
     data = (tmp_path / "out").read_bytes()

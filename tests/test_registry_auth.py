@@ -275,6 +275,13 @@ def test_challenge_that_cannot_be_met(
     assert len(faulty.requests) == 1
 
 
+def test_what_was_sent_is_said_to_have_been_tried(faulty: FaultyRegistry) -> None:
+    faulty.rules.append(fails(401, times=9, WWW_Authenticate="Negotiate"))
+    own = Credentials(registry_token="own-of-the-test", origin="x")
+    assert "tried was a token from x" in fault(faulty.reference(), SourceError, credentials=own)
+    assert faulty.requests[0][1]["Authorization"] == "Bearer own-of-the-test"
+
+
 TOKEN = b"token-of-the-test"
 
 

@@ -27,10 +27,6 @@ if TYPE_CHECKING:
     from dimgx.platforms import Platform
 
 
-_LAST_S = 253402300799
-"""The last second of the year 9999, since 1970: a year has four digits in RFC 3339."""
-
-
 def run(args: Sequence[str], messages: Messages, cancel: Callable[[], bool] | None = None) -> int:
     """Do what `args` (without the program's name) ask for, and give the exit code.
 
@@ -350,6 +346,11 @@ def _source_date_epoch(options: Options) -> int | None:
         return None
     if not text.isascii() or not text.isdigit() or len(text) > 12:
         raise UsageError(f"SOURCE_DATE_EPOCH is {text!r}, not seconds since 1970")
-    if int(text) > _LAST_S:
-        raise UsageError(f"SOURCE_DATE_EPOCH is {text}, which is beyond the year 9999")
+    if makes_times:
+        from dimgx.images.imageconfig import time_of
+
+        try:
+            time_of(int(text))
+        except UsageError as exc:
+            raise UsageError(f"SOURCE_DATE_EPOCH: {exc}") from None
     return int(text)

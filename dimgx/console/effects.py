@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from dimgx.console.targetname import is_template
@@ -202,9 +199,12 @@ def _check_several(said: dict[str, Any], target: TargetName | None) -> None:
     piped = sum(one.transport == "stdin" for one in found)
     if piped > (0 if said["password_stdin"] or has_platforms else 1):
         raise UsageError("standard input can be read once only")
-    for one in found if has_platforms else ():
-        if one.path is not None and _is_pipe(one.path):
-            raise UsageError(f"{one.path} is a pipe, which can be read once, for one platform only")
+    if has_platforms:
+        from dimgx.flattening import is_pipe
+
+        for path in filter(None, (one.path for one in found)):
+            if is_pipe(path):
+                raise UsageError(f"{path} is a pipe, which can be read once, for one platform only")
     if said["creds"] is not None:
         from dimgx.imagename import parse_image_name
 
@@ -234,13 +234,6 @@ def _check_several(said: dict[str, Any], target: TargetName | None) -> None:
             f"{count} images do not go into one {target.form}: docker-archive, oci-archive and"
             " oci-dir hold several, and a target such as '{name}-{tag}.tar' makes one for each"
         )
-
-
-def _is_pipe(path: str) -> bool:
-    """Tell whether what is at a path can be read only once."""
-    with suppress(OSError, ValueError):
-        return stat.S_ISFIFO(os.stat(path).st_mode)
-    return False
 
 
 def _refuse(said: dict[str, Any], names: Iterable[str], where: str) -> None:

@@ -128,7 +128,7 @@ class Authorizer:
                 " `docker login` keep them), and many registries say the same of a name that they"
                 " do not have"
             )
-        if self._unsent is not None:
+        if self._unsent is not None and self._header is None:
             return f"it asks {self._unsent}, so {self.credentials} was not sent"
         return f"tried was {self.credentials}"
 

@@ -44,7 +44,7 @@ class DockerArchiveForm:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        # By their diff_ids, as what follows.
+        # By their diff_ids, and so are the next two.
         self._layers: dict[Digest, StoredLayer] = {}
         self._slots: dict[Digest, Slot] = {}
         self._places: dict[Digest, str] = {}
